@@ -1,0 +1,111 @@
+"""Implicit filters: taps as a function of time.
+
+    h_t = Window(t) FFN(PositionalEncoding(t))
+
+Source: Poli et al. 2023, section 3.3, and the released code. PositionalEncoding is t scaled to
+[0, 1] with cosines and sines of (emb_dim - 1) / 2 bands; the FFN has sine activations of a learned
+frequency; Window is exp(-alpha_d t) + shift.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from mechbench.errors import ConfigError
+
+FilterTime = Literal["absolute", "relative"]
+FilterNorm = Literal["none", "length", "l1"]
+# Norms are relative to these, so that they change little at the lengths of the synthetic tasks.
+_NORM_SEQLEN, _NORM_L1 = 1024, 30.0
+
+
+class Sine(nn.Module):
+    """sin(freq x) with one learned frequency a feature."""
+
+    def __init__(self, width: int, freq: float) -> None:
+        super().__init__()
+        self.freq = nn.Parameter(torch.full((width,), float(freq)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (..., width) to the same shape."""
+        return torch.sin(self.freq * x)
+
+
+class ImplicitFilter(nn.Module):
+    """The filter of the module docstring, for `n_filters` convolutions of `d_model` channels.
+
+    Args:
+        n_filters: N, long convolutions in the operator.
+        d_model: D, channels.
+        max_seqlen: longest filter, in taps.
+        emb_dim: features of the positional encoding, odd: 5 for synthetic tasks, 33 for language.
+        width: width of the FFN.
+        n_inner: inner layers of the FFN.
+        sine_freq: initial frequency of the sines.
+        window: multiply by the window, or not (the `ckconv` family).
+        fast_decay: the fastest channel decays to 1e-2 at this fraction of the length.
+        slow_decay: the same for the slowest channel.
+        shift: what the window keeps at any time.
+        time: "absolute": t divides by max_seqlen, as released; "relative": by the current length,
+            so that the learned filter stretches with the input.
+        norm: "none"; "length": taps scaled by 1024 / L; "l1": each filter scaled to an L1 norm of
+            30. Either keeps sums from growing with the length.
+
+    Raises:
+        ConfigError: emb_dim even or below 3.
+    """
+
+    def __init__(
+        self,
+        n_filters: int,
+        d_model: int,
+        max_seqlen: int,
+        *,
+        emb_dim: int = 5,
+        width: int = 64,
+        n_inner: int = 2,
+        sine_freq: float = 10.0,
+        window: bool = True,
+        fast_decay: float = 0.3,
+        slow_decay: float = 1.5,
+        shift: float = 0.0,
+        time: FilterTime = "absolute",
+        norm: FilterNorm = "none",
+    ) -> None:
+        super().__init__()
+        if emb_dim < 3 or emb_dim % 2 == 0:
+            raise ConfigError(f"emb_dim is {emb_dim}: expected an odd number of at least 3")
+        self.n_filters, self.d_model, self.max_seqlen = n_filters, d_model, max_seqlen
+        self.window, self.shift, self.time, self.norm = window, shift, time, norm
+        layers: list[nn.Module] = [nn.Linear(emb_dim, width), Sine(width, sine_freq)]
+        for _ in range(n_inner):
+            layers += [nn.Linear(width, width), Sine(width, sine_freq)]
+        layers.append(nn.Linear(width, n_filters * d_model, bias=False))
+        self.ffn = nn.Sequential(*layers)
+        self.bands: Tensor
+        self.alpha: Tensor
+        bands = torch.linspace(1e-4, max((emb_dim - 1) // 2 - 1, 1e-4), (emb_dim - 1) // 2)
+        self.register_buffer("bands", bands, persistent=False)
+        slow, fast = (math.log(100) / decay for decay in (slow_decay, fast_decay))
+        self.register_buffer("alpha", torch.linspace(slow, fast, d_model), persistent=False)
+
+    def forward(self, seqlen: int) -> Tensor:
+        """Return the taps: (N, D, seqlen), float32 or wider, also under autocast."""
+        weight = self.ffn[0].weight
+        with torch.autocast(weight.device.type, enabled=False):
+            span = max(1, (seqlen if self.time == "relative" else self.max_seqlen) - 1)
+            t = torch.arange(seqlen, device=weight.device, dtype=weight.dtype) / span  # (L,)
+            phase = 2 * math.pi * t[:, None] * self.bands  # (L, bands)
+            h = self.ffn(torch.cat([t[:, None], phase.cos(), -phase.sin()], 1))  # (L, N D)
+            h = h.T.unflatten(0, (self.n_filters, self.d_model))  # (N, D, L)
+            if self.window:
+                h = h * (torch.exp(-self.alpha[:, None] * t) + self.shift)
+            if self.norm == "length":
+                h = h * (_NORM_SEQLEN / seqlen)
+            elif self.norm == "l1":
+                h = h * (_NORM_L1 / h.abs().sum(-1, keepdim=True).clamp_min(1e-6))
+            return h

@@ -1,0 +1,103 @@
+"""How an operator is made by name, and what it may tell the harness beyond `forward`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mechbench.errors import ConfigError, MechbenchError, OperatorError, SeqlenError
+from mechbench.options import resolve_options
+from mechbench.registry import OPERATORS
+
+RESERVED = ("d_model", "max_seqlen")
+
+
+def operator_options(name: str, given: dict[str, Any]) -> dict[str, Any]:
+    """Return every option of the operator `name`: those given, typed, and the defaults.
+
+    Raises:
+        ConfigError: unknown operator or option, or a value of the wrong type.
+    """
+    cls = OPERATORS.load(name)
+    return resolve_options(cls, given, owner=f"operator {name!r}", reserved=RESERVED)
+
+
+def make_operator(name: str, *, d_model: int, max_seqlen: int, **options: Any) -> nn.Module:
+    """Build the operator registered as `name`.
+
+    Args:
+        name: a built-in, an installed package's or a plugin's operator.
+        d_model: D, channels in and out.
+        max_seqlen: longest input, in tokens.
+        options: the operator's own keyword arguments; strings are typed from its signature.
+
+    Raises:
+        ConfigError: unknown operator or option, or a value out of range.
+        OperatorError: its constructor raised, or gave something that is no nn.Module.
+    """
+    resolved = operator_options(name, options)
+    try:
+        operator = OPERATORS.load(name)(d_model=d_model, max_seqlen=max_seqlen, **resolved)
+    except MechbenchError:
+        raise
+    except Exception as error:
+        text = " ".join(str(error).split())
+        raise OperatorError(
+            f"operator {name!r} raised {type(error).__name__} when built: {text}"
+        ) from error
+    if not isinstance(operator, nn.Module):
+        raise OperatorError(
+            f"operator {name!r} gave a {type(operator).__name__}: expected a torch.nn.Module"
+        )
+    return operator
+
+
+def set_optim(
+    module: nn.Module, *, lr: float | None = None, weight_decay: float | None = None
+) -> None:
+    """Give the parameters of `module` their own learning rate or weight decay.
+
+    The harness reads the attribute `optim` of a parameter, a dictionary with "lr" and
+    "weight_decay"; what is absent is the run's own. Plugins may set it too.
+    """
+    given = {"lr": lr, "weight_decay": weight_decay}
+    for parameter in module.parameters():
+        parameter.optim = {k: v for k, v in given.items() if v is not None}  # type: ignore[attr-defined]
+
+
+def check_seqlen(u: Tensor, max_seqlen: int) -> int:
+    """Return L of u (B, L, D).
+
+    Raises:
+        SeqlenError: L is above max_seqlen; nothing is ever cut silently.
+    """
+    L = u.shape[1]
+    if L > max_seqlen:
+        raise SeqlenError(f"input of {L} tokens: the operator was built for max_seqlen={max_seqlen}")
+    return L
+
+
+def materialize(operator: nn.Module, u: Tensor) -> Tensor:
+    """Return H(u), the matrix with which `operator` maps values to outputs, for a small L.
+
+    Args:
+        operator: an operator with a method `mixing_matrix(u)`.
+        u: (B, L, D).
+
+    Returns:
+        (B, D, L, L), or with heads in place of D; row t holds the weights of the values at s <= t.
+
+    Raises:
+        ConfigError: the operator is not linear in a value path, or does not say how.
+    """
+    matrix = getattr(operator, "mixing_matrix", None)
+    if matrix is None:
+        raise ConfigError(
+            f"{type(operator).__name__} has no matrix form: give it a method mixing_matrix(u) "
+            "that returns (B, D, L, L)"
+        )
+    with torch.no_grad():
+        out: Tensor = matrix(u)
+    return out

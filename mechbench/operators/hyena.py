@@ -1,0 +1,150 @@
+"""Hyena: a recurrence of long convolutions and gates.
+
+Projections and a short convolution give v, x^1 .. x^N; then, for n = 1 .. N,
+
+    paper:     z^1 = v,  z^{n+1} = x^n (h^n * z^n + d^n z^n),  y = W z^{N+1}
+    released:  z^1 = v,  z^{n+1} = h^n * (x^n z^n) + d^n (x^n z^n) for n < N,  y = W (x^N z^N)
+
+Source: Poli et al. 2023, Definition 3.1 and sections 3.2 to 3.4; "released" is the authors' code,
+which gates before it convolves, so that order 2 has one long convolution.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from mechbench.errors import ConfigError
+from mechbench.filters.implicit import FilterNorm, FilterTime, ImplicitFilter
+from mechbench.operators.base import check_seqlen, set_optim
+from mechbench.ops import fft_conv, short_conv
+from mechbench.registry import register_operator
+
+
+@register_operator("hyena", source="Poli et al. 2023 (arXiv:2302.10866), Definition 3.1")
+class Hyena(nn.Module):
+    """Gated long convolutions with implicit filters.
+
+    Args:
+        d_model: D, channels.
+        max_seqlen: longest input, in tokens.
+        order: N, number of gates; at least 1, for variant "released" at least 2.
+        variant: "released" (the authors' code) or "paper" (Definition 3.1).
+        short_filter: taps of the short convolution after the projections.
+        emb_dim: features of the filter's positional encoding (odd).
+        filter_width: width of the filter's FFN.
+        filter_layers: inner layers of the filter's FFN.
+        sine_freq: initial frequency of the filter's sines.
+        fast_decay: fraction of the length at which the fastest window stands at 1e-2.
+        slow_decay: the same for the slowest window.
+        window_shift: what the window keeps at any time.
+        filter_time: "absolute" (t / max_seqlen, as released) or "relative" (t / current length).
+        filter_norm: "none", "length" (taps times 1024 / L) or "l1" (L1 norm 30).
+        filter_lr: learning rate of the filter's parameters; none: the run's own.
+        backend: backend of the long convolution.
+
+    Raises:
+        ConfigError: an order that the variant does not define.
+    """
+
+    def __init__(
+        self,
+        d_model: int,
+        max_seqlen: int,
+        *,
+        order: int = 2,
+        variant: Literal["released", "paper"] = "released",
+        short_filter: int = 3,
+        emb_dim: int = 5,
+        filter_width: int = 64,
+        filter_layers: int = 2,
+        sine_freq: float = 10.0,
+        fast_decay: float = 0.3,
+        slow_decay: float = 1.5,
+        window_shift: float = 0.0,
+        filter_time: FilterTime = "absolute",
+        filter_norm: FilterNorm = "none",
+        filter_lr: float | None = None,
+        backend: str = "auto",
+    ) -> None:
+        super().__init__()
+        least = 2 if variant == "released" else 1
+        if order < least:
+            raise ConfigError(
+                f"order is {order}: variant {variant!r} needs at least {least}"
+                + (", since its first gate has no long convolution" if least == 2 else "")
+            )
+        self.max_seqlen, self.variant, self.order, self.backend = max_seqlen, variant, order, backend
+        n_filters = order if variant == "paper" else order - 1
+        self.in_proj = nn.Linear(d_model, (order + 1) * d_model)
+        bound = short_filter**-0.5
+        self.short_weight = nn.Parameter(
+            torch.empty((order + 1) * d_model, short_filter).uniform_(-bound, bound)
+        )
+        self.short_bias = nn.Parameter(
+            torch.empty((order + 1) * d_model).uniform_(-bound, bound)
+        )
+        self.filter = ImplicitFilter(
+            n_filters,
+            d_model,
+            max_seqlen,
+            emb_dim=emb_dim,
+            width=filter_width,
+            n_inner=filter_layers,
+            sine_freq=sine_freq,
+            fast_decay=fast_decay,
+            slow_decay=slow_decay,
+            shift=window_shift,
+            time=filter_time,
+            norm=filter_norm,
+        )
+        set_optim(self.filter, lr=filter_lr, weight_decay=0.0)
+        self.skip = nn.Parameter(torch.randn(n_filters, d_model))
+        self.skip.optim = {"weight_decay": 0.0}  # type: ignore[attr-defined]
+        self.out_proj = nn.Linear(d_model, d_model)
+
+    def signals(self, u: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """Return v and the gates [x^1, .., x^N], each (B, D, L), from u (B, L, D)."""
+        p = self.in_proj(u).transpose(1, 2)  # (B, (N + 1) D, L)
+        p = short_conv(p, self.short_weight.to(p.dtype), self.short_bias.to(p.dtype))
+        v, *gates = p.chunk(self.order + 1, 1)
+        return v, gates
+
+    def forward(self, u: Tensor) -> Tensor:
+        """Mix along the sequence: (B, L, D) -> (B, L, D).
+
+        Raises:
+            SeqlenError: L is above max_seqlen.
+        """
+        L = check_seqlen(u, self.max_seqlen)
+        z, gates = self.signals(u)
+        h = self.filter(L)  # (n_filters, D, L)
+        n_filters, last = len(h), len(h) - 1
+        for n in range(n_filters):
+            if self.variant == "paper":
+                before, after = None, gates[n]
+            else:
+                before, after = gates[n], gates[-1] if n == last else None
+            z = fft_conv(z, h[n], self.skip[n], before, after, backend=self.backend)
+        out: Tensor = self.out_proj(z.transpose(1, 2))  # (B, L, D)
+        return out
+
+    def mixing_matrix(self, u: Tensor) -> Tensor:
+        """Return H(u) = D_x^N S_h^N ... D_x^1 S_h^1 (section 3.2): z^{N+1} = H(u) v, (B, D, L, L).
+
+        For variant "released" it is D_x^N S_h^{N-1} D_x^{N-1} ... S_h^1 D_x^1.
+        """
+        L = check_seqlen(u, self.max_seqlen)
+        v, gates = self.signals(u)
+        h = self.filter(L)
+        lag = torch.arange(L, device=u.device)[:, None] - torch.arange(L, device=u.device)
+        eye = torch.eye(L, device=u.device, dtype=h.dtype)
+        H = eye.expand(*v.shape[:2], L, L)
+        for n in range(len(h)):
+            S = torch.where(lag >= 0, h[n][:, lag.clamp_min(0)], 0)  # (D, L, L)
+            S = S + self.skip[n][:, None, None] * eye
+            gate = gates[n][..., None]  # rows of what it multiplies: D_x A
+            H = gate * (S @ H) if self.variant == "paper" else S @ (gate * H)
+        return H if self.variant == "paper" else gates[-1][..., None] * H

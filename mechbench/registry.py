@@ -1,0 +1,239 @@
+"""The catalogue of operators and tasks: built-ins, entry points of installed packages, plugin files.
+
+Built-ins are found by reading (not importing) the files of `mechbench/operators` and
+`mechbench/tasks` for their `@register_...("name", source=...)` line. So a new file is the whole
+registration, `mechbench list` imports no torch, and no second list has to be kept in step.
+"""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import importlib
+import importlib.metadata
+import importlib.util
+import os
+import sys
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+from mechbench.errors import ConfigError, PluginError, nearest
+
+T = TypeVar("T", bound=Callable[..., Any])
+PLUGIN_VARIABLE = "MECHBENCH_PLUGINS"
+
+
+@dataclass
+class Entry:
+    """One registered component."""
+
+    name: str
+    kind: str  # "operator" or "task"
+    origin: str  # "built-in", "package NAME" or the path of a plugin file
+    summary: str = ""
+    source: str = ""
+    target: str = ""  # "module:attribute" of what is not loaded yet
+    obj: Any = None
+    digest: str = ""  # SHA-256 of the plugin file, empty for the rest
+
+
+@dataclass
+class Registry:
+    """Names to components of one kind; loads what is asked for and nothing else."""
+
+    kind: str
+    package: str  # where the built-ins live
+    group: str  # entry-point group
+    entries: dict[str, Entry] = field(default_factory=dict)
+    _discovered: bool = False
+
+    def register(self, name: str, *, source: str = "") -> Callable[[T], T]:
+        """Return the decorator that registers a class or factory as `name`.
+
+        Args:
+            name: what users write after `--operator` or `--task`.
+            source: the paper and section it comes from.
+
+        Raises:
+            PluginError: the name is taken by something else; both origins are named.
+        """
+
+        def decorate(obj: T) -> T:
+            module = str(getattr(obj, "__module__", ""))
+            summary = (getattr(obj, "__doc__", None) or "").strip().split("\n")[0]
+            target = f"{module}:{getattr(obj, '__qualname__', '')}"
+            origin, digest = _origin(module)
+            new = Entry(name, self.kind, origin, summary, source, target, obj, digest)
+            self._add(new)
+            return obj
+
+        return decorate
+
+    def _add(self, new: Entry) -> None:
+        self._discover()
+        old = self.entries.get(new.name)
+        if old is not None and old.target != new.target:
+            raise PluginError(
+                f"{self.kind} {new.name!r} is registered twice: by {old.origin} ({old.target}) "
+                f"and by {new.origin} ({new.target}); rename one"
+            )
+        self.entries[new.name] = new
+
+    def names(self) -> list[str]:
+        """Return every known name, sorted; imports no component."""
+        self._discover()
+        return sorted(self.entries)
+
+    def entry(self, name: str) -> Entry:
+        """Return the entry of `name` without loading it.
+
+        Raises:
+            ConfigError: no such name; the nearest names are given.
+        """
+        self._discover()
+        if name not in self.entries:
+            raise ConfigError(f"unknown {self.kind} {name!r}: {nearest(name, self.entries)}")
+        return self.entries[name]
+
+    def load(self, name: str) -> Any:
+        """Return the class or factory registered as `name`, importing it if need be.
+
+        Raises:
+            ConfigError: no such name.
+            PluginError: its module does not import, or lacks the attribute.
+        """
+        entry = self.entry(name)
+        if entry.obj is None:
+            module, _, attribute = entry.target.partition(":")
+            try:
+                obj = getattr(importlib.import_module(module), attribute)
+            except Exception as error:
+                if entry.origin == "built-in":
+                    raise  # a fault of ours deserves its traceback
+                raise PluginError(
+                    f"{self.kind} {name!r} of {entry.origin} cannot be loaded: "
+                    f"{type(error).__name__}: {_one_line(error)}"
+                ) from error
+            # Importing may have run the decorator, which stored a complete entry.
+            entry = self.entries[name]
+            if entry.obj is None:
+                entry.obj = obj
+        return entry.obj
+
+    def _discover(self) -> None:
+        if self._discovered:
+            return
+        self._discovered = True
+        for found in _scan_built_ins(self.kind, self.package):
+            self.entries[found.name] = found
+        for point in importlib.metadata.entry_points(group=self.group):
+            package = point.dist.name if point.dist else point.value
+            old = self.entries.get(point.name)
+            if old is not None and old.target != point.value:
+                raise PluginError(
+                    f"{self.kind} {point.name!r} is registered twice: by {old.origin} "
+                    f"and by package {package}; uninstall or rename one"
+                )
+            self.entries[point.name] = Entry(
+                point.name, self.kind, f"package {package}", target=point.value
+            )
+
+
+OPERATORS = Registry("operator", "operators", "mechbench.operators")
+TASKS = Registry("task", "tasks", "mechbench.tasks")
+register_operator = OPERATORS.register
+register_task = TASKS.register
+
+
+def _scan_built_ins(kind: str, package: str) -> list[Entry]:
+    """Read the registrations in the files of `mechbench/<package>` without importing them."""
+    found = []
+    for path in sorted((Path(__file__).parent / package).glob("[!_]*.py")):
+        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+            if not isinstance(node, ast.ClassDef | ast.FunctionDef):
+                continue
+            for call in node.decorator_list:
+                if isinstance(call, ast.Call) and ast.unparse(call.func) == f"register_{kind}":
+                    name = ast.literal_eval(call.args[0])
+                    given = {k.arg: ast.literal_eval(k.value) for k in call.keywords}
+                    summary = (ast.get_docstring(node) or "").split("\n")[0]
+                    target = f"mechbench.{package}.{path.stem}:{node.name}"
+                    source = given.get("source", "")
+                    found.append(Entry(name, kind, "built-in", summary, source, target))
+    return found
+
+
+# module name -> (path, digest) of the plugin files executed so far
+_PLUGINS: dict[str, tuple[str, str]] = {}
+
+
+def _origin(module: str) -> tuple[str, str]:
+    if module in _PLUGINS:
+        return _PLUGINS[module]
+    return ("built-in" if module.startswith("mechbench.") else f"module {module}"), ""
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split())
+
+
+def load_plugin(path: str | os.PathLike[str]) -> None:
+    """Execute a plugin file, which registers operators or tasks; a second load is a no-op.
+
+    Raises:
+        PluginError: the file is unreadable, raises, or registers nothing.
+    """
+    file = Path(path).expanduser().resolve()
+    try:
+        code = file.read_bytes()
+    except OSError as error:
+        raise PluginError(f"plugin {path} cannot be read: {error.strerror or error}") from error
+    digest = hashlib.sha256(code).hexdigest()
+    module_name = f"mechbench_plugin_{file.stem}_{digest[:12]}"
+    if module_name in sys.modules:
+        return
+    before = len(OPERATORS.names()) + len(TASKS.names())
+    spec = importlib.util.spec_from_file_location(module_name, file)
+    if spec is None or spec.loader is None:
+        raise PluginError(f"plugin {path} is not a Python file: expected a name ending in .py")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[module_name] = module  # dataclasses and pickling look the module up by name
+    _PLUGINS[module_name] = (str(file), digest)
+    try:
+        spec.loader.exec_module(module)
+    except BaseException as error:
+        _forget(module_name)
+        if isinstance(error, PluginError) or not isinstance(error, Exception):
+            raise
+        lines = [f.lineno for f in traceback.extract_tb(error.__traceback__)
+                 if f.filename == str(file)]
+        line = lines[-1] if lines else getattr(error, "lineno", None)
+        where = f" at line {line}" if line else ""
+        raise PluginError(
+            f"plugin {path} raised {type(error).__name__}{where}: {_one_line(error)}"
+        ) from error
+    if len(OPERATORS.names()) + len(TASKS.names()) == before:
+        _forget(module_name)
+        raise PluginError(
+            f"plugin {path} registers nothing: decorate a class with "
+            "@mechbench.register_operator('name') or @mechbench.register_task('name')"
+        )
+
+
+def _forget(module_name: str) -> None:
+    """Undo what a plugin file that failed half-way left behind."""
+    del sys.modules[module_name], _PLUGINS[module_name]
+    for registry in (OPERATORS, TASKS):
+        for name, entry in list(registry.entries.items()):
+            if entry.target.startswith(f"{module_name}:"):
+                del registry.entries[name]
+
+
+def load_plugins(paths: tuple[str, ...] = ()) -> None:
+    """Load the plugin files given and those in MECHBENCH_PLUGINS (separated as in PATH)."""
+    listed = os.environ.get(PLUGIN_VARIABLE, "")
+    for path in [*filter(None, listed.split(os.pathsep)), *paths]:
+        load_plugin(path)

@@ -1,0 +1,94 @@
+"""What every task gives, and how one is made by name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+
+from mechbench.errors import ConfigError
+from mechbench.options import resolve_options
+from mechbench.registry import TASKS
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+IGNORE = -100  # target of a position that is not scored
+UNKNOWN = -1  # an oracle's answer where its inputs do not determine one
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Examples of a task.
+
+    Attributes:
+        inputs: (B, L_in) int64 tokens.
+        targets: (B, L_in) int64, the scored answers, -100 elsewhere.
+        dense_targets: (B, L_in) int64, every answer that the inputs before it determine (a
+            superset of `targets`): what training may score and evaluation reports second.
+    """
+
+    inputs: Tensor
+    targets: Tensor
+    dense_targets: Tensor
+
+
+class Task(Protocol):
+    """A distribution over (inputs, targets); a frozen dataclass with `vocab_size` and `seqlen`."""
+
+    version: ClassVar[int]  # raised whenever the same seed gives other examples
+    defaults: ClassVar[Mapping[str, Any]]  # vocab_size and seqlen of the bare command
+    vocab_size: int
+    seqlen: int
+
+    @property
+    def input_seqlen(self) -> int:
+        """L_in: tokens a model reads for one example of nominal length `seqlen`."""
+
+    @property
+    def chance(self) -> float:
+        """Accuracy of a uniform guess among the possible answers."""
+
+    @property
+    def shortcuts(self) -> Mapping[str, Callable[[Tensor], Tensor]]:
+        """Baselines that do not solve the task: name to (inputs -> predictions)."""
+
+    def sample(self, batch_size: int, generator: torch.Generator) -> Batch:
+        """Draw a batch on the generator's device; nothing else makes randomness."""
+
+    def oracle(self, inputs: Tensor) -> Tensor:
+        """Solve from the inputs alone: (B, L_in) -> (B, L_in), -1 where they do not tell.
+
+        `inputs` may also be only the last W tokens up to a scored position; that is how the
+        required context is measured.
+        """
+
+    def describe(self, token: int) -> str:
+        """Return how `mechbench show` prints a token."""
+
+
+def make_task(
+    name: str, *, vocab_size: int | None = None, seqlen: int | None = None, **params: Any
+) -> Task:
+    """Build the task registered as `name`; lengths and vocabulary default to the task's own.
+
+    Raises:
+        ConfigError: unknown task or parameter, or a value out of range.
+        SeqlenError: a length that the task cannot have.
+    """
+    cls = TASKS.load(name)
+    defaults = dict(getattr(cls, "defaults", {}))
+    given = {
+        "vocab_size": defaults.get("vocab_size") if vocab_size is None else vocab_size,
+        "seqlen": defaults.get("seqlen") if seqlen is None else seqlen,
+    }
+    owner = f"task {name!r}"
+    for key, value in given.items():
+        if value is None:
+            raise ConfigError(f"{owner} has no default {key}: give one")
+        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            raise ConfigError(f"{key} is {value!r}: expected a whole number of at least 1")
+    options = resolve_options(cls, params, owner=owner, reserved=("vocab_size", "seqlen"))
+    task: Task = cls(**given, **options)
+    return task

@@ -1,0 +1,173 @@
+"""Associative recall: which value stood behind this key?
+
+One example with V = 8 (keys 1 2 3, values 4 5 6, `.` = 0, `=>` = 7) and L = 8:
+
+    position       0  1  2  3  4  5  6  7  8  9
+    inputs         2  5  1  4  2  5  3  4  => 1
+    targets        .  .  .  .  .  .  .  .  .  4
+    dense targets  .  .  .  .  5  .  .  .  .  4
+
+Each example draws its own key-to-value map (values with replacement), L/2 pairs with uniform keys,
+`=>`, and a query uniform over the distinct keys that occurred. Source: Poli et al. 2023, section
+4.1, to the letter of the released synthetics (one key token, `allow_dot` false).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from mechbench.errors import ConfigError, SeqlenError
+from mechbench.registry import register_task
+from mechbench.tasks.base import IGNORE, UNKNOWN, Batch
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+# Ranges of torch.randint stay below this: larger ones changed their stream between releases.
+_RANGE = 1 << 24
+
+
+@register_task("recall", source="Poli et al. 2023 (Hyena), section 4.1")
+@dataclass(frozen=True)
+class Recall:
+    """Associative recall: name the value that stood behind the queried key.
+
+    Attributes:
+        vocab_size: V, two specials (`.` 0 and `=>` V-1) and V-2 numbers, the first half keys.
+        seqlen: L, tokens in the key-value part; a model reads L + 2 tokens.
+        min_distance: tokens from the queried key's last occurrence to the query, at least. The
+            published task is 0; near L it tests memory (the key is left out of later pairs).
+
+    Raises:
+        ConfigError: vocab_size below 4, or min_distance out of range.
+        SeqlenError: seqlen odd or below 2.
+    """
+
+    vocab_size: int
+    seqlen: int
+    min_distance: int = 0
+
+    version: ClassVar[int] = 1
+    defaults: ClassVar[Mapping[str, Any]] = {"vocab_size": 20, "seqlen": 64}
+
+    def __post_init__(self) -> None:
+        if self.vocab_size < 4:
+            raise ConfigError(
+                f"vocab_size is {self.vocab_size}: recall needs at least 4 "
+                "(two specials, one key, one value)"
+            )
+        if self.seqlen < 2 or self.seqlen % 2:
+            near = max(2, self.seqlen + self.seqlen % 2)
+            raise SeqlenError(
+                f"seqlen is {self.seqlen}: recall needs an even number of at least 2 "
+                f"(key-value pairs); the nearest is {near}"
+            )
+        if not 0 <= self.min_distance <= self.seqlen + 1:
+            raise ConfigError(
+                f"min_distance is {self.min_distance}: expected 0 to {self.seqlen + 1} "
+                f"(seqlen + 1) at seqlen {self.seqlen}"
+            )
+        if self.n_keys == 1 and self._n_early < self.seqlen // 2:
+            raise ConfigError(
+                f"min_distance is {self.min_distance}: it leaves the queried key out of later "
+                "pairs, so it needs two keys or more: vocab_size of at least 6"
+            )
+
+    @property
+    def n_keys(self) -> int:
+        """Number of key tokens; values take the rest of the V - 2 numbers."""
+        return (self.vocab_size - 2) // 2
+
+    @property
+    def _n_early(self) -> int:
+        """Pairs far enough from the query to hold its key (pair i has its key at 2i)."""
+        return min(self.seqlen // 2, (self.seqlen + 1 - self.min_distance) // 2 + 1)
+
+    @property
+    def input_seqlen(self) -> int:
+        """Tokens a model reads: the pairs, `=>` and the query."""
+        return self.seqlen + 2
+
+    @property
+    def chance(self) -> float:
+        """A uniform guess among the values: 2 / (V - 2) for even V."""
+        return 1.0 / (self.vocab_size - 2 - self.n_keys)
+
+    @property
+    def shortcuts(self) -> Mapping[str, Callable[[Tensor], Tensor]]:
+        """The value seen most often, and the last one seen."""
+        return {"most frequent value": self._most_frequent, "last value": self._last}
+
+    def describe(self, token: int) -> str:
+        """Return `.`, `=>`, k1, k2, ... or v1, v2, ..."""
+        if token in (0, self.vocab_size - 1):
+            return "." if token == 0 else "=>"
+        return f"k{token}" if token <= self.n_keys else f"v{token - self.n_keys}"
+
+    def sample(self, batch_size: int, generator: torch.Generator) -> Batch:
+        """Draw (B, L + 2) examples on the generator's device."""
+        import torch
+
+        B, P, K, E = batch_size, self.seqlen // 2, self.n_keys, self._n_early
+        device = generator.device
+
+        def draw(low: int, high: int, *shape: int) -> Tensor:
+            return torch.randint(low, high, shape, generator=generator, device=device)
+
+        value_of = draw(K + 1, self.vocab_size - 1, B, K)
+        keys = draw(0, K, B, E)
+        # The query is uniform over the distinct keys that occurred: take the one of rank r.
+        seen = torch.zeros(B, K, dtype=torch.bool, device=device).scatter_(1, keys, True)
+        rank_of = seen.cumsum(1)
+        rank = draw(0, _RANGE, B, 1) % rank_of[:, -1:]  # bias below K / 2^24
+        query = (rank_of <= rank).sum(1, keepdim=True)  # (B, 1)
+        if E < P:  # later keys are uniform over the others
+            late = draw(0, K - 1, B, P - E)
+            keys = torch.cat([keys, late + (late >= query)], 1)  # (B, P)
+        values = value_of.gather(1, keys)
+        answer = value_of.gather(1, query)
+
+        inputs = torch.empty(B, self.input_seqlen, dtype=torch.int64, device=device)
+        inputs[:, 0 : 2 * P : 2] = keys + 1
+        inputs[:, 1 : 2 * P : 2] = values
+        inputs[:, -2] = self.vocab_size - 1
+        inputs[:, -1:] = query + 1
+        targets = torch.full_like(inputs, IGNORE)
+        targets[:, -1:] = answer
+        # A pair's value can be told from its key if that key stood in an earlier pair.
+        index = torch.arange(P, device=device).expand(B, P)
+        first = torch.full((B, K), P, device=device).scatter_reduce_(1, keys, index, "amin")
+        dense = targets.clone()
+        dense[:, 0 : 2 * P : 2] = torch.where(index > first.gather(1, keys), values, IGNORE)
+        return Batch(inputs, targets, dense)
+
+    def oracle(self, inputs: Tensor) -> Tensor:
+        """Look every key up in the pairs that are visible."""
+        import torch
+
+        B, length = inputs.shape
+        K, P = self.n_keys, (length - 2) // 2
+        answers = torch.full_like(inputs, UNKNOWN)
+        if P < 1:
+            return answers
+        pairs = inputs[:, length - 2 - 2 * P : length - 2].view(B, P, 2)
+        keys = pairs[..., 0] - 1
+        value_of = torch.full((B, K), UNKNOWN, device=inputs.device)
+        value_of.scatter_(1, keys, pairs[..., 1])  # equal keys write equal values
+        answers[:, length - 2 - 2 * P : length - 2 : 2] = value_of.gather(1, keys)
+        answers[:, -1:] = value_of.gather(1, inputs[:, -1:] - 1)
+        return answers
+
+    def _most_frequent(self, inputs: Tensor) -> Tensor:
+        import torch
+
+        values = inputs[:, 1:-2:2]
+        counts = torch.zeros(len(inputs), self.vocab_size, device=inputs.device)
+        counts.scatter_add_(1, values, torch.ones_like(values, dtype=counts.dtype))
+        return counts.argmax(1, keepdim=True).expand_as(inputs)
+
+    def _last(self, inputs: Tensor) -> Tensor:
+        return inputs[:, -3:-2].expand_as(inputs)

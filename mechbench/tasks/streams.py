@@ -1,0 +1,65 @@
+"""The stream of batches of a task: each a pure function of (seed, split, step)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from mechbench.seeds import derive
+from mechbench.tasks.base import Batch, Task
+
+Split = Literal["train", "validation", "test"]
+_CHUNK_TOKENS = 1 << 22  # evaluation sets are drawn in chunks, each its own step
+
+
+def draw(
+    task: Task, batch_size: int, seed: int, split: Split, step: int, device: str | torch.device
+) -> Batch:
+    """Draw the batch of (seed, split, step) on `device`.
+
+    Train and test examples come from independent streams; `Unseen` removes what coincides.
+    """
+    generator = torch.Generator(device)
+    generator.manual_seed(derive(seed, type(task).__name__, repr(task), split, step))
+    return task.sample(batch_size, generator)
+
+
+def evaluation_batches(task: Task, n_examples: int, seed: int, split: Split) -> list[Batch]:
+    """Draw an evaluation set on the CPU, so that every device scores the same examples.
+
+    The chunk size is part of the definition: it depends on the task alone, not on memory.
+    """
+    chunk = max(1, _CHUNK_TOKENS // task.input_seqlen)
+    sizes = [min(chunk, n_examples - start) for start in range(0, n_examples, chunk)]
+    return [draw(task, size, seed, split, step, "cpu") for step, size in enumerate(sizes)]
+
+
+@dataclass
+class Unseen:
+    """Marks training examples that also stand in an evaluation set.
+
+    Streams coincide by chance where a task has few distinct examples (a small vocabulary and a
+    short sequence). Rows are compared by a 63-bit polynomial hash, on the training device.
+    """
+
+    weights: Tensor  # (L_in,) int64
+    held_out: Tensor  # sorted hashes
+
+    @classmethod
+    def of(cls, batches: list[Batch], device: str | torch.device) -> Unseen:
+        """Hash every row of `batches`, all of one length."""
+        length = batches[0].inputs.shape[1]
+        generator = torch.Generator().manual_seed(derive(0, "row hash", length))
+        weights = torch.randint(1 << 31, (length, 2), generator=generator)
+        weights = weights[:, 0] * (1 << 32) + weights[:, 1] * 2 + 1
+        held_out = torch.cat([(b.inputs * weights).sum(1) for b in batches]).sort().values
+        return cls(weights.to(device), held_out.to(device))
+
+    def __call__(self, inputs: Tensor) -> Tensor:
+        """Return (B,) bool: the row is in no evaluation set. Does not synchronise the device."""
+        rows = (inputs * self.weights).sum(1)
+        at = torch.searchsorted(self.held_out, rows).clamp_max(len(self.held_out) - 1)
+        return self.held_out[at] != rows
