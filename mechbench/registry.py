@@ -201,7 +201,7 @@ def load_plugin(path: str | os.PathLike[str]) -> None:
         raise PluginError(f"plugin {path} is not a Python file: expected a name ending in .py")
     module = importlib.util.module_from_spec(spec)
     sys.modules[module_name] = module  # dataclasses and pickling look the module up by name
-    _PLUGINS[module_name] = (str(file), digest)
+    _PLUGINS[module_name] = (os.fspath(path), digest)  # as given: results name no home folder
     try:
         spec.loader.exec_module(module)
     except BaseException as error:

@@ -38,6 +38,14 @@ class Backend(Protocol):
         """Compute the function above."""
 
 
+_USED: set[str] = set()
+
+
+def backends_used() -> set[str]:
+    """Return the backends that have run in this process, for the record in result.json."""
+    return set(_USED)
+
+
 @cache
 def available_backends() -> dict[str, Backend]:
     """Return the backends by name, the preferred one first."""
@@ -91,8 +99,9 @@ def fft_conv(
         ConfigError: shapes that do not match, or a backend that cannot take the inputs.
     """
     _check(u, h, skip, pre_gate, post_gate)
-    chosen = available_backends()[choose_backend(u, h, backend)]
-    return chosen.conv(u, h, skip, pre_gate, post_gate)
+    name = choose_backend(u, h, backend)
+    _USED.add(name)
+    return available_backends()[name].conv(u, h, skip, pre_gate, post_gate)
 
 
 def fft_conv_reference(

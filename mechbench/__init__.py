@@ -1,0 +1,60 @@
+"""mechbench: what a sequence operator can do, at which length, and what it costs."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from mechbench import ops
+    from mechbench.operators.base import make_operator, materialize, set_optim
+    from mechbench.registry import load_plugin, register_operator, register_task
+    from mechbench.results import Result, load_results
+    from mechbench.cell import run
+    from mechbench.tasks.base import Batch, make_task
+
+# Loaded on first use, so that `mechbench --help` and bad arguments import no torch.
+_LAZY = {
+    "Batch": "mechbench.tasks.base",
+    "Result": "mechbench.results",
+    "load_plugin": "mechbench.registry",
+    "load_results": "mechbench.results",
+    "make_operator": "mechbench.operators.base",
+    "make_task": "mechbench.tasks.base",
+    "materialize": "mechbench.operators.base",
+    "ops": "",
+    "register_operator": "mechbench.registry",
+    "register_task": "mechbench.registry",
+    "run": "mechbench.cell",
+    "set_optim": "mechbench.operators.base",
+}
+
+__all__ = [
+    "Batch",
+    "Result",
+    "__version__",
+    "load_plugin",
+    "load_results",
+    "make_operator",
+    "make_task",
+    "materialize",
+    "ops",
+    "register_operator",
+    "register_task",
+    "run",
+    "set_optim",
+]
+
+
+def __getattr__(name: str) -> Any:
+    import importlib
+
+    if name not in _LAZY:
+        raise AttributeError(f"module 'mechbench' has no attribute {name!r}")
+    home = _LAZY[name]
+    value = getattr(importlib.import_module(home), name) if home else importlib.import_module(
+        f"mechbench.{name}"
+    )
+    globals()[name] = value
+    return value

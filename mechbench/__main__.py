@@ -1,0 +1,6 @@
+"""`python -m mechbench`."""
+
+from mechbench.cli import main
+
+if __name__ == "__main__":
+    main()

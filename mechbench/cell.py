@@ -1,0 +1,395 @@
+"""One cell from configuration to stored result: check, train, score, and never lose anything."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import io
+import statistics
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from mechbench.atomic import exclusive, make_folder, write_text
+from mechbench.checkpoint import load_checkpoint, save_checkpoint
+from mechbench.checks import blame, check_causality, check_contract
+from mechbench.cost import flops_per_token
+from mechbench.errors import OperatorError
+from mechbench.evaluate import evaluate
+from mechbench.memory import first_micro_batch, is_out_of_memory, peak_memory_mib
+from mechbench.model import Backbone
+from mechbench.ops.fft_conv import backends_used
+from mechbench.optim import make_optimizer
+from mechbench.progress_bar import Console
+from mechbench.provenance import provenance
+from mechbench.registry import load_plugins
+from mechbench.resolve import resolve, task_of
+from mechbench.results import (
+    SCHEMA_VERSION,
+    Result,
+    read_or_set_aside,
+    read_result,
+    wilson_interval,
+    write_json,
+)
+from mechbench.seeds import derive
+from mechbench.signals import Stopper
+from mechbench.spec import Config
+from mechbench.tasks.base import Batch, Task
+from mechbench.tasks.baselines import required_context, shortcut_accuracies
+from mechbench.tasks.streams import Unseen, draw, evaluation_batches
+from mechbench.train import Hooks, Progress, total_steps, train
+
+CHECKPOINT_S = 30.0  # seconds between checkpoints
+_RETRIED = ("error", "out-of-memory")  # statuses that another machine or day may mend
+
+
+class Interrupted(KeyboardInterrupt):
+    """SIGINT or SIGTERM arrived; the checkpoint is written."""
+
+    def __init__(self, signal_number: int, message: str) -> None:
+        super().__init__(message)
+        self.signal_number = signal_number
+
+
+def run(
+    operator: str = "hyena",
+    task: str = "recall",
+    *,
+    seqlen: int | None = None,
+    vocab_size: int | None = None,
+    d_model: int | None = None,
+    n_layers: int | None = None,
+    lr: float | None = None,
+    batch_size: int | None = None,
+    budget_tokens: int | None = None,
+    seed: int = 0,
+    eval_seqlens: Sequence[int] = (),
+    device: str = "auto",
+    dtype: str = "auto",
+    operator_options: Mapping[str, Any] | None = None,
+    task_options: Mapping[str, Any] | None = None,
+    plugins: Sequence[str] = (),
+    out: str | Path = "runs",
+    resume: bool = True,
+    allow_noncausal: bool = False,
+    quiet: bool | None = None,
+    checkpoint_s: float = CHECKPOINT_S,
+    **settings: Any,
+) -> Result:
+    """Train one operator on one task and score it; a finished cell is read, not run again.
+
+    Args:
+        operator: registered name.
+        task: registered name.
+        seqlen: L, tokens of the task; by default the task's own.
+        vocab_size: V; by default the task's own.
+        d_model: D.
+        n_layers: blocks of the model.
+        lr: peak learning rate.
+        batch_size: sequences a step.
+        budget_tokens: training tokens, at most; training stops earlier once solved.
+        seed: of initialisation and data.
+        eval_seqlens: lengths to score beside `seqlen`.
+        device: "auto", "cpu", "cuda" or "cuda:N".
+        dtype: "auto", "float32" or "bfloat16".
+        operator_options: the operator's keyword arguments.
+        task_options: the task's parameters.
+        plugins: plugin files to load first.
+        out: folder that gets `<cell id>/`.
+        resume: go on from what is stored; False removes it and starts over.
+        allow_noncausal: train an operator that looks ahead too, and mark the result.
+        quiet: no progress bar; by default where standard error is no terminal.
+        checkpoint_s: seconds between checkpoints.
+        settings: further fields of `mechbench.spec.Config`.
+
+    Returns:
+        The stored result. A run that diverged or ran out of memory has a result that says so.
+
+    Raises:
+        ConfigError: a setting is wrong.
+        PluginError: a plugin cannot be loaded.
+        OperatorError: the operator raised, broke its contract or is not causal.
+        ResultError: the folder is in use, or cannot be written.
+        Interrupted: SIGINT or SIGTERM; the same call continues.
+    """
+    load_plugins(tuple(plugins))
+    config, device = resolve(
+        operator,
+        task,
+        seqlen=seqlen,
+        vocab_size=vocab_size,
+        d_model=d_model,
+        n_layers=n_layers,
+        lr=lr,
+        batch_size=batch_size,
+        budget_tokens=budget_tokens,
+        seed=seed,
+        eval_seqlens=eval_seqlens,
+        device=device,
+        dtype=dtype,
+        operator_options=operator_options,
+        task_options=task_options,
+        allow_noncausal=allow_noncausal,
+        **settings,
+    )
+    folder = Path(out) / config.cell_id
+    make_folder(folder)
+    console = Console(quiet)
+    with exclusive(folder):
+        if not resume:
+            for name in ("result.json", "checkpoint.pt", "metrics.csv", "config.json"):
+                (folder / name).unlink(missing_ok=True)
+        stored, warning = read_or_set_aside(folder / "result.json")
+        if warning:
+            console.warn(warning)
+        if stored is not None and stored.data["status"] not in _RETRIED:
+            console.say(f"already done: {folder} (--fresh runs it again)")
+            return stored
+        write_json(folder / "config.json", config.to_dict())
+        return _run_cell(config, device, folder, console, checkpoint_s)
+
+
+def _run_cell(
+    config: Config, device: str, folder: Path, console: Console, checkpoint_s: float
+) -> Result:
+    began = time.perf_counter()
+    task = task_of(config)
+    result = _empty_result(config, task, device)
+    try:
+        with _naming(config.operator):
+            _train_and_score(config, device, folder, console, checkpoint_s, task, result)
+    except OperatorError as error:
+        result |= {"status": "error", "stop": "error", "reason": str(error)}
+        _finish(result, folder, began)
+        raise
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+        text = " ".join(str(error).split())[:300]
+        result |= {"status": "out-of-memory", "stop": "out-of-memory", "reason": text}
+        console.warn(f"out of memory with a single sequence: {text}")
+    _finish(result, folder, began)
+    return read_result(folder / "result.json")
+
+
+def _train_and_score(
+    config: Config,
+    device: str,
+    folder: Path,
+    console: Console,
+    checkpoint_s: float,
+    task: Task,
+    result: dict[str, Any],
+) -> None:
+    """Fill `result` step by step, so that what is known survives an error."""
+    longest = max(task_of(config, length).input_seqlen for length in config.eval_seqlens)
+    check_contract(
+        config.operator, config.operator_options, config.d_model, longest, device
+    )
+    torch.manual_seed(derive(config.seed, "init"))  # on the CPU: the same weights on any device
+    model = Backbone(
+        config.operator,
+        config.operator_options,
+        vocab_size=config.vocab_size,
+        d_model=config.d_model,
+        n_layers=config.n_layers,
+        max_seqlen=longest,
+    )
+    result["parameters"] = sum(p.numel() for p in model.parameters())
+    result["flops_per_token"] = flops_per_token(model, task.input_seqlen)
+    model.to(device)
+    if device.startswith("cuda"):
+        torch.cuda.reset_peak_memory_stats(device)
+    optimizer = make_optimizer(model, config.lr, config.weight_decay)
+    progress, warning = load_checkpoint(
+        folder / "checkpoint.pt", config.cell_id, model, optimizer
+    )
+    if warning:
+        console.warn(warning)
+    if progress is None:
+        probe = draw(task, 2, config.seed, "validation", 0, "cpu").inputs
+        result["causal"] = check_causality(
+            model, probe, config.vocab_size, config.operator, device
+        )
+        if not result["causal"] and not config.allow_noncausal:
+            raise OperatorError(
+                f"operator {config.operator!r} is not causal: its outputs move when later tokens "
+                "change; --allow-noncausal runs it all the same and marks the result"
+            )
+        progress = Progress(
+            micro_batch=first_micro_batch(
+                config.batch_size,
+                task.input_seqlen,
+                config.d_model,
+                config.n_layers,
+                config.device_type,
+            ),
+            causal=bool(result["causal"]),
+        )
+    result["causal"] = progress.causal
+
+    validation = evaluation_batches(task, config.n_validation, config.seed, "validation")
+    tests = {
+        length: evaluation_batches(task_of(config, length), config.n_test, config.seed, "test")
+        for length in config.eval_seqlens
+    }
+    unseen = Unseen.of([*validation, *tests[config.seqlen]], device)
+    _train(
+        model, optimizer, task, config, progress, validation, unseen,
+        device, folder, console, checkpoint_s,
+    )
+    steps = progress.step
+    result |= {
+        "status": "diverged" if progress.stop == "diverged" else "ok",
+        "reason": "the training loss is not finite" if progress.stop == "diverged" else None,
+        "stop": progress.stop,
+        "solved": progress.stop == "solved",
+        "steps": steps,
+        "train_tokens": steps * config.batch_size * task.input_seqlen,
+        "excluded_examples": progress.excluded,
+        "micro_batch_size": progress.micro_batch,
+        "fft_conv_backend": ", ".join(sorted(backends_used())) or None,
+    }
+    rates = [row["tokens_per_s"] for row in progress.metrics]
+    result["tokens_per_s"] = statistics.median(rates) if rates else None
+    result["seconds"]["train"] = progress.train_s
+    before = time.perf_counter()
+    for length, batches in tests.items():
+        console.say(f"scoring {config.n_test} test examples at seqlen {length}")
+        result["evaluations"].append(
+            _evaluation(model, task_of(config, length), batches, progress, config, device)
+        )
+    result["seconds"]["evaluate"] = time.perf_counter() - before
+    result["peak_memory_mib"] = peak_memory_mib(device)
+
+
+def _train(
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    task: Task,
+    config: Config,
+    progress: Progress,
+    validation: list[Batch],
+    unseen: Unseen,
+    device: str,
+    folder: Path,
+    console: Console,
+    checkpoint_s: float,
+) -> None:
+    """Train with a bar, checkpoints and a place for signals to land."""
+    last_save = time.perf_counter()
+
+    def save() -> None:
+        nonlocal last_save
+        _write_metrics(folder / "metrics.csv", progress.metrics)
+        save_checkpoint(folder / "checkpoint.pt", config.cell_id, model, optimizer, progress)
+        last_save = time.perf_counter()
+
+    per_step = config.batch_size * task.input_seqlen
+    with (
+        Stopper() as stopper,
+        console.bar(
+            total_steps(config, task.input_seqlen) * per_step,
+            progress.step * per_step,
+            f"{config.operator} on {config.task} at {config.seqlen}",
+        ) as bar,
+    ):
+        hooks = Hooks(
+            interrupted=lambda: stopper.received is not None,
+            checkpoint_due=lambda: time.perf_counter() - last_save >= checkpoint_s,
+            checkpoint=save,
+            report=bar.row,
+            advanced=bar.advance,
+            warn=console.warn,
+        )
+        train(model, optimizer, task, config, progress, validation, unseen, device, hooks)
+    if not progress.stop:
+        number = stopper.received or 2
+        raise Interrupted(
+            number, f"interrupted at step {progress.step}; the same command continues from there"
+        )
+
+
+def _evaluation(
+    model: nn.Module,
+    task: Task,
+    batches: list[Batch],
+    progress: Progress,
+    config: Config,
+    device: str,
+) -> dict[str, Any]:
+    # Longer sequences than trained on: keep the tokens a forward holds about the same.
+    micro_batch = max(1, progress.micro_batch * config.seqlen // max(config.seqlen, task.seqlen))
+    score = evaluate(model, batches, micro_batch, device, config.dtype)
+    low, high = wilson_interval(score.correct, score.n)
+    whole = Batch(*(torch.cat([getattr(b, name) for b in batches])
+                    for name in ("inputs", "targets", "dense_targets")))
+    return {
+        "seqlen": task.seqlen,
+        "n": score.n,
+        "correct": score.correct,
+        "accuracy": score.accuracy,
+        "ci_low": low,
+        "ci_high": high,
+        "dense_n": score.dense_n,
+        "dense_accuracy": score.dense_accuracy,
+        "shortcuts": shortcut_accuracies(task, whole),
+        "required_context": {str(w): a for w, a in required_context(task, whole).items()},
+    }
+
+
+def _empty_result(config: Config, task: Task, device: str) -> dict[str, Any]:
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "cell_id": config.cell_id,
+        "status": "error",
+        "reason": None,
+        "config": config.to_dict(),
+        "chance": task.chance,
+        "evaluations": [],
+        "solved": False,
+        "causal": None,
+        "stop": None,
+        "parameters": None,
+        "steps": 0,
+        "train_tokens": 0,
+        "excluded_examples": 0,
+        "micro_batch_size": None,
+        "flops_per_token": None,
+        "tokens_per_s": None,
+        "peak_memory_mib": None,
+        "seconds": {"train": 0.0, "evaluate": 0.0, "total": 0.0},
+        "fft_conv_backend": None,
+        "provenance": provenance(device),
+    }
+
+
+def _finish(result: dict[str, Any], folder: Path, began: float) -> None:
+    result["seconds"]["total"] = time.perf_counter() - began
+    write_json(folder / "result.json", result)
+
+
+@contextlib.contextmanager
+def _naming(operator: str) -> Iterator[None]:
+    """Turn what an operator raises into an error with its name; other errors pass as they are."""
+    try:
+        yield
+    except Exception as error:
+        named = blame(operator, error)
+        if named is None:
+            raise
+        raise named from error
+
+
+def _write_metrics(path: Path, rows: list[dict[str, Any]]) -> None:
+    text = io.StringIO()
+    if rows:
+        writer = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+    write_text(path, text.getvalue())

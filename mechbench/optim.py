@@ -1,0 +1,49 @@
+"""Optimizer groups and the learning-rate schedule."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import nn
+
+
+def lr_factor(step: int, total_steps: int, warmup_fraction: float) -> float:
+    """Return the factor on the peak learning rate at `step` of `total_steps`.
+
+    Linear warm-up over the first fraction (at least one step), then cosine to zero.
+    """
+    warmup = max(1, round(warmup_fraction * total_steps))
+    if step < warmup:
+        return (step + 1) / warmup
+    progress = min(1.0, (step - warmup) / max(1, total_steps - warmup))
+    return 0.5 * (1.0 + math.cos(math.pi * progress))
+
+
+def make_optimizer(model: nn.Module, lr: float, weight_decay: float) -> torch.optim.AdamW:
+    """Return AdamW with decay on matrices only, and what parameters ask for in `.optim`.
+
+    Each group keeps its peak rate in "peak_lr"; `set_lr` scales it.
+    """
+    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+    embeddings = {id(m.weight) for m in model.modules() if isinstance(m, nn.Embedding)}
+    for parameter in model.parameters():
+        if not parameter.requires_grad:
+            continue
+        matrix = parameter.ndim >= 2 and id(parameter) not in embeddings
+        own = getattr(parameter, "optim", {})
+        key = (own.get("lr", lr), own.get("weight_decay", weight_decay if matrix else 0.0))
+        groups.setdefault(key, []).append(parameter)
+    fused = next(model.parameters()).is_cuda
+    return torch.optim.AdamW(
+        [{"params": p, "lr": k[0], "peak_lr": k[0], "weight_decay": k[1]}
+         for k, p in groups.items()],
+        betas=(0.9, 0.98),
+        fused=fused,
+    )
+
+
+def set_lr(optimizer: torch.optim.Optimizer, factor: float) -> None:
+    """Set every group to `factor` times its peak rate."""
+    for group in optimizer.param_groups:
+        group["lr"] = group["peak_lr"] * factor

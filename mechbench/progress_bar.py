@@ -1,0 +1,59 @@
+"""What a person sees of long work: one bar on standard error, nothing where that is no terminal."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+from tqdm import tqdm
+
+
+class Bar:
+    """A bar over training tokens with the latest loss and accuracies."""
+
+    def __init__(self, bar: tqdm[Any]) -> None:
+        self._bar = bar
+
+    def advance(self, tokens: int) -> None:
+        """Count a step's tokens."""
+        self._bar.update(tokens)
+
+    def row(self, row: dict[str, Any]) -> None:
+        """Show a row of metrics."""
+        self._bar.set_postfix(
+            loss=f"{row['loss']:.3f}",
+            acc=f"{row['train_accuracy']:.3f}",
+            val=f"{row['validation_accuracy']:.3f}",
+        )
+
+
+class Console:
+    """Messages and bars; `quiet` silences all but warnings, None asks the terminal."""
+
+    def __init__(self, quiet: bool | None = None) -> None:
+        self.quiet = not sys.stderr.isatty() if quiet is None else quiet
+
+    def say(self, text: str) -> None:
+        """Print a line of progress."""
+        if not self.quiet:
+            tqdm.write(text, file=sys.stderr)
+
+    def warn(self, text: str) -> None:
+        """Print a warning, always."""
+        tqdm.write(f"mechbench: warning: {text}", file=sys.stderr)
+
+    @contextlib.contextmanager
+    def bar(self, total: int, initial: int, title: str) -> Iterator[Bar]:
+        """Show a bar over `total` tokens while the context lasts."""
+        with tqdm(
+            total=total,
+            initial=initial,
+            desc=title,
+            unit="tok",
+            unit_scale=True,
+            disable=self.quiet,
+            dynamic_ncols=True,
+        ) as bar:
+            yield Bar(bar)

@@ -1,0 +1,132 @@
+"""From what a user gave to a complete configuration; torch is imported once the rest is sound."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
+from typing import Any
+
+from mechbench.errors import ConfigError, nearest
+from mechbench.registry import OPERATORS, TASKS
+from mechbench.spec import (
+    Config,
+    default_batch_size,
+    default_budget_tokens,
+    default_examples,
+)
+from mechbench.tasks.base import Task, make_task
+
+DTYPES = ("float32", "bfloat16")
+
+
+def resolve(
+    operator: str,
+    task: str,
+    *,
+    operator_options: Mapping[str, Any] | None = None,
+    task_options: Mapping[str, Any] | None = None,
+    eval_seqlens: Sequence[int] = (),
+    device: str = "auto",
+    dtype: str = "auto",
+    **settings: Any,
+) -> tuple[Config, str]:
+    """Return the resolved configuration and the device to run it on.
+
+    Args:
+        operator: registered name.
+        task: registered name.
+        operator_options: the operator's keyword arguments, strings or values.
+        task_options: the task's parameters, strings or values.
+        eval_seqlens: lengths to score beside the trained one.
+        device: "auto" (CUDA if there is one), "cpu", "cuda" or "cuda:N".
+        dtype: "auto" (bfloat16 on CUDA), "float32" or "bfloat16".
+        settings: other fields of `Config`; None takes the default.
+
+    Raises:
+        ConfigError: anything unknown, of the wrong type or out of range.
+    """
+    known = {field.name for field in fields(Config)}
+    for key in settings:
+        if key not in known:
+            raise ConfigError(f"unknown setting {key!r}: {nearest(key, known)}")
+    given = {key: value for key, value in settings.items() if value is not None}
+    if dtype not in ("auto", *DTYPES):
+        raise ConfigError(f"unknown dtype {dtype!r}: {nearest(dtype, ('auto', *DTYPES))}")
+    kind, _, index = device.partition(":")
+    if kind not in ("auto", "cpu", "cuda") or (index and not (kind == "cuda" and index.isdigit())):
+        raise ConfigError(f"unknown device {device!r}: choose from auto, cpu, cuda, cuda:N")
+    OPERATORS.entry(operator)
+    params = dict(task_options or {})
+    made = make_task(
+        task, vocab_size=given.pop("vocab_size", None), seqlen=given.pop("seqlen", None), **params
+    )
+    lengths = sorted({*eval_seqlens, made.seqlen})
+    for length in lengths:
+        make_task(task, vocab_size=made.vocab_size, seqlen=length, **params)
+    given.setdefault("batch_size", default_batch_size(made.seqlen))
+    given.setdefault(
+        "budget_tokens", default_budget_tokens(given["batch_size"], made.input_seqlen)
+    )
+    n_validation, n_test = default_examples(made.seqlen)
+    given.setdefault("n_validation", n_validation)
+    given.setdefault("n_test", n_test)
+    Config(operator, task, **given)  # checks ranges before torch is loaded
+
+    device = _device(device)
+    device_type = device.partition(":")[0]
+    if dtype == "auto":
+        dtype = "bfloat16" if device_type == "cuda" else "float32"
+    from mechbench.operators.base import operator_options as resolve_operator
+
+    options = resolve_operator(operator, dict(operator_options or {}))
+    entries = (OPERATORS.entry(operator), TASKS.entry(task))
+    config = Config(
+        operator=operator,
+        task=task,
+        operator_options=options,
+        task_options=_task_options(made),
+        task_version=getattr(made, "version", 1),
+        seqlen=made.seqlen,
+        vocab_size=made.vocab_size,
+        eval_seqlens=tuple(lengths),
+        dtype=dtype,
+        device_type=device_type,
+        plugins={entry.origin: entry.digest for entry in entries if entry.digest},
+        **given,
+    )
+    return config, device
+
+
+def task_of(config: Config, seqlen: int | None = None) -> Task:
+    """Return the configured task, at another length if one is given."""
+    return make_task(
+        config.task,
+        vocab_size=config.vocab_size,
+        seqlen=config.seqlen if seqlen is None else seqlen,
+        **config.task_options,
+    )
+
+
+def _task_options(task: Any) -> dict[str, Any]:
+    return {
+        field.name: getattr(task, field.name)
+        for field in fields(task)
+        if field.name not in ("vocab_size", "seqlen")
+    }
+
+
+def _device(device: str) -> str:
+    import torch
+
+    if device == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    if device.startswith("cuda"):
+        if not torch.cuda.is_available():
+            raise ConfigError(f"device is {device!r}: this machine has no CUDA device; use cpu")
+        index = int(device.partition(":")[2] or 0)
+        if index >= torch.cuda.device_count():
+            raise ConfigError(
+                f"device is {device!r}: there are {torch.cuda.device_count()} CUDA devices, "
+                "numbered from 0"
+            )
+    return device

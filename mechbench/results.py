@@ -1,0 +1,164 @@
+"""Stored results: their schema, writing and reading. No torch.
+
+`runs/<cell id>/result.json` is the only source of tables and plots. Schema, version 1:
+
+    schema_version   1
+    cell_id          hash of `config`
+    status           "ok", "diverged", "out-of-memory" or "error"; `reason` says why not "ok"
+    config           the resolved configuration, mechbench.spec.Config
+    chance           accuracy of a uniform guess
+    evaluations      one a length: seqlen, n, correct, accuracy, ci_low, ci_high (95 percent Wilson
+                     interval over examples' scored positions), dense_n, dense_accuracy (every
+                     predictable position), shortcuts {name: accuracy}, required_context {W: accuracy}
+    solved           validation accuracy reached 0.995 twice in a row
+    causal           outputs did not move when later tokens changed; null if not measured
+    stop             "solved", "budget", "diverged", "out-of-memory" or "error"
+    parameters, steps, train_tokens, excluded_examples (training examples dropped because they
+                     stand in an evaluation set), micro_batch_size
+    flops_per_token  forward and backward, by torch's flop counter, FFTs counted as 2.5 n log2 n
+    tokens_per_s     training only, median of the logged intervals
+    peak_memory_mib  on CUDA the allocator's peak, on a CPU the process's
+    seconds          {"train": .., "evaluate": .., "total": ..}, over all resumed parts
+    fft_conv_backend the backend in use, null if none was
+    provenance       mechbench, torch and python version, platform, device, git commit, date, command
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mechbench.atomic import set_aside, write_text
+from mechbench.errors import ResultError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+SCHEMA_VERSION = 1
+STATUSES = ("ok", "diverged", "out-of-memory", "error")
+_REQUIRED = ("cell_id", "status", "config", "chance", "evaluations", "provenance")
+
+
+@dataclass(frozen=True)
+class Result:
+    """A stored result, read-only; `data` is the whole of result.json."""
+
+    path: Path
+    data: dict[str, Any]
+
+    def __getattr__(self, name: str) -> Any:
+        """Give the top-level fields of result.json as attributes."""
+        try:
+            return self.data[name]
+        except KeyError:
+            raise AttributeError(f"result has no field {name!r}") from None
+
+    def accuracy(self, seqlen: int | None = None) -> float:
+        """Return the test accuracy at `seqlen`, by default the trained length.
+
+        Raises:
+            ResultError: that length was not evaluated.
+        """
+        wanted = self.data["config"]["seqlen"] if seqlen is None else seqlen
+        for evaluation in self.data["evaluations"]:
+            if evaluation["seqlen"] == wanted:
+                return float(evaluation["accuracy"])
+        lengths = [e["seqlen"] for e in self.data["evaluations"]]
+        raise ResultError(f"no evaluation at seqlen {wanted}: there are {lengths}")
+
+
+def wilson_interval(correct: int, n: int, z: float = 1.959964) -> tuple[float, float]:
+    """Return the 95 percent Wilson score interval of a proportion; (0, 1) for n = 0.
+
+    Source: Wilson 1927, "Probable inference, the law of succession, and statistical inference".
+    """
+    if n == 0:
+        return 0.0, 1.0
+    p, zz = correct / n, z * z
+    centre = (p + zz / (2 * n)) / (1 + zz / n)
+    half = z / (1 + zz / n) * math.sqrt(p * (1 - p) / n + zz / (4 * n * n))
+    return max(0.0, centre - half), min(1.0, centre + half)
+
+
+def write_json(path: Path, data: dict[str, Any]) -> None:
+    """Write `data` as indented JSON, atomically; NaN is refused.
+
+    Raises:
+        ResultError: the file cannot be written.
+    """
+    write_text(path, json.dumps(data, indent=1, sort_keys=True, allow_nan=False) + "\n")
+
+
+def read_result(path: Path) -> Result:
+    """Read and check one result.json.
+
+    Raises:
+        ResultError: not JSON, fields missing, or another schema version.
+    """
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ResultError(f"{path} is corrupt: {' '.join(str(error).split())}") from error
+    if not isinstance(data, dict) or data.get("schema_version") != SCHEMA_VERSION:
+        raise ResultError(f"{path} is no result of schema version {SCHEMA_VERSION}")
+    missing = [key for key in _REQUIRED if key not in data]
+    if missing:
+        raise ResultError(f"{path} lacks {', '.join(missing)}")
+    if data["status"] not in STATUSES:
+        raise ResultError(f"{path} has status {data['status']!r}: expected one of {STATUSES}")
+    return Result(path, data)
+
+
+def read_or_set_aside(path: Path) -> tuple[Result | None, str | None]:
+    """Return (result, None), or (None, warning) after renaming a corrupt file; both None if absent."""
+    if not path.exists():
+        return None, None
+    try:
+        return read_result(path), None
+    except ResultError as error:
+        return None, f"{error}; set aside as {set_aside(path).name}"
+
+
+def find_results(*paths: Path | str) -> list[Path]:
+    """Return every result.json at or below `paths`, sorted.
+
+    Raises:
+        ResultError: a path does not exist, or there is no result below any.
+    """
+    found: set[Path] = set()
+    for path in map(Path, paths):
+        if not path.exists():
+            raise ResultError(f"{path} does not exist: expected a folder of results")
+        found.update([path] if path.is_file() else path.rglob("result.json"))
+    if not found:
+        raise ResultError(f"no result.json below {', '.join(map(str, paths))}")
+    return sorted(found)
+
+
+def load_results(*paths: Path | str) -> pd.DataFrame:
+    """Return one row per result and evaluation length, sorted, of every result below `paths`.
+
+    Columns: the configuration's fields, the evaluation's fields (`eval_seqlen` for its length) and
+    the result's scalars. A result without evaluations keeps a row with status and reason.
+
+    Raises:
+        ResultError: nothing found, or a result is corrupt.
+    """
+    import pandas as pd
+
+    rows = []
+    for path in find_results(*paths):
+        data = read_result(path).data
+        scalars = {k: v for k, v in data.items() if not isinstance(v, dict | list)}
+        extra = {f"seconds_{k}": v for k, v in (data.get("seconds") or {}).items()}
+        extra |= {k: v for k, v in data["provenance"].items() if k in ("device", "torch", "date")}
+        for evaluation in data["evaluations"] or [{}]:
+            evaluated = {**evaluation, "eval_seqlen": evaluation.get("seqlen")}
+            rows.append({**evaluated, **extra, **scalars, **data["config"], "path": str(path)})
+    frame = pd.DataFrame(rows)
+    return frame.sort_values(
+        ["task", "operator", "seqlen", "eval_seqlen", "seed", "cell_id"], ignore_index=True
+    )

@@ -1,0 +1,104 @@
+"""The configuration of a cell (one trained model) and its identity. No torch."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from dataclasses import dataclass, field
+from typing import Any
+
+from mechbench.errors import ConfigError
+
+PROTOCOL = 1  # raised whenever the same configuration would train or score differently
+
+
+@dataclass(frozen=True)
+class Config:
+    """Everything that decides a cell's result, resolved: no "auto" is left in it.
+
+    What only decides speed (micro-batch, device index, checkpoint interval) stands elsewhere.
+    """
+
+    operator: str
+    task: str
+    operator_options: dict[str, Any] = field(default_factory=dict)
+    task_options: dict[str, Any] = field(default_factory=dict)
+    task_version: int = 1
+    seqlen: int = 64
+    vocab_size: int = 20
+    eval_seqlens: tuple[int, ...] = ()  # nominal lengths scored on the test stream
+    d_model: int = 64
+    n_layers: int = 2
+    lr: float = 2e-3  # peak
+    weight_decay: float = 0.1  # on matrices only
+    warmup_fraction: float = 0.05  # of the budget, linear; then cosine to zero
+    grad_clip: float = 1.0  # on the global norm
+    batch_size: int = 128  # sequences a step
+    budget_tokens: int = 0  # training tokens, at most
+    seed: int = 0
+    dtype: str = "float32"  # float32, or bfloat16 (autocast; filters and FFT stay float32)
+    device_type: str = "cpu"  # training examples are drawn there, by its own generator
+    loss_on: str = "dense"  # "dense": every predictable position; "scored": the headline's only
+    n_validation: int = 512
+    n_test: int = 2048
+    validate_every: int = 25  # steps
+    allow_noncausal: bool = False
+    plugins: dict[str, str] = field(default_factory=dict)  # path: digest of those in use
+    protocol: int = PROTOCOL
+
+    def __post_init__(self) -> None:
+        for name in ("d_model", "n_layers", "batch_size", "budget_tokens", "n_test"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} is {getattr(self, name)}: expected at least 1")
+        if not 0 < self.lr < float("inf"):
+            raise ConfigError(f"lr is {self.lr}: expected a positive number")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the fields as JSON types."""
+        return json.loads(json.dumps(dataclasses.asdict(self)))  # type: ignore[no-any-return]
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> Config:
+        """Rebuild a configuration that `to_dict` made.
+
+        Raises:
+            ConfigError: a field is unknown or missing.
+        """
+        try:
+            return cls(**{**data, "eval_seqlens": tuple(data["eval_seqlens"])})
+        except (KeyError, TypeError) as error:
+            raise ConfigError(f"stored configuration does not fit this version: {error}") from error
+
+    @property
+    def cell_id(self) -> str:
+        """Hash of the whole configuration: 16 hexadecimal digits.
+
+        A plugin counts by its content, not by where the file lies.
+        """
+        data = self.to_dict() | {"plugins": sorted(self.plugins.values())}
+        return hashlib.sha256(canonical_json(data).encode()).hexdigest()[:16]
+
+
+def canonical_json(data: Any) -> str:
+    """Return the one JSON text of `data`: sorted keys, no spaces, no NaN."""
+    return json.dumps(data, sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+def default_batch_size(seqlen: int) -> int:
+    """Return sequences a step: 128, but beyond 2^20 tokens fewer, down to 32.
+
+    What recall learns from is the number of different key-to-value maps a step, so the number of
+    sequences stays high; 32 is the paper's batch at 131,072.
+    """
+    return min(128, max(32, 2**20 // seqlen))
+
+
+def default_budget_tokens(batch_size: int, input_seqlen: int) -> int:
+    """Return the default budget: 2,000 steps (training stops earlier once solved)."""
+    return 2000 * batch_size * input_seqlen
+
+
+def default_examples(seqlen: int) -> tuple[int, int]:
+    """Return (n_validation, n_test): fewer where sequences are long, 64 and 256 at least."""
+    return min(512, max(64, 2**23 // seqlen)), min(2048, max(256, 2**25 // seqlen))

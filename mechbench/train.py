@@ -1,0 +1,202 @@
+"""The training loop: plain functions over a model, a task and a configuration."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from mechbench.evaluate import autocast, count_right, evaluate
+from mechbench.memory import is_out_of_memory
+from mechbench.optim import lr_factor, set_lr
+from mechbench.spec import Config
+from mechbench.tasks.base import IGNORE, Batch, Task
+from mechbench.tasks.streams import Unseen, draw
+
+SOLVED = 0.995  # validation accuracy, twice in a row
+
+
+@dataclass
+class Progress:
+    """Where a run stands, beside the weights; JSON types only, so a checkpoint can hold it."""
+
+    step: int = 0  # steps done
+    micro_batch: int = 1  # sequences through the model at once
+    streak: int = 0  # validations in a row at or above SOLVED
+    stop: str = ""  # why training ended; empty while it has not
+    causal: bool = True  # what the check before training found
+    excluded: int = 0  # training examples dropped for standing in an evaluation set
+    train_s: float = 0.0  # seconds of training steps
+    pending: list[int] = field(default_factory=lambda: [0, 0, 0])  # counts since the last row
+    metrics: list[dict[str, Any]] = field(default_factory=list)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the fields as a dictionary."""
+        return dataclasses.asdict(self)
+
+
+@dataclass
+class Hooks:
+    """What the loop tells its caller; the loop itself writes nothing."""
+
+    interrupted: Callable[[], bool] = lambda: False  # asked before every step
+    checkpoint_due: Callable[[], bool] = lambda: False  # asked between steps
+    checkpoint: Callable[[], None] = lambda: None  # save weights and progress now
+    report: Callable[[dict[str, Any]], None] = lambda row: None  # a row of metrics
+    advanced: Callable[[int], None] = lambda tokens: None  # after every step
+    warn: Callable[[str], None] = lambda text: None
+
+
+def total_steps(config: Config, input_seqlen: int) -> int:
+    """Return the steps that the token budget allows, at least one."""
+    return max(1, config.budget_tokens // (config.batch_size * input_seqlen))
+
+
+def backward(
+    model: nn.Module, inputs: Tensor, targets: Tensor, micro_batch: int, device: str, dtype: str
+) -> tuple[Tensor, Tensor]:
+    """Accumulate the gradient of the mean loss over all scored positions of the batch.
+
+    The division by the whole batch's count makes the gradient independent of `micro_batch`.
+
+    Returns:
+        The loss and (2,) int64 counts of right and scored positions, on the device.
+    """
+    n_scored = (targets != IGNORE).sum().clamp_min(1)
+    loss = torch.zeros((), device=inputs.device)
+    counts = torch.zeros(2, dtype=torch.int64, device=inputs.device)
+    for x, y in zip(inputs.split(micro_batch), targets.split(micro_batch), strict=True):
+        with autocast(device, dtype):
+            logits = model(x)
+        logits = logits.float()
+        part = F.cross_entropy(
+            logits.flatten(0, 1), y.flatten(), ignore_index=IGNORE, reduction="sum"
+        ) / n_scored
+        part.backward()
+        loss += part.detach()
+        counts += count_right(logits.detach(), y)
+    return loss, counts
+
+
+def step_gradients(
+    model: nn.Module,
+    inputs: Tensor,
+    targets: Tensor,
+    progress: Progress,
+    config: Config,
+    device: str,
+    warn: Callable[[str], None],
+) -> tuple[Tensor, Tensor]:
+    """Run `backward`, halving the micro-batch and starting the step over when memory runs out.
+
+    Raises:
+        torch.OutOfMemoryError: a single sequence does not fit.
+    """
+    while True:
+        model.zero_grad(set_to_none=True)
+        try:
+            return backward(model, inputs, targets, progress.micro_batch, device, config.dtype)
+        except Exception as error:
+            if not is_out_of_memory(error) or progress.micro_batch == 1:
+                raise
+        # Outside the handler: the exception's frames hold the tensors that must go.
+        progress.micro_batch //= 2
+        warn(f"out of memory: micro-batch halved to {progress.micro_batch}, step repeated")
+        if device.startswith("cuda"):
+            torch.cuda.empty_cache()
+
+
+def train(
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    task: Task,
+    config: Config,
+    progress: Progress,
+    validation: list[Batch],
+    unseen: Unseen,
+    device: str,
+    hooks: Hooks,
+) -> None:
+    """Train until solved, diverged, out of budget or interrupted; `progress` says which.
+
+    Every batch is a function of (seed, step) and validation falls on fixed steps, so a run
+    resumed from a checkpoint goes on as if nothing had happened.
+    """
+    steps = total_steps(config, task.input_seqlen)
+    step_tokens = config.batch_size * task.input_seqlen
+    on_cuda = device.startswith("cuda")
+    # Right and scored positions, excluded examples since the last row of metrics.
+    counts = torch.tensor(progress.pending, device=device)
+    row_step, row_time = progress.step, time.perf_counter()
+    mark = row_time
+
+    def save() -> None:
+        nonlocal mark
+        progress.pending = counts.tolist()
+        mark, elapsed = time.perf_counter(), time.perf_counter() - mark
+        progress.train_s += elapsed
+        hooks.checkpoint()
+
+    model.train()
+    while not progress.stop:
+        if hooks.interrupted():
+            save()
+            return
+        if hooks.checkpoint_due():
+            save()
+        batch = draw(task, config.batch_size, config.seed, "train", progress.step, device)
+        targets = batch.dense_targets if config.loss_on == "dense" else batch.targets
+        fresh = unseen(batch.inputs)
+        targets = torch.where(fresh[:, None], targets, IGNORE)
+        loss, right = step_gradients(
+            model, batch.inputs, targets, progress, config, device, hooks.warn
+        )
+        done = progress.step + 1
+        due = done % config.validate_every == 0 or done == steps
+        # On CUDA the loss is fetched on fixed steps only: reading it stalls the queue.
+        if (due or not on_cuda) and not math.isfinite(loss.item()):
+            progress.stop = "diverged"
+            break
+        counts[:2] += right
+        counts[2] += (~fresh).sum()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), config.grad_clip)
+        set_lr(optimizer, lr_factor(progress.step, steps, config.warmup_fraction))
+        optimizer.step()
+        progress.step = done
+        hooks.advanced(step_tokens)
+        if due:
+            if on_cuda:
+                torch.cuda.synchronize(device)
+            now = time.perf_counter()
+            progress.train_s += now - mark
+            correct, scored, excluded = counts.tolist()
+            progress.excluded += excluded
+            score = evaluate(model, validation, progress.micro_batch, device, config.dtype)
+            row = {
+                "step": done,
+                "tokens": done * step_tokens,
+                "loss": loss.item(),
+                "train_accuracy": correct / max(1, scored),
+                "validation_accuracy": score.accuracy,
+                "validation_dense_accuracy": score.dense_accuracy,
+                "tokens_per_s": (done - row_step) * step_tokens / (now - row_time),
+                "train_s": progress.train_s,
+            }
+            progress.metrics.append(row)
+            hooks.report(row)
+            progress.streak = progress.streak + 1 if score.accuracy >= SOLVED else 0
+            if progress.streak >= 2:
+                progress.stop = "solved"
+            elif done >= steps:
+                progress.stop = "budget"
+            counts.zero_()
+            mark = row_time = time.perf_counter()
+            row_step = done
+    save()
