@@ -97,6 +97,24 @@ def resolve(
     return config, device
 
 
+def check_without_torch(
+    task: str, parameters: Mapping[str, Any], settings: Mapping[str, Any], budget: int | None
+) -> None:
+    """Check what can be checked before torch is imported: the task at every length, and ranges.
+
+    Raises:
+        ConfigError: as `resolve`.
+    """
+    for length in {settings.get("seqlen"), *settings.get("eval_seqlens", ())}:
+        made = make_task(task, vocab_size=settings.get("vocab_size"), seqlen=length, **parameters)
+    ranges = {
+        key: settings[key]
+        for key in ("lr", "d_model", "n_layers", "batch_size")
+        if settings.get(key) is not None
+    }
+    Config("", task, budget_tokens=budget or 1, seqlen=made.seqlen, **ranges)
+
+
 def task_of(config: Config, seqlen: int | None = None) -> Task:
     """Return the configured task, at another length if one is given."""
     return make_task(

@@ -30,7 +30,7 @@ class Config:
     eval_seqlens: tuple[int, ...] = ()  # nominal lengths scored on the test stream
     d_model: int = 64
     n_layers: int = 2
-    lr: float = 2e-3  # peak
+    lr: float = 4e-3  # peak
     weight_decay: float = 0.1  # on matrices only
     warmup_fraction: float = 0.05  # of the budget, linear; then cosine to zero
     grad_clip: float = 1.0  # on the global norm

@@ -50,6 +50,9 @@ class ImplicitFilter(nn.Module):
         fast_decay: the fastest channel decays to 1e-2 at this fraction of the length.
         slow_decay: the same for the slowest channel.
         shift: what the window keeps at any time.
+        init_std: standard deviation of the FFN's initial weights. The released code starts its
+            FFN at 0.02, so that filters start smooth in spite of the sine frequency; PyTorch's
+            own default starts them as noise, and recall then needs several times the steps.
         time: "absolute": t divides by max_seqlen, as released; "relative": by the current length,
             so that the learned filter stretches with the input.
         norm: "none"; "length": taps scaled by 1024 / L; "l1": each filter scaled to an L1 norm of
@@ -73,6 +76,7 @@ class ImplicitFilter(nn.Module):
         fast_decay: float = 0.3,
         slow_decay: float = 1.5,
         shift: float = 0.0,
+        init_std: float = 0.02,
         time: FilterTime = "absolute",
         norm: FilterNorm = "none",
     ) -> None:
@@ -86,6 +90,11 @@ class ImplicitFilter(nn.Module):
             layers += [nn.Linear(width, width), Sine(width, sine_freq)]
         layers.append(nn.Linear(width, n_filters * d_model, bias=False))
         self.ffn = nn.Sequential(*layers)
+        for layer in layers:
+            if isinstance(layer, nn.Linear):
+                nn.init.normal_(layer.weight, std=init_std)
+                if layer.bias is not None:
+                    nn.init.zeros_(layer.bias)
         self.bands: Tensor
         self.alpha: Tensor
         bands = torch.linspace(1e-4, max((emb_dim - 1) // 2 - 1, 1e-4), (emb_dim - 1) // 2)
@@ -96,7 +105,7 @@ class ImplicitFilter(nn.Module):
     def forward(self, seqlen: int) -> Tensor:
         """Return the taps: (N, D, seqlen), float32 or wider, also under autocast."""
         weight = self.ffn[0].weight
-        with torch.autocast(weight.device.type, enabled=False):
+        with torch.autocast("cuda" if weight.is_cuda else "cpu", enabled=False):
             span = max(1, (seqlen if self.time == "relative" else self.max_seqlen) - 1)
             t = torch.arange(seqlen, device=weight.device, dtype=weight.dtype) / span  # (L,)
             phase = 2 * math.pi * t[:, None] * self.bands  # (L, bands)

@@ -40,6 +40,7 @@ class Hyena(nn.Module):
         fast_decay: fraction of the length at which the fastest window stands at 1e-2.
         slow_decay: the same for the slowest window.
         window_shift: what the window keeps at any time.
+        filter_init_std: standard deviation of the filter FFN's initial weights (0.02 as released).
         filter_time: "absolute" (t / max_seqlen, as released) or "relative" (t / current length).
         filter_norm: "none", "length" (taps times 1024 / L) or "l1" (L1 norm 30).
         filter_lr: learning rate of the filter's parameters; none: the run's own.
@@ -64,6 +65,7 @@ class Hyena(nn.Module):
         fast_decay: float = 0.3,
         slow_decay: float = 1.5,
         window_shift: float = 0.0,
+        filter_init_std: float = 0.02,
         filter_time: FilterTime = "absolute",
         filter_norm: FilterNorm = "none",
         filter_lr: float | None = None,
@@ -97,6 +99,7 @@ class Hyena(nn.Module):
             fast_decay=fast_decay,
             slow_decay=slow_decay,
             shift=window_shift,
+            init_std=filter_init_std,
             time=filter_time,
             norm=filter_norm,
         )

@@ -1,0 +1,128 @@
+"""`mechbench run`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from mechbench.options import parse_pairs
+from mechbench.registry import OPERATORS, TASKS, load_plugins
+
+_POSITIVE = click.IntRange(min=1)
+
+
+@click.command("run")
+@click.option("--operator", required=True, help="Operator to train; see `mechbench list operators`.")
+@click.option("--task", required=True, help="Task to train it on; see `mechbench list tasks`.")
+@click.option("--seqlen", type=_POSITIVE, help="Task length, tokens.  [default: the task's]")
+@click.option("--vocab-size", type=_POSITIVE, help="Vocabulary.  [default: the task's]")
+@click.option("--d-model", type=_POSITIVE, help="Model width.  [default: 64]")
+@click.option("--n-layers", type=_POSITIVE, help="Blocks of operator and MLP.  [default: 2]")
+@click.option("--lr", type=float, help="Peak learning rate.  [default: 0.004]")
+@click.option(
+    "--budget",
+    type=_POSITIVE,
+    help="Training tokens at most; training ends once solved.  [default: 2000 steps' worth]",
+)
+@click.option(
+    "--batch-size",
+    type=_POSITIVE,
+    help="Sequences a step, whatever the memory.  [default: 128, from seqlen 8192 on fewer, 32]",
+)
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
+@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
+@click.option(
+    "--dtype",
+    type=click.Choice(["auto", "float32", "bfloat16"]),
+    default="auto",
+    show_default=True,
+    help="auto: bfloat16 autocast on CUDA, float32 on a CPU.",
+)
+@click.option(
+    "--eval-seqlen",
+    "eval_seqlens",
+    type=_POSITIVE,
+    multiple=True,
+    help="Score at this length too (repeatable).",
+)
+@click.option(
+    "--option",
+    "options",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Option of the operator (repeatable).",
+)
+@click.option(
+    "--task-option",
+    "task_options",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Parameter of the task (repeatable).",
+)
+@click.option(
+    "--loss-on",
+    type=click.Choice(["dense", "scored"]),
+    help="Train on every predictable position, or only on those scored.  [default: dense]",
+)
+@click.option("--test-examples", "n_test", type=_POSITIVE, help="Examples of the test set.")
+@click.option(
+    "--plugin",
+    "plugins",
+    multiple=True,
+    metavar="FILE.py",
+    help="File that registers operators or tasks (repeatable; also MECHBENCH_PLUGINS).",
+)
+@click.option(
+    "--out", default="runs", show_default=True, help="Folder of results, one a configuration."
+)
+@click.option(
+    "--resume/--fresh", default=True, help="Continue from what is stored (default), or start over."
+)
+@click.option(
+    "--allow-noncausal", is_flag=True, help="Train an operator that looks ahead; marks the result."
+)
+@click.option(
+    "--checkpoint-every",
+    "checkpoint_s",
+    type=click.FloatRange(min=0),
+    default=30.0,
+    show_default=True,
+    help="Seconds between checkpoints.",
+)
+@click.option("--quiet", is_flag=True, default=None, help="No progress bar.")
+def command(
+    operator: str,
+    task: str,
+    budget: int | None,
+    options: tuple[str, ...],
+    task_options: tuple[str, ...],
+    plugins: tuple[str, ...],
+    **settings: Any,
+) -> None:
+    """Train one operator on one task, score it on unseen examples and store the result.
+
+    The same command continues an interrupted run, and reads a finished one.
+    """
+    operator_options = parse_pairs(options)
+    task_parameters = parse_pairs(task_options, "--task-option")
+    load_plugins(plugins)
+    OPERATORS.entry(operator)
+    TASKS.entry(task)
+    # Only now: what is wrong above is said without waiting for torch.
+    from mechbench.resolve import check_without_torch
+
+    check_without_torch(task, task_parameters, settings, budget)
+    from mechbench.cell import run
+    from mechbench.report.summary import summary
+
+    result = run(
+        operator,
+        task,
+        operator_options=operator_options,
+        task_options=task_parameters,
+        plugins=plugins,
+        budget_tokens=budget,
+        **settings,
+    )
+    click.echo(summary(result))

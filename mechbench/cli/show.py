@@ -1,0 +1,40 @@
+"""`mechbench show`."""
+
+from __future__ import annotations
+
+import click
+
+from mechbench.options import parse_pairs
+from mechbench.registry import load_plugins
+
+
+@click.command("show")
+@click.argument("task")
+@click.option("--seqlen", type=click.IntRange(min=1), help="Task length, tokens.")
+@click.option("--vocab-size", type=click.IntRange(min=1), help="Vocabulary.")
+@click.option("--task-option", "task_options", multiple=True, metavar="KEY=VALUE")
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
+@click.option(
+    "--examples",
+    type=click.IntRange(min=1),
+    help="Examples to measure baselines on.  [default: 2048, fewer at great length]",
+)
+@click.option("--plugin", "plugins", multiple=True, metavar="FILE.py", help="Load this file too.")
+def command(
+    task: str,
+    seqlen: int | None,
+    vocab_size: int | None,
+    task_options: tuple[str, ...],
+    seed: int,
+    examples: int | None,
+    plugins: tuple[str, ...],
+) -> None:
+    """Draw one example of TASK and measure what it gives away without being solved."""
+    parameters = parse_pairs(task_options, "--task-option")
+    load_plugins(plugins)
+    from mechbench.tasks.base import make_task
+
+    made = make_task(task, vocab_size=vocab_size, seqlen=seqlen, **parameters)
+    from mechbench.tasks.portrait import portrait
+
+    click.echo(portrait(task, made, seed, examples))
