@@ -20,7 +20,7 @@ from mechbench.checks import blame, check_causality, check_contract
 from mechbench.cost import flops_per_token
 from mechbench.errors import OperatorError
 from mechbench.evaluate import evaluate
-from mechbench.memory import first_micro_batch, is_out_of_memory, peak_memory_mib
+from mechbench.memory import is_out_of_memory, peak_memory_mib
 from mechbench.model import Backbone
 from mechbench.ops.fft_conv import backends_used
 from mechbench.optim import make_optimizer
@@ -42,7 +42,7 @@ from mechbench.spec import Config
 from mechbench.tasks.base import Batch, Task
 from mechbench.tasks.baselines import required_context, shortcut_accuracies
 from mechbench.tasks.streams import Unseen, draw, evaluation_batches
-from mechbench.train import Hooks, Progress, total_steps, train
+from mechbench.train import Hooks, Progress, train
 
 CHECKPOINT_S = 30.0  # seconds between checkpoints
 _RETRIED = ("error", "out-of-memory")  # statuses that another machine or day may mend
@@ -66,6 +66,7 @@ def run(
     n_layers: int | None = None,
     lr: float | None = None,
     batch_size: int | None = None,
+    curriculum: str = "auto",
     budget_tokens: int | None = None,
     seed: int = 0,
     eval_seqlens: Sequence[int] = (),
@@ -92,6 +93,8 @@ def run(
         n_layers: blocks of the model.
         lr: peak learning rate.
         batch_size: sequences a step.
+        curriculum: "auto": lengths grow to `seqlen`, the same way for every operator; "none": full
+            length from the first step.
         budget_tokens: training tokens, at most; training stops earlier once solved.
         seed: of initialisation and data.
         eval_seqlens: lengths to score beside `seqlen`.
@@ -127,6 +130,7 @@ def run(
         n_layers=n_layers,
         lr=lr,
         batch_size=batch_size,
+        curriculum=curriculum,
         budget_tokens=budget_tokens,
         seed=seed,
         eval_seqlens=eval_seqlens,
@@ -221,16 +225,7 @@ def _train_and_score(
                 f"operator {config.operator!r} is not causal: its outputs move when later tokens "
                 "change; --allow-noncausal runs it all the same and marks the result"
             )
-        progress = Progress(
-            micro_batch=first_micro_batch(
-                config.batch_size,
-                task.input_seqlen,
-                config.d_model,
-                config.n_layers,
-                config.device_type,
-            ),
-            causal=bool(result["causal"]),
-        )
+        progress = Progress(causal=bool(result["causal"]))
     result["causal"] = progress.causal
 
     validation = evaluation_batches(task, config.n_validation, config.seed, "validation")
@@ -243,16 +238,16 @@ def _train_and_score(
         model, optimizer, task, config, progress, validation, unseen,
         device, folder, console, checkpoint_s,
     )
-    steps = progress.step
+    micro_batch = progress.micro_batch(config, config.batch_size, task.input_seqlen)
     result |= {
         "status": "diverged" if progress.stop == "diverged" else "ok",
         "reason": "the training loss is not finite" if progress.stop == "diverged" else None,
         "stop": progress.stop,
         "solved": progress.stop == "solved",
-        "steps": steps,
-        "train_tokens": steps * config.batch_size * task.input_seqlen,
+        "steps": progress.step,
+        "train_tokens": progress.tokens,
         "excluded_examples": progress.excluded,
-        "micro_batch_size": progress.micro_batch,
+        "micro_batch_size": micro_batch,
         "fft_conv_backend": ", ".join(sorted(backends_used())) or None,
     }
     rates = [row["tokens_per_s"] for row in progress.metrics]
@@ -290,12 +285,11 @@ def _train(
         save_checkpoint(folder / "checkpoint.pt", config.cell_id, model, optimizer, progress)
         last_save = time.perf_counter()
 
-    per_step = config.batch_size * task.input_seqlen
     with (
         Stopper() as stopper,
         console.bar(
-            total_steps(config, task.input_seqlen) * per_step,
-            progress.step * per_step,
+            config.budget_tokens,
+            progress.tokens,
             f"{config.operator} on {config.task} at {config.seqlen}",
         ) as bar,
     ):
@@ -323,8 +317,7 @@ def _evaluation(
     config: Config,
     device: str,
 ) -> dict[str, Any]:
-    # Longer sequences than trained on: keep the tokens a forward holds about the same.
-    micro_batch = max(1, progress.micro_batch * config.seqlen // max(config.seqlen, task.seqlen))
+    micro_batch = progress.micro_batch(config, config.n_test, task.input_seqlen)
     score = evaluate(model, batches, micro_batch, device, config.dtype)
     low, high = wilson_interval(score.correct, score.n)
     whole = Batch(*(torch.cat([getattr(b, name) for b in batches])

@@ -8,16 +8,17 @@ import torch
 from torch import nn
 
 
-def lr_factor(step: int, total_steps: int, warmup_fraction: float) -> float:
-    """Return the factor on the peak learning rate at `step` of `total_steps`.
+def lr_factor(step: int, spent: float, warmup_steps: int) -> float:
+    """Return the factor on the peak learning rate.
 
-    Linear warm-up over the first fraction (at least one step), then cosine to zero.
+    Args:
+        step: steps done so far.
+        spent: fraction of the token budget used so far, 0 to 1.
+        warmup_steps: steps of linear warm-up; the cosine runs over the budget, because steps of
+            different lengths cost different numbers of tokens.
     """
-    warmup = max(1, round(warmup_fraction * total_steps))
-    if step < warmup:
-        return (step + 1) / warmup
-    progress = min(1.0, (step - warmup) / max(1, total_steps - warmup))
-    return 0.5 * (1.0 + math.cos(math.pi * progress))
+    warmup = min(1.0, (step + 1) / max(1, warmup_steps))
+    return warmup * 0.5 * (1.0 + math.cos(math.pi * min(1.0, spent)))
 
 
 def make_optimizer(model: nn.Module, lr: float, weight_decay: float) -> torch.optim.AdamW:

@@ -22,10 +22,12 @@ class Bar:
 
     def row(self, row: dict[str, Any]) -> None:
         """Show a row of metrics."""
+        validation = row["validation_accuracy"]
         self._bar.set_postfix(
+            seqlen=row["seqlen"],
             loss=f"{row['loss']:.3f}",
             acc=f"{row['train_accuracy']:.3f}",
-            val=f"{row['validation_accuracy']:.3f}",
+            val="-" if validation is None else f"{validation:.3f}",
         )
 
 

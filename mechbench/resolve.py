@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from typing import Any
 
+from mechbench.curriculum import stages
 from mechbench.errors import ConfigError, nearest
 from mechbench.registry import OPERATORS, TASKS
 from mechbench.spec import (
     Config,
-    default_batch_size,
     default_budget_tokens,
     default_examples,
 )
@@ -28,6 +28,7 @@ def resolve(
     eval_seqlens: Sequence[int] = (),
     device: str = "auto",
     dtype: str = "auto",
+    curriculum: str = "auto",
     **settings: Any,
 ) -> tuple[Config, str]:
     """Return the resolved configuration and the device to run it on.
@@ -40,6 +41,7 @@ def resolve(
         eval_seqlens: lengths to score beside the trained one.
         device: "auto" (CUDA if there is one), "cpu", "cuda" or "cuda:N".
         dtype: "auto" (bfloat16 on CUDA), "float32" or "bfloat16".
+        curriculum: "auto" (lengths grow to the task's, see `mechbench.curriculum`) or "none".
         settings: other fields of `Config`; None takes the default.
 
     Raises:
@@ -63,7 +65,10 @@ def resolve(
     lengths = sorted({*eval_seqlens, made.seqlen})
     for length in lengths:
         make_task(task, vocab_size=made.vocab_size, seqlen=length, **params)
-    given.setdefault("batch_size", default_batch_size(made.seqlen))
+    if curriculum not in ("auto", "none"):
+        raise ConfigError(f"curriculum is {curriculum!r}: choose from auto, none")
+    given["curriculum"] = stages(made, curriculum, given.get("batch_size"))
+    given["batch_size"] = given["curriculum"][-1][1]
     given.setdefault(
         "budget_tokens", default_budget_tokens(given["batch_size"], made.input_seqlen)
     )

@@ -32,9 +32,10 @@ class Config:
     n_layers: int = 2
     lr: float = 4e-3  # peak
     weight_decay: float = 0.1  # on matrices only
-    warmup_fraction: float = 0.05  # of the budget, linear; then cosine to zero
+    warmup_steps: int = 50  # linear; then cosine to zero over the budget
     grad_clip: float = 1.0  # on the global norm
-    batch_size: int = 128  # sequences a step
+    batch_size: int = 64  # sequences a step, at full length
+    curriculum: tuple[tuple[int, int], ...] = ()  # stages: (seqlen, sequences a step)
     budget_tokens: int = 0  # training tokens, at most
     seed: int = 0
     dtype: str = "float32"  # float32, or bfloat16 (autocast; filters and FFT stay float32)
@@ -66,7 +67,9 @@ class Config:
             ConfigError: a field is unknown or missing.
         """
         try:
-            return cls(**{**data, "eval_seqlens": tuple(data["eval_seqlens"])})
+            lengths = tuple(data["eval_seqlens"])
+            stages = tuple((seqlen, batch) for seqlen, batch in data["curriculum"])
+            return cls(**{**data, "eval_seqlens": lengths, "curriculum": stages})
         except (KeyError, TypeError) as error:
             raise ConfigError(f"stored configuration does not fit this version: {error}") from error
 
@@ -86,17 +89,17 @@ def canonical_json(data: Any) -> str:
 
 
 def default_batch_size(seqlen: int) -> int:
-    """Return sequences a step: 128, but beyond 2^20 tokens fewer, down to 32.
+    """Return sequences a step: 64, but beyond 2^20 tokens fewer, down to 32.
 
     What recall learns from is the number of different key-to-value maps a step, so the number of
     sequences stays high; 32 is the paper's batch at 131,072.
     """
-    return min(128, max(32, 2**20 // seqlen))
+    return min(64, max(32, 2**20 // seqlen))
 
 
 def default_budget_tokens(batch_size: int, input_seqlen: int) -> int:
-    """Return the default budget: 2,000 steps (training stops earlier once solved)."""
-    return 2000 * batch_size * input_seqlen
+    """Return the default budget: 1,500 steps (training stops earlier once solved)."""
+    return 1500 * batch_size * input_seqlen
 
 
 def default_examples(seqlen: int) -> tuple[int, int]:

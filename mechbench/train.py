@@ -13,8 +13,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mechbench.curriculum import ADVANCE, stage_budget, stage_task
 from mechbench.evaluate import autocast, count_right, evaluate
-from mechbench.memory import is_out_of_memory
+from mechbench.memory import first_micro_batch, is_out_of_memory
 from mechbench.optim import lr_factor, set_lr
 from mechbench.spec import Config
 from mechbench.tasks.base import IGNORE, Batch, Task
@@ -28,7 +29,10 @@ class Progress:
     """Where a run stands, beside the weights; JSON types only, so a checkpoint can hold it."""
 
     step: int = 0  # steps done
-    micro_batch: int = 1  # sequences through the model at once
+    tokens: int = 0  # training tokens seen
+    stage: int = 0  # of the curriculum
+    stage_tokens: int = 0  # tokens seen in this stage
+    halvings: int = 0  # of the micro-batch, each after an out-of-memory error
     streak: int = 0  # validations in a row at or above SOLVED
     stop: str = ""  # why training ended; empty while it has not
     causal: bool = True  # what the check before training found
@@ -41,6 +45,13 @@ class Progress:
         """Return the fields as a dictionary."""
         return dataclasses.asdict(self)
 
+    def micro_batch(self, config: Config, batch_size: int, input_seqlen: int) -> int:
+        """Return the sequences to put through the model at once."""
+        first = first_micro_batch(
+            batch_size, input_seqlen, config.d_model, config.n_layers, config.device_type
+        )
+        return max(1, first >> self.halvings)
+
 
 @dataclass
 class Hooks:
@@ -52,11 +63,6 @@ class Hooks:
     report: Callable[[dict[str, Any]], None] = lambda row: None  # a row of metrics
     advanced: Callable[[int], None] = lambda tokens: None  # after every step
     warn: Callable[[str], None] = lambda text: None
-
-
-def total_steps(config: Config, input_seqlen: int) -> int:
-    """Return the steps that the token budget allows, at least one."""
-    return max(1, config.budget_tokens // (config.batch_size * input_seqlen))
 
 
 def backward(
@@ -100,15 +106,16 @@ def step_gradients(
         torch.OutOfMemoryError: a single sequence does not fit.
     """
     while True:
+        micro_batch = progress.micro_batch(config, *inputs.shape)
         model.zero_grad(set_to_none=True)
         try:
-            return backward(model, inputs, targets, progress.micro_batch, device, config.dtype)
+            return backward(model, inputs, targets, micro_batch, device, config.dtype)
         except Exception as error:
-            if not is_out_of_memory(error) or progress.micro_batch == 1:
+            if not is_out_of_memory(error) or micro_batch == 1:
                 raise
         # Outside the handler: the exception's frames hold the tensors that must go.
-        progress.micro_batch //= 2
-        warn(f"out of memory: micro-batch halved to {progress.micro_batch}, step repeated")
+        progress.halvings += 1
+        warn(f"out of memory: micro-batch {micro_batch} halved, step repeated")
         if device.startswith("cuda"):
             torch.cuda.empty_cache()
 
@@ -126,15 +133,15 @@ def train(
 ) -> None:
     """Train until solved, diverged, out of budget or interrupted; `progress` says which.
 
-    Every batch is a function of (seed, step) and validation falls on fixed steps, so a run
-    resumed from a checkpoint goes on as if nothing had happened.
+    Every batch is a function of (seed, stage, step), and validation and the curriculum's stages
+    fall on fixed steps, so a run resumed from a checkpoint goes on as if nothing had happened.
     """
-    steps = total_steps(config, task.input_seqlen)
-    step_tokens = config.batch_size * task.input_seqlen
+    tasks = [stage_task(task, length) for length, _ in config.curriculum]
+    share = stage_budget(config.budget_tokens, len(tasks))
     on_cuda = device.startswith("cuda")
     # Right and scored positions, excluded examples since the last row of metrics.
     counts = torch.tensor(progress.pending, device=device)
-    row_step, row_time = progress.step, time.perf_counter()
+    row_tokens, row_time = progress.tokens, time.perf_counter()
     mark = row_time
 
     def save() -> None:
@@ -151,52 +158,69 @@ def train(
             return
         if hooks.checkpoint_due():
             save()
-        batch = draw(task, config.batch_size, config.seed, "train", progress.step, device)
+        now_task, batch_size = tasks[progress.stage], config.curriculum[progress.stage][1]
+        step_tokens = batch_size * now_task.input_seqlen
+        final = progress.stage == len(tasks) - 1
+        batch = draw(now_task, batch_size, config.seed, "train", progress.step, device)
         targets = batch.dense_targets if config.loss_on == "dense" else batch.targets
-        fresh = unseen(batch.inputs)
-        targets = torch.where(fresh[:, None], targets, IGNORE)
+        if final:  # shorter examples cannot stand in an evaluation set
+            fresh = unseen(batch.inputs)
+            targets = torch.where(fresh[:, None], targets, IGNORE)
+            counts[2] += (~fresh).sum()
         loss, right = step_gradients(
             model, batch.inputs, targets, progress, config, device, hooks.warn
         )
         done = progress.step + 1
-        due = done % config.validate_every == 0 or done == steps
+        spent = progress.tokens + step_tokens
+        last = spent + step_tokens > config.budget_tokens
+        due = last or done % config.validate_every == 0
         # On CUDA the loss is fetched on fixed steps only: reading it stalls the queue.
         if (due or not on_cuda) and not math.isfinite(loss.item()):
             progress.stop = "diverged"
             break
         counts[:2] += right
-        counts[2] += (~fresh).sum()
         torch.nn.utils.clip_grad_norm_(model.parameters(), config.grad_clip)
-        set_lr(optimizer, lr_factor(progress.step, steps, config.warmup_fraction))
+        fraction = progress.tokens / config.budget_tokens
+        set_lr(optimizer, lr_factor(progress.step, fraction, config.warmup_steps))
         optimizer.step()
-        progress.step = done
+        progress.step, progress.tokens = done, spent
+        progress.stage_tokens += step_tokens
         hooks.advanced(step_tokens)
-        if due:
-            if on_cuda:
-                torch.cuda.synchronize(device)
-            now = time.perf_counter()
-            progress.train_s += now - mark
-            correct, scored, excluded = counts.tolist()
-            progress.excluded += excluded
-            score = evaluate(model, validation, progress.micro_batch, device, config.dtype)
-            row = {
-                "step": done,
-                "tokens": done * step_tokens,
-                "loss": loss.item(),
-                "train_accuracy": correct / max(1, scored),
-                "validation_accuracy": score.accuracy,
-                "validation_dense_accuracy": score.dense_accuracy,
-                "tokens_per_s": (done - row_step) * step_tokens / (now - row_time),
-                "train_s": progress.train_s,
-            }
-            progress.metrics.append(row)
-            hooks.report(row)
+        if not due:
+            continue
+        if on_cuda:
+            torch.cuda.synchronize(device)
+        now = time.perf_counter()
+        progress.train_s += now - mark
+        correct, scored, excluded = counts.tolist()
+        progress.excluded += excluded
+        train_accuracy = correct / max(1, scored)
+        row = {
+            "step": done,
+            "tokens": spent,
+            "seqlen": now_task.seqlen,
+            "loss": loss.item(),
+            "train_accuracy": train_accuracy,
+            "validation_accuracy": None,
+            "validation_dense_accuracy": None,
+            "tokens_per_s": (spent - row_tokens) / (now - row_time),
+            "train_s": progress.train_s,
+        }
+        if final or last:
+            micro_batch = progress.micro_batch(config, batch_size, task.input_seqlen)
+            score = evaluate(model, validation, micro_batch, device, config.dtype)
+            row["validation_accuracy"] = score.accuracy
+            row["validation_dense_accuracy"] = score.dense_accuracy
             progress.streak = progress.streak + 1 if score.accuracy >= SOLVED else 0
             if progress.streak >= 2:
                 progress.stop = "solved"
-            elif done >= steps:
+            elif last:
                 progress.stop = "budget"
-            counts.zero_()
-            mark = row_time = time.perf_counter()
-            row_step = done
+        elif train_accuracy >= ADVANCE or progress.stage_tokens >= share:
+            progress.stage, progress.stage_tokens = progress.stage + 1, 0
+        progress.metrics.append(row)
+        hooks.report(row)
+        counts.zero_()
+        mark = row_time = time.perf_counter()
+        row_tokens = spent
     save()

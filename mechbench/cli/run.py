@@ -23,12 +23,19 @@ _POSITIVE = click.IntRange(min=1)
 @click.option(
     "--budget",
     type=_POSITIVE,
-    help="Training tokens at most; training ends once solved.  [default: 2000 steps' worth]",
+    help="Training tokens at most; training ends once solved.  [default: 1500 steps' worth]",
 )
 @click.option(
     "--batch-size",
     type=_POSITIVE,
-    help="Sequences a step, whatever the memory.  [default: 128, from seqlen 8192 on fewer, 32]",
+    help="Sequences a step, whatever the memory.  [default: 64, fewer at length]",
+)
+@click.option(
+    "--curriculum",
+    type=click.Choice(["auto", "none"]),
+    default="auto",
+    show_default=True,
+    help="auto: lengths grow to seqlen; none: full length from the first step.",
 )
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mechbench.atomic import write_atomic
+from mechbench.report.figure import save_figure
 
 if TYPE_CHECKING:
     import numpy as np
@@ -19,7 +19,6 @@ def plot_matrices(matrices: np.ndarray[Any, Any], title: str, stem: Path) -> lis
     Raises:
         ResultError: a file cannot be written.
     """
-    import matplotlib
     from matplotlib.figure import Figure
 
     limit = float(abs(matrices).max()) or 1.0
@@ -32,13 +31,4 @@ def plot_matrices(matrices: np.ndarray[Any, Any], title: str, stem: Path) -> lis
     axes[0].set_ylabel("output position t")
     figure.colorbar(image, ax=axes, shrink=0.85)
     figure.suptitle(title)
-    paths = []
-    with matplotlib.rc_context({"svg.hashsalt": "mechbench"}):
-        for suffix, metadata in ((".png", {"Software": None}), (".svg", {"Date": None})):
-            path = stem.with_suffix(suffix)
-            write_atomic(
-                path,
-                lambda file, s=suffix, m=metadata: figure.savefig(file, format=s[1:], metadata=m),
-            )
-            paths.append(path)
-    return paths
+    return save_figure(figure, stem)

@@ -54,6 +54,10 @@ class Task(Protocol):
     def shortcuts(self) -> Mapping[str, Callable[[Tensor], Tensor]]:
         """Baselines that do not solve the task: name to (inputs -> predictions)."""
 
+    @property
+    def easiest_seqlen(self) -> int:
+        """Length at which a curriculum starts (optional: without it there is none)."""
+
     def sample(self, batch_size: int, generator: torch.Generator) -> Batch:
         """Draw a batch on the generator's device; nothing else makes randomness."""
 

@@ -82,6 +82,11 @@ class Induction:
         """The number seen most often, and the last one before the final `=>`."""
         return {"most frequent number": self._most_frequent, "last number": self._last}
 
+    @property
+    def easiest_seqlen(self) -> int:
+        """Short enough for one token in 32 to matter, long enough for the tokens to repeat."""
+        return max(32, 1 << (4 * self.induction_len - 1).bit_length())
+
     def describe(self, token: int) -> str:
         """Return the number, `.` or `=>`."""
         return {0: ".", self.vocab_size - 1: "=>"}.get(token, str(token))

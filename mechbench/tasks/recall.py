@@ -14,6 +14,7 @@ Each example draws its own key-to-value map (values with replacement), L/2 pairs
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -100,6 +101,16 @@ class Recall:
     def shortcuts(self) -> Mapping[str, Callable[[Tensor], Tensor]]:
         """The value seen most often, and the last one seen."""
         return {"most frequent value": self._most_frequent, "last value": self._last}
+
+    @property
+    def easiest_seqlen(self) -> int:
+        """The power of two at which a key occurs four times or more, 64 at least."""
+        return max(64, 1 << (8 * self.n_keys - 1).bit_length())
+
+    def easier(self, seqlen: int) -> Recall:
+        """Return the task at a shorter length; min_distance shrinks with it."""
+        distance = self.min_distance * seqlen // self.seqlen
+        return dataclasses.replace(self, seqlen=seqlen, min_distance=distance)
 
     def describe(self, token: int) -> str:
         """Return `.`, `=>`, k1, k2, ... or v1, v2, ..."""

@@ -1,0 +1,57 @@
+"""Length curriculum: the stages of growing length that every operator is trained through. No torch.
+
+Short sequences are the cheap way to many different examples: at equal tokens, the number of
+different maps a step decides how fast recall is learnt, not the length. So training starts at the
+task's `easiest_seqlen` and grows fourfold a stage once the training accuracy of a stage reaches
+0.95 (training examples are always fresh), or when it has used its share of the budget.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from mechbench.spec import default_batch_size
+from mechbench.tasks.base import Task
+
+GROWTH = 4
+ADVANCE = 0.95  # training accuracy since the last row of metrics
+_STAGE_TOKENS = 1 << 19  # most tokens a step, where a curriculum bought the maps already
+
+
+def stages(task: Task, curriculum: str, batch_size: int | None) -> tuple[tuple[int, int], ...]:
+    """Return ((seqlen, sequences a step), ...), the last one at the task's own length.
+
+    Args:
+        task: the task at full length.
+        curriculum: "auto", or "none" for full length from the first step.
+        batch_size: sequences a step of every stage; None takes the defaults.
+    """
+    first = getattr(task, "easiest_seqlen", task.seqlen)
+    if curriculum == "none" or first >= task.seqlen:
+        return ((task.seqlen, batch_size or default_batch_size(task.seqlen)),)
+    lengths = []
+    while first < task.seqlen:
+        lengths.append(first)
+        first *= GROWTH
+    return tuple(
+        (length, batch_size or min(64, max(1, _STAGE_TOKENS // length)))
+        for length in [*lengths, task.seqlen]
+    )
+
+
+def stage_task(task: Task, seqlen: int) -> Task:
+    """Return `task` at a shorter length; parameters that are lengths themselves shrink with it."""
+    if seqlen == task.seqlen:
+        return task
+    easier = getattr(task, "easier", None)
+    if easier is not None:
+        shorter: Task = easier(seqlen)
+        return shorter
+    same: Any = task
+    return dataclasses.replace(same, seqlen=seqlen)
+
+
+def stage_budget(budget_tokens: int, n_stages: int) -> int:
+    """Return the tokens that each stage but the last may use: half of the budget among them."""
+    return budget_tokens // (2 * max(1, n_stages - 1))

@@ -1,0 +1,50 @@
+"""Reports: stored results in, tables and a plot out, the same bytes for the same results.
+
+`collect` reads, `labels` and `aggregate` group and average, `table` and `plot` write. Beside them
+`summary` puts one result into words and `matrix` draws H(u).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from mechbench.atomic import make_folder, write_text
+from mechbench.report.aggregate import aggregate
+from mechbench.report.collect import collect
+from mechbench.report.plot import plot_accuracy
+from mechbench.report.table import to_csv, to_markdown
+
+
+@dataclass(frozen=True)
+class Report:
+    """What `write_report` made.
+
+    Attributes:
+        files: table.md, table.csv, accuracy_vs_seqlen.png and .svg.
+        warnings: one line for each result left out or counted once; table.md has them too.
+        markdown: the text of table.md.
+    """
+
+    files: tuple[Path, ...]
+    warnings: tuple[str, ...]
+    markdown: str
+
+
+def write_report(paths: Sequence[Path], out: Path) -> Report:
+    """Read every result below `paths` and write tables and plots into `out`.
+
+    Raises:
+        ResultError: a path does not exist, no result is readable, or a file cannot be written.
+        ConfigError: `out` is not a folder that can be written.
+    """
+    rows, warnings = collect(paths)
+    sections = aggregate(rows)
+    markdown = to_markdown(sections, warnings)
+    make_folder(out)
+    table, tidy = out / "table.md", out / "table.csv"
+    write_text(table, markdown)
+    write_text(tidy, to_csv(sections))
+    plots = plot_accuracy(sections, out / "accuracy_vs_seqlen")
+    return Report((table, tidy, *plots), tuple(warnings), markdown)

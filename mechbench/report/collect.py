@@ -1,0 +1,91 @@
+"""Stored results as rows, one a result and evaluation length. No torch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mechbench.errors import ConfigError, ResultError
+from mechbench.results import find_results, read_result
+from mechbench.spec import Config, canonical_json
+
+
+@dataclass(frozen=True)
+class Row:
+    """A result at one length; `evaluation` is None where it failed before being scored there."""
+
+    config: Config
+    data: dict[str, Any]
+    eval_seqlen: int
+    evaluation: dict[str, Any] | None
+
+    @property
+    def status(self) -> str:
+        """Status of the whole result."""
+        return str(self.data["status"])
+
+    @property
+    def accuracy(self) -> float | None:
+        """Accuracy there; None if not scored, or scored with the weights of a diverged run."""
+        if self.evaluation is None or self.status == "diverged":
+            return None
+        return float(self.evaluation["accuracy"])
+
+
+def identity(config: Config) -> str:
+    """Return what decides training, seed left out: equal for the seeds of one experiment."""
+    data = config.to_dict() | {"plugins": sorted(config.plugins.values())}
+    del data["seed"], data["eval_seqlens"]
+    return canonical_json(data)
+
+
+def collect(paths: Sequence[Path]) -> tuple[list[Row], list[str]]:
+    """Return the rows of every result below `paths`, and a warning for each file left out.
+
+    The order and the warnings do not depend on where the folders lie.
+
+    Raises:
+        ResultError: a path does not exist, or there is no readable result.
+    """
+    read: list[tuple[str, list[Row]]] = []
+    warnings = []
+    for path in sorted({path.resolve() for path in find_results(*paths)}):
+        name = f"{path.parent.name}/{path.name}"
+        try:
+            read.append(_rows(path))
+        except (ResultError, ConfigError) as error:
+            warnings.append(f"skipped: {str(error).replace(str(path), name)}")
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            warnings.append(f"skipped: {name} is corrupt: {type(error).__name__}: {error}")
+    if not read:
+        raise ResultError(f"no readable result: {warnings[0]}")
+    # Two folders may hold one cell, or one model may be scored at further lengths later: a seed
+    # that counted twice would narrow the interval.
+    newest: dict[tuple[str, int, int], Row] = {}
+    for _, rows in sorted(read, key=lambda item: item[0]):
+        for row in rows:
+            key = (identity(row.config), row.config.seed, row.eval_seqlen)
+            older = newest.get(key)
+            if older is not None and older.data != row.data:
+                warnings.append(
+                    f"cell {row.data['cell_id']} at length {row.eval_seqlen} is stored more than "
+                    "once: the newest result counts"
+                )
+            newest[key] = row
+    return [newest[key] for key in sorted(newest)], sorted(set(warnings))
+
+
+def _rows(path: Path) -> tuple[str, list[Row]]:
+    """Return a sort key, by date and then content, and the rows of one file."""
+    data = read_result(path).data
+    config = Config.from_dict(data["config"])
+    scored = {int(e["seqlen"]): e for e in data["evaluations"]}
+    for evaluation in scored.values():
+        for key in ("accuracy", "dense_accuracy", "ci_low", "ci_high", "correct", "n"):
+            float(evaluation[key])
+        dict(evaluation["shortcuts"]), dict(evaluation["required_context"])
+    lengths = sorted({config.seqlen, *config.eval_seqlens, *scored})
+    rows = [Row(config, data, length, scored.get(length)) for length in lengths]
+    return f"{data['provenance'].get('date')} {canonical_json(data)}", rows

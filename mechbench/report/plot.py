@@ -1,0 +1,203 @@
+"""Accuracy versus sequence length, one panel a section. No torch."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import textwrap
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from mechbench.report.aggregate import Point, Section
+from mechbench.report.figure import save_figure
+from mechbench.report.table import WINDOWS, row_label
+
+# Okabe and Ito 2008, safe for colour-blind readers; yellow last, as it is faint on white.
+_COLOURS = (
+    "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000", "#F0E442",
+)  # fmt: skip
+_MARKERS = "osD^vPX<>"  # nine, so that colour and marker come together only after 72 labels
+_GREY = "#777777"
+# Inches of a panel and its margins. Fixed, as matplotlib's own layout gives up on long legends.
+_WIDTH, _LEFT, _RIGHT, _BOTTOM, _TOP = 8.0, 0.8, 2.75, 0.65, 0.65
+_LABEL_GAP = 0.06  # of the y axis: direct labels that lie closer would touch
+_RC: dict[Any, Any] = {
+    "text.parse_math": False,  # an option may hold a dollar sign
+    "font.family": "DejaVu Sans",  # comes with matplotlib
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+}
+
+
+def plot_accuracy(sections: Sequence[Section], stem: Path) -> list[Path]:
+    """Draw the sections as STEM.png and STEM.svg, the same bytes for the same input.
+
+    Raises:
+        ResultError: a file cannot be written.
+    """
+    import matplotlib
+    from matplotlib import style
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    names = sorted({point.label for section in sections for point in section.points})
+    styles = {
+        name: (_COLOURS[i % len(_COLOURS)], _MARKERS[i % len(_MARKERS)])
+        for i, name in enumerate(names)
+    }
+    columns = 1 if len(sections) == 1 else 2
+    rows = math.ceil(len(sections) / columns)
+    height = max(5.0, *(_legend_height(section) for section in sections))
+    size = _WIDTH * columns, height * rows
+    with style.context("default"), matplotlib.rc_context(_RC):  # whatever the user's matplotlibrc
+        figure = Figure(figsize=size, dpi=150)
+        FigureCanvasAgg(figure)
+        for i, section in enumerate(sections):
+            row, column = divmod(i, columns)
+            x, y = _WIDTH * column + _LEFT, height * (rows - 1 - row) + _BOTTOM
+            wide, high = _WIDTH - _LEFT - _RIGHT, height - _BOTTOM - _TOP
+            box = (x / size[0], y / size[1], wide / size[0], high / size[1])
+            _panel(figure.add_axes(box), section, styles)
+        return save_figure(figure, stem)
+
+
+def _legend_height(section: Section) -> float:
+    """Return the inches that a panel needs for the legend beside it."""
+    lines = sum(_legend_text(points).count("\n") + 1 for points in section.curves.values())
+    return 0.17 * (lines + 4) + 0.07 * len(section.curves) + _TOP
+
+
+def _legend_text(points: Sequence[Point]) -> str:
+    return "\n".join(textwrap.wrap(row_label(points), 36, subsequent_indent="  "))
+
+
+def _panel(axis: Any, section: Section, styles: dict[str, tuple[str, str]]) -> None:
+    lengths = section.lengths
+    lone = len(lengths) == 1
+    left, right = lengths[0] / (2 if lone else 1.15), lengths[-1] * (2 if lone else 1.15)
+    axis.set_xscale("log", base=2)
+    axis.set_xlim(left, right)
+    axis.set_ylim(0, 1.02)
+    axis.set_xticks(lengths, [tick(n) for n in lengths])
+    axis.xaxis.set_minor_locator(_no_ticks())
+    axis.set_yticks([i / 5 for i in range(6)], [f"{20 * i}%" for i in range(6)])
+    axis.grid(color="#DDDDDD", linewidth=0.6)
+    axis.set_axisbelow(True)
+    axis.set_ylabel("test accuracy")
+    axis.set_xlabel(_x_label(section))
+    axis.set_title("\n".join(textwrap.wrap(_title(section), 86)), fontsize=11, loc="left")
+
+    for name, colour, dashes, reached in _references(section):
+        values = [reached.get(n, math.nan) for n in lengths]
+        xs: Sequence[float] = lengths
+        if sum(not math.isnan(value) for value in values) == 1:  # a line needs two ends
+            at = next(i for i, value in enumerate(values) if not math.isnan(value))
+            xs, values = [max(left, xs[at] / 2), min(right, xs[at] * 2)], [values[at]] * 2
+        axis.plot(xs, values, color=colour, linestyle=dashes, linewidth=1.2, label=name)
+    failed = False
+    for i, points in enumerate(section.curves.values()):
+        # Side by side where all stand at one length.
+        shift = 2 ** (1.4 * ((i + 0.5) / len(section.curves) - 0.5)) if lone else 1.0
+        _curve(axis, points, shift, styles[points[0].label])
+        failed |= any(point.accuracy is None for point in points)
+    if failed:
+        axis.plot([], [], "x", color=_GREY, label="at 0: failed, no accuracy", markersize=8)
+    _name_lines(axis, right)
+
+
+def _curve(axis: Any, points: list[Point], shift: float, style: tuple[str, str]) -> None:
+    colour, marker = style
+    shown = [p for p in points if p.accuracy is not None]
+    xs, ys = [p.eval_seqlen * shift for p in shown], [p.accuracy or 0.0 for p in shown]
+    lows, highs = [p.ci_low or 0.0 for p in shown], [p.ci_high or 0.0 for p in shown]
+    causal = all(p.causal is not False for p in points)
+    axis.plot(
+        xs, ys, color=colour, marker=marker, markersize=6, linewidth=1.8,
+        label=_legend_text(points), zorder=3, linestyle="-" if causal else "--",
+        markeredgecolor="white", markeredgewidth=0.6,
+    )  # fmt: skip
+    if len(shown) == 1:
+        errors = [[max(0.0, ys[0] - lows[0])], [max(0.0, highs[0] - ys[0])]]
+        axis.errorbar(xs, ys, errors, color=colour, capsize=4, linestyle="none", zorder=2)
+    else:
+        axis.fill_between(xs, lows, highs, color=colour, alpha=0.18, linewidth=0)
+    lost = [p.eval_seqlen * shift for p in points if p.accuracy is None]
+    axis.plot(lost, [0] * len(lost), "x", color=colour, markersize=8, clip_on=False, zorder=4)
+
+
+def _references(section: Section) -> list[tuple[str, str, Any, dict[int, float]]]:
+    """Return name, colour, dashes and accuracy by length of what no operator is needed for."""
+    chances = sorted({f"{value:.1%}" for value in section.chance.values()})
+    chance = f"chance ({_span(chances)})"
+    lines: list[tuple[str, str, Any, dict[int, float]]] = [(chance, _GREY, "--", section.chance)]
+    for window, dots in zip(WINDOWS, (":", (0, (1, 3))), strict=True):
+        reached = {
+            length: context[window]
+            for length, context in section.required_context.items()
+            if window in context
+        }
+        if reached:
+            lines.append((f"oracle, last {window} tokens", _GREY, dots, reached))
+    return lines
+
+
+def _name_lines(axis: Any, right: float) -> None:
+    """Write the labels at the right ends of the lines; where they would touch, a legend."""
+    named = [line for line in axis.get_lines() if not line.get_label().startswith("_")]
+    ends = [
+        (float(line.get_xdata()[-1]), float(line.get_ydata()[-1]))
+        if len(line.get_xdata())
+        else None
+        for line in named
+    ]
+    heights = sorted(end[1] for end in ends if end is not None)
+    apart = all(b - a >= _LABEL_GAP for a, b in itertools.pairwise(heights))
+    reach = all(end is not None and end[0] * 1.2 >= right for end in ends)
+    short = all("\n" not in line.get_label() for line in named)
+    if not (apart and reach and short):
+        handles = sorted(named, key=lambda line: line.get_color() == _GREY)
+        axis.legend(
+            handles=handles, loc="upper left", bbox_to_anchor=(1.01, 1.0), frameon=False,
+            fontsize=9, borderaxespad=0.0,
+        )  # fmt: skip
+        return
+    for line, end in zip(named, ends, strict=True):
+        if end is not None:
+            axis.annotate(
+                line.get_label(), (1.0, end[1]), xycoords=("axes fraction", "data"), va="center",
+                xytext=(6, 0), textcoords="offset points", color=line.get_color(), fontsize=9,
+            )  # fmt: skip
+
+
+def _title(section: Section) -> str:
+    counts = sorted({p.n_seeds for p in section.points if p.n_seeds})
+    if not counts:
+        return section.title
+    return f"{section.title}; {_span(counts)} seed{'s' if counts[-1] > 1 else ''}"
+
+
+def _span(ordered: Sequence[object]) -> str:
+    return " to ".join(map(str, [ordered[0], *ordered[1:][-1:]]))
+
+
+def _x_label(section: Section) -> str:
+    trained = sorted({p.trained_seqlen for p in section.points})
+    if not section.crossing:
+        how = "each point trained at that length"
+    elif len(trained) == 1:
+        how = f"trained at {trained[0]}"
+    else:
+        how = "trained at the length in the label"
+    return f"sequence length, tokens ({how})"
+
+
+def tick(seqlen: int) -> str:
+    """Return a length as axis text: 131072 as 128K, 1000 as it is."""
+    return f"{seqlen // 1024}K" if seqlen % 1024 == 0 else str(seqlen)
+
+
+def _no_ticks() -> Any:
+    from matplotlib.ticker import NullLocator
+
+    return NullLocator()

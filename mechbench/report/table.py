@@ -1,0 +1,151 @@
+"""Sections as table.csv (tidy, everything) and table.md (for people). No torch."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import io
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from mechbench.report.aggregate import Cost, Point, Section
+from mechbench.results import STATUSES
+from mechbench.spec import canonical_json
+
+WINDOWS = (16, 128)  # of the short-sighted oracle: within a short filter's reach, and a long one's
+_LEGEND = (
+    "Accuracy in percent on the test examples [95% interval], n = seeds: the Wilson interval of "
+    "one seed, Student's t over several. **Bold**: the best of a column, and all whose interval "
+    "reaches its mean. Not ranked: what looks ahead (non-causal), and what failed with any seed."
+)
+
+
+def to_csv(sections: Sequence[Section]) -> str:
+    """Return one line a section, label and evaluation length, with all that is known of it."""
+    lines = [
+        _flat(section, point)
+        for section in sections
+        for point in sorted(section.points, key=lambda p: (p.label, p.eval_seqlen))
+    ]
+    text = io.StringIO()
+    writer = csv.DictWriter(text, fieldnames=list(lines[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(lines)
+    return text.getvalue()
+
+
+def _flat(section: Section, point: Point) -> dict[str, Any]:
+    length = point.eval_seqlen
+    shortcut = section.best_shortcut(length) or (None, None)
+    context = section.required_context[length]
+    own = {f.name: getattr(point, f.name) for f in dataclasses.fields(point)}
+    del own["cost"], own["statuses"]
+    return {
+        **dataclasses.asdict(section.setting),
+        **own,
+        "ranked": point.ranked,
+        "best": point.label in section.best(length),
+        **{f"n_{s.replace('-', '_')}": point.statuses.get(s, 0) for s in STATUSES},
+        "chance": section.chance[length],
+        "best_shortcut": shortcut[0],
+        "best_shortcut_accuracy": shortcut[1],
+        "required_context": canonical_json(context),
+        **dataclasses.asdict(point.cost),
+    }
+
+
+def to_markdown(sections: Sequence[Section], warnings: Sequence[str]) -> str:
+    """Return a heading, an accuracy table, a cost table and notes for each section."""
+    blocks = ["# Accuracy versus sequence length", _LEGEND]
+    if warnings:
+        blocks += ["Warnings:", _bullets(warnings)]
+    for section in sections:
+        blocks += [f"## {_text(section.title)}", _accuracies(section), _costs(section)]
+        if section.differences:
+            blocks += ["Not the same for all:", _bullets(section.differences)]
+        if section.failures:
+            blocks += ["Failed:", _bullets(section.failures)]
+    return "\n\n".join(blocks) + "\n"
+
+
+def row_label(points: Iterable[Point]) -> str:
+    """Return the name of a row or line, marked if it looks ahead."""
+    shown = list(points)
+    mark = " (non-causal)" if any(p.causal is False for p in shown) else ""
+    return shown[0].label + mark
+
+
+def _accuracies(section: Section) -> str:
+    lengths = section.lengths
+    trained = "" if section.crossing else ", each trained at that length"
+    lines = [[f"accuracy at length{trained}", *map(str, lengths)]]
+    best = {length: section.best(length) for length in lengths}
+    for label, points in section.curves.items():
+        at = {p.eval_seqlen: p for p in points}
+        cells = [_cell(at[n], label in best[n]) if n in at else "-" for n in lengths]
+        lines.append([row_label(points), *cells])
+    lines.append(["chance", *(_percent(section.chance[n]) for n in lengths)])
+    shortcuts = [section.best_shortcut(n) for n in lengths]
+    names = {s[0] for s in shortcuts if s is not None}
+    if names:
+        name = f"best shortcut ({names.pop()})" if len(names) == 1 else "best shortcut"
+        each = [
+            "-" if s is None else _percent(s[1]) + (f" ({s[0]})" if name == "best shortcut" else "")
+            for s in shortcuts
+        ]
+        lines.append([name, *each])
+    for window in WINDOWS:
+        reached = [section.required_context[n].get(window) for n in lengths]
+        if any(accuracy is not None for accuracy in reached):
+            lines.append([f"oracle, last {window} tokens", *map(_percent, reached)])
+    return _table(lines)
+
+
+def _cell(point: Point, bold: bool) -> str:
+    if point.accuracy is None:
+        return point.failures
+    mean = _percent(point.accuracy)
+    text = f"**{mean}**" if bold else mean
+    text += f" [{_percent(point.ci_low)}, {_percent(point.ci_high)}] n={point.n_seeds}"
+    return f"{text}; {point.failures}" if point.failures else text
+
+
+def _costs(section: Section) -> str:
+    lines = [[
+        "cost, mean of seeds", "trained at", "parameters", "training tokens", "budget, tokens",
+        "tokens/s", "FLOPs/token", "peak memory, MiB", "training, s", "steps to stop", "solved",
+        "device",
+    ]]  # fmt: skip
+    for points in section.curves.values():
+        costs: dict[int, Cost] = {p.trained_seqlen: p.cost for p in points}
+        for length, c in sorted(costs.items()):
+            solved = f"{c.solved} of {c.results}"
+            lines.append([
+                row_label(points), str(length), _count(c.parameters), _count(c.train_tokens),
+                _count(c.budget_tokens), _count(c.tokens_per_s), _count(c.flops_per_token),
+                _count(c.peak_memory_mib), "-" if c.train_s is None else f"{c.train_s:,.1f}",
+                _count(c.steps), solved, c.devices,
+            ])  # fmt: skip
+    return _table(lines)
+
+
+def _table(lines: list[list[str]]) -> str:
+    rule = ["---", *["---:"] * (len(lines[0]) - 1)]
+    cells = [lines[0], rule, *lines[1:]]
+    return "\n".join(f"| {' | '.join(map(_text, line))} |" for line in cells)
+
+
+def _text(text: str) -> str:
+    return " ".join(text.split()).replace("|", "\\|")
+
+
+def _bullets(lines: Sequence[str]) -> str:
+    return "\n".join(f"- {' '.join(line.split())}" for line in lines)
+
+
+def _percent(value: float | None) -> str:
+    return "-" if value is None else f"{100 * value:.1f}"
+
+
+def _count(value: float | None) -> str:
+    return "-" if value is None else f"{value:,.0f}"

@@ -1,0 +1,124 @@
+"""Time a training step, its parts and the sampler; print one JSON line a setting.
+
+    python scripts/time_training_step.py --operator hyena --seqlen 1024 --seqlen 131072
+
+Median over repeated steps after warm-up, CUDA-synchronised. Also times the FFT alone at candidate
+transform lengths (--fft) to justify `transform_length`.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import time
+from collections.abc import Callable
+
+import click
+import torch
+
+from mechbench.memory import first_micro_batch, peak_memory_mib
+from mechbench.model import Backbone
+from mechbench.optim import make_optimizer
+from mechbench.spec import default_batch_size
+from mechbench.tasks.base import make_task
+from mechbench.tasks.streams import draw
+from mechbench.train import backward
+
+
+def median_s(work: Callable[[], object], device: str, repeats: int) -> float:
+    times = []
+    for i in range(repeats + 2):
+        if device == "cuda":
+            torch.cuda.synchronize()
+        start = time.perf_counter()
+        work()
+        if device == "cuda":
+            torch.cuda.synchronize()
+        if i >= 2:
+            times.append(time.perf_counter() - start)
+    return statistics.median(times)
+
+
+def time_fft(device: str) -> None:
+    for n in (262144, 262147, 262148, 262440, 268800, 276480, 286720, 294912, 327680, 393216):
+        x = torch.randn(4, 64, n, device=device)
+        seconds = median_s(lambda x=x, n=n: torch.fft.irfft(torch.fft.rfft(x), n), device, 5)
+        print(json.dumps({"transform_length": n, "ms": round(seconds * 1e3, 3)}))
+
+
+@click.command()
+@click.option("--operator", "operators", multiple=True, default=("hyena",))
+@click.option("--task", default="recall")
+@click.option("--seqlen", "seqlens", multiple=True, type=int, default=(1024,))
+@click.option("--vocab-size", default=30)
+@click.option("--d-model", default=64)
+@click.option("--repeats", default=5)
+@click.option("--fft", is_flag=True)
+@click.option("--profile", is_flag=True, help="Print the kernels of one step.")
+def main(
+    operators: tuple[str, ...],
+    task: str,
+    seqlens: tuple[int, ...],
+    vocab_size: int,
+    d_model: int,
+    repeats: int,
+    fft: bool,
+    profile: bool,
+) -> None:
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    dtype = "bfloat16" if device == "cuda" else "float32"
+    if fft:
+        time_fft(device)
+    for operator in operators:
+        for seqlen in seqlens:
+            made = make_task(task, vocab_size=vocab_size, seqlen=seqlen)
+            batch_size, length = default_batch_size(seqlen), made.input_seqlen
+            micro = first_micro_batch(batch_size, length, d_model, 2, device)
+            model = Backbone(
+                operator, {}, vocab_size=vocab_size, d_model=d_model, n_layers=2, max_seqlen=length
+            ).to(device)
+            optimizer = make_optimizer(model, 1e-3, 0.1)
+            if device == "cuda":
+                torch.cuda.reset_peak_memory_stats()
+
+            def sample() -> torch.Tensor:
+                batch = draw(made, batch_size, 0, "train", 0, device)  # noqa: B023
+                return batch.dense_targets
+
+            batch = draw(made, batch_size, 0, "train", 0, device)
+
+            def step() -> None:
+                model.zero_grad(set_to_none=True)  # noqa: B023
+                backward(
+                    model, batch.inputs, batch.dense_targets, micro, device, dtype  # noqa: B023
+                )
+                torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)  # noqa: B023
+                optimizer.step()  # noqa: B023
+
+            step_s, sample_s = median_s(step, device, repeats), median_s(sample, device, repeats)
+            row = {
+                "operator": operator,
+                "seqlen": seqlen,
+                "batch_size": batch_size,
+                "micro_batch": micro,
+                "step_ms": round(step_s * 1e3, 2),
+                "sample_ms": round(sample_s * 1e3, 3),
+                "sample_share": round(sample_s / step_s, 4),
+                "tokens_per_s": round(batch_size * length / step_s),
+                "peak_memory_mib": round(peak_memory_mib(device)),
+                "torch": torch.__version__,
+                "device": torch.cuda.get_device_name() if device == "cuda" else "CPU",
+            }
+            print(json.dumps(row), flush=True)
+            if profile:
+                with torch.profiler.profile() as profiler:
+                    step()
+                    if device == "cuda":
+                        torch.cuda.synchronize()
+                key = "self_cuda_time_total" if device == "cuda" else "self_cpu_time_total"
+                print(profiler.key_averages().table(sort_by=key, row_limit=18,
+                                                    max_name_column_width=60))
+
+
+if __name__ == "__main__":
+    main()
