@@ -19,7 +19,7 @@ from mechbench.memory import first_micro_batch, is_out_of_memory
 from mechbench.optim import lr_factor, set_lr
 from mechbench.spec import Config
 from mechbench.tasks.base import IGNORE, Batch, Task
-from mechbench.tasks.streams import Unseen, draw
+from mechbench.tasks.streams import TrainStream, Unseen
 
 SOLVED = 0.995  # validation accuracy, twice in a row
 
@@ -137,6 +137,10 @@ def train(
     fall on fixed steps, so a run resumed from a checkpoint goes on as if nothing had happened.
     """
     tasks = [stage_task(task, length) for length, _ in config.curriculum]
+    streams = [
+        TrainStream(task_, batch_size, config.seed, device)
+        for task_, (_, batch_size) in zip(tasks, config.curriculum, strict=True)
+    ]
     share = stage_budget(config.budget_tokens, len(tasks))
     on_cuda = device.startswith("cuda")
     # Right and scored positions, excluded examples since the last row of metrics.
@@ -161,7 +165,7 @@ def train(
         now_task, batch_size = tasks[progress.stage], config.curriculum[progress.stage][1]
         step_tokens = batch_size * now_task.input_seqlen
         final = progress.stage == len(tasks) - 1
-        batch = draw(now_task, batch_size, config.seed, "train", progress.step, device)
+        batch = streams[progress.stage].batch(progress.step)
         targets = batch.dense_targets if config.loss_on == "dense" else batch.targets
         if final:  # shorter examples cannot stand in an evaluation set
             fresh = unseen(batch.inputs)

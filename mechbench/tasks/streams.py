@@ -12,6 +12,7 @@ from mechbench.seeds import derive
 from mechbench.tasks.base import Batch, Task
 
 Split = Literal["train", "validation", "test"]
+_BLOCK_TOKENS = 1 << 19  # training batches are drawn about this many tokens at a time
 _CHUNK_TOKENS = 1 << 22  # evaluation sets are drawn in chunks, each its own step
 
 
@@ -25,6 +26,33 @@ def draw(
     generator = torch.Generator(device)
     generator.manual_seed(derive(seed, type(task).__name__, repr(task), split, step))
     return task.sample(batch_size, generator)
+
+
+class TrainStream:
+    """Training batches by step, drawn on the training device in blocks of several steps.
+
+    One draw of many short examples costs a GPU as many kernel launches as one of few. The block's
+    size depends on the task and the batch alone, so a step's batch is the same wherever a run
+    starts or resumes.
+    """
+
+    def __init__(
+        self, task: Task, batch_size: int, seed: int, device: str | torch.device
+    ) -> None:
+        self._task, self._batch_size, self._seed, self._device = task, batch_size, seed, device
+        self._steps = max(1, _BLOCK_TOKENS // (batch_size * task.input_seqlen))
+        self._block: tuple[int, Batch] | None = None
+
+    def batch(self, step: int) -> Batch:
+        """Return the batch of `step`."""
+        number, offset = divmod(step, self._steps)
+        if self._block is None or self._block[0] != number:
+            size = self._batch_size * self._steps
+            drawn = draw(self._task, size, self._seed, "train", number, self._device)
+            self._block = number, drawn
+        whole = self._block[1]
+        rows = slice(offset * self._batch_size, (offset + 1) * self._batch_size)
+        return Batch(whole.inputs[rows], whole.targets[rows], whole.dense_targets[rows])
 
 
 def evaluation_batches(task: Task, n_examples: int, seed: int, split: Split) -> list[Batch]:

@@ -1,0 +1,67 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from mechbench.errors import ConfigError, OperatorError, SeqlenError
+from mechbench.operators.base import (
+    check_seqlen,
+    make_operator,
+    materialize,
+    operator_options,
+    set_optim,
+)
+from mechbench.registry import register_operator
+
+
+def test_make_operator_types_strings_and_keeps_them_typed_in_the_options() -> None:
+    operator = make_operator("hyena", d_model=4, max_seqlen=8, order="3", variant="paper")
+    assert (operator.order, operator.variant) == (3, "paper")
+    options = operator_options("hyena", {"order": "3", "filter_lr": "1e-3"})
+    assert (options["order"], options["filter_lr"]) == (3, 1e-3)
+    assert not {"d_model", "max_seqlen"} & set(options)
+
+
+def test_unknown_operator_and_option_name_the_nearest() -> None:
+    with pytest.raises(ConfigError, match="unknown operator 'hyna': did you mean 'hyena'"):
+        make_operator("hyna", d_model=4, max_seqlen=8)
+    with pytest.raises(ConfigError, match="'hyena' has no option 'ordre': did you mean 'order'"):
+        make_operator("hyena", d_model=4, max_seqlen=8, ordre=2)
+
+
+@pytest.mark.usefixtures("clean_registry")
+def test_faults_of_an_operator_become_one_line_that_names_it() -> None:
+    @register_operator("raising")
+    class Raising(nn.Module):
+        def __init__(self, d_model: int, max_seqlen: int) -> None:
+            raise RuntimeError("two\nlines")
+
+    @register_operator("no-module")
+    def no_module(d_model: int, max_seqlen: int) -> int:
+        return 3
+
+    with pytest.raises(OperatorError) as caught:
+        make_operator("raising", d_model=4, max_seqlen=8)
+    assert str(caught.value) == "operator 'raising' raised RuntimeError when built: two lines"
+    with pytest.raises(OperatorError, match=r"gave a int: expected a torch\.nn\.Module"):
+        make_operator("no-module", d_model=4, max_seqlen=8)
+
+
+def test_set_optim_leaves_out_what_is_not_given() -> None:
+    layer = nn.Linear(2, 2)
+    set_optim(layer, weight_decay=0.0)
+    assert layer.weight.optim == {"weight_decay": 0.0}
+    set_optim(layer, lr=1e-4)
+    assert layer.bias.optim == {"lr": 1e-4}
+
+
+def test_check_seqlen_returns_the_length_or_raises() -> None:
+    assert check_seqlen(torch.zeros(2, 5, 3), 5) == 5
+    with pytest.raises(SeqlenError, match="max_seqlen=4"):
+        check_seqlen(torch.zeros(2, 5, 3), 4)
+
+
+def test_materialize_without_a_matrix_form_says_what_to_add() -> None:
+    with pytest.raises(ConfigError, match=r"Linear has no matrix form: .*mixing_matrix"):
+        materialize(nn.Linear(2, 2), torch.zeros(1, 2, 2))

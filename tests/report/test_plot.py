@@ -1,0 +1,65 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from matplotlib.figure import Figure
+
+from mechbench.report.aggregate import Section, aggregate
+from mechbench.report.collect import collect
+from mechbench.report.plot import _panel, plot_accuracy, tick
+
+Store = Callable[..., Path]
+STYLES = dict.fromkeys(("hyena", "attention"), ("#0072B2", "o"))
+
+
+def section(tmp_path: Path) -> Section:
+    return aggregate(collect([tmp_path / "runs"])[0])[0]
+
+
+@pytest.mark.parametrize(("seqlen", "text"), [(131072, "128K"), (1024, "1K"), (1000, "1000")])
+def test_ticks_are_short(seqlen: int, text: str) -> None:
+    assert tick(seqlen) == text
+
+
+def test_panel_has_the_lines_ticks_and_references(store: Store, tmp_path: Path) -> None:
+    for seqlen in (64, 128):
+        store({seqlen: 0.9}, seqlen=seqlen)
+        store({seqlen: 0.91}, seqlen=seqlen, operator="attention")
+    axis = Figure().add_subplot()
+    _panel(axis, section(tmp_path), STYLES)
+    legend = axis.get_legend()
+    assert legend is not None
+    assert [text.get_text() for text in legend.get_texts()] == [
+        "attention",
+        "hyena",
+        "chance (10.0%)",
+        "oracle, last 16 tokens",
+        "oracle, last 128 tokens",
+    ]
+    assert [t.get_text() for t in axis.get_xticklabels()] == ["64", "128"]
+    assert axis.get_xlabel() == "sequence length, tokens (each point trained at that length)"
+    assert axis.get_title(loc="left").endswith("; 1 seed")
+
+
+def test_lines_that_end_apart_are_named_at_their_ends(store: Store, tmp_path: Path) -> None:
+    for seqlen in (64, 128):
+        store({seqlen: 0.9}, seqlen=seqlen)
+        store({seqlen: 0.5}, seqlen=seqlen, operator="attention")
+    axis = Figure().add_subplot()
+    _panel(axis, section(tmp_path), STYLES)
+    assert axis.get_legend() is None
+    assert {"hyena", "attention", "chance (10.0%)"} <= {t.get_text() for t in axis.texts}
+
+
+def test_a_dollar_sign_many_labels_and_only_failures_are_drawn(
+    store: Store, tmp_path: Path
+) -> None:
+    for i in range(12):
+        store(operator_options={"text": f"$_{i}" + 40 * "x"}, eval_seqlens=(64,))
+    store({}, vocab_size=40, status="error")
+    sections = aggregate(collect([tmp_path / "runs"])[0])
+    paths = plot_accuracy(sections, tmp_path / "plot")
+    assert [path.name for path in paths] == ["plot.png", "plot.svg"]
+    assert all(path.stat().st_size for path in paths)

@@ -1,0 +1,68 @@
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Callable
+from pathlib import Path
+
+from mechbench.report.aggregate import aggregate
+from mechbench.report.collect import collect
+from mechbench.report.table import to_csv, to_markdown
+
+Store = Callable[..., Path]
+
+
+def markdown(tmp_path: Path) -> list[str]:
+    rows, warnings = collect([tmp_path / "runs"])
+    return to_markdown(aggregate(rows), warnings).splitlines()
+
+
+def test_table_of_two_operators_at_two_lengths(store: Store, tmp_path: Path) -> None:
+    for seqlen, accuracy in ((64, 0.95), (128, 0.7)):
+        store({seqlen: accuracy}, seqlen=seqlen)
+        store({seqlen: 0.5}, seqlen=seqlen, operator="attention")
+    store({}, seqlen=256, operator="attention", status="out-of-memory")
+    lines = markdown(tmp_path)
+    start = lines.index("## recall, vocab_size 20, d_model 64, 2 layers") + 2
+    assert lines[start : start + 8] == [
+        "| accuracy at length, each trained at that length | 64 | 128 | 256 |",
+        "| --- | ---: | ---: | ---: |",
+        "| hyena | **95.0** [93.5, 96.2] n=1 | **70.0** [67.1, 72.8] n=1 | - |",
+        "| attention | 50.0 [46.9, 53.1] n=1 | 50.0 [46.9, 53.1] n=1 | out-of-memory |",
+        "| chance | 10.0 | 10.0 | 10.0 |",
+        "| best shortcut (most frequent value) | 20.0 | 20.0 | - |",
+        "| oracle, last 16 tokens | 36.2 | 33.1 | - |",
+        "| oracle, last 128 tokens | - | 63.1 | - |",
+    ]
+    assert "- attention at 256, seed 0: out-of-memory: the loss | is not finite" in lines
+    assert any(line.startswith("| hyena | 128 | 1,234 | 5,000 | 1,000 |") for line in lines)
+
+
+def test_failures_and_lookahead_are_never_bold(store: Store, tmp_path: Path) -> None:
+    store({64: 0.99}, operator="ahead", causal=False)
+    store({64: 0.98}, operator="lucky")
+    store({64: 0.97}, operator="lucky", seed=1, status="diverged")
+    store({64: 0.5}, operator="plain")
+    text = "\n".join(markdown(tmp_path))
+    assert "| ahead (non-causal) | 99.0 [" in text
+    assert "] n=1; diverged (1 of 2) |" in text
+    assert "| plain | **50.0** [" in text
+
+
+def test_pipes_in_labels_do_not_break_the_table(store: Store, tmp_path: Path) -> None:
+    store(operator_options={"filter": "a|b"})
+    store(operator_options={"filter": "c"})
+    assert any(line.startswith("| hyena (filter=a\\|b) |") for line in markdown(tmp_path))
+
+
+def test_csv_has_every_point(store: Store, tmp_path: Path) -> None:
+    store({64: 0.9, 128: 0.8})
+    store({}, operator="attention", status="error")
+    rows, _ = collect([tmp_path / "runs"])
+    lines = list(csv.DictReader(io.StringIO(to_csv(aggregate(rows)))))
+    assert [(r["label"], r["eval_seqlen"], r["accuracy"], r["best"]) for r in lines] == [
+        ("attention, trained at 64", "64", "", "False"),
+        ("hyena, trained at 64", "64", "0.9", "True"),
+        ("hyena, trained at 64", "128", "0.8", "True"),
+    ]
+    assert [r["n_error"] for r in lines] == ["1", "0", "0"]

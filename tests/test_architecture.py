@@ -1,0 +1,185 @@
+"""The floors of the house, read from the imports."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections import Counter
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+import mechbench
+
+ROOT = Path(mechbench.__file__).parent
+TESTS = Path(__file__).parent
+
+# A module imports only from lower floors. The longest prefix counts, so a new operator, task,
+# filter, backend or subcommand needs no line here; a new module of another kind does.
+FLOORS = {
+    "errors": 0,
+    "seeds": 0,
+    "cost": 0,
+    "memory": 0,
+    "signals": 0,
+    "progress_bar": 0,
+    "provenance": 0,
+    "optim": 0,
+    "ops.backends": 1,
+    "ops.rotary": 1,
+    "ops.short_conv": 1,
+    "ops.fft_conv": 2,
+    "ops": 3,
+    "atomic": 1,
+    "options": 1,
+    "registry": 1,
+    "spec": 1,
+    "results": 2,
+    "filters": 4,
+    "operators.base": 4,
+    "operators": 5,
+    "tasks.base": 4,
+    "tasks": 5,
+    "tasks.portrait": 6,
+    "curriculum": 5,
+    "model": 6,
+    "evaluate": 6,
+    "resolve": 6,
+    "report": 6,
+    "report.aggregate": 7,
+    "report.matrix": 7,
+    "report.table": 8,
+    "report.plot": 9,
+    "checks": 7,
+    "train": 7,
+    "checkpoint": 8,
+    "cell": 9,
+    "cli": 11,
+    "__main__": 12,
+    "": 12,  # mechbench/__init__.py, which loads public names lazily
+}
+PACKAGES = {"report": 10, "cli": 10}  # their __init__.py
+TORCH_FREE = ("errors", "seeds", "spec", "registry", "options", "results", "atomic", "curriculum")
+TORCH_FREE_FOLDERS = ("report", "cli", "tasks")
+MAY_USE_TORCH = ("tasks.streams", "tasks.baselines", "tasks.portrait")
+
+
+def modules() -> dict[str, Path]:
+    found = {}
+    for path in sorted(ROOT.rglob("*.py")):
+        parts = list(path.relative_to(ROOT).with_suffix("").parts)
+        found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
+    return found
+
+
+MODULES = modules()
+
+
+@cache
+def imports(module: str) -> frozenset[str]:
+    """Return what of mechbench a module imports, anywhere in its text."""
+    found = set()
+    for node in ast.walk(ast.parse(MODULES[module].read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "mechbench":
+            base = (node.module or "").partition(".")[2]
+            for alias in node.names:
+                if (base, alias.name) == ("", "__version__"):
+                    continue  # a constant
+                inner = f"{base}.{alias.name}".strip(".")
+                # `from mechbench.ops import fft_conv` means the function, from the package
+                as_module = inner in MODULES and (base != "ops" or module.startswith("ops."))
+                found.add(inner if as_module else base)
+        elif isinstance(node, ast.Import):
+            names = [a.name for a in node.names if a.name.split(".")[0] == "mechbench"]
+            found.update(name.partition(".")[2] for name in names)
+    return frozenset(found)
+
+
+def floor(module: str) -> int:
+    if module in PACKAGES:
+        return PACKAGES[module]
+    parts = module.split(".")
+    for n in range(len(parts), 0, -1):
+        if ".".join(parts[:n]) in FLOORS:
+            return FLOORS[".".join(parts[:n])]
+    pytest.fail(f"mechbench.{module} stands on no floor: add it to FLOORS in {__file__}")
+
+
+def test_the_house_is_read_at_all() -> None:
+    assert {"errors", "ops.fft_conv", "operators.hyena", "cli.run", ""} <= set(MODULES)
+    assert imports("operators.hyena") >= {"errors", "filters.implicit", "ops", "registry"}
+    assert "ops.backends" in imports("ops.fft_conv")
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_a_module_imports_only_from_lower_floors(module: str) -> None:
+    own = floor(module)
+    above = {name: floor(name) for name in imports(module) if floor(name) >= own}
+    assert not above, f"mechbench.{module} stands on floor {own}"
+
+
+@pytest.mark.parametrize("module", [m for m in MODULES if m.startswith("ops")])
+def test_ops_know_errors_and_ops_only(module: str) -> None:
+    assert {name.split(".")[0] for name in imports(module)} <= {"errors", "ops"}
+
+
+@pytest.mark.parametrize(
+    ("folder", "other"), [("operators", "tasks"), ("tasks", "operators"), ("filters", "operators")]
+)
+def test_components_do_not_know_each_other(folder: str, other: str) -> None:
+    for module in MODULES:
+        if module.split(".")[0] == folder:
+            assert other not in {name.split(".")[0] for name in imports(module)}, module
+
+
+@pytest.mark.parametrize("folder", ["operators", "tasks"])
+def test_one_component_does_not_import_another(folder: str) -> None:
+    components = {
+        m for m in MODULES if m.startswith(f"{folder}.") and "@register" in MODULES[m].read_text()
+    }
+    assert len(components) >= 2
+    for module in components:
+        assert not imports(module) & components, module
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_nothing_imports_tests_or_scripts(module: str) -> None:
+    for node in ast.walk(ast.parse(MODULES[module].read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            names = [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            names += [alias.name for alias in node.names]
+            assert not {n.split(".")[0] for n in names} & {"tests", "scripts"}
+
+
+def torch_free() -> list[str]:
+    folders = [m for m in MODULES if m.split(".")[0] in TORCH_FREE_FOLDERS]
+    return [*TORCH_FREE, *(m for m in folders if m not in MAY_USE_TORCH)]
+
+
+def test_torch_free_modules_load_without_torch() -> None:
+    """In one fresh process; what they import counts too."""
+    names = [f"mechbench.{m}" for m in torch_free()]
+    code = (
+        "import importlib, sys\n"
+        "for name in sys.argv[1:]:\n"
+        "    importlib.import_module(name)\n"
+        "    if 'torch' in sys.modules: sys.exit(f'{name} loads torch')\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, *names], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+
+
+def test_every_module_has_a_test_file_of_its_name() -> None:
+    wanted = Counter(p.stem for p in MODULES.values() if p.stem not in ("__init__", "__main__"))
+    there = Counter(p.stem.removeprefix("test_") for p in TESTS.rglob("test_*.py"))
+    missing = wanted - there
+    assert not missing, f"no tests/**/test_NAME.py for {sorted(missing)}"
+
+
+def test_files_stay_short() -> None:
+    long = {m: n for m, p in MODULES.items() if (n := len(p.read_text().splitlines())) > 400}
+    assert not long
