@@ -8,10 +8,10 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from mechbench import ops
+    from mechbench.cell import run
     from mechbench.operators.base import make_operator, materialize, set_optim
     from mechbench.registry import load_plugin, register_operator, register_task
     from mechbench.results import Result, load_results
-    from mechbench.cell import run
     from mechbench.tasks.base import Batch, make_task
 
 # Loaded on first use, so that `mechbench --help` and bad arguments import no torch.
@@ -53,8 +53,10 @@ def __getattr__(name: str) -> Any:
     if name not in _LAZY:
         raise AttributeError(f"module 'mechbench' has no attribute {name!r}")
     home = _LAZY[name]
-    value = getattr(importlib.import_module(home), name) if home else importlib.import_module(
-        f"mechbench.{name}"
+    value = (
+        getattr(importlib.import_module(home), name)
+        if home
+        else importlib.import_module(f"mechbench.{name}")
     )
     globals()[name] = value
     return value

@@ -192,9 +192,7 @@ def _train_and_score(
 ) -> None:
     """Fill `result` step by step, so that what is known survives an error."""
     longest = max(task_of(config, length).input_seqlen for length in config.eval_seqlens)
-    check_contract(
-        config.operator, config.operator_options, config.d_model, longest, device
-    )
+    check_contract(config.operator, config.operator_options, config.d_model, longest, device)
     torch.manual_seed(derive(config.seed, "init"))  # on the CPU: the same weights on any device
     model = Backbone(
         config.operator,
@@ -210,16 +208,12 @@ def _train_and_score(
     if device.startswith("cuda"):
         torch.cuda.reset_peak_memory_stats(device)
     optimizer = make_optimizer(model, config.lr, config.weight_decay)
-    progress, warning = load_checkpoint(
-        folder / "checkpoint.pt", config.cell_id, model, optimizer
-    )
+    progress, warning = load_checkpoint(folder / "checkpoint.pt", config.cell_id, model, optimizer)
     if warning:
         console.warn(warning)
     if progress is None:
         probe = draw(task, 2, config.seed, "validation", 0, "cpu").inputs
-        result["causal"] = check_causality(
-            model, probe, config.vocab_size, config.operator, device
-        )
+        result["causal"] = check_causality(model, probe, config.vocab_size, config.operator, device)
         if not result["causal"] and not config.allow_noncausal:
             raise OperatorError(
                 f"operator {config.operator!r} is not causal: its outputs move when later tokens "
@@ -235,8 +229,17 @@ def _train_and_score(
     }
     unseen = Unseen.of([*validation, *tests[config.seqlen]], device)
     _train(
-        model, optimizer, task, config, progress, validation, unseen,
-        device, folder, console, checkpoint_s,
+        model,
+        optimizer,
+        task,
+        config,
+        progress,
+        validation,
+        unseen,
+        device,
+        folder,
+        console,
+        checkpoint_s,
     )
     micro_batch = progress.micro_batch(config, config.batch_size, task.input_seqlen)
     result |= {
@@ -320,8 +323,12 @@ def _evaluation(
     micro_batch = progress.micro_batch(config, config.n_test, task.input_seqlen)
     score = evaluate(model, batches, micro_batch, device, config.dtype)
     low, high = wilson_interval(score.correct, score.n)
-    whole = Batch(*(torch.cat([getattr(b, name) for b in batches])
-                    for name in ("inputs", "targets", "dense_targets")))
+    whole = Batch(
+        *(
+            torch.cat([getattr(b, name) for b in batches])
+            for name in ("inputs", "targets", "dense_targets")
+        )
+    )
     return {
         "seqlen": task.seqlen,
         "n": score.n,

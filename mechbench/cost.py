@@ -35,7 +35,7 @@ def flops_per_token(model: nn.Module, input_seqlen: int) -> float | None:
         tokens = torch.zeros(1, input_seqlen, dtype=torch.int64, device="meta")
         with FlopCounterMode(display=False, custom_mapping=_FFT) as counter:
             logits = ghost(tokens)
-            F.cross_entropy(logits.flatten(0, 1), tokens.flatten()).backward()
+            F.cross_entropy(logits.flatten(0, 1), tokens.flatten()).backward()  # type: ignore[no-untyped-call]
     except Exception:
         # A plugin may need real data; its cost is then unknown, which is no fault.
         return None

@@ -44,12 +44,10 @@ def stage_task(task: Task, seqlen: int) -> Task:
     """Return `task` at a shorter length; parameters that are lengths themselves shrink with it."""
     if seqlen == task.seqlen:
         return task
-    easier = getattr(task, "easier", None)
-    if easier is not None:
-        shorter: Task = easier(seqlen)
-        return shorter
-    same: Any = task
-    return dataclasses.replace(same, seqlen=seqlen)
+    whole: Any = task
+    easier = getattr(whole, "easier", None)
+    shorter: Task = easier(seqlen) if easier else dataclasses.replace(whole, seqlen=seqlen)
+    return shorter
 
 
 def stage_budget(budget_tokens: int, n_stages: int) -> int:

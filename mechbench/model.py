@@ -22,7 +22,8 @@ class Block(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, L, D) to (B, L, D)."""
         x = x + self.operator(self.norm1(x))
-        return x + self.down(F.gelu(self.up(self.norm2(x))))
+        y: Tensor = x + self.down(F.gelu(self.up(self.norm2(x))))
+        return y
 
 
 class Backbone(nn.Module):

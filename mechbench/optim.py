@@ -37,8 +37,10 @@ def make_optimizer(model: nn.Module, lr: float, weight_decay: float) -> torch.op
         groups.setdefault(key, []).append(parameter)
     fused = next(model.parameters()).is_cuda
     return torch.optim.AdamW(
-        [{"params": p, "lr": k[0], "peak_lr": k[0], "weight_decay": k[1]}
-         for k, p in groups.items()],
+        [
+            {"params": p, "lr": k[0], "peak_lr": k[0], "weight_decay": k[1]}
+            for k, p in groups.items()
+        ],
         betas=(0.9, 0.98),
         fused=fused,
     )

@@ -31,7 +31,7 @@ def parse_pairs(pairs: Iterable[str], flag: str = "--option") -> dict[str, str]:
 
 
 def signature_options(component: Callable[..., Any], reserved: Iterable[str]) -> dict[str, Any]:
-    """Return {option: inspect.Parameter with a resolved annotation}; None allows any option."""
+    """Return {option: inspect.Parameter with a resolved annotation}; "**" stands for any other."""
     try:
         signature = inspect.signature(component)
     except (TypeError, ValueError):
@@ -88,6 +88,13 @@ def resolve_options(
     return dict(sorted(out.items()))
 
 
+def _names(kind: Any) -> list[str]:
+    """Return how a message calls a type: a Literal by its choices."""
+    if get_origin(kind) is Literal:
+        return [str(choice) for choice in get_args(kind)]
+    return [getattr(kind, "__name__", str(kind)).replace("NoneType", "none")]
+
+
 def _guess(value: Any) -> Any:
     """Type a string by its look, where no annotation tells."""
     if not isinstance(value, str):
@@ -121,8 +128,7 @@ def _convert(value: Any, annotation: Any, what: str) -> Any:
                     return _convert(value, kind, what)
                 except ConfigError:
                     continue
-        names = " or ".join(getattr(k, "__name__", str(k)).replace("NoneType", "none")
-                            for k in kinds)
+        names = " or ".join(name for kind in kinds for name in _names(kind))
         raise ConfigError(f"{what} is {value!r}: expected {names}")
     if annotation is bool:
         low = str(value).lower()
@@ -137,7 +143,7 @@ def _convert(value: Any, annotation: Any, what: str) -> Any:
             if annotation is int and isinstance(value, float) and number != value:
                 raise ValueError
             return number
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             kind = {int: "a whole number", float: "a number"}[annotation]
             raise ConfigError(f"{what} is {value!r}: expected {kind}") from None
     if annotation is str:

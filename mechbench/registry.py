@@ -1,4 +1,4 @@
-"""The catalogue of operators and tasks: built-ins, entry points of installed packages, plugin files.
+"""The catalogue of operators and tasks: built-ins, entry points of packages, plugin files.
 
 Built-ins are found by reading (not importing) the files of `mechbench/operators` and
 `mechbench/tasks` for their `@register_...("name", source=...)` line. So a new file is the whole
@@ -15,6 +15,7 @@ import importlib.util
 import os
 import sys
 import traceback
+import types
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -65,7 +66,8 @@ class Registry:
             module = str(getattr(obj, "__module__", ""))
             summary = (getattr(obj, "__doc__", None) or "").strip().split("\n")[0]
             target = f"{module}:{getattr(obj, '__qualname__', '')}"
-            origin, digest = _origin(module)
+            # What a plugin file registers is the plugin's, wherever the class was written.
+            origin, digest = _PLUGINS[_LOADING[-1]] if _LOADING else _origin(module)
             new = Entry(name, self.kind, origin, summary, source, target, obj, digest)
             self._add(new)
             return obj
@@ -75,7 +77,7 @@ class Registry:
     def _add(self, new: Entry) -> None:
         self._discover()
         old = self.entries.get(new.name)
-        if old is not None and old.target != new.target:
+        if old is not None and not _same(old, new):
             raise PluginError(
                 f"{self.kind} {new.name!r} is registered twice: by {old.origin} ({old.target}) "
                 f"and by {new.origin} ({new.target}); rename one"
@@ -126,7 +128,6 @@ class Registry:
     def _discover(self) -> None:
         if self._discovered:
             return
-        self._discovered = True
         for found in _scan_built_ins(self.kind, self.package):
             self.entries[found.name] = found
         for point in importlib.metadata.entry_points(group=self.group):
@@ -140,6 +141,7 @@ class Registry:
             self.entries[point.name] = Entry(
                 point.name, self.kind, f"package {package}", target=point.value
             )
+        self._discovered = True
 
 
 OPERATORS = Registry("operator", "operators", "mechbench.operators")
@@ -168,6 +170,14 @@ def _scan_built_ins(kind: str, package: str) -> list[Entry]:
 
 # module name -> (path, digest) of the plugin files executed so far
 _PLUGINS: dict[str, tuple[str, str]] = {}
+_LOADING: list[str] = []  # module names of the plugin files being executed, the innermost last
+
+
+def _same(old: Entry, new: Entry) -> bool:
+    """Return whether `new` is `old` again: the same object, or the load of what was only named."""
+    if old.obj is not None:
+        return old.obj is new.obj
+    return old.target == new.target
 
 
 def _origin(module: str) -> tuple[str, str]:
@@ -195,41 +205,45 @@ def load_plugin(path: str | os.PathLike[str]) -> None:
     module_name = f"mechbench_plugin_{file.stem}_{digest[:12]}"
     if module_name in sys.modules:
         return
-    before = len(OPERATORS.names()) + len(TASKS.names())
-    spec = importlib.util.spec_from_file_location(module_name, file)
-    if spec is None or spec.loader is None:
+    if file.suffix != ".py":
         raise PluginError(f"plugin {path} is not a Python file: expected a name ending in .py")
-    module = importlib.util.module_from_spec(spec)
+    before = {kind.kind: dict(kind.entries) for kind in (OPERATORS, TASKS) if kind.names()}
+    module = types.ModuleType(module_name)
+    module.__file__ = str(file)
     sys.modules[module_name] = module  # dataclasses and pickling look the module up by name
     _PLUGINS[module_name] = (os.fspath(path), digest)  # as given: results name no home folder
+    _LOADING.append(module_name)
     try:
-        spec.loader.exec_module(module)
+        # Exactly the bytes that were hashed: no cached bytecode.
+        exec(compile(code, str(file), "exec"), module.__dict__)
     except BaseException as error:
-        _forget(module_name)
+        _forget(module_name, before)
         if isinstance(error, PluginError) or not isinstance(error, Exception):
             raise
-        lines = [f.lineno for f in traceback.extract_tb(error.__traceback__)
-                 if f.filename == str(file)]
+        lines = [
+            f.lineno for f in traceback.extract_tb(error.__traceback__) if f.filename == str(file)
+        ]
         line = lines[-1] if lines else getattr(error, "lineno", None)
         where = f" at line {line}" if line else ""
         raise PluginError(
             f"plugin {path} raised {type(error).__name__}{where}: {_one_line(error)}"
         ) from error
-    if len(OPERATORS.names()) + len(TASKS.names()) == before:
-        _forget(module_name)
+    finally:
+        _LOADING.remove(module_name)
+    if before == {"operator": OPERATORS.entries, "task": TASKS.entries}:
+        _forget(module_name, before)
         raise PluginError(
             f"plugin {path} registers nothing: decorate a class with "
             "@mechbench.register_operator('name') or @mechbench.register_task('name')"
         )
 
 
-def _forget(module_name: str) -> None:
+def _forget(module_name: str, before: dict[str, dict[str, Entry]]) -> None:
     """Undo what a plugin file that failed half-way left behind."""
     del sys.modules[module_name], _PLUGINS[module_name]
     for registry in (OPERATORS, TASKS):
-        for name, entry in list(registry.entries.items()):
-            if entry.target.startswith(f"{module_name}:"):
-                del registry.entries[name]
+        registry.entries.clear()
+        registry.entries.update(before[registry.kind])
 
 
 def load_plugins(paths: tuple[str, ...] = ()) -> None:

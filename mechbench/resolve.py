@@ -69,9 +69,7 @@ def resolve(
         raise ConfigError(f"curriculum is {curriculum!r}: choose from auto, none")
     given["curriculum"] = stages(made, curriculum, given.get("batch_size"))
     given["batch_size"] = given["curriculum"][-1][1]
-    given.setdefault(
-        "budget_tokens", default_budget_tokens(given["batch_size"], made.input_seqlen)
-    )
+    given.setdefault("budget_tokens", default_budget_tokens(given["batch_size"], made.input_seqlen))
     n_validation, n_test = default_examples(made.seqlen)
     given.setdefault("n_validation", n_validation)
     given.setdefault("n_test", n_test)

@@ -9,7 +9,8 @@
     chance           accuracy of a uniform guess
     evaluations      one a length: seqlen, n, correct, accuracy, ci_low, ci_high (95 percent Wilson
                      interval over examples' scored positions), dense_n, dense_accuracy (every
-                     predictable position), shortcuts {name: accuracy}, required_context {W: accuracy}
+                     predictable position), shortcuts {name: accuracy}, required_context
+                     {W: accuracy}
     solved           validation accuracy reached 0.995 twice in a row
     causal           outputs did not move when later tokens changed; null if not measured
     stop             "solved", "budget", "diverged", "out-of-memory" or "error"
@@ -20,7 +21,8 @@
     peak_memory_mib  on CUDA the allocator's peak, on a CPU the process's
     seconds          {"train": .., "evaluate": .., "total": ..}, over all resumed parts
     fft_conv_backend the backend in use, null if none was
-    provenance       mechbench, torch and python version, platform, device, git commit, date, command
+    provenance       mechbench, torch and python version, platform, device, git commit, date,
+                     command
 """
 
 from __future__ import annotations
@@ -113,7 +115,7 @@ def read_result(path: Path) -> Result:
 
 
 def read_or_set_aside(path: Path) -> tuple[Result | None, str | None]:
-    """Return (result, None), or (None, warning) after renaming a corrupt file; both None if absent."""
+    """Return (result, None), (None, warning) after renaming a corrupt file, or (None, None)."""
     if not path.exists():
         return None, None
     try:

@@ -67,6 +67,9 @@ class Config:
             ConfigError: a field is unknown or missing.
         """
         try:
+            absent = [f.name for f in dataclasses.fields(cls) if f.name not in data]
+            if absent:
+                raise KeyError(*absent)
             lengths = tuple(data["eval_seqlens"])
             stages = tuple((seqlen, batch) for seqlen, batch in data["curriculum"])
             return cls(**{**data, "eval_seqlens": lengths, "curriculum": stages})
@@ -84,8 +87,15 @@ class Config:
 
 
 def canonical_json(data: Any) -> str:
-    """Return the one JSON text of `data`: sorted keys, no spaces, no NaN."""
-    return json.dumps(data, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    """Return the one JSON text of `data`: sorted keys, no spaces.
+
+    Raises:
+        ConfigError: a number is NaN or infinite.
+    """
+    try:
+        return json.dumps(data, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    except ValueError as error:
+        raise ConfigError(f"a setting or option is NaN or infinite: {data}") from error
 
 
 def default_batch_size(seqlen: int) -> int:

@@ -78,14 +78,16 @@ def backward(
     n_scored = (targets != IGNORE).sum().clamp_min(1)
     loss = torch.zeros((), device=inputs.device)
     counts = torch.zeros(2, dtype=torch.int64, device=inputs.device)
-    for x, y in zip(inputs.split(micro_batch), targets.split(micro_batch), strict=True):
+    pieces = (torch.split(t, micro_batch) for t in (inputs, targets))
+    for x, y in zip(*pieces, strict=True):
         with autocast(device, dtype):
             logits = model(x)
         logits = logits.float()
-        part = F.cross_entropy(
+        total = F.cross_entropy(
             logits.flatten(0, 1), y.flatten(), ignore_index=IGNORE, reduction="sum"
-        ) / n_scored
-        part.backward()
+        )
+        part = total / n_scored
+        part.backward()  # type: ignore[no-untyped-call]
         loss += part.detach()
         counts += count_right(logits.detach(), y)
     return loss, counts

@@ -92,7 +92,12 @@ def main(
             def step() -> None:
                 model.zero_grad(set_to_none=True)  # noqa: B023
                 backward(
-                    model, batch.inputs, batch.dense_targets, micro, device, dtype  # noqa: B023
+                    model,
+                    batch.inputs,
+                    batch.dense_targets,
+                    micro,
+                    device,
+                    dtype,  # noqa: B023
                 )
                 torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)  # noqa: B023
                 optimizer.step()  # noqa: B023
@@ -119,8 +124,11 @@ def main(
                     if device == "cuda":
                         torch.cuda.synchronize()
                 key = "self_cuda_time_total" if device == "cuda" else "self_cpu_time_total"
-                print(profiler.key_averages().table(sort_by=key, row_limit=18,
-                                                    max_name_column_width=60))
+                print(
+                    profiler.key_averages().table(
+                        sort_by=key, row_limit=18, max_name_column_width=60
+                    )
+                )
 
 
 if __name__ == "__main__":

@@ -63,8 +63,10 @@ def main() -> None:
     except MechbenchError as error:
         _fail(str(error))
     except (KeyboardInterrupt, click.Abort) as stop:
-        number = getattr(stop, "signal_number", 2)
-        click.echo(f"mechbench: {stop or 'interrupted'}", err=True)
+        # Click turns what a command raises into an Abort without its text.
+        cause = stop.__cause__ if isinstance(stop, click.Abort) and stop.__cause__ else stop
+        number = getattr(cause, "signal_number", 2)
+        click.echo(f"mechbench: {cause or 'interrupted'}", err=True)
         sys.exit(128 + number)
 
 

@@ -13,8 +13,8 @@ _POSITIVE = click.IntRange(min=1)
 
 
 @click.command("run")
-@click.option("--operator", required=True, help="Operator to train; see `mechbench list operators`.")
-@click.option("--task", required=True, help="Task to train it on; see `mechbench list tasks`.")
+@click.option("--operator", required=True, help="Operator; see `mechbench list operators`.")
+@click.option("--task", required=True, help="Task; see `mechbench list tasks`.")
 @click.option("--seqlen", type=_POSITIVE, help="Task length, tokens.  [default: the task's]")
 @click.option("--vocab-size", type=_POSITIVE, help="Vocabulary.  [default: the task's]")
 @click.option("--d-model", type=_POSITIVE, help="Model width.  [default: 64]")

@@ -104,13 +104,13 @@ class ImplicitFilter(nn.Module):
 
     def forward(self, seqlen: int) -> Tensor:
         """Return the taps: (N, D, seqlen), float32 or wider, also under autocast."""
-        weight = self.ffn[0].weight
+        weight = next(self.ffn.parameters())
         with torch.autocast("cuda" if weight.is_cuda else "cpu", enabled=False):
             span = max(1, (seqlen if self.time == "relative" else self.max_seqlen) - 1)
             t = torch.arange(seqlen, device=weight.device, dtype=weight.dtype) / span  # (L,)
             phase = 2 * math.pi * t[:, None] * self.bands  # (L, bands)
-            h = self.ffn(torch.cat([t[:, None], phase.cos(), -phase.sin()], 1))  # (L, N D)
-            h = h.T.unflatten(0, (self.n_filters, self.d_model))  # (N, D, L)
+            h: Tensor = self.ffn(torch.cat([t[:, None], phase.cos(), -phase.sin()], 1))  # (L, N D)
+            h = h.T.view(self.n_filters, self.d_model, seqlen)  # (N, D, L)
             if self.window:
                 h = h * (torch.exp(-self.alpha[:, None] * t) + self.shift)
             if self.norm == "length":

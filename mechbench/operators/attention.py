@@ -69,4 +69,5 @@ class Attention(nn.Module):
         L = u.shape[1]
         scores = q @ k.transpose(-1, -2) / q.shape[-1] ** 0.5
         future = scores.new_ones(L, L).triu(1).bool()
-        return scores.masked_fill(future, float("-inf")).softmax(-1)
+        weights: Tensor = scores.masked_fill(future, float("-inf")).softmax(-1)
+        return weights

@@ -74,8 +74,8 @@ def check_seqlen(u: Tensor, max_seqlen: int) -> int:
         SeqlenError: L is above max_seqlen; nothing is ever cut silently.
     """
     L = u.shape[1]
-    if L > max_seqlen:
-        raise SeqlenError(f"input of {L} tokens: the operator was built for max_seqlen={max_seqlen}")
+    if max_seqlen < L:
+        raise SeqlenError(f"input of {L} tokens: the operator was built for at most {max_seqlen}")
     return L
 
 

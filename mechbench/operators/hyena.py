@@ -78,16 +78,15 @@ class Hyena(nn.Module):
                 f"order is {order}: variant {variant!r} needs at least {least}"
                 + (", since its first gate has no long convolution" if least == 2 else "")
             )
-        self.max_seqlen, self.variant, self.order, self.backend = max_seqlen, variant, order, backend
+        self.max_seqlen, self.variant = max_seqlen, variant
+        self.order, self.backend = order, backend
         n_filters = order if variant == "paper" else order - 1
         self.in_proj = nn.Linear(d_model, (order + 1) * d_model)
         bound = short_filter**-0.5
         self.short_weight = nn.Parameter(
             torch.empty((order + 1) * d_model, short_filter).uniform_(-bound, bound)
         )
-        self.short_bias = nn.Parameter(
-            torch.empty((order + 1) * d_model).uniform_(-bound, bound)
-        )
+        self.short_bias = nn.Parameter(torch.empty((order + 1) * d_model).uniform_(-bound, bound))
         self.filter = ImplicitFilter(
             n_filters,
             d_model,
@@ -126,10 +125,9 @@ class Hyena(nn.Module):
         h = self.filter(L)  # (n_filters, D, L)
         n_filters, last = len(h), len(h) - 1
         for n in range(n_filters):
-            if self.variant == "paper":
-                before, after = None, gates[n]
-            else:
-                before, after = gates[n], gates[-1] if n == last else None
+            paper = self.variant == "paper"
+            before = None if paper else gates[n]
+            after = gates[n] if paper else gates[-1] if n == last else None
             z = fft_conv(z, h[n], self.skip[n], before, after, backend=self.backend)
         out: Tensor = self.out_proj(z.transpose(1, 2))  # (B, L, D)
         return out

@@ -64,7 +64,12 @@ def choose_backend(u: Tensor, h: Tensor, backend: str = "auto") -> str:
     """
     known = available_backends()
     if backend == "auto":
-        return next(name for name, module in known.items() if module.unsupported(u, h) is None)
+        reasons = {name: module.unsupported(u, h) for name, module in known.items()}
+        for name, reason in reasons.items():
+            if reason is None:
+                return name
+        told = "; ".join(f"{name}: {reason}" for name, reason in reasons.items())
+        raise ConfigError(f"no fft_conv backend can run: {told}")
     if backend not in known:
         raise ConfigError(f"unknown fft_conv backend {backend!r}: {nearest(backend, known)}")
     reason = known[backend].unsupported(u, h)

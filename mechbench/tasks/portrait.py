@@ -57,5 +57,3 @@ def _example(task: Task, batch: Batch) -> list[str]:
             lines.append(f"{label:15s}" + " ".join(text[i].rjust(width) for i in columns))
         lines.append("")
     return lines[:-1]
-
-

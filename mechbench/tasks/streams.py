@@ -36,9 +36,7 @@ class TrainStream:
     starts or resumes.
     """
 
-    def __init__(
-        self, task: Task, batch_size: int, seed: int, device: str | torch.device
-    ) -> None:
+    def __init__(self, task: Task, batch_size: int, seed: int, device: str | torch.device) -> None:
         self._task, self._batch_size, self._seed, self._device = task, batch_size, seed, device
         self._steps = max(1, _BLOCK_TOKENS // (batch_size * task.input_seqlen))
         self._block: tuple[int, Batch] | None = None

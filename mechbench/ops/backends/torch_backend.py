@@ -17,7 +17,10 @@ PRIORITY = 0
 
 def unsupported(u: Tensor, h: Tensor) -> str | None:
     """Say why these inputs are refused; only complex and integer types are."""
-    return None if u.is_floating_point() and h.is_floating_point() else f"u is {u.dtype}"
+    for name, x in (("u", u), ("h", h)):
+        if not x.is_floating_point():
+            return f"{name} is {x.dtype}, expected a floating-point type"
+    return None
 
 
 def transform_length(minimum: int) -> int:
@@ -61,16 +64,18 @@ class _FFTConv(torch.autograd.Function):
         L = u.shape[-1]
         n = transform_length(L + min(L, h.shape[-1]) - 1)
         v = _wide(u) if pre is None else _wide(u) * pre
-        z = torch.fft.irfft(torch.fft.rfft(v, n) * torch.fft.rfft(_wide(h[:, :L]), n), n)[..., :L]
+        z: Tensor = torch.fft.irfft(torch.fft.rfft(v, n) * torch.fft.rfft(_wide(h[:, :L]), n), n)[
+            ..., :L
+        ]
         if skip is not None:
             z = torch.addcmul(z, v, skip[:, None].to(v.dtype))
         z = z.to(u.dtype)
         ctx.n = n
         ctx.save_for_backward(u, h, skip, pre, post, z if post is not None else None)
-        return z if post is None else z * post
+        return z if post is None else (z * post).to(u.dtype)
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
         u, h, skip, pre, post, z = ctx.saved_tensors
         L, n = u.shape[-1], ctx.n

@@ -1,0 +1,123 @@
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from mechbench.errors import ResultError
+from mechbench.report.collect import collect, identity
+from mechbench.spec import Config
+
+Store = Callable[..., Path]
+
+
+def test_one_row_a_result_and_length_in_a_fixed_order(store: Store, tmp_path: Path) -> None:
+    store({64: 0.9, 128: 0.5}, seed=1)
+    store({64: 0.8, 128: 0.6}, seed=0)
+    store({64: 0.7}, operator="attention")
+    rows, warnings = collect([tmp_path / "runs"])
+    assert warnings == []
+    assert [(r.config.operator, r.config.seed, r.eval_seqlen, r.accuracy) for r in rows] == [
+        ("attention", 0, 64, 0.7),
+        ("hyena", 0, 64, 0.8),
+        ("hyena", 0, 128, 0.6),
+        ("hyena", 1, 64, 0.9),
+        ("hyena", 1, 128, 0.5),
+    ]
+
+
+def test_failed_result_keeps_a_row_a_length(store: Store, tmp_path: Path) -> None:
+    store({}, status="out-of-memory", eval_seqlens=(64, 128))
+    rows, _ = collect([tmp_path / "runs"])
+    assert [(r.eval_seqlen, r.status, r.evaluation, r.accuracy) for r in rows] == [
+        (64, "out-of-memory", None, None),
+        (128, "out-of-memory", None, None),
+    ]
+
+
+def test_weights_of_a_diverged_run_have_no_accuracy(store: Store, tmp_path: Path) -> None:
+    store({64: 0.9}, status="diverged")
+    (row,) = collect([tmp_path / "runs"])[0]
+    assert row.evaluation is not None
+    assert row.accuracy is None
+
+
+def test_cell_stored_twice_counts_once_and_the_newest_wins(store: Store, tmp_path: Path) -> None:
+    for folder, accuracy, date in (
+        ("a", 0.9, "2026-03"),
+        ("b", 0.5, "2026-02"),
+        ("c", 0.4, "2025"),
+    ):
+        store({64: accuracy}, folder=folder, date=date)
+    for paths in (["a", "b", "c"], ["c", "b", "a"]):
+        rows, warnings = collect([tmp_path / name for name in paths])
+        assert [row.accuracy for row in rows] == [0.9]
+        assert len(warnings) == 1
+        assert "is stored more than once: the newest result counts" in warnings[0]
+
+
+def test_copy_of_a_result_is_no_reason_to_warn(store: Store, tmp_path: Path) -> None:
+    store()
+    shutil.copytree(tmp_path / "runs", tmp_path / "copy")
+    rows, warnings = collect([tmp_path / "runs", tmp_path / "copy", tmp_path])
+    assert (len(rows), warnings) == (1, [])
+
+
+def test_model_scored_at_further_lengths_later_is_one_model(store: Store, tmp_path: Path) -> None:
+    store({64: 0.5}, date="2026-01")
+    store({64: 0.6, 128: 0.4}, date="2026-02")
+    rows, warnings = collect([tmp_path / "runs"])
+    assert [(r.eval_seqlen, r.accuracy) for r in rows] == [(64, 0.6), (128, 0.4)]
+    assert len(warnings) == 1
+
+
+def test_seeds_share_an_identity_and_nothing_else_does() -> None:
+    base = Config("hyena", "recall", budget_tokens=1, plugins={"a.py": "12"})
+    same = [
+        Config("hyena", "recall", budget_tokens=1, plugins={"/else/a.py": "12"}, seed=5),
+        Config("hyena", "recall", budget_tokens=1, plugins={"a.py": "12"}, eval_seqlens=(1, 2)),
+    ]
+    other = [
+        Config("hyena", "recall", budget_tokens=2, plugins={"a.py": "12"}),
+        Config("hyena", "recall", budget_tokens=1, plugins={"a.py": "13"}),
+        Config("hyena", "recall", budget_tokens=1, plugins={"a.py": "12"}, lr=1.0),
+    ]
+    assert {identity(config) for config in same} == {identity(base)}
+    assert len({identity(config) for config in (base, *other)}) == 4
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "text"),
+    [
+        ('"schema_version": 1', '"schema_version": 2', "no result of schema version 1"),
+        ('"seqlen": 64', '"seqlem": 64', "does not fit this version"),
+        ('"dense_accuracy": 0.9', '"dense_accuracy": null', "is corrupt: TypeError"),
+        ('"evaluations": [', '"evaluations": [3, ', "is corrupt: TypeError"),
+        ('"provenance": {', '"provenance": 3, "other": {', "is corrupt: AttributeError"),
+    ],
+)
+def test_file_that_does_not_fit_is_left_out_with_a_warning(
+    store: Store, tmp_path: Path, old: str, new: str, text: str
+) -> None:
+    store(seed=1)
+    path = store()
+    assert old in path.read_text()
+    path.write_text(path.read_text().replace(old, new))
+    rows, (warning,) = collect([tmp_path / "runs"])
+    assert [row.config.seed for row in rows] == [1]
+    assert text in warning
+    assert warning.startswith("skipped: ")
+    assert f"{path.parent.name}/result.json" in warning
+    assert str(tmp_path) not in warning
+
+
+def test_nothing_readable_names_a_reason(store: Store, tmp_path: Path) -> None:
+    path = store()
+    path.write_text(json.dumps({"schema_version": 1}))
+    with pytest.raises(ResultError, match=r"no readable result: skipped: .* lacks cell_id"):
+        collect([tmp_path])
+    with pytest.raises(ResultError, match="does not exist"):
+        collect([tmp_path / "absent"])

@@ -1,0 +1,58 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mechbench.report.summary import summary
+from mechbench.results import read_result
+
+Store = Callable[..., Path]
+
+
+def text(path: Path, **changes: Any) -> list[str]:
+    if changes:
+        path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+    return summary(read_result(path)).splitlines()
+
+
+def test_summary_of_a_good_run(store: Store) -> None:
+    path = store({64: 0.9, 128: 0.5}, seed=3)
+    assert text(path) == [
+        "hyena on recall: seqlen 64, vocab_size 20, d_model 64, 2 layers, seed 3",
+        "  accuracy at      64  90.00% [87.98%, 91.71%]  (1000 scored; 1 seed; chance 10.0%; "
+        "most frequent value 20.0%; every predictable position 90.00%)",
+        "  accuracy at     128  50.00% [46.91%, 53.09%]  (1000 scored; 1 seed; chance 10.0%; "
+        "most frequent value 20.0%; every predictable position 50.00%)",
+        "  solved after 100 steps, 0.0 M tokens, 1.5 s at 200 k tokens/s, peak 64 MiB",
+        f"  stored in {path.parent}",
+    ]
+
+
+@pytest.mark.parametrize("status", ["diverged", "out-of-memory", "error"])
+def test_failure_is_said_loudly_with_its_reason(store: Store, status: str) -> None:
+    path = store({}, status=status, reason="because")
+    lines = text(path, steps=0, tokens_per_s=None, peak_memory_mib=None, causal=None)
+    assert lines[1:] == [
+        f"  {status.upper()}: because",
+        "  not solved after 0 steps, 0.0 M tokens, 1.5 s",
+        f"  stored in {path.parent}",
+    ]
+
+
+def test_look_ahead_is_marked_and_unmeasured_is_not(store: Store) -> None:
+    path = store()
+    mark = "  NOT CAUSAL: it looks ahead, and is not ranked"
+    assert mark in text(path, causal=False)
+    assert mark not in text(path, causal=None)
+    assert mark not in text(path, causal=True)
+
+
+def test_task_without_a_shortcut(store: Store) -> None:
+    path = store()
+    evaluations = json.loads(path.read_text())["evaluations"]
+    lines = text(path, evaluations=[{**evaluations[0], "shortcuts": {}}])
+    assert "chance 10.0%; none 0.0%; every predictable" in lines[1]
