@@ -17,6 +17,12 @@ except ImportError:  # Windows: atomic writes hold, the lock does not
     fcntl = None  # type: ignore[assignment]
 
 
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
 def write_atomic(path: Path, write: Callable[[IO[bytes]], object]) -> None:
     """Write a file beside `path`, flush it to disk and rename it over `path`.
 
@@ -27,6 +33,7 @@ def write_atomic(path: Path, write: Callable[[IO[bytes]], object]) -> None:
     try:
         descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
         with os.fdopen(descriptor, "wb") as file:
+            os.chmod(temporary, 0o666 & ~_umask())  # mkstemp's own mode shuts others out
             write(file)
             file.flush()
             os.fsync(file.fileno())
@@ -80,23 +87,26 @@ def exclusive(folder: Path) -> Iterator[None]:
     """Hold `folder` for this process; the lock goes with the process, however it ends.
 
     Raises:
-        ResultError: another process holds it.
+        ResultError: another process holds it, or the lock cannot be made.
     """
-    file = open(folder / ".lock", "a+")  # noqa: SIM115 - closed below, with the lock
+    try:
+        descriptor = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT, 0o666)
+    except OSError as error:
+        raise ResultError(f"cannot lock {folder}: {error.strerror or error}") from error
     try:
         if fcntl is not None:
             try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError:
-                file.seek(0)
-                holder = file.read().strip() or "unknown"
+                holder = os.pread(descriptor, 32, 0).decode(errors="replace").strip()
                 raise ResultError(
-                    f"{folder} is in use by process {holder}: the same run is already going; "
-                    "wait for it, or change a setting"
+                    f"{folder} is in use by process {holder or 'unknown'}: the same run is "
+                    "already going; wait for it, or change a setting"
                 ) from None
-        file.truncate(0)
-        file.write(str(os.getpid()))
-        file.flush()
+        # Who holds it is a courtesy: a full disk is found by what has to be written.
+        with contextlib.suppress(OSError):
+            os.ftruncate(descriptor, 0)
+            os.pwrite(descriptor, str(os.getpid()).encode(), 0)
         yield
     finally:
-        file.close()
+        os.close(descriptor)

@@ -22,7 +22,7 @@ from mechbench.errors import OperatorError
 from mechbench.evaluate import evaluate
 from mechbench.memory import is_out_of_memory, peak_memory_mib
 from mechbench.model import Backbone
-from mechbench.ops.fft_conv import backends_used
+from mechbench.ops.fft_conv import backends_used, forget_backends_used
 from mechbench.optim import make_optimizer
 from mechbench.progress_bar import Console
 from mechbench.provenance import provenance
@@ -191,6 +191,7 @@ def _train_and_score(
     result: dict[str, Any],
 ) -> None:
     """Fill `result` step by step, so that what is known survives an error."""
+    forget_backends_used()
     longest = max(task_of(config, length).input_seqlen for length in config.eval_seqlens)
     check_contract(config.operator, config.operator_options, config.d_model, longest, device)
     torch.manual_seed(derive(config.seed, "init"))  # on the CPU: the same weights on any device

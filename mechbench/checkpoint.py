@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from mechbench.atomic import set_aside, write_atomic
+from mechbench.memory import is_out_of_memory
 from mechbench.train import Progress
 
 
@@ -49,6 +50,8 @@ def load_checkpoint(
         optimizer.load_state_dict(data["optimizer"])
         model.load_state_dict(data["model"])
     except Exception as error:  # whatever a damaged file makes the reader raise
+        if is_out_of_memory(error):
+            raise
         text = " ".join(str(error).split())[:200]
         return None, (
             f"{path} is corrupt ({type(error).__name__}: {text}); "

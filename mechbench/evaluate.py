@@ -64,8 +64,12 @@ def evaluate(
             try:
                 with autocast(device, dtype):
                     logits = model(batch.inputs[rows].to(device))
-                for i, targets in enumerate((batch.targets, batch.dense_targets)):
-                    total[2 * i : 2 * i + 2] += count_right(logits, targets[rows].to(device))
+                total += torch.cat(
+                    [
+                        count_right(logits, targets[rows].to(device))
+                        for targets in (batch.targets, batch.dense_targets)
+                    ]
+                )
                 start += micro_batch
                 continue
             except Exception as error:

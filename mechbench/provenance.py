@@ -13,8 +13,8 @@ from pathlib import Path
 def command_line() -> str:
     """Return the command as a user would type it, without the folder of the program."""
     name = Path(sys.argv[0]).name
-    program = "mechbench" if name in ("mechbench", "__main__.py") else f"python {name}"
-    return shlex.join([*program.split(), *sys.argv[1:]])
+    program = ["mechbench"] if name in ("mechbench", "__main__.py") else ["python", name]
+    return shlex.join([*filter(None, program), *sys.argv[1:]])
 
 
 def git_commit() -> str | None:

@@ -17,6 +17,7 @@ from mechbench.spec import (
 from mechbench.tasks.base import Task, make_task
 
 DTYPES = ("float32", "bfloat16")
+_DERIVED = {"task_version", "device_type", "plugins", "protocol"}  # fields nobody sets
 
 
 def resolve(
@@ -47,7 +48,7 @@ def resolve(
     Raises:
         ConfigError: anything unknown, of the wrong type or out of range.
     """
-    known = {field.name for field in fields(Config)}
+    known = {field.name for field in fields(Config)} - _DERIVED
     for key in settings:
         if key not in known:
             raise ConfigError(f"unknown setting {key!r}: {nearest(key, known)}")

@@ -53,10 +53,11 @@ class Result:
 
     def __getattr__(self, name: str) -> Any:
         """Give the top-level fields of result.json as attributes."""
-        try:
-            return self.data[name]
-        except KeyError:
-            raise AttributeError(f"result has no field {name!r}") from None
+        # Through __dict__: a copy in the making has no `data` yet.
+        data = self.__dict__.get("data", {})
+        if name not in data:
+            raise AttributeError(f"result has no field {name!r}")
+        return data[name]
 
     def accuracy(self, seqlen: int | None = None) -> float:
         """Return the test accuracy at `seqlen`, by default the trained length.

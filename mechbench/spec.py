@@ -8,9 +8,15 @@ import json
 from dataclasses import dataclass, field
 from typing import Any
 
-from mechbench.errors import ConfigError
+from mechbench.errors import ConfigError, nearest
 
 PROTOCOL = 1  # raised whenever the same configuration would train or score differently
+
+LOSSES = ("dense", "scored")
+_COUNTS = (
+    "d_model", "n_layers", "batch_size", "budget_tokens", "n_validation", "n_test",
+    "validate_every",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -49,9 +55,14 @@ class Config:
     protocol: int = PROTOCOL
 
     def __post_init__(self) -> None:
-        for name in ("d_model", "n_layers", "batch_size", "budget_tokens", "n_test"):
+        for name in _COUNTS:
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} is {getattr(self, name)}: expected at least 1")
+        for name in ("weight_decay", "warmup_steps"):
+            if not 0 <= getattr(self, name) < float("inf"):
+                raise ConfigError(f"{name} is {getattr(self, name)}: expected 0 or more")
+        if self.loss_on not in LOSSES:
+            raise ConfigError(f"loss_on is {self.loss_on!r}: {nearest(self.loss_on, LOSSES)}")
         if not 0 < self.lr < float("inf"):
             raise ConfigError(f"lr is {self.lr}: expected a positive number")
 

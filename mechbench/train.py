@@ -180,12 +180,12 @@ def train(
         spent = progress.tokens + step_tokens
         last = spent + step_tokens > config.budget_tokens
         due = last or done % config.validate_every == 0
-        # On CUDA the loss is fetched on fixed steps only: reading it stalls the queue.
-        if (due or not on_cuda) and not math.isfinite(loss.item()):
+        norm = torch.nn.utils.clip_grad_norm_(model.parameters(), config.grad_clip)
+        # On CUDA they are fetched on fixed steps only: reading them stalls the queue.
+        if (due or not on_cuda) and not math.isfinite((loss + norm).item()):
             progress.stop = "diverged"
             break
         counts[:2] += right
-        torch.nn.utils.clip_grad_norm_(model.parameters(), config.grad_clip)
         fraction = progress.tokens / config.budget_tokens
         set_lr(optimizer, lr_factor(progress.step, fraction, config.warmup_steps))
         optimizer.step()

@@ -66,69 +66,71 @@ def main(
     fft: bool,
     profile: bool,
 ) -> None:
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    dtype = "bfloat16" if device == "cuda" else "float32"
     if fft:
-        time_fft(device)
+        time_fft("cuda" if torch.cuda.is_available() else "cpu")
     for operator in operators:
         for seqlen in seqlens:
-            made = make_task(task, vocab_size=vocab_size, seqlen=seqlen)
-            batch_size, length = default_batch_size(seqlen), made.input_seqlen
-            micro = first_micro_batch(batch_size, length, d_model, 2, device)
-            model = Backbone(
-                operator, {}, vocab_size=vocab_size, d_model=d_model, n_layers=2, max_seqlen=length
-            ).to(device)
-            optimizer = make_optimizer(model, 1e-3, 0.1)
+            time_step(operator, task, seqlen, vocab_size, d_model, repeats, profile)
+
+
+def time_step(
+    operator: str,
+    task: str,
+    seqlen: int,
+    vocab_size: int,
+    d_model: int,
+    repeats: int,
+    profile: bool,
+) -> None:
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    dtype = "bfloat16" if device == "cuda" else "float32"
+    made = make_task(task, vocab_size=vocab_size, seqlen=seqlen)
+    batch_size, length = default_batch_size(seqlen), made.input_seqlen
+    micro = first_micro_batch(batch_size, length, d_model, 2, device)
+    model = Backbone(
+        operator, {}, vocab_size=vocab_size, d_model=d_model, n_layers=2, max_seqlen=length
+    ).to(device)
+    optimizer = make_optimizer(model, 1e-3, 0.1)
+    if device == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+
+    stream, steps = TrainStream(made, batch_size, 0, device), itertools.count()
+    batch = stream.batch(next(steps))
+    samples = 100 if seqlen < 65536 else 4
+
+    def sample() -> None:
+        for _ in range(samples):
+            stream.batch(next(steps))
+
+    def step() -> None:
+        model.zero_grad(set_to_none=True)
+        backward(model, batch.inputs, batch.dense_targets, micro, device, dtype)
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+
+    step_s = median_s(step, device, repeats)
+    sample_s = median_s(sample, device, 3) / samples
+    row = {
+        "operator": operator,
+        "seqlen": seqlen,
+        "batch_size": batch_size,
+        "micro_batch": micro,
+        "step_ms": round(step_s * 1e3, 2),
+        "sample_ms": round(sample_s * 1e3, 3),
+        "sample_share": round(sample_s / step_s, 4),
+        "tokens_per_s": round(batch_size * length / step_s),
+        "peak_memory_mib": round(peak_memory_mib(device)),
+        "torch": torch.__version__,
+        "device": torch.cuda.get_device_name() if device == "cuda" else "CPU",
+    }
+    print(json.dumps(row), flush=True)
+    if profile:
+        with torch.profiler.profile() as profiler:
+            step()
             if device == "cuda":
-                torch.cuda.reset_peak_memory_stats()
-
-            stream, steps = TrainStream(made, batch_size, 0, device), itertools.count()
-            batch = stream.batch(next(steps))
-
-            def sample_100() -> None:
-                for _ in range(100 if seqlen < 65536 else 4):  # noqa: B023
-                    stream.batch(next(steps))  # noqa: B023
-
-            def step() -> None:
-                model.zero_grad(set_to_none=True)  # noqa: B023
-                backward(
-                    model,
-                    batch.inputs,
-                    batch.dense_targets,
-                    micro,
-                    device,
-                    dtype,  # noqa: B023
-                )
-                torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)  # noqa: B023
-                optimizer.step()  # noqa: B023
-
-            step_s = median_s(step, device, repeats)
-            sample_s = median_s(sample_100, device, 3) / (100 if seqlen < 65536 else 4)
-            row = {
-                "operator": operator,
-                "seqlen": seqlen,
-                "batch_size": batch_size,
-                "micro_batch": micro,
-                "step_ms": round(step_s * 1e3, 2),
-                "sample_ms": round(sample_s * 1e3, 3),
-                "sample_share": round(sample_s / step_s, 4),
-                "tokens_per_s": round(batch_size * length / step_s),
-                "peak_memory_mib": round(peak_memory_mib(device)),
-                "torch": torch.__version__,
-                "device": torch.cuda.get_device_name() if device == "cuda" else "CPU",
-            }
-            print(json.dumps(row), flush=True)
-            if profile:
-                with torch.profiler.profile() as profiler:
-                    step()
-                    if device == "cuda":
-                        torch.cuda.synchronize()
-                key = "self_cuda_time_total" if device == "cuda" else "self_cpu_time_total"
-                print(
-                    profiler.key_averages().table(
-                        sort_by=key, row_limit=18, max_name_column_width=60
-                    )
-                )
+                torch.cuda.synchronize()
+        key = "self_cuda_time_total" if device == "cuda" else "self_cpu_time_total"
+        print(profiler.key_averages().table(sort_by=key, row_limit=18, max_name_column_width=60))
 
 
 if __name__ == "__main__":

@@ -50,6 +50,8 @@ FIELDS = [field.name for field in dataclasses.fields(Config)]
 
 def other_value(name: str) -> Any:
     value = getattr(BASE, name)
+    if name == "loss_on":
+        return "scored"
     if isinstance(value, bool):
         return not value
     if isinstance(value, int | float):

@@ -75,7 +75,9 @@ def check_seqlen(u: Tensor, max_seqlen: int) -> int:
     """
     L = u.shape[1]
     if max_seqlen < L:
-        raise SeqlenError(f"input of {L} tokens: the operator was built for at most {max_seqlen}")
+        raise SeqlenError(
+            f"input of {L} tokens: the operator was built for max_seqlen={max_seqlen}"
+        )
     return L
 
 

@@ -42,8 +42,13 @@ _USED: set[str] = set()
 
 
 def backends_used() -> set[str]:
-    """Return the backends that have run in this process, for the record in result.json."""
+    """Return the backends that have run since `forget_backends_used`, for the record."""
     return set(_USED)
+
+
+def forget_backends_used() -> None:
+    """Start the record anew, at the start of a run."""
+    _USED.clear()
 
 
 @cache

@@ -55,8 +55,10 @@ def collect(paths: Sequence[Path]) -> tuple[list[Row], list[str]]:
         name = f"{path.parent.name}/{path.name}"
         try:
             read.append(_rows(path))
-        except (ResultError, ConfigError) as error:
+        except ResultError as error:
             warnings.append(f"skipped: {str(error).replace(str(path), name)}")
+        except ConfigError as error:
+            warnings.append(f"skipped: {name}: {error}")
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             warnings.append(f"skipped: {name} is corrupt: {type(error).__name__}: {error}")
     if not read:

@@ -58,7 +58,7 @@ def test_set_optim_leaves_out_what_is_not_given() -> None:
 
 def test_check_seqlen_returns_the_length_or_raises() -> None:
     assert check_seqlen(torch.zeros(2, 5, 3), 5) == 5
-    with pytest.raises(SeqlenError, match="at most 4"):
+    with pytest.raises(SeqlenError, match="max_seqlen=4"):
         check_seqlen(torch.zeros(2, 5, 3), 4)
 
 
