@@ -5,7 +5,7 @@
 set -u
 out=$1
 export OMP_NUM_THREADS=1
-run() { timeout 250 python3 -m mechbench run --quiet --vocab-size 30 --out "$out" "$@" >>"$out.log" 2>&1 || echo "failed: $*"; }
+run() { timeout 420 python3 -m mechbench run --quiet --vocab-size 30 --out "$out" "$@" >>"$out.log" 2>&1 || echo "failed: $*"; }
 export -f run
 export out
 for seed in 0 1 2; do
