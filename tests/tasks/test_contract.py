@@ -1,8 +1,12 @@
 from __future__ import annotations
 
+import contextlib
+from typing import Any
+
 import pytest
 import torch
 
+from mechbench.errors import ConfigError
 from mechbench.registry import TASKS
 from mechbench.tasks.base import IGNORE, UNKNOWN, Task, make_task
 from mechbench.tasks.baselines import shortcut_accuracies
@@ -15,12 +19,23 @@ def generator(seed: int = 0, device: str = "cpu") -> torch.Generator:
     return torch.Generator(device).manual_seed(seed)
 
 
+# Vocabulary and length: small, large and odd ones; a task takes part in those that it can have.
+GENERIC = ((4, 4), (11, 7), (41, 200), (40, 201), (33, 66), (9, 36))
+
+
+def accepted(name: str, *given: tuple[int, int], **params: Any) -> list[Task]:
+    """Return the task at every (vocab_size, seqlen) of `given` that it can have."""
+    made = []
+    for vocab_size, seqlen in given:
+        with contextlib.suppress(ConfigError):
+            made.append(make_task(name, vocab_size=vocab_size, seqlen=seqlen, **params))
+    return made
+
+
 def settings(name: str) -> list[Task]:
-    return [
-        make_task(name),
-        make_task(name, vocab_size=4, seqlen=4),
-        make_task(name, vocab_size=41, seqlen=200),
-    ]
+    made = [make_task(name), *accepted(name, *GENERIC)]
+    assert len(made) >= 3
+    return made
 
 
 def test_batches_are_int64_of_one_shape_with_tokens_in_range(name: str, device: str) -> None:
@@ -67,27 +82,41 @@ def test_only_the_generator_makes_randomness(name: str) -> None:
 
 
 def test_chance_is_the_accuracy_of_guessing_among_the_answers(name: str) -> None:
-    task = make_task(name, vocab_size=8, seqlen=64)
+    task = accepted(name, (9, 64), (9, 63), (40, 64))[0]
     batch = task.sample(4000, generator())
     answers = batch.targets[batch.targets != IGNORE]
-    counts = torch.bincount(answers, minlength=8)
+    counts = torch.bincount(answers)
     assert len(counts[counts > 0]) == round(1 / task.chance)
     torch.testing.assert_close(
         counts[counts > 0] / len(answers),
-        torch.full((round(1 / task.chance),), task.chance),
+        torch.full((round(1 / task.chance),), task.chance, dtype=torch.float32),
         rtol=0,
         atol=0.03,
     )
 
 
 def test_shortcuts_run_and_do_not_solve_the_task(name: str) -> None:
-    task = make_task(name, vocab_size=20, seqlen=256)
-    batch = task.sample(500, generator())
-    found = shortcut_accuracies(task, batch)
-    assert found
-    for shortcut, accuracy in found.items():
-        assert task.shortcuts[shortcut](batch.inputs).shape == batch.inputs.shape
-        assert task.chance - 0.05 < accuracy < 0.6, shortcut
+    for task in (make_task(name), accepted(name, (40, 256), (40, 255))[0]):
+        batch = task.sample(500, generator())
+        found = shortcut_accuracies(task, batch)
+        assert found
+        for shortcut, accuracy in found.items():
+            assert task.shortcuts[shortcut](batch.inputs).shape == batch.inputs.shape
+            assert accuracy < 0.7, shortcut
+        assert max(found.values()) > task.chance - 0.05
+
+
+def test_oracle_is_never_wrong_on_a_window_and_sees_all_in_the_whole(name: str) -> None:
+    for task in settings(name):
+        batch = task.sample(32, generator(1))
+        columns = (batch.targets != IGNORE).any(0).nonzero().flatten().tolist()
+        for column in columns[:: -(-len(columns) // 5)]:
+            rows = batch.targets[:, column] != IGNORE
+            inputs, answers = batch.inputs[rows, : column + 1], batch.targets[rows, column]
+            for window in {1, 2, 3, column // 4, column // 2, column - 1, column} & {*range(1, 999)}:
+                guess = task.oracle(inputs[:, -window:])[:, -1]
+                assert torch.equal(guess[guess != UNKNOWN], answers[guess != UNKNOWN])
+            assert torch.equal(task.oracle(inputs)[:, -1], answers)
 
 
 def test_oracle_tells_nothing_from_one_token(name: str) -> None:
@@ -104,8 +133,9 @@ def test_every_token_has_its_own_text(name: str) -> None:
 
 
 def test_equal_parameters_make_equal_tasks_and_text_tells_parameters(name: str) -> None:
-    assert make_task(name, seqlen=64) == make_task(name, seqlen=64)
-    assert repr(make_task(name, seqlen=64)) != repr(make_task(name, seqlen=128))
+    one, other, *_ = accepted(name, *GENERIC)
+    assert one == make_task(name, vocab_size=one.vocab_size, seqlen=one.seqlen)
+    assert repr(one) != repr(other)
     with pytest.raises(AttributeError):
         make_task(name).seqlen = 3
 
