@@ -4,8 +4,8 @@ One example with V = 16 (keys 0 to 6, values 7 to 14, padding `.` = 15), L = 18,
 value_len = 3:
 
     position   0  1  2  3  4  5  6  7  8  9 10 11 12 13 14 15 16 17
-    inputs     .  .  .  3  0  5  9 12  1  2  6  8  3  0  5  9 12  3 ...
-    targets    .  .  .  .  .  .  .  .  .  .  .  .  .  .  9 12  .  .
+    inputs     .  .  .  .  .  3  0  5  9 12  1  2  6  8  3  0  5  9
+    targets    .  .  .  .  .  .  .  .  .  .  .  .  .  .  .  .  9 12
 
 A key is key_len different key tokens, a value 1 to value_len different value tokens, both the same
 wherever that key comes. Keys are uniform; last comes a key from before with all but the last token
@@ -128,11 +128,15 @@ class FuzzyRecall:
         def motifs(low: int, high: int, size: int) -> Tensor:
             """Draw (B, n_pairs, size) tokens of [low, high), different within a motif."""
             tokens: list[Tensor] = []  # of one motif, so never more than a few
+            taken: list[Tensor] = []  # the same, sorted
             for i in range(size):
                 token = draw(low, high - i, B, n_pairs)
-                for j in torch.stack(tokens).sort(0).values if tokens else ():
-                    token = token + (token >= j)
+                for other in taken:
+                    token = token + (token >= other)
                 tokens.append(token)
+                for j, other in enumerate(taken):
+                    taken[j], token = torch.minimum(other, token), torch.maximum(other, token)
+                taken.append(token)
             return torch.stack(tokens, 2)
 
         keys, values = motifs(0, K, k), motifs(K, pad, self.value_len)
@@ -150,31 +154,24 @@ class FuzzyRecall:
         width = k + sizes.gather(1, pair)
         stop = width.cumsum(1)
         total = stop.gather(1, n_kept)  # tokens that are no padding, L + 1 at most
-        # Which pair stands at each position: count the stops before it.
-        begin = L + 1 - total  # (B, 1)
-        marks = torch.zeros(B, L + 1, dtype=torch.int64, device=device)
-        after = torch.where(index < n_kept, begin + stop, L)
-        marks.scatter_add_(1, after, torch.ones_like(after))
-        which = marks[:, :L].cumsum(1)  # (B, L)
-        position = torch.arange(L, device=device)
-        starts = begin + stop - width  # (B, n_pairs + 1)
-        offset = position - starts.gather(1, which)
-        padded = offset < 0
         words = torch.cat(
             [
                 keys.gather(1, pair[..., None].expand(-1, -1, k)),
                 values.gather(1, source[..., None].expand(-1, -1, self.value_len)),
             ],
             2,
-        )
-        place = which * longest + offset.clamp_min(0)
-        inputs = words.flatten(1).gather(1, place).masked_fill(padded, pad)
-        again = (source < index).masked_fill(index > n_kept, False)
-        # The next token is one of the value if this one is the key's last or a value's but last.
-        scored = again.gather(1, which) & (offset >= k - 1)
-        scored &= offset + 1 < width.gather(1, which)
-        following = words.flatten(1).gather(1, torch.where(scored, place + 1, 0))
-        targets = torch.where(scored, following, IGNORE)
+        )  # (B, n_pairs + 1, longest)
+        nth = torch.arange(longest, device=device)
+        used = (nth < width[..., None]) & (index <= n_kept)[..., None]
+        start = L + 1 - total + stop - width
+        at = torch.where(used, start[..., None] + nth, L + 1)  # what is not used goes behind
+        inputs = torch.full((B, L + 2), pad, device=device)
+        inputs.scatter_(1, at.flatten(1), words.flatten(1))
+        scored = used[..., k:] & (source < index)[..., None]
+        before = torch.where(scored, at[..., k:] - 1, L + 1)
+        targets = torch.full_like(inputs, IGNORE)
+        targets.scatter_(1, before.flatten(1), words[..., k:].flatten(1))
+        inputs, targets = inputs[:, :L].contiguous(), targets[:, :L].contiguous()
         return Batch(inputs, targets, targets)
 
     def oracle(self, inputs: Tensor) -> Tensor:

@@ -49,7 +49,7 @@ class Majority:
 
     vocab_size: int
     seqlen: int
-    lead: float = 4.0
+    lead: float = 3.0
 
     version: ClassVar[int] = 1
     defaults: ClassVar[Mapping[str, Any]] = {"vocab_size": 20, "seqlen": 64}

@@ -9,9 +9,10 @@ One example with V = 10 (keys 0 1 2, values 3 4 5, noise 6 to 9), n_noise = 4 an
 L/2 - 1 slots, each with probability noise_share two uniform noise tokens, else a uniform key and
 its value; one slot, uniform, is never noise. Each example draws its own map (values with
 replacement). Last comes a key, uniform over the distinct ones that occurred. Every key that stood
-before is scored. Source: Poli et al. 2024 (MAD), section 3.1 and appendix B, to the letter of the release
-("noisy in-context recall", multi-query); its axes are V 48, 80, 144 with 16 noise tokens, L 256,
-512, 1024 and noise_share 0.4, 0.6, 0.8. n_noise 0 with noise_share 0 is its in-context recall.
+before is scored. Source: Poli et al. 2024 (MAD), section 3.1 and appendix B, to the letter of the
+release ("noisy in-context recall", multi-query); its axes are V 48, 80, 144 with 16 noise
+tokens, L 256, 512, 1024 and noise_share 0.4, 0.6, 0.8. With n_noise and noise_share 0 it is the
+"in-context recall" there.
 
 Deviation: the release averages accuracy over classes, we over positions.
 """

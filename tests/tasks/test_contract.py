@@ -113,7 +113,9 @@ def test_oracle_is_never_wrong_on_a_window_and_sees_all_in_the_whole(name: str) 
         for column in columns[:: -(-len(columns) // 5)]:
             rows = batch.targets[:, column] != IGNORE
             inputs, answers = batch.inputs[rows, : column + 1], batch.targets[rows, column]
-            for window in {1, 2, 3, column // 4, column // 2, column - 1, column} & {*range(1, 999)}:
+            for window in {1, 2, 3, column // 4, column // 2, column - 1, column} & {
+                *range(1, 999)
+            }:
                 guess = task.oracle(inputs[:, -window:])[:, -1]
                 assert torch.equal(guess[guess != UNKNOWN], answers[guess != UNKNOWN])
             assert torch.equal(task.oracle(inputs)[:, -1], answers)
