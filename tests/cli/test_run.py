@@ -372,7 +372,7 @@ def test_same_cell_twice_at_once_is_refused_and_ctrl_c_can_be_continued(
             assert contents(cell) == before
             first.send_signal(signal.SIGINT)
             first.send_signal(signal.SIGCONT)
-            _, err = first.communicate(timeout=60)
+            _, err = first.communicate(timeout=120)
         finally:
             first.kill()
     assert first.returncode == 130
@@ -393,7 +393,7 @@ def test_terminated_then_killed_run_continues_to_the_same_result(
     with mechbench.start(*LONG, "--checkpoint-every", "0") as process:
         cell = await_checkpoints(process, mechbench.folder, 3)
         process.send_signal(signal.SIGTERM)
-        _, err = process.communicate(timeout=60)
+        _, err = process.communicate(timeout=120)
     assert process.returncode == 143
     assert "Traceback" not in err
     terminated_at = step_of(cell)
@@ -443,6 +443,6 @@ def test_ctrl_c_before_training_is_one_line(mechbench: CommandLine, when: str) -
             assert process.poll() is None, process.communicate()
             time.sleep(0.01)
         process.send_signal(signal.SIGINT)
-        out, err = process.communicate(timeout=60)
+        out, err = process.communicate(timeout=120)
     assert (process.returncode, out, lines(err)) == (130, "", ["mechbench: interrupted"])
     assert not list(mechbench.folder.rglob("result.json"))
