@@ -1,0 +1,81 @@
+"""Linear maps into and out of the channels-first layout (B, D, L), without a transposed copy."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+
+def to_channels(u: Tensor, weight: Tensor) -> Tensor:
+    """Return W u_t for every t, channels first.
+
+    Args:
+        u: (B, L, D).
+        weight: (E, D).
+
+    Returns:
+        (B, E, L), in autocast's dtype where it is on.
+    """
+    if not u.is_cuda:  # one large product is faster there than a batch of them
+        return F.linear(u, weight).transpose(1, 2)
+    dtype = _dtype(u)
+    out: Tensor = _To.apply(u.to(dtype), weight.to(dtype))  # type: ignore[no-untyped-call]
+    return out
+
+
+def from_channels(y: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """Return W y_t + b for every t, channels last.
+
+    Args:
+        y: (B, D, L).
+        weight: (E, D).
+        bias: (E,).
+
+    Returns:
+        (B, L, E), in autocast's dtype where it is on.
+    """
+    if not y.is_cuda:
+        return F.linear(y.transpose(1, 2), weight, bias)
+    dtype = _dtype(y)
+    args = (t.to(dtype) for t in (y, weight, bias))
+    out: Tensor = _From.apply(*args)  # type: ignore[no-untyped-call]
+    return out
+
+
+def _dtype(x: Tensor) -> torch.dtype:
+    kind = x.device.type
+    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
+
+
+class _To(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, u: Tensor, weight: Tensor) -> Tensor:
+        ctx.save_for_backward(u, weight)
+        return torch.bmm(weight.expand(len(u), -1, -1), u.transpose(1, 2))  # (B, E, L)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, dp: Tensor) -> tuple[Tensor, Tensor]:
+        u, weight = ctx.saved_tensors
+        du = torch.bmm(dp.transpose(1, 2), weight.expand(len(u), -1, -1))  # (B, L, D)
+        return du, torch.bmm(dp, u).sum(0)
+
+
+class _From(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, y: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        ctx.save_for_backward(y, weight)
+        out = torch.bmm(y.transpose(1, 2), weight.T.expand(len(y), -1, -1))  # (B, L, E)
+        return out.add_(bias)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, dout: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        y, weight = ctx.saved_tensors
+        dy = torch.bmm(weight.T.expand(len(y), -1, -1), dout.transpose(1, 2))  # (B, D, L)
+        dweight = torch.bmm(y, dout).sum(0).T  # (E, D)
+        return dy, dweight, dout.sum((0, 1))
