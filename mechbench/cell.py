@@ -228,7 +228,10 @@ def _train_and_score(
         length: evaluation_batches(task_of(config, length), config.n_test, config.seed, "test")
         for length in config.eval_seqlens
     }
-    unseen = Unseen.of([*validation, *tests[config.seqlen]], device)
+    if result["train_is_test"]:
+        unseen = Unseen.nothing_held_out(device)
+    else:
+        unseen = Unseen.of([*validation, *tests[config.seqlen]], device)
     _train(
         model,
         optimizer,
@@ -352,6 +355,7 @@ def _empty_result(config: Config, task: Task, device: str) -> dict[str, Any]:
         "reason": None,
         "config": config.to_dict(),
         "chance": task.chance,
+        "train_is_test": bool(getattr(task, "train_is_test", False)),
         "evaluations": [],
         "solved": False,
         "causal": None,

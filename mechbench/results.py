@@ -11,6 +11,8 @@
                      interval over examples' scored positions), dense_n, dense_accuracy (every
                      predictable position), shortcuts {name: accuracy}, required_context
                      {W: accuracy}
+    train_is_test    the task asks for the same in training and test by its definition
+                     (memorisation): accuracy says what was remembered, no example was excluded
     solved           validation accuracy reached 0.995 twice in a row
     causal           outputs did not move when later tokens changed; null if not measured
     stop             "solved", "budget", "diverged", "out-of-memory" or "error"

@@ -43,6 +43,13 @@ class Task(Protocol):
     seqlen: int
 
     @property
+    def train_is_test(self) -> bool:
+        """Whether training and test ask for the same by the task's definition.
+
+        Optional, False without it: then no training example may stand in an evaluation set.
+        """
+
+    @property
     def input_seqlen(self) -> int:
         """L_in: tokens a model reads for one example of nominal length `seqlen`."""
 

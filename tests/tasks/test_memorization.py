@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -7,6 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mechbench.cell import run
 from mechbench.errors import ConfigError, SeqlenError
 from mechbench.tasks.base import IGNORE
 from mechbench.tasks.memorization import Memorization
@@ -41,8 +43,16 @@ def test_the_map_depends_on_its_seed_alone() -> None:
     assert len(set(values(Memorization(8192, 32)))) == 4095
 
 
-def test_training_and_test_share_what_is_asked_for() -> None:
-    assert Memorization.train_is_test
+def test_a_run_excludes_nothing_and_its_result_says_so(tmp_path: Path) -> None:
+    # 3 keys and 2 pairs: nearly every training example also stands in the test set.
+    small = {"seqlen": 4, "d_model": 8, "n_layers": 1, "budget_tokens": 1280, "device": "cpu"}
+    given = {"vocab_size": 8, "batch_size": 16, "n_test": 64, "n_validation": 64, **small}
+    result = run("attention", "memorization", out=tmp_path, quiet=True, **given)
+    assert result.train_is_test is True
+    assert result.excluded_examples == 0
+    result = run("attention", "recall", out=tmp_path, quiet=True, **given)
+    assert result.train_is_test is False
+    assert result.excluded_examples > 0
 
 
 @pytest.mark.parametrize(

@@ -101,3 +101,9 @@ def test_unseen_tells_rows_apart_that_differ_in_one_token() -> None:
     assert unseen(changed).all()
     assert unseen(swapped).item() == (not torch.equal(swapped, row))
     assert not unseen(row).any()
+
+
+def test_nothing_held_out_marks_every_example_as_fresh() -> None:
+    inputs = Recall(8, 8).sample(50, torch.Generator().manual_seed(0)).inputs
+    assert Unseen.nothing_held_out("cpu")(inputs).tolist() == [True] * 50
+    assert Unseen.nothing_held_out("cpu")(torch.zeros_like(inputs)).all()

@@ -52,7 +52,9 @@ def _gate_forward_kernel(p, taps, bias, shift, w, L, D, BLOCK: tl.constexpr, K: 
 
 
 @triton.jit
-def _finish_forward_kernel(p, taps, bias, shift, z, w, skip, y, L, D, BLOCK: tl.constexpr, K: tl.constexpr):
+def _finish_forward_kernel(
+    p, taps, bias, shift, z, w, skip, y, L, D, BLOCK: tl.constexpr, K: tl.constexpr
+):
     block, d, b = tl.program_id(0), tl.program_id(1), tl.program_id(2)
     t = block * BLOCK + tl.arange(0, BLOCK)
     x2_row = p + (b.to(tl.int64) * 3 * D + 2 * D + d) * L
@@ -66,7 +68,9 @@ def _finish_forward_kernel(p, taps, bias, shift, z, w, skip, y, L, D, BLOCK: tl.
 
 
 @triton.jit
-def _finish_backward_kernel(p, taps, bias, shift, dy, dz, L, D, BLOCK: tl.constexpr, K: tl.constexpr):
+def _finish_backward_kernel(
+    p, taps, bias, shift, dy, dz, L, D, BLOCK: tl.constexpr, K: tl.constexpr
+):
     block, d, b = tl.program_id(0), tl.program_id(1), tl.program_id(2)
     t = block * BLOCK + tl.arange(0, BLOCK)
     x2_row = p + (b.to(tl.int64) * 3 * D + 2 * D + d) * L
@@ -78,7 +82,22 @@ def _finish_backward_kernel(p, taps, bias, shift, dy, dz, L, D, BLOCK: tl.conste
 
 @triton.jit
 def _gate_backward_kernel(
-    p, taps, bias, shift, skip, dy, z, w, dz, dw, dp, part, L, D, BLOCK: tl.constexpr, K: tl.constexpr
+    p,
+    taps,
+    bias,
+    shift,
+    skip,
+    dy,
+    z,
+    w,
+    dz,
+    dw,
+    dp,
+    part,
+    L,
+    D,
+    BLOCK: tl.constexpr,
+    K: tl.constexpr,
 ):
     block, d, b = tl.program_id(0), tl.program_id(1), tl.program_id(2)
     t = block * BLOCK + tl.arange(0, BLOCK)
@@ -148,7 +167,9 @@ def finish_forward(
     """Return y (B, D, L)."""
     grid, block, L, D = _grid(p)
     y = torch.empty_like(w)
-    _finish_forward_kernel[grid](p, taps, bias, shift, z, w, skip, y, L, D, K=taps.shape[1], **block)
+    _finish_forward_kernel[grid](
+        p, taps, bias, shift, z, w, skip, y, L, D, K=taps.shape[1], **block
+    )
     return y
 
 
