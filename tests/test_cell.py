@@ -33,7 +33,7 @@ FIELDS = {
     "schema_version", "cell_id", "status", "reason", "config", "chance", "evaluations", "solved",
     "causal", "stop", "parameters", "steps", "train_tokens", "excluded_examples",
     "micro_batch_size", "flops_per_token", "tokens_per_s", "peak_memory_mib", "seconds",
-    "fft_conv_backend", "provenance",
+    "fft_conv_backend", "provenance", "train_is_test",
 }  # fmt: skip
 EVALUATION = {
     "seqlen", "n", "correct", "accuracy", "ci_low", "ci_high", "dense_n", "dense_accuracy",
