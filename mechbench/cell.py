@@ -195,6 +195,7 @@ def _train_and_score(
     longest = max(task_of(config, length).input_seqlen for length in config.eval_seqlens)
     check_contract(config.operator, config.operator_options, config.d_model, longest, device)
     torch.manual_seed(derive(config.seed, "init"))  # on the CPU: the same weights on any device
+    input_dim = int(getattr(task, "input_dim", 0))
     model = Backbone(
         config.operator,
         config.operator_options,
@@ -202,9 +203,10 @@ def _train_and_score(
         d_model=config.d_model,
         n_layers=config.n_layers,
         max_seqlen=longest,
+        input_dim=input_dim,
     )
     result["parameters"] = sum(p.numel() for p in model.parameters())
-    result["flops_per_token"] = flops_per_token(model, task.input_seqlen)
+    result["flops_per_token"] = flops_per_token(model, task.input_seqlen, input_dim)
     model.to(device)
     if device.startswith("cuda"):
         torch.cuda.reset_peak_memory_stats(device)

@@ -36,6 +36,8 @@ class Backbone(nn.Module):
         d_model: D.
         n_layers: blocks.
         max_seqlen: longest input, in tokens.
+        input_dim: numbers a position where inputs are no tokens; then a linear map stands for the
+            embedding, and the head gives one number.
     """
 
     def __init__(
@@ -47,11 +49,14 @@ class Backbone(nn.Module):
         d_model: int,
         n_layers: int,
         max_seqlen: int,
+        input_dim: int = 0,
     ) -> None:
         super().__init__()
         # PyTorch's unit variance: at 0.02 what blocks add drowns the token, and attention stays on
         # a plateau that it leaves after 250 steps with this.
-        self.embed = nn.Embedding(vocab_size, d_model)
+        self.embed: nn.Module = (
+            nn.Linear(input_dim, d_model) if input_dim else nn.Embedding(vocab_size, d_model)
+        )
         self.blocks = nn.ModuleList(
             Block(
                 d_model,
@@ -60,10 +65,10 @@ class Backbone(nn.Module):
             for _ in range(n_layers)
         )
         self.norm = nn.LayerNorm(d_model)
-        self.head = nn.Linear(d_model, vocab_size)
+        self.head = nn.Linear(d_model, 1 if input_dim else vocab_size)
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """Map tokens (B, L) to logits (B, L, V)."""
+        """Map tokens (B, L) to logits (B, L, V), or numbers (B, L, input_dim) to (B, L, 1)."""
         x = self.embed(tokens)
         for block in self.blocks:
             x = block(x)

@@ -8,9 +8,10 @@
     config           the resolved configuration, mechbench.spec.Config
     chance           accuracy of a uniform guess
     evaluations      one a length: seqlen, n, correct, accuracy, ci_low, ci_high (95 percent Wilson
-                     interval over examples' scored positions), dense_n, dense_accuracy (every
-                     predictable position), shortcuts {name: accuracy}, required_context
-                     {W: accuracy}
+                     interval over examples' scored positions; of a task whose answers are numbers
+                     the share predicted within 0.1 standard deviations), dense_n,
+                     dense_accuracy (every predictable position), shortcuts {name: accuracy},
+                     required_context {W: accuracy}
     train_is_test    the task asks for the same in training and test by its definition
                      (memorisation): accuracy says what was remembered, no example was excluded
     solved           validation accuracy reached 0.995 twice in a row

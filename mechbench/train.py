@@ -66,6 +66,20 @@ class Hooks:
     warn: Callable[[str], None] = lambda text: None
 
 
+def total_loss(logits: Tensor, targets: Tensor) -> Tensor:
+    """Sum over the scored positions: cross-entropy of tokens, squared error of numbers.
+
+    Args:
+        logits: (B, L, V), or (B, L, 1) where targets are numbers.
+        targets: (B, L), -100 where not scored.
+    """
+    if targets.is_floating_point():
+        return torch.where(targets == IGNORE, 0.0, logits[..., 0] - targets).square().sum()
+    return F.cross_entropy(
+        logits.flatten(0, 1), targets.flatten(), ignore_index=IGNORE, reduction="sum"
+    )
+
+
 def backward(
     model: nn.Module, inputs: Tensor, targets: Tensor, micro_batch: int, device: str, dtype: str
 ) -> tuple[Tensor, Tensor]:
@@ -84,10 +98,7 @@ def backward(
         with autocast(device, dtype):
             logits = model(x)
         logits = logits.float()
-        total = F.cross_entropy(
-            logits.flatten(0, 1), y.flatten(), ignore_index=IGNORE, reduction="sum"
-        )
-        part = total / n_scored
+        part = total_loss(logits, y) / n_scored
         part.backward()  # type: ignore[no-untyped-call]
         loss += part.detach()
         counts += count_right(logits.detach(), y)
@@ -109,7 +120,7 @@ def step_gradients(
         torch.OutOfMemoryError: a single sequence does not fit.
     """
     while True:
-        micro_batch = progress.micro_batch(config, *inputs.shape)
+        micro_batch = progress.micro_batch(config, *inputs.shape[:2])
         model.zero_grad(set_to_none=True)
         try:
             return backward(model, inputs, targets, micro_batch, device, config.dtype)

@@ -25,6 +25,8 @@ SETTINGS = (
     ("counting", {"vocab_size": 40, "seqlen": 1024}),
     ("fuzzy-recall", {"vocab_size": 16, "seqlen": 128}),
     ("fuzzy-recall", {"vocab_size": 128, "seqlen": 256, "key_len": 2, "value_len": 4}),
+    ("icl-functions", {"vocab_size": 5, "seqlen": 32}),
+    ("icl-functions", {"vocab_size": 20, "seqlen": 82}),
     ("majority", {"vocab_size": 20, "seqlen": 64}),
     ("majority", {"vocab_size": 40, "seqlen": 1024, "lead": 0.0}),
     ("memorization", {"vocab_size": 256, "seqlen": 32}),
@@ -41,10 +43,10 @@ SETTINGS = (
 
 
 def digest(tensors: list[torch.Tensor]) -> str:
-    """SHA-256 of the tensors' numbers as little-endian int64, one after the other."""
+    """SHA-256 of the tensors as little-endian int64 or float32, one after the other."""
     sha = hashlib.sha256()
     for tensor in tensors:
-        sha.update(tensor.numpy().astype("<i8").tobytes())
+        sha.update(tensor.numpy().astype("<f4" if tensor.is_floating_point() else "<i8").tobytes())
     return sha.hexdigest()
 
 
