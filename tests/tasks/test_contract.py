@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import torch
 
+from mechbench.curriculum import stage_task, stages
 from mechbench.errors import ConfigError
 from mechbench.registry import TASKS
 from mechbench.tasks.base import IGNORE, UNKNOWN, Task, make_task, matches
@@ -167,3 +168,12 @@ def test_catalogue_entry_is_complete(name: str) -> None:
     assert entry.summary.endswith(".")
     assert entry.source
     assert TASKS.load(name).version >= 1
+
+
+def test_every_stage_of_the_curriculum_can_be_had(name: str) -> None:
+    for long in accepted(name, (20, 3072), (20, 3073)):
+        lengths = [seqlen for seqlen, _ in stages(long, "auto", None)]
+        assert lengths == sorted(lengths)
+        for seqlen in lengths:
+            batch = stage_task(long, seqlen).sample(2, generator())
+            assert (batch.targets != IGNORE).any(1).all()
