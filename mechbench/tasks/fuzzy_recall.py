@@ -134,43 +134,48 @@ class FuzzyRecall:
                 for other in taken:
                     token = token + (token >= other)
                 tokens.append(token)
-                for j, other in enumerate(taken):
-                    taken[j], token = torch.minimum(other, token), torch.maximum(other, token)
-                taken.append(token)
+                if i < size - 1:
+                    for j, other in enumerate(taken):
+                        taken[j], token = torch.minimum(other, token), torch.maximum(other, token)
+                    taken.append(token)
             return torch.stack(tokens, 2)
 
         keys, values = motifs(0, K, k), motifs(K, pad, self.value_len)
         sizes = draw(1, self.value_len + 1, B, n_pairs)
-        first = first_occurrence(self._number(keys))
+        first = first_occurrence(self._number(keys))  # (B, n_pairs), whose value it is
         sizes = sizes.gather(1, first)
+        values = values.gather(1, first[..., None].expand_as(values))
+        again = first < torch.arange(n_pairs, device=device)
         ends = (sizes + k).cumsum(1)
         kept = ends <= L + 1 - longest  # at least the first
         n_kept = kept.sum(1, keepdim=True)  # (B, 1)
         query = draw(0, _RANGE, B, 1) % n_kept  # bias below L / 2^24
-        # One row of pairs: those kept, then the query; what is not kept is never looked at.
-        index = torch.arange(n_pairs + 1, device=device).expand(B, -1)
-        pair = torch.where(index == n_kept, query, index.clamp_max(n_pairs - 1))
-        source = first.gather(1, pair)  # (B, n_pairs + 1), whose value it is
-        width = k + sizes.gather(1, pair)
-        stop = width.cumsum(1)
-        total = stop.gather(1, n_kept)  # tokens that are no padding, L + 1 at most
-        words = torch.cat(
-            [
-                keys.gather(1, pair[..., None].expand(-1, -1, k)),
-                values.gather(1, source[..., None].expand(-1, -1, self.value_len)),
-            ],
-            2,
-        )  # (B, n_pairs + 1, longest)
-        nth = torch.arange(longest, device=device)
-        used = (nth < width[..., None]) & (index <= n_kept)[..., None]
-        start = L + 1 - total + stop - width
-        at = torch.where(used, start[..., None] + nth, L + 1)  # what is not used goes behind
+        query_size = sizes.gather(1, query)
+        begin = L + 1 - k - query_size  # of the query; its last token, at L, is left out
+        shift = begin - ends.gather(1, n_kept - 1)  # padding
+        # What is not shown goes to the column L + 1.
         inputs = torch.full((B, L + 2), pad, device=device)
-        inputs.scatter_(1, at.flatten(1), words.flatten(1))
-        scored = used[..., k:] & (source < index)[..., None]
-        before = torch.where(scored, at[..., k:] - 1, L + 1)
         targets = torch.full_like(inputs, IGNORE)
-        targets.scatter_(1, before.flatten(1), words[..., k:].flatten(1))
+
+        def put(key: Tensor, value: Tensor, size: Tensor, at: Tensor, known: Tensor) -> None:
+            """Write (B, P, ...) pairs: keys from `at` on, values behind, targets if known."""
+            nth = torch.arange(self.value_len, device=device)
+            key_at = at[..., None] + torch.arange(k, device=device)
+            inputs.scatter_(1, key_at.clamp_max_(L + 1).flatten(1), key.flatten(1))
+            value_at = at[..., None] + torch.where(nth < size[..., None], k + nth, 2 * L)
+            value_at = value_at.clamp_max_(L + 1)
+            inputs.scatter_(1, value_at.flatten(1), value.flatten(1))
+            target_at = (value_at - 1).masked_fill_((~known)[..., None], L)
+            targets.scatter_(1, target_at.flatten(1), value.flatten(1))
+
+        at = torch.where(kept, shift + ends - sizes - k, 2 * L)
+        put(keys, values, sizes, at, again & kept)
+        one = torch.ones_like(query, dtype=torch.bool)
+        query_key, query_value = (
+            motif.gather(1, query[..., None].expand(-1, 1, motif.shape[2]))
+            for motif in (keys, values)
+        )
+        put(query_key, query_value, query_size, begin, one)
         inputs, targets = inputs[:, :L].contiguous(), targets[:, :L].contiguous()
         return Batch(inputs, targets, targets)
 
