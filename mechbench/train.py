@@ -10,12 +10,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mechbench.curriculum import ADVANCE, stage_budget, stage_task
-from mechbench.evaluate import autocast, count_right, evaluate
+from mechbench.evaluate import autocast, evaluate
 from mechbench.memory import first_micro_batch, is_out_of_memory
+from mechbench.ops import cross_entropy
 from mechbench.optim import lr_factor
 from mechbench.spec import Config
 from mechbench.step import Stepper
@@ -83,14 +83,11 @@ def backward(
     for x, y in zip(*pieces, strict=True):
         with autocast(device, dtype):
             logits = model(x)
-        logits = logits.float()
-        total = F.cross_entropy(
-            logits.flatten(0, 1), y.flatten(), ignore_index=IGNORE, reduction="sum"
-        )
+        total, right = cross_entropy(logits.flatten(0, 1), y.flatten(), IGNORE)
         part = total / n_scored
         part.backward()  # type: ignore[no-untyped-call]
         loss += part.detach()
-        counts += count_right(logits.detach(), y)
+        counts += right
     return loss, counts
 
 
