@@ -230,10 +230,8 @@ def _train_and_score(
         length: evaluation_batches(task_of(config, length), config.n_test, config.seed, "test")
         for length in config.eval_seqlens
     }
-    if result["train_is_test"]:
-        unseen = Unseen.nothing_held_out(device)
-    else:
-        unseen = Unseen.of([*validation, *tests[config.seqlen]], device)
+    held_out = [] if result["train_is_test"] else [*validation, *tests[config.seqlen]]
+    unseen = Unseen.of(held_out, device)
     _train(
         model,
         optimizer,

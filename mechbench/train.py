@@ -10,12 +10,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mechbench.curriculum import ADVANCE, stage_budget, stage_task
 from mechbench.evaluate import autocast, count_right, evaluate
 from mechbench.memory import first_micro_batch, is_out_of_memory
+from mechbench.ops import cross_entropy
 from mechbench.optim import lr_factor
 from mechbench.spec import Config
 from mechbench.step import Stepper
@@ -66,18 +66,19 @@ class Hooks:
     warn: Callable[[str], None] = lambda text: None
 
 
-def total_loss(logits: Tensor, targets: Tensor) -> Tensor:
-    """Sum over the scored positions: cross-entropy of tokens, squared error of numbers.
+def loss_and_counts(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the summed loss and (2,) int64 counts of right and scored positions.
+
+    Cross-entropy of tokens, squared error of numbers.
 
     Args:
         logits: (B, L, V), or (B, L, 1) where targets are numbers.
         targets: (B, L), -100 where not scored.
     """
     if targets.is_floating_point():
-        return torch.where(targets == IGNORE, 0.0, logits[..., 0] - targets).square().sum()
-    return F.cross_entropy(
-        logits.flatten(0, 1), targets.flatten(), ignore_index=IGNORE, reduction="sum"
-    )
+        error = torch.where(targets == IGNORE, 0.0, logits[..., 0].float() - targets)
+        return error.square().sum(), count_right(logits.detach(), targets)
+    return cross_entropy(logits.flatten(0, 1), targets.flatten(), IGNORE)
 
 
 def backward(
@@ -97,11 +98,11 @@ def backward(
     for x, y in zip(*pieces, strict=True):
         with autocast(device, dtype):
             logits = model(x)
-        logits = logits.float()
-        part = total_loss(logits, y) / n_scored
+        total, right = loss_and_counts(logits, y)
+        part = total / n_scored
         part.backward()  # type: ignore[no-untyped-call]
         loss += part.detach()
-        counts += count_right(logits.detach(), y)
+        counts += right
     return loss, counts
 
 

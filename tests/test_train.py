@@ -18,7 +18,7 @@ from mechbench.tasks.base import IGNORE, Batch
 from mechbench.tasks.icl_functions import IclFunctions
 from mechbench.tasks.recall import Recall
 from mechbench.tasks.streams import TrainStream, Unseen, evaluation_batches
-from mechbench.train import Hooks, Progress, backward, step_gradients, total_loss, train
+from mechbench.train import Hooks, Progress, backward, loss_and_counts, step_gradients, train
 
 V, L, B = 8, 16, 8
 STEP = B * (L + 2)  # tokens
@@ -430,9 +430,10 @@ def test_progress_is_plain_data_and_comes_back() -> None:
 def test_loss_of_numbers_is_the_squared_error_where_scored() -> None:
     targets = torch.tensor([[1.0, IGNORE, -2.0]])
     outputs = torch.tensor([[[1.5], [7.0], [-1.0]]], requires_grad=True)
-    loss = total_loss(outputs, targets)
+    loss, counts = loss_and_counts(outputs, targets)
     loss.backward()
     assert loss.item() == 1.25
+    assert counts.tolist() == [0, 2]
     assert outputs.grad is not None
     assert outputs.grad.flatten().tolist() == [1.0, 0.0, 2.0]
 

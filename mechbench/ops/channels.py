@@ -9,6 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from mechbench.ops.precision import autocast_dtype
+
 
 def to_channels(u: Tensor, weight: Tensor) -> Tensor:
     """Return W u_t for every t, channels first.
@@ -22,7 +24,7 @@ def to_channels(u: Tensor, weight: Tensor) -> Tensor:
     """
     if not u.is_cuda:  # one large product is faster there than a batch of them
         return F.linear(u, weight).transpose(1, 2)
-    dtype = _dtype(u)
+    dtype = autocast_dtype(u)
     out: Tensor = _To.apply(u.to(dtype), weight.to(dtype))  # type: ignore[no-untyped-call]
     return out
 
@@ -40,29 +42,41 @@ def from_channels(y: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """
     if not y.is_cuda:
         return F.linear(y.transpose(1, 2), weight, bias)
-    dtype = _dtype(y)
+    dtype = autocast_dtype(y)
     args = (t.to(dtype) for t in (y, weight, bias))
     out: Tensor = _From.apply(*args)  # type: ignore[no-untyped-call]
     return out
 
 
-def _dtype(x: Tensor) -> torch.dtype:
-    kind = x.device.type
-    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
+_ALIGNED = 8  # half-precision numbers in the 16 bytes that fast matrix kernels load at once
+_FEW = 8  # batches that are multiplied one by one: cuBLAS then splits long sums over the GPU
+
+
+def _empty(batch: int, channels: int, L: int, like: Tensor) -> Tensor:
+    """Return an empty (B, C, L) whose rows are aligned, as those of 131,074 tokens are not."""
+    return like.new_empty(batch, channels, -(-L // _ALIGNED) * _ALIGNED)[..., :L]
+
+
+def _summed_products(a: Tensor, b: Tensor) -> Tensor:
+    """Return the sum over the batch of a (B, M, L) @ b (B, L, N): (M, N)."""
+    if len(a) > _FEW:
+        return torch.bmm(a, b).sum(0)
+    return torch.stack([x @ y for x, y in zip(a, b, strict=True)]).sum(0)
 
 
 class _To(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, u: Tensor, weight: Tensor) -> Tensor:
         ctx.save_for_backward(u, weight)
-        return torch.bmm(weight.expand(len(u), -1, -1), u.transpose(1, 2))  # (B, E, L)
+        p = _empty(len(u), len(weight), u.shape[1], u)  # (B, E, L)
+        return torch.bmm(weight.expand(len(u), -1, -1), u.transpose(1, 2), out=p)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, dp: Tensor) -> tuple[Tensor, Tensor]:
         u, weight = ctx.saved_tensors
         du = torch.bmm(dp.transpose(1, 2), weight.expand(len(u), -1, -1))  # (B, L, D)
-        return du, torch.bmm(dp, u).sum(0)
+        return du, _summed_products(dp, u)
 
 
 class _From(torch.autograd.Function):
@@ -76,6 +90,7 @@ class _From(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, dout: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         y, weight = ctx.saved_tensors
-        dy = torch.bmm(weight.T.expand(len(y), -1, -1), dout.transpose(1, 2))  # (B, D, L)
-        dweight = torch.bmm(y, dout).sum(0).T  # (E, D)
+        dy = _empty(*y.shape, y)  # (B, D, L)
+        torch.bmm(weight.T.expand(len(y), -1, -1), dout.transpose(1, 2), out=dy)
+        dweight = _summed_products(y, dout).T  # (E, D)
         return dy, dweight, dout.sum((0, 1))

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from mechbench.ops.core_conv import Core
+from mechbench.ops.core_conv import Core, conv_backward, conv_forward
 from mechbench.ops.fft_conv import fft_conv, pick_backend
 from mechbench.ops.kernels import unavailable
 from mechbench.ops.short_conv import short_conv
@@ -48,13 +48,20 @@ def hyena_mix(
     """
     D = p.shape[1] // 3
     core = pick_backend(p[:, :D], h, backend)
-    if hasattr(core, "core_forward") and unavailable(p) is None:
+    # 3: the taps that the kernels are written for.
+    if hasattr(core, "core_forward") and unavailable(p) is None and short_weight.shape[1] == 3:
         y: Tensor = _Mix.apply(p, in_bias, short_weight, short_bias, h, skip, core)  # type: ignore[no-untyped-call]
         return y
     p = p + in_bias[:, None].to(p.dtype)
     s = short_conv(p, short_weight.to(p.dtype), short_bias.to(p.dtype))
     v, x1, x2 = s.chunk(3, 1)
     return fft_conv(v, h, skip, x1, x2, backend=backend)
+
+
+def even_rows(x: Tensor) -> Tensor:
+    """Return x (B, C, L) with rows evenly spaced over the whole batch, copied only if need be."""
+    even = x.stride(2) == 1 and (len(x) == 1 or x.stride(0) == x.shape[1] * x.stride(1))
+    return x if even else x.contiguous()
 
 
 class _Mix(torch.autograd.Function):
@@ -71,12 +78,13 @@ class _Mix(torch.autograd.Function):
     ) -> Tensor:
         from mechbench.ops.kernels.short_gate import finish_forward, gate_forward
 
-        p = p.contiguous()
+        p = even_rows(p)
         w = gate_forward(p, taps, bias, shift)
-        z, kept = core.core_forward(w, h)
+        z, kept = conv_forward(core, w, h)
+        y = finish_forward(p, taps, bias, shift, z, w, skip)  # z holds z~ from here on
         ctx.core = core
         ctx.save_for_backward(p, shift, taps, bias, h, skip, w, z, *kept)
-        return finish_forward(p, taps, bias, shift, z, w, skip)
+        return y
 
     @staticmethod
     @once_differentiable
@@ -84,9 +92,9 @@ class _Mix(torch.autograd.Function):
         from mechbench.ops.kernels.short_gate import finish_backward, gate_backward
 
         p, shift, taps, bias, h, skip, w, z, *kept = ctx.saved_tensors
-        dy = dy.contiguous()
+        dy = even_rows(dy)
         dz = finish_backward(p, taps, bias, shift, dy)
-        dw, dh = ctx.core.core_backward(dz, w, h, tuple(kept))
+        dw, dh = conv_backward(ctx.core, dz, w, h, tuple(kept))
         dp, dtaps, dbias, dshift, dskip = gate_backward(
             p, taps, bias, shift, skip, dy, z, w, dz, dw
         )

@@ -11,7 +11,9 @@ from torch.autograd.function import once_differentiable
 from mechbench.ops.kernels import unavailable
 
 
-def window(h: Tensor, alpha: Tensor, step: float, shift: float = 0.0, scale: float = 1.0) -> Tensor:
+def window(
+    h: Tensor, alpha: Tensor, step: float, shift: float = 0.0, scale: float = 1.0
+) -> Tensor:
     """Return h_t scale (exp(-alpha step t) + shift).
 
     Args:

@@ -76,7 +76,10 @@ class Unseen:
 
     @classmethod
     def of(cls, batches: list[Batch], device: str | torch.device) -> Unseen:
-        """Hash every row of `batches`, all of one length."""
+        """Hash every row of `batches`, all of one length; without any, every row is unseen."""
+        if not batches:
+            zero = torch.zeros(1, dtype=torch.int64, device=device)
+            return cls(zero, zero + 1)  # every row hashes to 0
         length = _integers(batches[0].inputs).shape[1]
         generator = torch.Generator().manual_seed(derive(0, "row hash", length))
         weights = torch.randint(1 << 31, (length, 2), generator=generator)
@@ -85,12 +88,6 @@ class Unseen:
             torch.cat([(_integers(b.inputs) * weights).sum(1) for b in batches]).sort().values
         )
         return cls(weights.to(device), held_out.to(device))
-
-    @classmethod
-    def nothing_held_out(cls, device: str | torch.device) -> Unseen:
-        """Mark every example as fresh: for tasks whose training and test are one by definition."""
-        zero = torch.zeros(1, dtype=torch.int64, device=device)
-        return cls(zero, zero + 1)  # every row hashes to 0
 
     def __call__(self, inputs: Tensor) -> Tensor:
         """Return (B,) bool: the row is in no evaluation set. Does not synchronise the device."""

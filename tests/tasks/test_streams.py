@@ -106,8 +106,8 @@ def test_unseen_tells_rows_apart_that_differ_in_one_token() -> None:
 
 def test_nothing_held_out_marks_every_example_as_fresh() -> None:
     inputs = Recall(8, 8).sample(50, torch.Generator().manual_seed(0)).inputs
-    assert Unseen.nothing_held_out("cpu")(inputs).tolist() == [True] * 50
-    assert Unseen.nothing_held_out("cpu")(torch.zeros_like(inputs)).all()
+    assert Unseen.of([], "cpu")(inputs).tolist() == [True] * 50
+    assert Unseen.of([], "cpu")(torch.zeros_like(inputs)).all()
 
 
 def test_unseen_finds_rows_of_numbers_again() -> None:
@@ -120,4 +120,4 @@ def test_unseen_finds_rows_of_numbers_again() -> None:
     nearly = held_out.inputs.clone()
     nearly[:, -1, 0] += 1e-3
     assert unseen(nearly).all()
-    assert Unseen.nothing_held_out("cpu")(held_out.inputs).all()
+    assert Unseen.of([], "cpu")(held_out.inputs).all()

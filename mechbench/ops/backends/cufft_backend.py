@@ -18,7 +18,7 @@ from mechbench.ops.core_conv import gated_conv
 from mechbench.ops.kernels import unavailable
 
 PRIORITY = 10
-CHUNK_BYTES = 1 << 27  # of one complex buffer
+CHUNK_BYTES = 1 << 28  # of one complex buffer
 
 
 def unsupported(u: Tensor, h: Tensor) -> str | None:

@@ -1,8 +1,6 @@
 """NVIDIA's subquadratic-ops (extra `mechbench[cuda]`): fused FFT convolutions on tensor cores.
 
-The package takes filters of a power-of-two length and pads the rest, so 131,074 tokens would cost
-what 262,144 do. Inputs a few tokens over a power of two, as the tasks' are, go through it up to
-that length; the few outputs beyond are summed directly.
+The package takes filters of a power-of-two length; the rest is padded here.
 """
 
 from __future__ import annotations
@@ -18,7 +16,6 @@ from mechbench.ops.core_conv import gated_conv
 from mechbench.ops.kernels import unavailable
 
 PRIORITY = 20
-_MAX_TAIL = 16  # outputs beyond a power of two that are summed directly
 _SHORT = 16384  # longest filter of the package's one-pass kernel on Hopper
 _MIN_SEQLEN = 128  # its shortest filter
 
@@ -62,68 +59,48 @@ def conv(
     return gated_conv(sys.modules[__name__], u, h, skip, pre_gate, post_gate)
 
 
-def _lengths(L: int) -> tuple[int, int]:
-    """Return (n, P): the first n outputs come from the package, at the padded length P >= n."""
-    below = 1 << (L.bit_length() - 1)
-    if L - below <= _MAX_TAIL and below >= _MIN_SEQLEN:
-        return below, below
-    return L, max(_MIN_SEQLEN, 1 << (L - 1).bit_length())
-
-
-def _fit(x: Tensor, n: int, padded: int, dtype: torch.dtype) -> Tensor:
-    """Return the first n entries of the last axis, contiguous, zeros up to `padded`."""
-    n = min(n, x.shape[-1])
-    if n == padded:
-        return x[..., :n].to(dtype).contiguous()
-    out = x.new_zeros(*x.shape[:-1], padded, dtype=dtype)
-    out[..., :n] = x[..., :n]
+def _padded(x: Tensor, dtype: torch.dtype, length: int) -> Tensor:
+    """Return x in `dtype`, contiguous, with zeros on its last axis up to `length`."""
+    if x.shape[-1] == length:
+        return x.to(dtype).contiguous()
+    out = x.new_zeros(*x.shape[:-1], length, dtype=dtype)
+    out[..., : x.shape[-1]] = x
     return out
+
+
+def _length(L: int) -> int:
+    return max(_MIN_SEQLEN, 1 << (L - 1).bit_length())
 
 
 def core_forward(v: Tensor, h: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
     """Return h * v, and the package's spectra where its long kernel ran."""
-    from mechbench.ops.kernels.tail import tail_forward_
-
     L = v.shape[-1]
-    n, padded = _lengths(L)
-    x, weight = (_fit(t, n, padded, v.dtype) for t in (v, h))
+    n = _length(L)
+    x, weight = (_padded(t[..., :L], v.dtype, n) for t in (v, h))
     ops = torch.ops.subquadratic_ops_torch
-    if padded <= _SHORT:
-        y, kept = ops.fft_conv1d_blocked_fwd_primitive(x, weight, 0), ()
+    kept: tuple[Tensor, ...] = ()
+    if n <= _SHORT:
+        y = ops.fft_conv1d_blocked_fwd_primitive(x, weight, 0)
     else:
         y, *spectra = ops.fft_conv1d_long_fwd_primitive(x, weight)
         kept = tuple(spectra)
-    if y.shape[-1] == L:
-        return y, kept
-    z = torch.empty(v.shape, dtype=v.dtype, device=v.device)
-    z[..., :n] = y[..., :n]
-    if n < L:
-        tail_forward_(v, h, z, n)
-    return z, kept
+    return y[..., :L].contiguous(), kept
 
 
 def core_backward(
     dz: Tensor, v: Tensor, h: Tensor, kept: tuple[Tensor, ...]
 ) -> tuple[Tensor, Tensor]:
     """Return the gradients of v and h."""
-    from mechbench.ops.kernels.tail import tail_backward_
-
-    L, K = v.shape[-1], h.shape[-1]
-    n, padded = _lengths(L)
+    L = v.shape[-1]
+    n = _length(L)
     ops = torch.ops.subquadratic_ops_torch
-    grad = _fit(dz, n, padded, v.dtype)
-    if padded <= _SHORT:
-        x, weight = (_fit(t, n, padded, v.dtype) for t in (v, h))
+    grad = _padded(dz, v.dtype, n)
+    if n <= _SHORT:
+        x, weight = (_padded(t[..., :L], v.dtype, n) for t in (v, h))
         dx, dweight = ops.fft_conv1d_blocked_bwd_primitive(grad, x, weight, 0)
     else:
         dx, dweight = ops.fft_conv1d_long_bwd_primitive(grad, *kept)
-    if dx.shape[-1] == L and dweight.shape == h.shape:
-        return dx, dweight.to(h.dtype)
-    dv = v.new_zeros(v.shape)
-    dv[..., :n] = dx[..., :n]
-    dh = h.new_zeros(h.shape)
-    m = min(n, K)
+    dh = torch.zeros_like(h)
+    m = min(L, h.shape[-1])
     dh[:, :m] = dweight[:, :m]
-    if n < L:
-        tail_backward_(dz, v, h, dv, dh, n)
-    return dv, dh
+    return dx[..., :L], dh

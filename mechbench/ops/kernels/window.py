@@ -27,5 +27,7 @@ def scale_rows(h: Tensor, alpha: Tensor, step: float, shift: float, scale: float
     out = torch.empty_like(h)
     N, D, L = h.shape
     block = min(_BLOCK, triton.next_power_of_2(L))
-    _kernel[(triton.cdiv(L, block), N * D)](h, alpha, out, L, D, step, shift, scale, BLOCK=block)
+    _kernel[(triton.cdiv(L, block), N * D)](
+        h, alpha, out, L, D, step, shift, scale, BLOCK=block
+    )
     return out
