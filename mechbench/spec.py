@@ -93,7 +93,8 @@ class Config:
 
         A plugin counts by its content, not by where the file lies.
         """
-        data = self.to_dict() | {"plugins": sorted(self.plugins.values())}
+        data = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        data["plugins"] = sorted(self.plugins.values())
         return hashlib.sha256(canonical_json(data).encode()).hexdigest()[:16]
 
 

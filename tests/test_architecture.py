@@ -47,6 +47,9 @@ FLOORS = {
     "model": 6,
     "evaluate": 6,
     "resolve": 6,
+    "toml_lines": 0,
+    "suite": 7,
+    "suite_file": 8,
     "report": 6,
     "report.aggregate": 7,
     "report.matrix": 7,
@@ -61,7 +64,19 @@ FLOORS = {
     "": 12,  # mechbench/__init__.py, which loads public names lazily
 }
 PACKAGES = {"report": 10, "cli": 10}  # their __init__.py
-TORCH_FREE = ("errors", "seeds", "spec", "registry", "options", "results", "atomic", "curriculum")
+TORCH_FREE = (
+    "errors",
+    "seeds",
+    "spec",
+    "registry",
+    "options",
+    "results",
+    "atomic",
+    "curriculum",
+    "toml_lines",
+    "suite",
+    "suite_file",
+)
 TORCH_FREE_FOLDERS = ("report", "cli", "tasks")
 MAY_USE_TORCH = ("tasks.streams", "tasks.baselines", "tasks.portrait")
 
