@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from mechbench.errors import ConfigError
-from mechbench.registry import load_plugins
+from mechbench.registry import OPERATORS, TASKS, load_plugins
 from mechbench.resolve import resolve
 from mechbench.spec import Config
 from mechbench.tasks.base import make_task
@@ -42,11 +42,13 @@ class Cell:
     Attributes:
         config: the resolved configuration.
         cell_id: its hash.
+        group: the same for the cells that differ in seed and learning rate only.
         call: the keyword arguments of `mechbench.cell.run` that resolve to it on this machine.
     """
 
     config: Config
     cell_id: str
+    group: str
     call: Mapping[str, Any]
 
 
@@ -84,6 +86,12 @@ class Suite:
             PluginError: a plugin cannot be loaded.
         """
         load_plugins(self.plugins)
+        for registry, entries in ((OPERATORS, self.operators), (TASKS, self.tasks)):
+            for entry in entries:  # all names before torch is imported for the first cell
+                try:
+                    registry.entry(entry.name)
+                except ConfigError as error:
+                    raise self.error(entry.where, str(error)) from error
         found: dict[str, Cell] = {}
         for task, operator in itertools.product(self.tasks, self.operators):
             for point in self._points(task, operator):
@@ -118,18 +126,19 @@ class Suite:
             config, _ = resolve(**call, device=device)
         except ConfigError as error:
             self._blame(point, error)
+        group = dataclasses.replace(config, lr=1.0, seed=0).cell_id
         for lr in operator.lrs or self.lrs or (config.lr,):
             for seed in self.seeds:
                 cell = dataclasses.replace(config, lr=lr, seed=seed)
-                yield Cell(cell, cell.cell_id, {**call, "lr": lr, "seed": seed})
+                yield Cell(cell, cell.cell_id, group, {**call, "lr": lr, "seed": seed})
 
     def _blame(self, point: _Point, error: ConfigError) -> NoReturn:
         """Say where the value stands that an error is about: what its text names first."""
         text = str(error)
         words = set(re.findall(r"[\w-]+", text.partition(": ")[0]))
         places = [place for key, place in point.places.items() if key.split(".")[-1] in words]
-        entries = [e.where for e in (point.operator, point.task) if e.name in words]
-        raise self.error([*places, *entries, point.operator.where][0], text) from error
+        entry = point.task if point.task.name in words else point.operator
+        raise self.error([*places, entry.where][0], text) from error
 
     def error(self, key: Key, text: str) -> ConfigError:
         """Return the error that names the file, the line and the key."""

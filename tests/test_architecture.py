@@ -59,11 +59,20 @@ FLOORS = {
     "train": 7,
     "checkpoint": 8,
     "cell": 9,
-    "cli": 11,
-    "__main__": 12,
-    "": 12,  # mechbench/__init__.py, which loads public names lazily
+    "report.selection": 0,
+    "sweep.progress": 8,
+    "sweep.estimate": 8,
+    "sweep.plan": 8,
+    "sweep.failure": 10,
+    "sweep.worker": 11,
+    "sweep.local": 11,
+    "sweep.execute": 12,
+    "sweep": 7,
+    "cli": 13,
+    "__main__": 15,
+    "": 15,  # mechbench/__init__.py, which loads public names lazily
 }
-PACKAGES = {"report": 10, "cli": 10}  # their __init__.py
+PACKAGES = {"report": 10, "cli": 14}  # their __init__.py
 TORCH_FREE = (
     "errors",
     "seeds",

@@ -1,0 +1,47 @@
+"""Which learning rate was best, by validation accuracy alone. No torch."""
+
+from __future__ import annotations
+
+import statistics
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What selection may look at of one trained model: nothing of the test examples."""
+
+    lr: float
+    seed: int
+    status: str
+    validation_accuracy: float | None
+    train_tokens: int
+
+
+def select_lr(trials: Iterable[Trial]) -> float:
+    """Return the learning rate with the highest mean validation accuracy.
+
+    Only the seeds that every rate was tried with count, so that the chosen rate's further seeds
+    give it no advantage; what failed or diverged counts as 0. Of equals the one that took fewer
+    training tokens is chosen, then the lower one.
+
+    Raises:
+        ValueError: there is no trial.
+    """
+    by_lr: dict[float, dict[int, Trial]] = defaultdict(dict)
+    for trial in trials:
+        by_lr[trial.lr][trial.seed] = trial
+    if not by_lr:
+        raise ValueError("no trial: expected at least one")
+    common = set.intersection(*(set(seeds) for seeds in by_lr.values()))
+
+    def merit(lr: float) -> tuple[float, float, float]:
+        seeds = common or set(by_lr[lr])
+        counted = [by_lr[lr][seed] for seed in sorted(seeds)]
+        accuracies = [(t.validation_accuracy or 0.0) if t.status == "ok" else 0.0 for t in counted]
+        return (
+            -statistics.fmean(accuracies), statistics.fmean(t.train_tokens for t in counted), lr,
+        )  # fmt: skip
+
+    return min(by_lr, key=merit)
