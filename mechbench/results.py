@@ -43,6 +43,7 @@ if TYPE_CHECKING:
 
 SCHEMA_VERSION = 1
 STATUSES = ("ok", "diverged", "out-of-memory", "error")
+NOT_RUN = "not-run"  # of a planned cell, in leaderboards only
 _REQUIRED = ("cell_id", "status", "config", "chance", "evaluations", "provenance")
 
 

@@ -59,7 +59,7 @@ FLOORS = {
     "train": 7,
     "checkpoint": 8,
     "cell": 9,
-    "report.selection": 0,
+    "report.selection": 7,
     "sweep.progress": 8,
     "sweep.estimate": 8,
     "sweep.plan": 8,

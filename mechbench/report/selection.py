@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import statistics
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
+
+from mechbench.report.collect import Row, identity
+from mechbench.results import NOT_RUN
 
 
 @dataclass(frozen=True)
@@ -45,3 +49,30 @@ def select_lr(trials: Iterable[Trial]) -> float:
         )  # fmt: skip
 
     return min(by_lr, key=merit)
+
+
+def trial(data: Mapping[str, Any]) -> Trial:
+    """Return what selection may see of a stored result."""
+    config = data["config"]
+    return Trial(
+        config["lr"], config["seed"], data["status"], data.get("validation_accuracy"),
+        data.get("train_tokens") or 0,
+    )  # fmt: skip
+
+
+def selected(rows: Sequence[Row]) -> list[Row]:
+    """Return the rows of the selected learning rates, one a configuration, in the same order.
+
+    What was not run takes no part in a selection, and is kept with every rate.
+    """
+    groups: dict[str, dict[str, Trial]] = defaultdict(dict)
+    keys = [identity(row.config, without=("lr",)) for row in rows]
+    for key, row in zip(keys, rows, strict=True):
+        if row.status != NOT_RUN:
+            groups[key][row.data["cell_id"]] = trial(row.data)
+    chosen = {key: select_lr(trials.values()) for key, trials in groups.items()}
+    return [
+        row
+        for key, row in zip(keys, rows, strict=True)
+        if row.status == NOT_RUN or row.config.lr == chosen[key]
+    ]

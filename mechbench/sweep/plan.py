@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from mechbench.errors import ResultError
-from mechbench.report.selection import Trial, select_lr
+from mechbench.report.selection import select_lr, trial
 from mechbench.results import read_result
 from mechbench.suite import Cell
 
@@ -93,15 +93,6 @@ def _needed(
     chosen = select_lr(trial(results[cell.cell_id]) for cell in tried)
     others = [c for c in group if c.config.seed != first and c.config.lr == chosen]
     return [*tried, *others], []
-
-
-def trial(data: Mapping[str, Any]) -> Trial:
-    """Return what selection may see of a stored result."""
-    config = data["config"]
-    return Trial(
-        config["lr"], config["seed"], data["status"], data.get("validation_accuracy"),
-        data.get("train_tokens") or 0,
-    )  # fmt: skip
 
 
 class Schedule:

@@ -49,10 +49,10 @@ def test_one_seed_keeps_its_wilson_interval_and_seeds_are_averaged(
     point = sections(tmp_path)[0].points[0]
     assert point.n_seeds == 2
     assert point.accuracy == pytest.approx(0.85)
-    assert point.ci_high == 1.0
+    assert 0.92 < (point.ci_high or 0) < 0.95
 
 
-def test_best_is_shared_by_those_whose_interval_reaches_it(store: Store, tmp_path: Path) -> None:
+def test_best_is_shared_by_those_that_the_paired_test_ties(store: Store, tmp_path: Path) -> None:
     store({64: 0.90}, operator="a")
     store({64: 0.89}, operator="b")
     store({64: 0.80}, operator="c")
