@@ -63,16 +63,24 @@ FLOORS = {
     "sweep.progress": 8,
     "sweep.estimate": 8,
     "sweep.plan": 8,
+    "leaderboard.store": 7,
+    "leaderboard.heatmap": 10,
+    "leaderboard.plots": 11,
+    "leaderboard.readme": 9,
+    "leaderboard.validate": 7,
+    "leaderboard.build": 12,
+    "leaderboard.submit": 13,
+    "leaderboard": 7,
     "sweep.failure": 10,
     "sweep.worker": 11,
     "sweep.local": 11,
     "sweep.execute": 12,
     "sweep": 7,
-    "cli": 13,
-    "__main__": 15,
-    "": 15,  # mechbench/__init__.py, which loads public names lazily
+    "cli": 14,
+    "__main__": 16,
+    "": 16,  # mechbench/__init__.py, which loads public names lazily
 }
-PACKAGES = {"report": 10, "cli": 14}  # their __init__.py
+PACKAGES = {"report": 10, "cli": 15}  # their __init__.py
 TORCH_FREE = (
     "errors",
     "seeds",
@@ -86,7 +94,7 @@ TORCH_FREE = (
     "suite",
     "suite_file",
 )
-TORCH_FREE_FOLDERS = ("report", "cli", "tasks")
+TORCH_FREE_FOLDERS = ("report", "leaderboard", "cli", "tasks")
 MAY_USE_TORCH = ("tasks.streams", "tasks.baselines", "tasks.portrait")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import statistics
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
@@ -70,6 +71,11 @@ class Point:
     def ranked(self) -> bool:
         """Whether it competes: every seed ended well, and it does not look ahead."""
         return set(self.statuses) == {"ok"} and self.causal is not False and self.n_seeds > 0
+
+    @property
+    def failed(self) -> bool:
+        """Whether any seed was run and did not end well."""
+        return bool(set(self.statuses) - {"ok", NOT_RUN})
 
     @property
     def failures(self) -> str:
@@ -147,7 +153,16 @@ def aggregate(rows: Sequence[Row], hidden: Sequence[str] = ()) -> list[Section]:
     several = len({(s.task, s.task_version, s.protocol) for s in groups}) > len(
         {s.task for s in groups}
     )
-    return [_section(key, groups[key], several, hidden) for key in sorted(groups)]
+    return [_section(key, groups[key], several, hidden) for key in sorted(groups, key=_place)]
+
+
+def _place(key: Setting) -> tuple[Any, ...]:
+    """Sort options by value: 64 before 128."""
+    options = [
+        (name, value if isinstance(value, int | float) else 0, str(value))
+        for name, value in json.loads(key.task_options).items()
+    ]
+    return key.task, options, key
 
 
 def _setting(row: Row) -> Setting:
@@ -162,7 +177,7 @@ def _section(key: Setting, rows: list[Row], versioned: bool, hidden: Sequence[st
     costs: dict[tuple[str, int], list[Row]] = defaultdict(list)
     groups: dict[tuple[str, int], list[Row]] = defaultdict(list)
     for label, row in named:
-        costs[label, row.config.seqlen].append(row)
+        costs[label, row.config.seqlen] += [row] if row.status != NOT_RUN else []
         groups[label, row.eval_seqlen].append(row)
     cost = {key: _cost(group) for key, group in costs.items()}
     at: dict[int, list[Row]] = defaultdict(list)

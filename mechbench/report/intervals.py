@@ -12,7 +12,7 @@ from mechbench.seeds import derive
 if TYPE_CHECKING:
     import numpy as np
 
-RESAMPLES = 2000
+RESAMPLES = 1000
 Counts = tuple[int, int]  # right answers, scored positions
 
 

@@ -55,9 +55,13 @@ def _flat(section: Section, point: Point) -> dict[str, Any]:
     }
 
 
-def to_markdown(sections: Sequence[Section], warnings: Sequence[str]) -> str:
+def to_markdown(
+    sections: Sequence[Section],
+    warnings: Sequence[str],
+    heading: str = "Accuracy versus sequence length",
+) -> str:
     """Return a heading, an accuracy table, a cost table and notes for each section."""
-    blocks = ["# Accuracy versus sequence length", _LEGEND]
+    blocks = [f"# {heading}", _LEGEND]
     if warnings:
         blocks += ["Warnings:", _bullets(warnings)]
     for section in sections:
@@ -99,7 +103,7 @@ def _accuracies(section: Section) -> str:
         reached = [section.required_context[n].get(window) for n in lengths]
         if any(accuracy is not None for accuracy in reached):
             lines.append([f"oracle, last {window} tokens", *map(_percent, reached)])
-    return _table(lines)
+    return markdown_table(lines)
 
 
 def _cell(point: Point, bold: bool) -> str:
@@ -128,10 +132,11 @@ def _costs(section: Section) -> str:
                 _count(c.peak_memory_mib), "-" if c.train_s is None else f"{c.train_s:,.1f}",
                 _count(c.steps), solved, c.lr, c.devices,
             ])  # fmt: skip
-    return _table(lines)
+    return markdown_table(lines)
 
 
-def _table(lines: list[list[str]]) -> str:
+def markdown_table(lines: Sequence[Sequence[str]]) -> str:
+    """Return a Markdown table, its first line the heading; all but the first column are numbers."""
     rule = ["---", *["---:"] * (len(lines[0]) - 1)]
     cells = [lines[0], rule, *lines[1:]]
     return "\n".join(f"| {' | '.join(map(_text, line))} |" for line in cells)
