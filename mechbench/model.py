@@ -6,6 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mechbench.operators.base import make_operator
+from mechbench.ops import add_norm, autocast_dtype
 
 
 class Block(nn.Module):
@@ -19,11 +20,14 @@ class Block(nn.Module):
         self.up = nn.Linear(d_model, 4 * d_model)
         self.down = nn.Linear(4 * d_model, d_model)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Map (B, L, D) to (B, L, D)."""
-        x = x + self.operator(self.norm1(x))
-        y: Tensor = x + self.down(F.gelu(self.up(self.norm2(x))))
-        return y
+    def forward(self, x: Tensor, delta: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Return the residual stream (B, L, D) and what is to be added to it.
+
+        The addition is left to the norm that follows: `add_norm` does both in one pass.
+        """
+        x, u = add_norm(x, delta, self.norm1)
+        x, u = add_norm(x, self.operator(u), self.norm2, autocast_dtype(x))
+        return x, self.down(F.gelu(self.up(u)))
 
 
 class Backbone(nn.Module):
@@ -64,8 +68,9 @@ class Backbone(nn.Module):
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Map tokens (B, L) to logits (B, L, V)."""
-        x = self.embed(tokens)
+        x, delta = self.embed(tokens), None
         for block in self.blocks:
-            x = block(x)
-        logits: Tensor = self.head(self.norm(x))
+            x, delta = block(x, delta)
+        _, u = add_norm(x, delta, self.norm, autocast_dtype(x))
+        logits: Tensor = self.head(u)
         return logits

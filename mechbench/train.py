@@ -10,14 +10,15 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mechbench.curriculum import ADVANCE, stage_budget, stage_task
-from mechbench.evaluate import autocast, count_right, evaluate
+from mechbench.evaluate import autocast, evaluate
 from mechbench.memory import first_micro_batch, is_out_of_memory
-from mechbench.optim import lr_factor, set_lr
+from mechbench.ops import cross_entropy
+from mechbench.optim import lr_factor
 from mechbench.spec import Config
+from mechbench.step import Stepper
 from mechbench.tasks.base import IGNORE, Batch, Task
 from mechbench.tasks.streams import TrainStream, Unseen
 
@@ -82,14 +83,11 @@ def backward(
     for x, y in zip(*pieces, strict=True):
         with autocast(device, dtype):
             logits = model(x)
-        logits = logits.float()
-        total = F.cross_entropy(
-            logits.flatten(0, 1), y.flatten(), ignore_index=IGNORE, reduction="sum"
-        )
+        total, right = cross_entropy(logits.flatten(0, 1), y.flatten(), IGNORE)
         part = total / n_scored
         part.backward()  # type: ignore[no-untyped-call]
         loss += part.detach()
-        counts += count_right(logits.detach(), y)
+        counts += right
     return loss, counts
 
 
@@ -132,6 +130,7 @@ def train(
     unseen: Unseen,
     device: str,
     hooks: Hooks,
+    eager: bool = False,
 ) -> None:
     """Train until solved, diverged, out of budget or interrupted; `progress` says which.
 
@@ -157,6 +156,16 @@ def train(
         progress.train_s += elapsed
         hooks.checkpoint()
 
+    stepper = Stepper(
+        model,
+        optimizer,
+        lambda inputs, targets: step_gradients(
+            model, inputs, targets, progress, config, device, hooks.warn
+        ),
+        config.grad_clip,
+        capture=on_cuda and not eager,
+        warn=hooks.warn,
+    )
     model.train()
     while not progress.stop:
         if hooks.interrupted():
@@ -173,22 +182,21 @@ def train(
             fresh = unseen(batch.inputs)
             targets = torch.where(fresh[:, None], targets, IGNORE)
             counts[2] += (~fresh).sum()
-        loss, right = step_gradients(
-            model, batch.inputs, targets, progress, config, device, hooks.warn
-        )
+        fraction = progress.tokens / config.budget_tokens
+        factor = lr_factor(progress.step, fraction, config.warmup_steps)
+        replayed = stepper.replay(batch.inputs, targets, factor)
+        loss, right, norm = replayed or stepper.gradients(batch.inputs, targets)
         done = progress.step + 1
         spent = progress.tokens + step_tokens
         last = spent + step_tokens > config.budget_tokens
         due = last or done % config.validate_every == 0
-        norm = torch.nn.utils.clip_grad_norm_(model.parameters(), config.grad_clip)
         # On CUDA they are fetched on fixed steps only: reading them stalls the queue.
         if (due or not on_cuda) and not math.isfinite((loss + norm).item()):
             progress.stop = "diverged"
             break
         counts[:2] += right
-        fraction = progress.tokens / config.budget_tokens
-        set_lr(optimizer, lr_factor(progress.step, fraction, config.warmup_steps))
-        optimizer.step()
+        if not replayed:
+            stepper.update(factor)
         progress.step, progress.tokens = done, spent
         progress.stage_tokens += step_tokens
         hooks.advanced(step_tokens)

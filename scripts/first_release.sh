@@ -13,7 +13,7 @@ for seed in 0 1 2; do
     for task in recall induction; do
       echo "--operator $operator --task $task --seqlen 512 --seed $seed"
     done
-    for seqlen in 128 2048 8192 32768 131072; do
+    for seqlen in 128 2048 16384 131072; do
       echo "--operator $operator --task recall --seqlen $seqlen --seed $seed"
     done
   done

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 from typing import Any
 
@@ -45,13 +46,20 @@ class _Lazy(click.Group):
         return super().resolve_command(ctx, args)
 
 
-@click.group(cls=_Lazy, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(
+    cls=_Lazy,
+    invoke_without_command=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
 @click.version_option(__version__, prog_name="mechbench")
-def group() -> None:
+@click.pass_context
+def group(ctx: click.Context) -> None:
     """What can a sequence operator do, at which length, and what does it cost?
 
     Start with: mechbench run --operator hyena --task recall
     """
+    if ctx.invoked_subcommand is None:
+        click.echo(ctx.get_help())
 
 
 def main() -> None:
@@ -68,8 +76,11 @@ def main() -> None:
         # Click turns what a command raises into an Abort without its text.
         cause = stop.__cause__ if isinstance(stop, click.Abort) and stop.__cause__ else stop
         number = getattr(cause, "signal_number", 2)
-        click.echo(f"mechbench: {cause or 'interrupted'}", err=True)
-        sys.exit(128 + number)
+        click.echo(f"mechbench: {str(cause) or 'interrupted'}", err=True)
+        sys.stdout.flush()
+        # Not sys.exit: where Ctrl-C broke into an exec, as imports do, Python would end itself by
+        # SIGINT instead.
+        os._exit(128 + number)
 
 
 def _fail(message: str) -> None:

@@ -37,13 +37,21 @@ def command(
     import torch
 
     from mechbench.atomic import make_folder
+    from mechbench.checks import blame
     from mechbench.operators.base import make_operator, materialize
     from mechbench.report.matrix import plot_matrices
     from mechbench.seeds import derive
 
     torch.manual_seed(derive(seed, "inspect"))
     module = make_operator(operator, d_model=d_model, max_seqlen=seqlen, **given)
-    H = materialize(module, torch.randn(1, seqlen, d_model))[0]
+    u = torch.randn(1, seqlen, d_model)
+    try:
+        H = materialize(module, u)[0]
+    except Exception as error:
+        named = blame(operator, error)
+        if named is None:
+            raise
+        raise named from error
     folder = Path(out)
     make_folder(folder)
     for path in plot_matrices(H[:4].numpy(), f"{operator}: H(u)", folder / "mixing_matrix"):

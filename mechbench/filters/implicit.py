@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from mechbench.errors import ConfigError
+from mechbench.ops.window import window
 
 FilterTime = Literal["absolute", "relative"]
 FilterNorm = Literal["none", "length", "l1"]
@@ -109,12 +110,15 @@ class ImplicitFilter(nn.Module):
             span = max(1, (seqlen if self.time == "relative" else self.max_seqlen) - 1)
             t = torch.arange(seqlen, device=weight.device, dtype=weight.dtype) / span  # (L,)
             phase = 2 * math.pi * t[:, None] * self.bands  # (L, bands)
-            h: Tensor = self.ffn(torch.cat([t[:, None], phase.cos(), -phase.sin()], 1))  # (L, N D)
-            h = h.T.view(self.n_filters, self.d_model, seqlen)  # (N, D, L)
+            features = torch.cat([t[:, None], phase.cos(), -phase.sin()], 1)  # (L, emb_dim)
+            inner = self.ffn[:-1](features)  # (L, width)
+            last = self.ffn[-1].weight  # channels first at once: the taps are the largest tensor
+            h = (last @ inner.T).view(self.n_filters, self.d_model, seqlen)  # (N, D, L)
+            scale = _NORM_SEQLEN / seqlen if self.norm == "length" else 1.0
             if self.window:
-                h = h * (torch.exp(-self.alpha[:, None] * t) + self.shift)
-            if self.norm == "length":
-                h = h * (_NORM_SEQLEN / seqlen)
-            elif self.norm == "l1":
+                h = window(h, self.alpha, 1 / span, self.shift, scale)
+            elif self.norm == "length":
+                h = h * scale
+            if self.norm == "l1":
                 h = h * (_NORM_L1 / h.abs().sum(-1, keepdim=True).clamp_min(1e-6))
             return h

@@ -93,6 +93,7 @@ def materialize(operator: nn.Module, u: Tensor) -> Tensor:
 
     Raises:
         ConfigError: the operator is not linear in a value path, or does not say how.
+        OperatorError: its matrix has another shape.
     """
     matrix = getattr(operator, "mixing_matrix", None)
     if matrix is None:
@@ -101,5 +102,12 @@ def materialize(operator: nn.Module, u: Tensor) -> Tensor:
             "that returns (B, D, L, L)"
         )
     with torch.no_grad():
-        out: Tensor = matrix(u)
+        out = matrix(u)
+    B, L, _ = u.shape
+    shape = tuple(getattr(out, "shape", ()))
+    if not isinstance(out, Tensor) or (len(shape), shape[:1], shape[2:]) != (4, (B,), (L, L)):
+        raise OperatorError(
+            f"{type(operator).__name__}.mixing_matrix returned a {type(out).__name__} of shape "
+            f"{shape}: expected ({B}, D, {L}, {L})"
+        )
     return out

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from mechbench.errors import ConfigError
 from mechbench.filters.implicit import FilterNorm, FilterTime, ImplicitFilter
 from mechbench.operators.base import check_seqlen, set_optim
-from mechbench.ops import fft_conv, short_conv
+from mechbench.ops import fft_conv, from_channels, hyena_mix, short_conv, to_channels
 from mechbench.registry import register_operator
 
 
@@ -121,8 +121,20 @@ class Hyena(nn.Module):
             SeqlenError: L is above max_seqlen.
         """
         L = check_seqlen(u, self.max_seqlen)
-        z, gates = self.signals(u)
         h = self.filter(L)  # (n_filters, D, L)
+        if self.variant == "released" and self.order == 2:
+            p = to_channels(u, self.in_proj.weight)  # (B, 3D, L)
+            z = hyena_mix(
+                p,
+                self.in_proj.bias,
+                self.short_weight,
+                self.short_bias,
+                h[0],
+                self.skip[0],
+                self.backend,
+            )
+            return from_channels(z, self.out_proj.weight, self.out_proj.bias)  # (B, L, D)
+        z, gates = self.signals(u)
         n_filters, last = len(h), len(h) - 1
         for n in range(n_filters):
             paper = self.variant == "paper"

@@ -1,7 +1,26 @@
 """Tensor functions, each with its slow reference beside it; they know no modules."""
 
+from mechbench.ops.add_norm import add_norm
+from mechbench.ops.channels import from_channels, to_channels
+from mechbench.ops.cross_entropy import cross_entropy
 from mechbench.ops.fft_conv import fft_conv, fft_conv_reference
+from mechbench.ops.hyena_mix import hyena_mix
+from mechbench.ops.precision import autocast_dtype
 from mechbench.ops.rotary import rotary
 from mechbench.ops.short_conv import short_conv, short_conv_reference
+from mechbench.ops.window import window
 
-__all__ = ["fft_conv", "fft_conv_reference", "rotary", "short_conv", "short_conv_reference"]
+__all__ = [
+    "add_norm",
+    "autocast_dtype",
+    "cross_entropy",
+    "fft_conv",
+    "fft_conv_reference",
+    "from_channels",
+    "hyena_mix",
+    "rotary",
+    "short_conv",
+    "short_conv_reference",
+    "to_channels",
+    "window",
+]

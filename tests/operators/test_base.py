@@ -65,3 +65,13 @@ def test_check_seqlen_returns_the_length_or_raises() -> None:
 def test_materialize_without_a_matrix_form_says_what_to_add() -> None:
     with pytest.raises(ConfigError, match=r"Linear has no matrix form: .*mixing_matrix"):
         materialize(nn.Linear(2, 2), torch.zeros(1, 2, 2))
+
+
+@pytest.mark.parametrize("matrix", [None, torch.zeros(1, 2, 3), torch.zeros(1, 2, 3, 2)])
+def test_materialize_refuses_a_matrix_of_another_shape(matrix: torch.Tensor | None) -> None:
+    class Mine(nn.Module):
+        def mixing_matrix(self, u: torch.Tensor) -> torch.Tensor | None:
+            return matrix
+
+    with pytest.raises(OperatorError, match=r"^Mine.mixing_matrix returned a .*\(1, D, 3, 3\)$"):
+        materialize(Mine(), torch.zeros(1, 3, 2))

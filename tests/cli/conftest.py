@@ -1,0 +1,120 @@
+"""The command line as a user has it: a process of its own, started in a folder of its own."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+import mechbench as package
+
+# Limits the size of a file, then becomes python with the remaining arguments.
+_LIMITED = (
+    "import os, resource, sys\n"
+    "limit = int(sys.argv[1])\n"
+    "resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))\n"
+    "os.execv(sys.executable, [sys.executable, *sys.argv[2:]])\n"
+)
+_TIMEOUT_S = 120
+TINY = (
+    "--seqlen", "8", "--vocab-size", "8", "--d-model", "8", "--budget", "4096",
+    "--test-examples", "32", "--device", "cpu",
+)  # fmt: skip
+FINISHED = (
+    "run", "--operator", "hyena", "--task", "recall", *TINY,
+    "--eval-seqlen", "4", "--eval-seqlen", "16",
+)  # fmt: skip
+Done = subprocess.CompletedProcess[str]
+
+
+@dataclass(frozen=True)
+class CommandLine:
+    """`python -m mechbench` in `folder`."""
+
+    folder: Path
+
+    def start(
+        self, *args: str, flags: Sequence[str] = (), file_limit: int | None = None
+    ) -> subprocess.Popen[str]:
+        """Start a command; `flags` are python's, `file_limit` is in bytes a file."""
+        limited = [] if file_limit is None else ["-c", _LIMITED, str(file_limit)]
+        path = [str(Path(package.__file__).parents[1]), os.environ.get("PYTHONPATH", "")]
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(path)}
+        environment.pop("MECHBENCH_PLUGINS", None)
+        return subprocess.Popen(
+            [sys.executable, *limited, *flags, "-m", "mechbench", *args],
+            cwd=self.folder,
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def __call__(
+        self, *args: str, flags: Sequence[str] = (), file_limit: int | None = None
+    ) -> Done:
+        """Run a command to its end."""
+        with self.start(*args, flags=flags, file_limit=file_limit) as process:
+            try:
+                out, err = process.communicate(timeout=_TIMEOUT_S)
+            except BaseException:
+                process.kill()
+                raise
+        return subprocess.CompletedProcess(args, process.returncode, out, err)
+
+    def together(self, *commands: Sequence[str]) -> list[Done]:
+        """Run several commands, two at a time."""
+        with ThreadPoolExecutor(2) as pool:
+            return list(pool.map(lambda args: self(*args), commands))
+
+    def works(self, *args: str) -> Done:
+        """Run a command that must end well."""
+        done = self(*args)
+        assert done.returncode == 0, done.stderr
+        return done
+
+    def error(self, *args: str, file_limit: int | None = None) -> str:
+        """Run a command that must be refused; return its message."""
+        return error_of(self(*args, file_limit=file_limit))
+
+
+def lines(text: str) -> list[str]:
+    """Return the lines that are not blank."""
+    return [line for line in text.splitlines() if line.strip()]
+
+
+def error_of(done: Done) -> str:
+    """Return the message of a command that ended as every error of use does: in one line."""
+    assert "Traceback" not in done.stderr + done.stdout, done.stderr
+    assert done.returncode == 2, (done.stdout, done.stderr)
+    assert len(lines(done.stderr)) == 1, done.stderr
+    (line,) = lines(done.stderr)
+    assert line.startswith("mechbench: error: ")
+    return line.removeprefix("mechbench: error: ")
+
+
+@pytest.fixture
+def mechbench(tmp_path: Path) -> CommandLine:
+    return CommandLine(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def mechbench_of_module(
+    tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
+) -> CommandLine:
+    """In a folder that the tests of one file share."""
+    return CommandLine(tmp_path_factory.mktemp(Path(request.node.name).stem))
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder with `runs` of one finished command, FINISHED; copy it, to change it."""
+    folder = tmp_path_factory.mktemp("finished")
+    CommandLine(folder).works(*FINISHED)
+    return folder

@@ -1,0 +1,76 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from cli.conftest import CommandLine, Done, error_of
+
+PLUGIN = """
+import torch
+import mechbench
+
+
+class Base(torch.nn.Module):
+    def __init__(self, d_model: int, max_seqlen: int) -> None:
+        super().__init__()
+
+    def forward(self, u):
+        return u
+
+
+@mechbench.register_operator("broken")
+class Broken(Base):
+    def mixing_matrix(self, u):
+        raise ValueError("no\\nmatrix")
+"""
+ERRORS = {"broken": "operator 'broken' raised ValueError at line 17 of its file: no matrix"}
+
+
+@pytest.fixture(scope="module")
+def outcomes(mechbench_of_module: CommandLine) -> dict[str, Done]:
+    (mechbench_of_module.folder / "plugin.py").write_text(PLUGIN)
+    names = [*ERRORS, "attention"]
+    shape = ("--seqlen", "8", "--d-model", "8")
+    commands = [
+        ("inspect", "--operator", name, *shape, "--plugin", "plugin.py", "--out", f"plots/{name}")
+        for name in names
+    ]
+    return dict(zip(names, mechbench_of_module.together(*commands), strict=True))
+
+
+def test_matrix_is_drawn_as_png_and_svg(
+    outcomes: dict[str, Done], mechbench_of_module: CommandLine
+) -> None:
+    done = outcomes["attention"]
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == [
+        "plots/attention/mixing_matrix.png",
+        "plots/attention/mixing_matrix.svg",
+    ]
+    png, svg = (Path(mechbench_of_module.folder, line) for line in done.stdout.splitlines())
+    assert png.read_bytes().startswith(b"\x89PNG\r\n")
+    assert "</svg>" in svg.read_text()
+
+
+@pytest.mark.parametrize("operator", ERRORS)
+def test_operator_without_a_sound_matrix_is_named_in_one_line(
+    outcomes: dict[str, Done], operator: str, mechbench_of_module: CommandLine
+) -> None:
+    assert error_of(outcomes[operator]).startswith(ERRORS[operator])
+    assert not (mechbench_of_module.folder / "plots" / operator).exists()
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (("--operator", "hyna"), "unknown operator 'hyna': did you mean 'hyena'?"),
+        (("--operator", "hyena", "--seqlen", "1"), "Invalid value for '--seqlen': 1 is not"),
+        (("--operator", "hyena", "--seqlen", "4096"), "Invalid value for '--seqlen': 4096 is"),
+        ((), "Missing option '--operator'."),
+    ],
+)
+def test_bad_arguments_are_one_line(
+    mechbench: CommandLine, args: tuple[str, ...], message: str
+) -> None:
+    assert mechbench.error("inspect", *args).startswith(message)

@@ -1,0 +1,77 @@
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from cli.conftest import CommandLine, lines
+
+FILES = ["accuracy_vs_seqlen.png", "accuracy_vs_seqlen.svg", "table.csv", "table.md"]
+
+
+@pytest.fixture(scope="module")
+def reports(mechbench_of_module: CommandLine, finished: Path) -> list[Path]:
+    """Return two reports of the same stored results."""
+    folder = mechbench_of_module.folder
+    shutil.copytree(finished / "runs", folder / "runs")
+    one, two = mechbench_of_module.together(("report",), ("report", "runs", "--out", "again"))
+    for done, name in ((one, "report"), (two, "again")):
+        assert (done.returncode, done.stderr) == (0, "")
+        files = done.stdout.partition("\n\n")[0].splitlines()
+        assert sorted(files) == [f"{name}/{file}" for file in FILES]
+        assert done.stdout.endswith((folder / name / "table.md").read_text())
+    return [folder / "report", folder / "again"]
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_same_results_give_the_same_bytes(reports: list[Path], name: str) -> None:
+    one, two = ((report / name).read_bytes() for report in reports)
+    assert len(one) > 100
+    assert one == two
+
+
+def test_table_holds_the_accuracies_stored(reports: list[Path], finished: Path) -> None:
+    (path,) = finished.rglob("result.json")
+    stored = json.loads(path.read_text())
+    with (reports[0] / "table.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [int(row["eval_seqlen"]) for row in rows] == [4, 8, 16]
+    accuracies = {int(row["eval_seqlen"]): float(row["accuracy"]) for row in rows}
+    assert accuracies == {e["seqlen"]: e["accuracy"] for e in stored["evaluations"]}
+    assert {row["operator"] for row in rows} == {"hyena"}
+
+
+def test_corrupt_result_is_named_and_left_out(mechbench: CommandLine, finished: Path) -> None:
+    shutil.copytree(finished / "runs", mechbench.folder / "runs")
+    damaged = mechbench.folder / "runs" / "damaged" / "result.json"
+    damaged.parent.mkdir()
+    damaged.write_text('{"status": "o')
+    done = mechbench.works("report")
+    (warning,) = lines(done.stderr)
+    assert warning.startswith("mechbench: warning: skipped: damaged/result.json is corrupt: ")
+    assert damaged.read_text() == '{"status": "o'
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        ((), "runs does not exist: expected a folder of results"),
+        (("empty",), "no result.json below empty"),
+        (("damaged",), "no readable result: skipped: damaged/result.json is corrupt"),
+        (("results", "--out", "file"), "cannot write to file: File exists"),
+        (("results", "--out", "file/report"), "cannot write to file/report: Not a directory"),
+    ],
+)
+def test_bad_arguments_are_one_line(
+    mechbench: CommandLine, finished: Path, args: tuple[str, ...], message: str
+) -> None:
+    for name in ("empty", "damaged"):
+        (mechbench.folder / name).mkdir()
+    (mechbench.folder / "damaged" / "result.json").write_text("[")
+    (mechbench.folder / "file").write_text("in the way")
+    (mechbench.folder / "results").symlink_to(finished / "runs")
+    assert mechbench.error("report", *args).startswith(message)
+    assert (mechbench.folder / "file").read_text() == "in the way"
