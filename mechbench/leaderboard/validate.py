@@ -68,9 +68,12 @@ def _outcome(data: dict[str, Any], config: Config) -> list[str]:
         found.append(
             f"{data['train_tokens']} training tokens: the budget is {config.budget_tokens}"
         )
+    needed = ["parameters", "train_tokens", "steps"]
+    # Absent from results older than it; selection then counts it as 0.
+    needed += ["validation_accuracy"] if data.get("validation_accuracy") is not None else []
     found += [
         f"{name} is {data.get(name)!r}: expected a number"
-        for name in ("parameters", "train_tokens", "steps", "validation_accuracy")
+        for name in needed
         if data["status"] == "ok" and not _finite(data.get(name))
     ]
     chance = data["chance"]
