@@ -68,6 +68,8 @@ FLOORS = {
     "leaderboard.plots": 11,
     "leaderboard.readme": 9,
     "leaderboard.validate": 7,
+    "leaderboard.board": 9,
+    "leaderboard.page": 10,
     "leaderboard.build": 12,
     "leaderboard.submit": 13,
     "leaderboard": 7,

@@ -19,13 +19,26 @@ def command() -> None:
 def build(root: Path) -> None:
     """Make tables and plots of every leaderboard in ROOT from its results.csv.
 
-    Nothing is trained, and the same results give the same bytes.  [default: leaderboards]
+    Nothing is trained, and the same results give the same bytes. With the extra mechbench[html]
+    also ROOT/index.html, one page that needs no network.  [default: leaderboards]
     """
-    from mechbench.leaderboard.build import build_board, find_boards, read_board
+    from mechbench.leaderboard.board import find_boards, read_board
+    from mechbench.leaderboard.build import build_board
+    from mechbench.leaderboard.page import missing_packages, write_page
 
-    for folder in find_boards(root):
-        for path in build_board(read_board(folder)):
+    boards = [read_board(folder) for folder in find_boards(root)]
+    for board in boards:
+        for path in build_board(board):
             click.echo(path)
+    missing = missing_packages()
+    if missing:
+        click.echo(
+            f"mechbench: warning: no index.html without {' and '.join(missing)}: "
+            "pip install 'mechbench[html]'",
+            err=True,
+        )
+    else:
+        click.echo(write_page(boards, root / "index.html"))
 
 
 @command.command("submit")

@@ -11,7 +11,7 @@ from typing import Any
 
 from mechbench.atomic import make_folder, write_text
 from mechbench.errors import ConfigError, ResultError
-from mechbench.leaderboard.build import SUITE
+from mechbench.leaderboard.board import SUITE
 from mechbench.leaderboard.store import FILE, read_rows, write_rows
 from mechbench.leaderboard.validate import faults
 from mechbench.report.collect import Row, age, identity, newest, rows_of

@@ -15,7 +15,7 @@ from mechbench.report.table import WINDOWS, row_label
 
 Styles = Mapping[str, tuple[str, str]]  # label: colour and marker
 # Okabe and Ito 2008, safe for colour-blind readers; yellow last, as it is faint on white.
-_COLOURS = (
+COLOURS = (
     "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000", "#F0E442",
 )  # fmt: skip
 _MARKERS = "osD^vPX<>"  # nine, so that colour and marker come together only after 72 labels
@@ -64,7 +64,7 @@ def draw_panels(
 
     names = sorted({point.label for section in sections for point in section.points})
     styles = {
-        name: (_COLOURS[i % len(_COLOURS)], _MARKERS[i % len(_MARKERS)])
+        name: (COLOURS[i % len(COLOURS)], _MARKERS[i % len(_MARKERS)])
         for i, name in enumerate(names)
     }
     columns = 1 if len(sections) == 1 else 2

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from mechbench.leaderboard.store import write_rows
 from mechbench.report.collect import Row, rows_of
 from mechbench.results import wilson_interval
 from mechbench.spec import Config
@@ -89,3 +90,11 @@ def save(tmp_path: Path) -> Callable[[dict[str, Any]], Path]:
         return path
 
     return write
+
+
+@pytest.fixture
+def folder(rows: list[Row], tmp_path: Path) -> Path:
+    folder = tmp_path / "boards" / "mine"
+    folder.mkdir(parents=True)
+    write_rows(folder / "results.csv", rows)
+    return folder

@@ -5,12 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
-from mechbench.errors import ConfigError, ResultError
-from mechbench.leaderboard.build import build_board, find_boards, read_board
-from mechbench.leaderboard.store import write_rows
-from mechbench.report.collect import Row
+from mechbench.leaderboard.board import read_board
+from mechbench.leaderboard.build import build_board
 
 ROOT = Path(__file__).parents[2]
 FILES = {
@@ -18,14 +14,6 @@ FILES = {
     *(f"accuracy_vs_{x}.{s}" for x in ("seqlen", "vocab", "compute") for s in ("png", "svg")),
     "heatmap.png", "heatmap.svg",
 }  # fmt: skip
-
-
-@pytest.fixture
-def folder(rows: list[Row], tmp_path: Path) -> Path:
-    folder = tmp_path / "boards" / "mine"
-    folder.mkdir(parents=True)
-    write_rows(folder / "results.csv", rows)
-    return folder
 
 
 def test_everything_is_made_the_same_each_time(folder: Path) -> None:
@@ -63,18 +51,6 @@ def test_suite_gives_title_and_question(folder: Path) -> None:
     build_board(read_board(folder))
     assert (folder / "README.md").read_text().startswith("# My title\n\nHow far?\n")
     assert (folder / "table.md").read_text().startswith("# My title\n")
-
-
-def test_boards_are_found_and_empty_folders_refused(folder: Path, tmp_path: Path) -> None:
-    assert find_boards(folder.parent) == [folder]
-    assert find_boards(folder) == [folder]
-    with pytest.raises(ConfigError, match="does not exist"):
-        find_boards(tmp_path / "absent")
-    with pytest.raises(ConfigError, match=r"no results\.csv"):
-        find_boards(tmp_path)
-    write_rows(folder / "results.csv", [])
-    with pytest.raises(ResultError, match="holds no result"):
-        read_board(folder)
 
 
 def test_script_regenerates_in_one_command_without_torch(folder: Path) -> None:
