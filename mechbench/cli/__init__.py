@@ -16,6 +16,7 @@ from mechbench.errors import MechbenchError
 COMMANDS = {
     "run": "Train one operator on one task, score it and store the result.",
     "sweep": "Run every cell of a suite, and continue where it stopped.",
+    "watch": "Show live curves of runs in the terminal.",
     "leaderboard": "Build leaderboards from stored results, and add results to them.",
     "report": "Turn stored results into a table and a plot.",
     "list": "List operators or tasks with their sources.",

@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from mechbench.suite_file import read_suite
+from mechbench.tracking import TRACKERS, check_tracker
 
 _POSITIVE = click.IntRange(min=1)
 
@@ -50,6 +51,24 @@ _POSITIVE = click.IntRange(min=1)
     show_default=True,
     help="Seconds between checkpoints.",
 )
+@click.option(
+    "--log",
+    type=click.Choice(TRACKERS),
+    default="none",
+    show_default=True,
+    help="Metrics to a tracker too, below --out.",
+)
+@click.option(
+    "--executor",
+    type=click.Choice(["local", "ray"]),
+    default="local",
+    show_default=True,
+    help="Worker processes here, or a Ray cluster (extra mechbench[ray]).",
+)
+@click.option(
+    "--ray-address",
+    help="The cluster, of devices like the one here.  [default: one started here]",
+)
 @click.option("--quiet", is_flag=True, help="Nothing but warnings and errors.")
 def command(
     suite: Path,
@@ -61,6 +80,9 @@ def command(
     dtype: str,
     retry_failed: bool,
     checkpoint_s: float,
+    log: str,
+    executor: str,
+    ray_address: str | None,
     quiet: bool,
 ) -> None:
     """Run every cell of a suite, tasks/NAME.toml, the longest first.
@@ -68,8 +90,11 @@ def command(
     The same command continues; a changed suite runs only what is new. A cell that fails is
     recorded with its reason and does not stop the others. Exit code 1: a cell failed.
     """
+    if ray_address is not None and executor != "ray":
+        raise click.UsageError("--ray-address goes with --executor ray")
     read = read_suite(suite)
-    from mechbench.sweep.execute import look, run_sweep, worker_devices
+    check_tracker(log)
+    from mechbench.sweep.execute import RayCluster, look, run_sweep, worker_devices
 
     devices = worker_devices(device, jobs, jobs_per_device)
     outlook = look(read, out, device=device, dtype=dtype, retry_failed=retry_failed)
@@ -78,7 +103,14 @@ def command(
     if dry_run:
         return
     plan, signal_number = run_sweep(
-        outlook, read, out, devices, checkpoint_s=checkpoint_s, quiet=quiet
+        outlook,
+        read,
+        out,
+        devices,
+        checkpoint_s=checkpoint_s,
+        log=log,
+        quiet=quiet,
+        ray=RayCluster(ray_address, jobs_per_device) if executor == "ray" else None,
     )
     if signal_number is not None:
         click.echo(

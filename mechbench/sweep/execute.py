@@ -5,14 +5,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from mechbench.atomic import make_folder
 from mechbench.errors import ConfigError
 from mechbench.suite import Cell, Suite
 from mechbench.sweep.estimate import Known, duration, estimate_s, known_speeds
-from mechbench.sweep.local import Job, LocalExecutor
+from mechbench.sweep.job import Job
+from mechbench.sweep.local import LocalExecutor
 from mechbench.sweep.plan import Plan, Schedule, make_plan, stored_results
 from mechbench.sweep.progress import SweepProgress, describe
+from mechbench.tracking import check_tracker
+
+if TYPE_CHECKING:
+    from mechbench.sweep.ray_cluster import RayExecutor
 
 
 @dataclass(frozen=True)
@@ -94,24 +100,52 @@ def worker_devices(device: str, jobs: int | None, jobs_per_device: int) -> list[
     return [devices[i % len(devices)] for i in range(count)]
 
 
+@dataclass(frozen=True)
+class RayCluster:
+    """A cluster to run on: its address (None starts one here), and how cells share GPUs."""
+
+    address: str | None
+    jobs_per_device: int = 1
+
+
 def run_sweep(
     outlook: Outlook, suite: Suite, out: Path, devices: Sequence[str], *, checkpoint_s: float,
-    quiet: bool = False,
+    log: str = "none", quiet: bool = False, ray: RayCluster | None = None,
 ) -> tuple[Plan, int | None]:  # fmt: skip
     """Run what remains; return where the cells stand then, and the signal that ended it early.
 
+    Args:
+        outlook: from `look`.
+        suite: the suite of the outlook.
+        out: folder of results.
+        devices: one a worker, from `worker_devices`.
+        checkpoint_s: seconds between checkpoints.
+        log: tracker, see `mechbench.tracking`.
+        quiet: warnings only.
+        ray: run on this cluster in place of worker processes.
+
     Raises:
-        ConfigError: `out` cannot be written.
+        ConfigError: `out` cannot be written, or the tracker or Ray is not there.
         ResultError: a result cannot be stored, or a worker cannot start.
     """
+    check_tracker(log)
     make_folder(out)
     plan = outlook.plan
     finished = len(plan.done) + len(plan.failed)
     workers = devices[: max(1, len(plan.todo) + len(plan.waiting))]
     progress = SweepProgress(plan.total, finished, len(workers), quiet)
     try:
-        job = Job(out, suite.plugins, checkpoint_s)
-        signal_number = LocalExecutor(workers, job, progress).run(outlook.schedule)
+        job = Job(out, suite.plugins, checkpoint_s, log)
+        executor: LocalExecutor | RayExecutor
+        if ray is None:
+            executor = LocalExecutor(workers, job, progress)
+        else:
+            from mechbench.sweep.ray_cluster import RayExecutor
+
+            executor = RayExecutor(
+                ray.address, devices[0], len(devices), ray.jobs_per_device, job, progress
+            )
+        signal_number = executor.run(outlook.schedule)
     finally:
         progress.close()
     return make_plan(outlook.cells, stored_results(outlook.cells, out)), signal_number

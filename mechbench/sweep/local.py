@@ -12,13 +12,13 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from mechbench.errors import ResultError
 from mechbench.signals import Stopper
 from mechbench.suite import Cell
+from mechbench.sweep.failure import store_failure
+from mechbench.sweep.job import ATTEMPTS, Job
 from mechbench.sweep.plan import Schedule
 from mechbench.sweep.progress import SweepProgress, describe
 
@@ -26,32 +26,11 @@ _START = (
     "import json, sys; sys.path[:], sys.argv[:] = map(json.loads, sys.argv[1:3]); "
     "from mechbench.sweep.worker import main; main()"
 )
-_ATTEMPTS = 2  # of a cell whose worker dies
 _BUSY_S = 2.0  # until a cell that another process holds is asked for again
 _BUSY_TRIES = 5
 _STOP_S = 60.0  # for a worker to write its checkpoint
 
 Event = tuple[int, dict[str, Any]]
-
-
-@dataclass(frozen=True)
-class Job:
-    """What every order of a sweep has in common."""
-
-    out: Path
-    plugins: tuple[str, ...]
-    checkpoint_s: float
-
-    def order(self, cell: Cell, device: str) -> dict[str, Any]:
-        """Return the order to run `cell` on `device`."""
-        return {
-            "call": dict(cell.call),
-            "cell_id": cell.cell_id,
-            "device": device,
-            "out": str(self.out),
-            "plugins": list(self.plugins),
-            "checkpoint_s": self.checkpoint_s,
-        }
 
 
 class Worker:
@@ -217,12 +196,10 @@ class LocalExecutor:
         self._deaths[cell.cell_id] += 1
         how = f"signal {-code}" if code < 0 else f"exit status {code}"
         self._progress.say(f"worker lost ({how}) at {describe(cell)}")
-        if self._deaths[cell.cell_id] < _ATTEMPTS:
+        if self._deaths[cell.cell_id] < ATTEMPTS:
             schedule.again(cell)
             return
-        from mechbench.sweep.failure import store_failure
-
-        text = f"the worker process died ({how}), {_ATTEMPTS} times of {_ATTEMPTS}"
+        text = f"the worker process died ({how}), {ATTEMPTS} times of {ATTEMPTS}"
         device = cell.config.device_type
         self._record(cell, store_failure(cell.config, device, self._job.out, text).data, schedule)
 

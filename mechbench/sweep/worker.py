@@ -2,7 +2,8 @@
 
 Orders come as JSON lines on standard input, reports go as JSON lines to standard output:
 
-    {"call": {..}, "cell_id": .., "device": .., "out": .., "plugins": [..], "checkpoint_s": ..}
+    {"call": {..}, "cell_id": .., "device": .., "out": .., "plugins": [..], "checkpoint_s": ..,
+     "log": ..}
     {"event": "ready" | "bar" | "tokens" | "row" | "warn" | "done" | "failed" | "busy"
               | "interrupted", ..}
 
@@ -77,6 +78,7 @@ def run_order(order: dict[str, Any], console: Console) -> dict[str, Any]:
     from mechbench.registry import load_plugins
     from mechbench.resolve import resolve
     from mechbench.sweep.failure import store_failure
+    from mechbench.tracking import TrackedConsole
 
     try:
         load_plugins(tuple(order["plugins"]))
@@ -84,6 +86,9 @@ def run_order(order: dict[str, Any], console: Console) -> dict[str, Any]:
         if config.cell_id != order["cell_id"]:
             text = f"cell {order['cell_id']} has other settings here than where it was planned"
             return {"event": "failed", "reason": text}
+        if order["log"] != "none":
+            name = f"{config.operator}-{config.task}-{config.seqlen}-{config.cell_id}"
+            console = TrackedConsole(console, order["log"], Path(order["out"]), name)
         try:
             result = run(
                 **order["call"],

@@ -25,7 +25,7 @@ def order(out: Path, **changes: Any) -> dict[str, Any]:
     cell_id = resolve(**call, device="cpu")[0].cell_id
     return {
         "call": call, "cell_id": cell_id, "device": "cpu", "out": str(out), "plugins": [],
-        "checkpoint_s": 30.0,
+        "checkpoint_s": 30.0, "log": "none",
     }  # fmt: skip
 
 
