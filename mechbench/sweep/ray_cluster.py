@@ -33,7 +33,11 @@ def run_elsewhere(order: dict[str, Any]) -> tuple[dict[str, Any], dict[str, str]
     with tempfile.TemporaryDirectory(prefix="mechbench-") as scratch:
         report = run_order({**order, "out": scratch}, Console(quiet=True))
         folder = Path(scratch) / order["cell_id"]
-        files = {name: (folder / name).read_bytes() for name in _FILES if (folder / name).exists()}
+        files = {
+            name: (folder / name).read_text(encoding="utf-8")
+            for name in _FILES
+            if (folder / name).exists()
+        }
     return report, files
 
 
