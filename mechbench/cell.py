@@ -80,6 +80,7 @@ def run(
     allow_noncausal: bool = False,
     quiet: bool | None = None,
     checkpoint_s: float = CHECKPOINT_S,
+    console: Console | None = None,
     **settings: Any,
 ) -> Result:
     """Train one operator on one task and score it; a finished cell is read, not run again.
@@ -108,6 +109,7 @@ def run(
         allow_noncausal: train an operator that looks ahead too, and mark the result.
         quiet: no progress bar; by default where standard error is no terminal.
         checkpoint_s: seconds between checkpoints.
+        console: where messages and the bar go; by default standard error, as `quiet` says.
         settings: further fields of `mechbench.spec.Config`.
 
     Returns:
@@ -143,7 +145,7 @@ def run(
     )
     folder = Path(out) / config.cell_id
     make_folder(folder)
-    console = Console(quiet)
+    console = console or Console(quiet)
     with exclusive(folder):
         if not resume:
             for name in ("result.json", "checkpoint.pt", "metrics.csv", "config.json"):
@@ -163,7 +165,7 @@ def _run_cell(
 ) -> Result:
     began = time.perf_counter()
     task = task_of(config)
-    result = _empty_result(config, task, device)
+    result = empty_result(config, task, device)
     try:
         with _naming(config.operator):
             _train_and_score(config, device, folder, console, checkpoint_s, task, result)
@@ -233,18 +235,9 @@ def _train_and_score(
     held_out = [] if result["train_is_test"] else [*validation, *tests[config.seqlen]]
     unseen = Unseen.of(held_out, device)
     _train(
-        model,
-        optimizer,
-        task,
-        config,
-        progress,
-        validation,
-        unseen,
-        device,
-        folder,
-        console,
+        model, optimizer, task, config, progress, validation, unseen, device, folder, console,
         checkpoint_s,
-    )
+    )  # fmt: skip
     micro_batch = progress.micro_batch(config, config.batch_size, task.input_seqlen)
     result |= {
         "status": "diverged" if progress.stop == "diverged" else "ok",
@@ -257,6 +250,8 @@ def _train_and_score(
         "micro_batch_size": micro_batch,
         "fft_conv_backend": ", ".join(sorted(backends_used())) or None,
     }
+    validated = [row["validation_accuracy"] for row in progress.metrics]
+    result["validation_accuracy"] = validated[-1] if validated else None
     rates = [row["tokens_per_s"] for row in progress.metrics]
     result["tokens_per_s"] = statistics.median(rates) if rates else None
     result["seconds"]["train"] = progress.train_s
@@ -347,7 +342,8 @@ def _evaluation(
     }
 
 
-def _empty_result(config: Config, task: Task, device: str) -> dict[str, Any]:
+def empty_result(config: Config, task: Task, device: str) -> dict[str, Any]:
+    """Return the result of a cell of which nothing is known yet: an error."""
     return {
         "schema_version": SCHEMA_VERSION,
         "cell_id": config.cell_id,
@@ -360,6 +356,7 @@ def _empty_result(config: Config, task: Task, device: str) -> dict[str, Any]:
         "solved": False,
         "causal": None,
         "stop": None,
+        "validation_accuracy": None,
         "parameters": None,
         "steps": 0,
         "train_tokens": 0,

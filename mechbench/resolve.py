@@ -76,7 +76,7 @@ def resolve(
     given.setdefault("n_test", n_test)
     Config(operator, task, **given)  # checks ranges before torch is loaded
 
-    device = _device(device)
+    device = device_of(device)
     device_type = device.partition(":")[0]
     if dtype == "auto":
         dtype = "bfloat16" if device_type == "cuda" else "float32"
@@ -137,7 +137,12 @@ def _task_options(task: Any) -> dict[str, Any]:
     }
 
 
-def _device(device: str) -> str:
+def device_of(device: str) -> str:
+    """Return the device that "auto" means here, or `device` itself if it is there.
+
+    Raises:
+        ConfigError: it is not there.
+    """
     import torch
 
     if device == "auto":

@@ -17,6 +17,8 @@
     solved           validation accuracy reached 0.995 twice in a row
     causal           outputs did not move when later tokens changed; null if not measured
     stop             "solved", "budget", "diverged", "out-of-memory" or "error"
+    validation_accuracy  of the trained model, what learning rates are chosen by; null if there
+                     was none
     parameters, steps, train_tokens, excluded_examples (training examples dropped because they
                      stand in an evaluation set), micro_batch_size
     flops_per_token  forward and backward, by torch's flop counter, FFTs counted as 2.5 n log2 n
@@ -44,6 +46,7 @@ if TYPE_CHECKING:
 
 SCHEMA_VERSION = 1
 STATUSES = ("ok", "diverged", "out-of-memory", "error")
+NOT_RUN = "not-run"  # of a planned cell, in leaderboards only
 _REQUIRED = ("cell_id", "status", "config", "chance", "evaluations", "provenance")
 
 

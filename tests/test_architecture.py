@@ -50,6 +50,9 @@ FLOORS = {
     "model": 6,
     "evaluate": 6,
     "resolve": 6,
+    "toml_lines": 0,
+    "suite": 7,
+    "suite_file": 8,
     "report": 6,
     "report.aggregate": 7,
     "report.matrix": 7,
@@ -59,13 +62,48 @@ FLOORS = {
     "train": 7,
     "checkpoint": 8,
     "cell": 9,
-    "cli": 11,
-    "__main__": 12,
-    "": 12,  # mechbench/__init__.py, which loads public names lazily
+    "report.selection": 7,
+    "sweep.progress": 8,
+    "sweep.estimate": 8,
+    "sweep.plan": 8,
+    "leaderboard.store": 7,
+    "leaderboard.heatmap": 10,
+    "leaderboard.plots": 11,
+    "leaderboard.readme": 9,
+    "leaderboard.validate": 7,
+    "leaderboard.board": 9,
+    "leaderboard.page": 10,
+    "leaderboard.build": 12,
+    "leaderboard.submit": 13,
+    "leaderboard": 7,
+    "sweep.failure": 10,
+    "sweep.worker": 11,
+    "tracking": 1,
+    "sweep.job": 8,
+    "sweep.local": 11,
+    "sweep.ray_cluster": 12,
+    "sweep.execute": 13,
+    "sweep": 7,
+    "cli": 14,
+    "__main__": 16,
+    "": 16,  # mechbench/__init__.py, which loads public names lazily
 }
-PACKAGES = {"report": 10, "cli": 10}  # their __init__.py
-TORCH_FREE = ("errors", "seeds", "spec", "registry", "options", "results", "atomic", "curriculum")
-TORCH_FREE_FOLDERS = ("report", "cli", "tasks")
+PACKAGES = {"report": 10, "cli": 15}  # their __init__.py
+TORCH_FREE = (
+    "errors",
+    "seeds",
+    "spec",
+    "registry",
+    "options",
+    "results",
+    "atomic",
+    "curriculum",
+    "tracking",
+    "toml_lines",
+    "suite",
+    "suite_file",
+)
+TORCH_FREE_FOLDERS = ("report", "leaderboard", "cli", "tasks")
 MAY_USE_TORCH = ("tasks.streams", "tasks.baselines", "tasks.portrait")
 
 
