@@ -48,12 +48,12 @@ def test_faults_of_an_operator_become_one_line_that_names_it() -> None:
         make_operator("no-module", d_model=4, max_seqlen=8)
 
 
-def test_set_optim_leaves_out_what_is_not_given() -> None:
+def test_set_optim_leaves_what_is_not_given() -> None:
     layer = nn.Linear(2, 2)
     set_optim(layer, weight_decay=0.0)
     assert layer.weight.optim == {"weight_decay": 0.0}
     set_optim(layer, lr=1e-4)
-    assert layer.bias.optim == {"lr": 1e-4}
+    assert layer.bias.optim == {"lr": 1e-4, "weight_decay": 0.0}
 
 
 def test_check_seqlen_returns_the_length_or_raises() -> None:
