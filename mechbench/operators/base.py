@@ -82,6 +82,13 @@ def check_seqlen(u: Tensor, max_seqlen: int) -> int:
     return L
 
 
+def toeplitz(h: Tensor) -> Tensor:
+    """Return the matrices of causal convolutions, (..., L, L), from their taps (..., L)."""
+    L = h.shape[-1]
+    lag = torch.arange(L, device=h.device)[:, None] - torch.arange(L, device=h.device)
+    return torch.where(lag >= 0, h[..., lag.clamp_min(0)], 0)
+
+
 def materialize(operator: nn.Module, u: Tensor) -> Tensor:
     """Return H(u), the matrix with which `operator` maps values to outputs, for a small L.
 
