@@ -3,7 +3,7 @@
     x' = A x + B u, y = C x, A diagonal and complex, B = 1, discretised with a zero-order hold:
     h_t = 2 Re sum_n C_n (exp(dt A_n) - 1) / A_n exp(t dt A_n),   n < d_state / 2
 
-Source: Gu et al. 2022 (arXiv:2206.11893), S4D, section 3 (kernel) and equation 9 (S4D-Lin:
+Source: Gu et al. 2022 (arXiv:2206.11893), S4D, section 3 (kernel) and section 4 (S4D-Lin:
 A_n = -1/2 + i pi n). The Hyena paper's `H3` filter (appendix A.1) is S4 with d_state 64; S4D is
 its diagonal form. Conjugate pairs are folded, so d_state counts real dimensions.
 """

@@ -4,7 +4,7 @@
 
 with w_j free for j < window and 0 beyond, so that connections stay global. Keys and w are one a
 head; each head's channels share them.
-Source: Zhai et al. 2021 (arXiv:2105.14103), equation 2 and section 3.3 (AFT-conv). Deviations: sums
+Source: Zhai et al. 2021 (arXiv:2105.14103), equations 2 and 6 (AFT-conv). Deviations: sums
 over the past only; w is used as it is, without their normalisation; the sums are kept relative to
 their largest exponent so far, because the largest of all would look ahead.
 """
@@ -24,7 +24,7 @@ from mechbench.registry import register_operator
 _BLOCK = 2**24  # elements of (B, tokens, D, window) held at once
 
 
-@register_operator("aft", source="Zhai et al. 2021 (arXiv:2105.14103), section 3.3, AFT-conv")
+@register_operator("aft", source="Zhai et al. 2021 (arXiv:2105.14103), equation 6, AFT-conv")
 class AFT(nn.Module):
     """Attention-free transformer with a convolutional position bias.
 

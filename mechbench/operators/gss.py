@@ -4,7 +4,7 @@
 
 with h the impulse response of a diagonal state space. In Hyena's terms: order 1, with this filter
 (Poli et al. 2023, remark 3.2).
-Source: Mehta et al. 2022 (arXiv:2206.13947), section 3.2 and figure 1. Deviations: their block has
+Source: Mehta et al. 2022 (arXiv:2206.13947), section 3, the GSS layer. Deviations: their block has
 no MLP, a gate of 4 D channels and a state space of D / 4; ours stands beside an MLP of 4 D, so both
 default to D, which makes 4 D^2 parameters as in the other operators; S4D-Lin instead of their
 simplified DSS.
@@ -23,7 +23,7 @@ from mechbench.ops import fft_conv
 from mechbench.registry import register_operator
 
 
-@register_operator("gss", source="Mehta et al. 2022 (arXiv:2206.13947), section 3.2")
+@register_operator("gss", source="Mehta et al. 2022 (arXiv:2206.13947), section 3")
 class GSS(nn.Module):
     """Gated diagonal state space.
 

@@ -5,9 +5,10 @@
     y_t = W_o (sigmoid(r_t) wkv_t)
 
 with w = exp(speed) > 0 the decay and b the bonus of the present token, one a channel.
-Source: Peng et al. 2023 (arXiv:2305.13048), equations 11 to 17; initial mixes, decays and bonuses:
-its appendix E, for a first layer, since an operator does not know its depth. Deviations: PyTorch's
-initial matrices instead of zeros; the backbone's MLP instead of channel mixing.
+Source: Peng et al. 2023 (arXiv:2305.13048), section 3, time mixing; initial mixes, decays and
+bonuses are those of the released version 4 for a first layer, since an operator does not know its
+depth. Deviations: PyTorch's initial matrices instead of zeros; the backbone's MLP instead of
+channel mixing.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from mechbench.ops import exp_delay, exp_merge, exp_scan, exp_term
 from mechbench.registry import register_operator
 
 
-@register_operator("rwkv", source="Peng et al. 2023 (arXiv:2305.13048), version 4, section 3.1")
+@register_operator("rwkv", source="Peng et al. 2023 (arXiv:2305.13048), version 4, section 3")
 class RWKV(nn.Module):
     """Time mixing of RWKV-4: token shift and a decaying average with a bonus.
 
