@@ -21,7 +21,7 @@ from mechbench.operators.base import check_seqlen
 from mechbench.ops import exp_delay, exp_merge, exp_scan
 from mechbench.registry import register_operator
 
-_BLOCK = 2**24  # elements of (B, tokens, D, window) held at once
+_BLOCK = 2**18  # elements of (B, tokens, D) summed over the window at once
 
 
 @register_operator("aft", source="Zhai et al. 2021 (arXiv:2105.14103), equation 6, AFT-conv")
@@ -69,9 +69,9 @@ class AFT(nn.Module):
         """
         check_seqlen(u, self.max_seqlen)
         q, k, v, w = self._signals(u)
-        window = w.shape[1]
-        far = exp_delay(exp_scan(k, v, torch.zeros_like(k[0, 0])), window)
-        num, den, _ = exp_merge(far, _window_sums(k, v, w))
+        total = exp_scan(k, v, torch.zeros_like(k[0, 0]))
+        far = exp_delay(total, w.shape[1])
+        num, den, _ = exp_merge(far, _window_sums(k, v, w, total[2]))
         out: Tensor = self.out_proj(torch.sigmoid(q) * (num / den).to(q.dtype))  # (B, L, D)
         return out
 
@@ -86,27 +86,47 @@ class AFT(nn.Module):
         return torch.sigmoid(q).transpose(1, 2)[..., None] * weights
 
 
-def _window_sums(k: Tensor, v: Tensor, w: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def _window_sums(k: Tensor, v: Tensor, w: Tensor, peak: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Return the sums over the last `window` tokens as `mechbench.ops.exp_scan` gives them.
 
     In blocks of tokens that are computed again in the backward, so that memory stays O(L D).
+
+    Args:
+        k: (B, L, D).
+        v: (B, L, D).
+        w: (D, window).
+        peak: (B, L, D), the largest key so far.
     """
     B, L, D = k.shape
-    window = w.shape[1]
-    k = F.pad(k, (0, 0, window - 1, 0), value=-1e30)  # before the start: no weight
-    v = F.pad(v, (0, 0, window - 1, 0))
-    size = max(1, _BLOCK // (B * D * window))
+    halo = w.shape[1] - 1
+    top = w.detach().amax(1).clamp_min(0)  # (D,)
+    lags = torch.exp(w - top[:, None]).T.contiguous()  # (window, D)
+    weight = F.pad(torch.exp(k - peak), (0, 0, halo, 0))
+    weighted = F.pad(torch.exp(k - peak) * v, (0, 0, halo, 0))
+    before = F.pad(peak, (0, 0, 1, -1), value=-1e30)
+    fall = F.pad(torch.exp(before - peak), (0, 0, halo, 0))
+    size = max(1, _BLOCK // (B * D))
     blocks = []
     for start in range(0, L, size):
-        part = slice(start, min(start + size, L) + window - 1)
-        blocks.append(checkpoint(_block_sums, k[:, part], v[:, part], w, use_reentrant=False))
-    num, den, peak = (torch.cat(parts, 1) for parts in zip(*blocks, strict=True))
-    return num, den, peak
+        part = slice(start, min(start + size, L) + halo)
+        parts = weighted[:, part], weight[:, part], fall[:, part]
+        blocks.append(checkpoint(_block_sums, *parts, lags, use_reentrant=False))
+    num, den = (torch.cat(parts, 1) for parts in zip(*blocks, strict=True))
+    return num, den, peak + top
 
 
-def _block_sums(k: Tensor, v: Tensor, w: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    exponent = k.unfold(1, w.shape[1], 1) + w.flip(1)  # (B, tokens, D, window), the oldest first
-    peak = exponent.detach().amax(-1)
-    weight = torch.exp(exponent - peak[..., None])
-    num = torch.einsum("btdj,btdj->btd", weight, v.unfold(1, w.shape[1], 1))
-    return num, weight.sum(-1), peak
+def _block_sums(weighted: Tensor, weight: Tensor, fall: Tensor, lags: Tensor) -> list[Tensor]:
+    """Sum terms exp(k_s - peak_t) over lags; a step on, a term falls by exp(peak_{t-1} - peak_t).
+
+    These factors are at most 1 whatever the keys, and cost no exponential a lag.
+    """
+    window = len(lags)
+    tokens = fall.shape[1] - window + 1
+    sums = []
+    for term in (weighted, weight):
+        total = lags[0] * term[:, -tokens:]
+        for lag in range(1, window):
+            term = term[:, :-1] * fall[:, lag:]
+            total = torch.addcmul(total, term[:, -tokens:], lags[lag])
+        sums.append(total)
+    return sums
