@@ -92,6 +92,17 @@ def test_keys_of_any_size_stay_finite_and_causal() -> None:
     assert torch.equal(op(u)[:, :10], y[:, :10])
 
 
+@pytest.mark.parametrize("size", [-200.0, 200.0])
+def test_large_biases_stay_finite(size: float) -> None:
+    op = build().float()
+    with torch.no_grad():
+        op.bias.add_(size)
+    y = op(inputs(20).float())
+    y.square().sum().backward()
+    assert y.isfinite().all()
+    assert op.bias.grad.isfinite().all()
+
+
 @pytest.mark.parametrize(
     ("options", "says"),
     [({"n_heads": 3}, "n_heads is 3"), ({"n_heads": -1}, "n_heads is -1"),
