@@ -28,6 +28,7 @@ FLOORS = {
     "provenance": 0,
     "optim": 0,
     "ops.backends": 1,
+    "ops.exp_scan": 1,
     "ops.rotary": 1,
     "ops.short_conv": 1,
     "ops.fft_conv": 2,

@@ -60,11 +60,12 @@ def set_optim(
     """Give the parameters of `module` their own learning rate or weight decay.
 
     The harness reads the attribute `optim` of a parameter, a dictionary with "lr" and
-    "weight_decay"; what is absent is the run's own. Plugins may set it too.
+    "weight_decay"; what is absent is the run's own, what is not given here stays. Plugins may set
+    it too.
     """
-    given = {"lr": lr, "weight_decay": weight_decay}
+    given = {k: v for k, v in (("lr", lr), ("weight_decay", weight_decay)) if v is not None}
     for parameter in module.parameters():
-        parameter.optim = {k: v for k, v in given.items() if v is not None}  # type: ignore[attr-defined]
+        parameter.optim = getattr(parameter, "optim", {}) | given  # type: ignore[attr-defined]
 
 
 def check_seqlen(u: Tensor, max_seqlen: int) -> int:
@@ -79,6 +80,13 @@ def check_seqlen(u: Tensor, max_seqlen: int) -> int:
             f"input of {L} tokens: the operator was built for max_seqlen={max_seqlen}"
         )
     return L
+
+
+def toeplitz(h: Tensor) -> Tensor:
+    """Return the matrices of causal convolutions, (..., L, L), from their taps (..., L)."""
+    L = h.shape[-1]
+    lag = torch.arange(L, device=h.device)[:, None] - torch.arange(L, device=h.device)
+    return torch.where(lag >= 0, h[..., lag.clamp_min(0)], 0)
 
 
 def materialize(operator: nn.Module, u: Tensor) -> Tensor:

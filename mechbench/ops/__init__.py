@@ -1,8 +1,12 @@
 """Tensor functions, each with its slow reference beside it; they know no modules."""
 
+<<<<<<< HEAD
 from mechbench.ops.add_norm import add_norm
 from mechbench.ops.channels import from_channels, to_channels
 from mechbench.ops.cross_entropy import cross_entropy
+=======
+from mechbench.ops.exp_scan import exp_delay, exp_merge, exp_scan, exp_scan_reference, exp_term
+>>>>>>> wt-ops1
 from mechbench.ops.fft_conv import fft_conv, fft_conv_reference
 from mechbench.ops.hyena_mix import hyena_mix
 from mechbench.ops.precision import autocast_dtype
@@ -11,6 +15,7 @@ from mechbench.ops.short_conv import short_conv, short_conv_reference
 from mechbench.ops.window import window
 
 __all__ = [
+<<<<<<< HEAD
     "add_norm",
     "autocast_dtype",
     "cross_entropy",
@@ -23,4 +28,16 @@ __all__ = [
     "short_conv_reference",
     "to_channels",
     "window",
+=======
+    "exp_delay",
+    "exp_merge",
+    "exp_scan",
+    "exp_scan_reference",
+    "exp_term",
+    "fft_conv",
+    "fft_conv_reference",
+    "rotary",
+    "short_conv",
+    "short_conv_reference",
+>>>>>>> wt-ops1
 ]
