@@ -77,4 +77,4 @@ def into_chunks(x: Tensor, chunk: int) -> Tensor:
     """Return x (B, H, L, K), zeros appended, as (B, H, N, C, K); C is L where that is shorter."""
     L = x.shape[-2]
     C = min(chunk, L)
-    return F.pad(x, (0, 0, 0, -L % C)).unflatten(-2, (-1, C))
+    return torch.unflatten(F.pad(x, (0, 0, 0, -L % C)), -2, (-1, C))

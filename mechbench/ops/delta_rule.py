@@ -57,7 +57,9 @@ def delta_rule(
         states = before(states, vc.shape[-3])  # (B, H, N, K, P)
         w = from_v - from_state @ states
         y = (qc * gc.exp()) @ states + (qc @ kc.transpose(-1, -2) * decay) @ w
-        return y.flatten(-3, -2)[..., :L, :].to(v.dtype)
+        y = y.flatten(-3, -2)[..., :L, :]
+        out: Tensor = y.to(v.dtype)
+        return out
 
 
 def delta_rule_matrix(q: Tensor, k: Tensor, log_decay: Tensor, beta: Tensor) -> Tensor:
@@ -67,7 +69,8 @@ def delta_rule_matrix(q: Tensor, k: Tensor, log_decay: Tensor, beta: Tensor) -> 
     w = torch.linalg.solve_triangular(
         system, torch.diag_embed(beta), upper=False, unitriangular=True
     )
-    return (q @ k.transpose(-1, -2) * decay) @ w
+    matrix: Tensor = (q @ k.transpose(-1, -2) * decay) @ w
+    return matrix
 
 
 def delta_rule_reference(
