@@ -81,9 +81,11 @@ def resolve(
     if dtype == "auto":
         dtype = "bfloat16" if device_type == "cuda" else "float32"
     from mechbench.operators.base import operator_options as resolve_operator
+    from mechbench.operators.base import operators_used
 
     options = resolve_operator(operator, dict(operator_options or {}))
-    entries = (OPERATORS.entry(operator), TASKS.entry(task))
+    entries = [OPERATORS.entry(name) for name in operators_used(operator, options)]
+    entries.append(TASKS.entry(task))
     config = Config(
         operator=operator,
         task=task,

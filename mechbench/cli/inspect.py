@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -31,7 +32,7 @@ def command(
 
     Four channels (or heads) on one random input, as mixing_matrix.png and .svg.
     """
-    given = parse_pairs(options)
+    given: dict[str, Any] = dict(parse_pairs(options))
     load_plugins(plugins)
     OPERATORS.entry(operator)
     import torch
