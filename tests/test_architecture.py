@@ -57,7 +57,10 @@ FLOORS = {
     "report.matrix": 7,
     "report.table": 8,
     "report.plot": 9,
-    "checks": 7,
+    "checks.gate": 7,
+    "checks.subject": 7,
+    "checks": 8,
+    "checks.page": 9,
     "train": 7,
     "checkpoint": 8,
     "cell": 9,
@@ -65,7 +68,7 @@ FLOORS = {
     "__main__": 12,
     "": 12,  # mechbench/__init__.py, which loads public names lazily
 }
-PACKAGES = {"report": 10, "cli": 10}  # their __init__.py
+PACKAGES = {"checks": 8, "report": 10, "cli": 10}  # their __init__.py
 TORCH_FREE = ("errors", "seeds", "spec", "registry", "options", "results", "atomic", "curriculum")
 TORCH_FREE_FOLDERS = ("report", "cli", "tasks")
 MAY_USE_TORCH = ("tasks.streams", "tasks.baselines", "tasks.portrait")

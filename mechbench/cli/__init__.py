@@ -17,6 +17,7 @@ COMMANDS = {
     "report": "Turn stored results into a table and a plot.",
     "list": "List operators or tasks with their sources.",
     "show": "Draw one example of a task, its chance level and baselines.",
+    "check": "Say whether an operator is sound, and which properties of attention it has.",
     "inspect": "Draw the mixing matrix H(u) of an operator.",
 }
 

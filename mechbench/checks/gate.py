@@ -1,4 +1,4 @@
-"""Is this operator sound? Its contract, and causality of the actual model."""
+"""What stands before every training run: the operator's contract, causality of the actual model."""
 
 from __future__ import annotations
 
