@@ -54,7 +54,9 @@ FLOORS = {
     "resolve": 6,
     "report": 6,
     "report.aggregate": 7,
+    "report.filters": 7,
     "report.matrix": 7,
+    "report.reach": 7,
     "report.table": 8,
     "report.plot": 9,
     "checks.gate": 7,
@@ -64,6 +66,7 @@ FLOORS = {
     "train": 7,
     "checkpoint": 8,
     "cell": 9,
+    "inspection": 9,
     "cli": 11,
     "__main__": 12,
     "": 12,  # mechbench/__init__.py, which loads public names lazily
