@@ -37,6 +37,7 @@ FLOORS = {
     "ops": 4,
     "atomic": 1,
     "options": 1,
+    "families": 0,
     "registry": 1,
     "spec": 1,
     "results": 2,
@@ -45,6 +46,7 @@ FLOORS = {
     "operators.decay": 5,
     "operators.multihead": 5,
     "operators": 6,
+    "adapters": 6,
     "tasks.base": 4,
     "tasks": 5,
     "tasks.portrait": 6,
@@ -72,7 +74,17 @@ FLOORS = {
     "": 12,  # mechbench/__init__.py, which loads public names lazily
 }
 PACKAGES = {"checks": 8, "report": 10, "cli": 10}  # their __init__.py
-TORCH_FREE = ("errors", "seeds", "spec", "registry", "options", "results", "atomic", "curriculum")
+TORCH_FREE = (
+    "errors",
+    "families",
+    "seeds",
+    "spec",
+    "registry",
+    "options",
+    "results",
+    "atomic",
+    "curriculum",
+)
 TORCH_FREE_FOLDERS = ("report", "cli", "tasks")
 MAY_USE_TORCH = ("tasks.streams", "tasks.baselines", "tasks.portrait")
 
