@@ -2,8 +2,10 @@
 
 Any attribute of this module is the class of that name in `fla.layers`, as a factory with the
 signature of an operator. Its options are those of the class. Those layers are written for models of
-2,048 channels, so `num_heads` and `head_dim` follow d_model unless given: heads of 32 channels, or
-of 32 times `expand` where the layer has inner channels. They run on CUDA alone.
+2,048 channels, so three options follow d_model unless given: `num_heads` and `head_dim` (heads of
+32 channels, or of 32 times `expand` where the layer has inner channels) and `intermediate_size`.
+What else does not fit a small model (`expand_ratio`, `num_kv_heads`) the layer says when built.
+They run on CUDA alone.
 """
 
 from __future__ import annotations
@@ -15,11 +17,12 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from mechbench.operators.base import check_seqlen
+from mechbench.operators.base import RESERVED, check_seqlen
 from mechbench.options import signature_options
 
-_OURS = ("hidden_size", "layer_idx")  # passed by the adapter itself
+_OURS = ("hidden_size", "layer_idx", *RESERVED)  # passed by the adapter, or by the harness
 _D_HEAD = 32
+_FOLLOW = ("num_heads", "head_dim", "intermediate_size")
 
 
 class FlaLayer(nn.Module):
@@ -48,12 +51,15 @@ class Factory:
         self.layer_class = layer_class
         self.__doc__ = inspect.getdoc(layer_class)
         accepted = signature_options(layer_class, _OURS)
-        accepted.pop("**", None)
+        open_ended = accepted.pop("**", None) is not None
         self.follows = {
-            name
-            for name in ("num_heads", "head_dim")
+            name: accepted[name].default
+            for name in _FOLLOW
             if name in accepted and accepted[name].default is not None
         }
+        sizes = inspect.signature(layer_class).parameters
+        self.full_width = sizes["hidden_size"].default if "hidden_size" in sizes else None
+        self.knows_layer = "layer_idx" in sizes or open_ended
         own = [
             inspect.Parameter("d_model", inspect.Parameter.KEYWORD_ONLY),
             inspect.Parameter("max_seqlen", inspect.Parameter.KEYWORD_ONLY),
@@ -68,7 +74,7 @@ class Factory:
         return parameter.replace(
             kind=inspect.Parameter.KEYWORD_ONLY,
             default=None if follows else parameter.default,
-            annotation=int | None if follows else parameter.annotation,
+            annotation=int | None if follows else _annotation(parameter),
         )
 
     def __call__(
@@ -81,8 +87,24 @@ class Factory:
         if "head_dim" in filled:
             heads = options.get("num_heads") or max(1, d_model // _D_HEAD)
             options["head_dim"] = int(options.get("expand") or 1) * d_model // heads
-        built = self.layer_class(hidden_size=d_model, layer_idx=layer, **options)
+        if "intermediate_size" in filled and isinstance(self.full_width, int):
+            default = self.follows["intermediate_size"]
+            options["intermediate_size"] = max(1, default * d_model // self.full_width)
+        if self.knows_layer:
+            options["layer_idx"] = layer
+        built = self.layer_class(hidden_size=d_model, **options)
         return FlaLayer(built, max_seqlen)
+
+
+def _annotation(parameter: inspect.Parameter) -> Any:
+    """Return the annotation, made to hold the default: `int = None` is common there."""
+    kind, default = parameter.annotation, parameter.default
+    if kind not in (int, float, bool, str):
+        return kind
+    if default is None:
+        return kind | None
+    fits = isinstance(default, (int, float) if kind is float else kind)
+    return kind if fits else inspect.Parameter.empty
 
 
 def _storable(value: Any) -> bool:

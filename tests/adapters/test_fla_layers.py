@@ -28,7 +28,7 @@ class Recorded(nn.Module):
     def __init__(
         self, mode: str = "chunk", hidden_size: int = 2048, expand: float = 2.0,
         num_heads: int = 16, head_dim: int = 256, limits: tuple = (0.0, float("inf")),
-        norm_eps: float = 1e-5, layer_idx: int = None, **kwargs,
+        norm_eps: float = 1e-5, num_v_heads: int = None, layer_idx: int = None, **kwargs,
     ) -> None:
         super().__init__()
         assert not kwargs
@@ -42,10 +42,11 @@ class Recorded(nn.Module):
 
 
 class Plain(nn.Module):
-    def __init__(self, hidden_size: int = 1024, num_heads: int | None = None,
-                 head_dim: int = 64, layer_idx: int | None = None) -> None:
+    def __init__(self, hidden_size: int = 1024, num_heads: int | None = None, d_model: int = None,
+                 intermediate_size: int = 2048, head_dim: int = 64, ratio: int = 0.5) -> None:
         super().__init__()
-        self.seen = dict(num_heads=num_heads, head_dim=head_dim)
+        assert d_model is None
+        self.seen = dict(num_heads=num_heads, head_dim=head_dim, intermediate=intermediate_size)
         self.proj = nn.Linear(hidden_size, hidden_size)
 
     def forward(self, hidden_states):
@@ -102,6 +103,9 @@ def test_heads_follow_d_model_unless_given() -> None:
     assert seen("fla:Recorded", expand="1") == (4, 32)
     assert seen("fla:Recorded", num_heads=2, head_dim=16) == (2, 16)
     assert seen("fla:Plain") == (None, 32)
+    for given, width in (({}, 256), ({"intermediate_size": "96"}, 96)):
+        layer = make_operator("fla:Plain", d_model=128, max_seqlen=8, **given).layer
+        assert layer.seen["intermediate"] == width
 
 
 @pytest.mark.usefixtures("fake")
@@ -113,7 +117,12 @@ def test_options_are_typed_complete_and_storable() -> None:
         "mode": "chunk",
         "norm_eps": 1e-3,
         "num_heads": 2,
+        "num_v_heads": None,
     }  # without the limits, which hold infinity
+    for name in ("fla:Recorded", "fla:Plain"):  # what is stored is read again
+        stored = operator_options(name, {})
+        assert operator_options(name, stored) == stored
+    assert operator_options("fla:Plain", {})["ratio"] == 0.5
     config, _ = resolve("fla:Recorded", "recall", operator_options=options, device="cpu")
     assert len(config.cell_id) == 16
     for key in ("hidden_size", "layer_idx", "layer", "nothing"):
