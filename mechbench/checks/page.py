@@ -17,7 +17,7 @@ from mechbench.results import write_json
 
 _TITLES = {
     "soundness": "is it sound?",
-    "properties": "which properties of attention has it, as initialised? (Poli et al. 2023, section 1)",
+    "properties": "which properties of attention has it, as initialised? (Poli et al. 2023)",
     "growth": "how do its memory and time grow?",
 }
 
