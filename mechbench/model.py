@@ -64,9 +64,11 @@ class Backbone(nn.Module):
         self.blocks = nn.ModuleList(
             Block(
                 d_model,
-                make_operator(operator, d_model=d_model, max_seqlen=max_seqlen, **options),
+                make_operator(
+                    operator, d_model=d_model, max_seqlen=max_seqlen, layer=layer, **options
+                ),
             )
-            for _ in range(n_layers)
+            for layer in range(n_layers)
         )
         self.norm = nn.LayerNorm(d_model)
         self.head = nn.Linear(d_model, 1 if input_dim else vocab_size)

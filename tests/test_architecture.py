@@ -27,17 +27,22 @@ FLOORS = {
     "progress_bar": 0,
     "provenance": 0,
     "optim": 0,
+    "ops.affine_scan": 1,
+    "ops.decay_attention": 2,
+    "ops.delta_rule": 3,
     "ops.backends": 1,
     "ops.exp_scan": 1,
     "ops.rotary": 1,
     "ops.short_conv": 1,
     "ops.fft_conv": 2,
-    "ops": 3,
+    "ops": 4,
     "atomic": 1,
     "options": 1,
+    "families": 0,
     "registry": 1,
     "spec": 1,
     "results": 2,
+<<<<<<< HEAD
     "filters": 4,
     "operators.base": 4,
     "operators": 5,
@@ -45,6 +50,15 @@ FLOORS = {
     "tasks.distinct": 4,
     "tasks.first_occurrence": 4,
     "tasks.shortcuts": 4,
+=======
+    "filters": 5,
+    "operators.base": 2,
+    "operators.decay": 5,
+    "operators.multihead": 5,
+    "operators": 6,
+    "adapters": 6,
+    "tasks.base": 4,
+>>>>>>> wt-ops2
     "tasks": 5,
     "tasks.portrait": 6,
     "curriculum": 5,
@@ -56,13 +70,19 @@ FLOORS = {
     "suite_file": 8,
     "report": 6,
     "report.aggregate": 7,
+    "report.filters": 7,
     "report.matrix": 7,
+    "report.reach": 7,
     "report.table": 8,
     "report.plot": 9,
-    "checks": 7,
+    "checks.gate": 7,
+    "checks.subject": 7,
+    "checks": 8,
+    "checks.page": 9,
     "train": 7,
     "checkpoint": 8,
     "cell": 9,
+<<<<<<< HEAD
     "report.selection": 7,
     "sweep.progress": 8,
     "sweep.estimate": 8,
@@ -92,6 +112,17 @@ FLOORS = {
 PACKAGES = {"report": 10, "cli": 15}  # their __init__.py
 TORCH_FREE = (
     "errors",
+=======
+    "inspection": 9,
+    "cli": 11,
+    "__main__": 12,
+    "": 12,  # mechbench/__init__.py, which loads public names lazily
+}
+PACKAGES = {"checks": 8, "report": 10, "cli": 10}  # their __init__.py
+TORCH_FREE = (
+    "errors",
+    "families",
+>>>>>>> wt-ops2
     "seeds",
     "spec",
     "registry",
@@ -99,12 +130,17 @@ TORCH_FREE = (
     "results",
     "atomic",
     "curriculum",
+<<<<<<< HEAD
     "tracking",
     "toml_lines",
     "suite",
     "suite_file",
 )
 TORCH_FREE_FOLDERS = ("report", "leaderboard", "cli", "tasks")
+=======
+)
+TORCH_FREE_FOLDERS = ("report", "cli", "tasks")
+>>>>>>> wt-ops2
 MAY_USE_TORCH = ("tasks.streams", "tasks.baselines", "tasks.portrait")
 
 

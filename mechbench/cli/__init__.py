@@ -21,7 +21,8 @@ COMMANDS = {
     "report": "Turn stored results into a table and a plot.",
     "list": "List operators or tasks with their sources.",
     "show": "Draw one example of a task, its chance level and baselines.",
-    "inspect": "Draw the mixing matrix H(u) of an operator.",
+    "check": "Say whether an operator is sound, and which properties of attention it has.",
+    "inspect": "Draw the matrix H(u), the filters and the reach of an operator, fresh or trained.",
 }
 
 

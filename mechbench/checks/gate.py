@@ -1,9 +1,10 @@
-"""Is this operator sound? Its contract, and causality of the actual model."""
+"""What stands before every training run: the operator's contract, causality of the actual model."""
 
 from __future__ import annotations
 
 import copy
 import traceback
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -38,7 +39,7 @@ def blame(operator: str, error: Exception) -> OperatorError | None:
 
 
 def check_contract(
-    operator: str, options: dict[str, object], d_model: int, max_seqlen: int, device: str
+    operator: str, options: dict[str, Any], d_model: int, max_seqlen: int, device: str
 ) -> None:
     """Run the operator on a small random input.
 
