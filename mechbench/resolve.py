@@ -74,11 +74,7 @@ def resolve(
     given.setdefault("n_test", n_test)
     Config(operator, task, **given)  # checks ranges before torch is loaded
 
-<<<<<<< HEAD
     device = device_of(device)
-=======
-    device = resolve_device(device)
->>>>>>> wt-ops2
     device_type = device.partition(":")[0]
     if dtype == "auto":
         dtype = "bfloat16" if device_type == "cuda" else "float32"
@@ -141,28 +137,19 @@ def _task_options(task: Any) -> dict[str, Any]:
     }
 
 
-<<<<<<< HEAD
-def device_of(device: str) -> str:
-    """Return the device that "auto" means here, or `device` itself if it is there.
-
-    Raises:
-        ConfigError: it is not there.
-    """
-=======
 def _check_device(device: str) -> None:
     kind, _, index = device.partition(":")
     if kind not in ("auto", "cpu", "cuda") or (index and not (kind == "cuda" and index.isdigit())):
         raise ConfigError(f"unknown device {device!r}: choose from auto, cpu, cuda, cuda:N")
 
 
-def resolve_device(device: str) -> str:
-    """Return the device that "auto", "cpu", "cuda" or "cuda:N" stands for here.
+def device_of(device: str) -> str:
+    """Return the device that "auto" means here, or `device` itself if it is there.
 
     Raises:
-        ConfigError: no such device.
+        ConfigError: it is not there.
     """
     _check_device(device)
->>>>>>> wt-ops2
     import torch
 
     if device == "auto":
@@ -177,3 +164,6 @@ def resolve_device(device: str) -> str:
                 "numbered from 0"
             )
     return device
+
+
+resolve_device = device_of  # one of the two names is to go

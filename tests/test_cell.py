@@ -32,13 +32,8 @@ FILES = ["checkpoint.pt", "config.json", "metrics.csv", "result.json"]
 FIELDS = {
     "schema_version", "cell_id", "status", "reason", "config", "chance", "evaluations", "solved",
     "causal", "stop", "parameters", "steps", "train_tokens", "excluded_examples",
-<<<<<<< HEAD
-    "micro_batch_size", "flops_per_token", "tokens_per_s", "peak_memory_mib", "seconds",
-    "fft_conv_backend", "provenance", "train_is_test",
-=======
     "validation_accuracy", "micro_batch_size", "flops_per_token", "tokens_per_s",
-    "peak_memory_mib", "seconds", "fft_conv_backend", "provenance",
->>>>>>> wt-sweep
+    "peak_memory_mib", "seconds", "fft_conv_backend", "provenance", "train_is_test",
 }  # fmt: skip
 EVALUATION = {
     "seqlen", "n", "correct", "accuracy", "ci_low", "ci_high", "dense_n", "dense_accuracy",

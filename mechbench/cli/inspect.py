@@ -55,27 +55,6 @@ def command(
         OPERATORS.entry(operator)
     from mechbench.inspection import fresh, portraits, trained
 
-<<<<<<< HEAD
-    from mechbench.atomic import make_folder
-    from mechbench.checks import blame
-    from mechbench.operators.base import make_operator, materialize
-    from mechbench.report.matrix import plot_matrices
-    from mechbench.seeds import derive
-
-    torch.manual_seed(derive(seed, "inspect"))
-    module = make_operator(operator, d_model=d_model, max_seqlen=seqlen, **given)
-    u = torch.randn(1, seqlen, d_model)
-    try:
-        H = materialize(module, u)[0]
-    except Exception as error:
-        named = blame(operator, error)
-        if named is None:
-            raise
-        raise named from error
-    folder = Path(out)
-    make_folder(folder)
-    for path in plot_matrices(H[:4].numpy(), f"{operator}: H(u)", folder / "mixing_matrix"):
-=======
     if run_folder is not None:
         specimen = trained(Path(run_folder), layer=layer or 0, seqlen=seqlen)
     else:
@@ -83,5 +62,4 @@ def command(
             str(operator), given, d_model=d_model or 64, seqlen=seqlen or 64, seed=seed or 0
         )
     for path in portraits(specimen, Path(out)):
->>>>>>> wt-ops2
         click.echo(path)
