@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from mechbench.memory import is_out_of_memory
-from mechbench.tasks.base import IGNORE, Batch, matches
+from mechbench.tasks.base import IGNORE, Batch
 
 
 @dataclass(frozen=True)
@@ -41,12 +41,8 @@ def autocast(device: str, dtype: str) -> torch.autocast:
 
 def count_right(logits: Tensor, targets: Tensor) -> Tensor:
     """Return (2,) int64: right answers and scored positions; no synchronisation."""
-    scored = targets != IGNORE
-    if targets.is_floating_point():
-        right = (matches(logits[..., 0].float(), targets) & scored).sum()
-    else:
-        right = (logits.argmax(-1) == targets).sum()  # -100 is never an argmax
-    return torch.stack([right, scored.sum()])
+    right = (logits.argmax(-1) == targets).sum()  # -100 is never an argmax
+    return torch.stack([right, (targets != IGNORE).sum()])
 
 
 @torch.no_grad()

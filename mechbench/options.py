@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import inspect
 import types
 import typing
@@ -33,11 +32,6 @@ def parse_pairs(pairs: Iterable[str], flag: str = "--option") -> dict[str, str]:
 
 def signature_options(component: Callable[..., Any], reserved: Iterable[str]) -> dict[str, Any]:
     """Return {option: inspect.Parameter with a resolved annotation}; "**" stands for any other."""
-    return {k: v for k, v in _parameters(component).items() if k == "**" or k not in reserved}
-
-
-@functools.lru_cache(maxsize=256)  # a sweep asks the same few components ten thousand times
-def _parameters(component: Callable[..., Any]) -> dict[str, Any]:
     try:
         signature = inspect.signature(component)
     except (TypeError, ValueError):
@@ -51,7 +45,7 @@ def _parameters(component: Callable[..., Any]) -> dict[str, Any]:
     for name, parameter in signature.parameters.items():
         if parameter.kind is inspect.Parameter.VAR_KEYWORD:
             out["**"] = parameter
-        elif parameter.kind is not inspect.Parameter.VAR_POSITIONAL:
+        elif name not in reserved and parameter.kind is not inspect.Parameter.VAR_POSITIONAL:
             out[name] = parameter.replace(annotation=hints.get(name, parameter.annotation))
     return out
 

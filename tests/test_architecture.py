@@ -27,120 +27,42 @@ FLOORS = {
     "progress_bar": 0,
     "provenance": 0,
     "optim": 0,
-    "ops.affine_scan": 1,
-    "ops.decay_attention": 2,
-    "ops.delta_rule": 3,
     "ops.backends": 1,
-    "ops.exp_scan": 1,
     "ops.rotary": 1,
     "ops.short_conv": 1,
     "ops.fft_conv": 2,
-    "ops": 4,
+    "ops": 3,
     "atomic": 1,
     "options": 1,
-    "families": 0,
     "registry": 1,
     "spec": 1,
     "results": 2,
-<<<<<<< HEAD
     "filters": 4,
     "operators.base": 4,
     "operators": 5,
-    "tasks.base": 3,
-    "tasks.distinct": 4,
-    "tasks.first_occurrence": 4,
-    "tasks.shortcuts": 4,
-=======
-    "filters": 5,
-    "operators.base": 2,
-    "operators.decay": 5,
-    "operators.multihead": 5,
-    "operators": 6,
-    "adapters": 6,
     "tasks.base": 4,
->>>>>>> wt-ops2
     "tasks": 5,
     "tasks.portrait": 6,
     "curriculum": 5,
     "model": 6,
     "evaluate": 6,
     "resolve": 6,
-    "toml_lines": 0,
-    "suite": 7,
-    "suite_file": 8,
     "report": 6,
     "report.aggregate": 7,
-    "report.filters": 7,
     "report.matrix": 7,
-    "report.reach": 7,
     "report.table": 8,
     "report.plot": 9,
-    "checks.gate": 7,
-    "checks.subject": 7,
-    "checks": 8,
-    "checks.page": 9,
+    "checks": 7,
     "train": 7,
     "checkpoint": 8,
     "cell": 9,
-<<<<<<< HEAD
-    "report.selection": 7,
-    "sweep.progress": 8,
-    "sweep.estimate": 8,
-    "sweep.plan": 8,
-    "leaderboard.store": 7,
-    "leaderboard.heatmap": 10,
-    "leaderboard.plots": 11,
-    "leaderboard.readme": 9,
-    "leaderboard.validate": 7,
-    "leaderboard.board": 9,
-    "leaderboard.page": 10,
-    "leaderboard.build": 12,
-    "leaderboard.submit": 13,
-    "leaderboard": 7,
-    "sweep.failure": 10,
-    "sweep.worker": 11,
-    "tracking": 1,
-    "sweep.job": 8,
-    "sweep.local": 11,
-    "sweep.ray_cluster": 12,
-    "sweep.execute": 13,
-    "sweep": 7,
-    "cli": 14,
-    "__main__": 16,
-    "": 16,  # mechbench/__init__.py, which loads public names lazily
-}
-PACKAGES = {"report": 10, "cli": 15}  # their __init__.py
-TORCH_FREE = (
-    "errors",
-=======
-    "inspection": 9,
     "cli": 11,
     "__main__": 12,
     "": 12,  # mechbench/__init__.py, which loads public names lazily
 }
-PACKAGES = {"checks": 8, "report": 10, "cli": 10}  # their __init__.py
-TORCH_FREE = (
-    "errors",
-    "families",
->>>>>>> wt-ops2
-    "seeds",
-    "spec",
-    "registry",
-    "options",
-    "results",
-    "atomic",
-    "curriculum",
-<<<<<<< HEAD
-    "tracking",
-    "toml_lines",
-    "suite",
-    "suite_file",
-)
-TORCH_FREE_FOLDERS = ("report", "leaderboard", "cli", "tasks")
-=======
-)
+PACKAGES = {"report": 10, "cli": 10}  # their __init__.py
+TORCH_FREE = ("errors", "seeds", "spec", "registry", "options", "results", "atomic", "curriculum")
 TORCH_FREE_FOLDERS = ("report", "cli", "tasks")
->>>>>>> wt-ops2
 MAY_USE_TORCH = ("tasks.streams", "tasks.baselines", "tasks.portrait")
 
 

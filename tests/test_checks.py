@@ -236,12 +236,3 @@ def test_blame_leaves_errors_of_others_alone(tmp_path: Path) -> None:
     register(oom, "greedy")
     assert blame("greedy", raised(lambda: model("greedy")(tokens()))) is None
     assert blame("mine", OperatorError("said already")) is None
-
-
-@pytest.mark.parametrize(("operator", "causal"), [("hyena", True), ("mine", False)])
-def test_causality_is_checked_on_numbers_too(operator: str, causal: bool) -> None:
-    register(whole_mean)
-    torch.manual_seed(0)
-    built = Backbone(operator, {}, vocab_size=V, d_model=D, n_layers=2, max_seqlen=L, input_dim=3)
-    numbers = torch.randn(2, L, 3)
-    assert check_causality(built, numbers, V, operator, "cpu") == causal

@@ -1,1 +1,0 @@
-"""Leaderboards: leaderboards/NAME/results.csv in, tables, plots and a page out. No torch."""
