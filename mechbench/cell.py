@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import csv
 import io
 import statistics
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,7 @@ from torch import nn
 
 from mechbench.atomic import exclusive, make_folder, write_text
 from mechbench.checkpoint import load_checkpoint, save_checkpoint
-from mechbench.checks import blame, check_causality, check_contract
+from mechbench.checks import check_causality, check_contract, naming
 from mechbench.cost import flops_per_token
 from mechbench.errors import OperatorError
 from mechbench.evaluate import evaluate
@@ -165,7 +164,7 @@ def _run_cell(
     task = task_of(config)
     result = _empty_result(config, task, device)
     try:
-        with _naming(config.operator):
+        with naming(config.operator):
             _train_and_score(config, device, folder, console, checkpoint_s, task, result)
     except OperatorError as error:
         result |= {"status": "error", "stop": "error", "reason": str(error)}
@@ -373,18 +372,6 @@ def _empty_result(config: Config, task: Task, device: str) -> dict[str, Any]:
 def _finish(result: dict[str, Any], folder: Path, began: float) -> None:
     result["seconds"]["total"] = time.perf_counter() - began
     write_json(folder / "result.json", result)
-
-
-@contextlib.contextmanager
-def _naming(operator: str) -> Iterator[None]:
-    """Turn what an operator raises into an error with its name; other errors pass as they are."""
-    try:
-        yield
-    except Exception as error:
-        named = blame(operator, error)
-        if named is None:
-            raise
-        raise named from error
 
 
 def _write_metrics(path: Path, rows: list[dict[str, Any]]) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import traceback
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor, nn
@@ -35,6 +37,18 @@ def blame(operator: str, error: Exception) -> OperatorError | None:
         f"operator {operator!r} raised {type(error).__name__} at line {frames[-1].lineno} "
         f"of its file: {text}"
     )
+
+
+@contextlib.contextmanager
+def naming(operator: str) -> Iterator[None]:
+    """Turn what an operator raises into an error with its name; other errors pass as they are."""
+    try:
+        yield
+    except Exception as error:
+        named = blame(operator, error)
+        if named is None:
+            raise
+        raise named from error
 
 
 def check_contract(

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from mechbench.checks import blame, check_causality, check_contract, leak
+from mechbench.checks import blame, check_causality, check_contract, leak, naming
 from mechbench.errors import ConfigError, OperatorError
 from mechbench.model import Backbone
 from mechbench.registry import load_plugin, register_operator
@@ -236,3 +236,10 @@ def test_blame_leaves_errors_of_others_alone(tmp_path: Path) -> None:
     register(oom, "greedy")
     assert blame("greedy", raised(lambda: model("greedy")(tokens()))) is None
     assert blame("mine", OperatorError("said already")) is None
+
+
+def test_naming_raises_what_blame_finds_and_passes_the_rest(tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError, match="no operator's"), naming("hyena"):
+        raise RuntimeError("no operator's")
+    with naming("hyena"):
+        pass

@@ -37,7 +37,7 @@ def command(
     import torch
 
     from mechbench.atomic import make_folder
-    from mechbench.checks import blame
+    from mechbench.checks import naming
     from mechbench.operators.base import make_operator, materialize
     from mechbench.report.matrix import plot_matrices
     from mechbench.seeds import derive
@@ -45,13 +45,8 @@ def command(
     torch.manual_seed(derive(seed, "inspect"))
     module = make_operator(operator, d_model=d_model, max_seqlen=seqlen, **given)
     u = torch.randn(1, seqlen, d_model)
-    try:
+    with naming(operator):
         H = materialize(module, u)[0]
-    except Exception as error:
-        named = blame(operator, error)
-        if named is None:
-            raise
-        raise named from error
     folder = Path(out)
     make_folder(folder)
     for path in plot_matrices(H[:4].numpy(), f"{operator}: H(u)", folder / "mixing_matrix"):
