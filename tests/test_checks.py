@@ -239,7 +239,10 @@ def test_blame_leaves_errors_of_others_alone(tmp_path: Path) -> None:
 
 
 def test_naming_raises_what_blame_finds_and_passes_the_rest(tmp_path: Path) -> None:
-    with pytest.raises(RuntimeError, match="no operator's"), naming("hyena"):
+    (tmp_path / "plugin.py").write_text(PLUGIN)
+    load_plugin(tmp_path / "plugin.py")
+    built = model()
+    with pytest.raises(OperatorError, match="'mine' raised ValueError at line 11"), naming("mine"):
+        built(tokens())
+    with pytest.raises(RuntimeError, match="no operator's"), naming("mine"):
         raise RuntimeError("no operator's")
-    with naming("hyena"):
-        pass
