@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO
 
-from mechbench.errors import ConfigError, ResultError
+from mechbench.errors import BusyError, ConfigError, ResultError
 
 try:
     import fcntl
@@ -87,7 +87,8 @@ def exclusive(folder: Path) -> Iterator[None]:
     """Hold `folder` for this process; the lock goes with the process, however it ends.
 
     Raises:
-        ResultError: another process holds it, or the lock cannot be made.
+        BusyError: another process holds it.
+        ResultError: the lock cannot be made.
     """
     try:
         descriptor = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT, 0o666)
@@ -99,7 +100,7 @@ def exclusive(folder: Path) -> Iterator[None]:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError:
                 holder = os.pread(descriptor, 32, 0).decode(errors="replace").strip()
-                raise ResultError(
+                raise BusyError(
                     f"{folder} is in use by process {holder or 'unknown'}: the same run is "
                     "already going; wait for it, or change a setting"
                 ) from None

@@ -79,6 +79,7 @@ def run(
     allow_noncausal: bool = False,
     quiet: bool | None = None,
     checkpoint_s: float = CHECKPOINT_S,
+    console: Console | None = None,
     **settings: Any,
 ) -> Result:
     """Train one operator on one task and score it; a finished cell is read, not run again.
@@ -107,6 +108,7 @@ def run(
         allow_noncausal: train an operator that looks ahead too, and mark the result.
         quiet: no progress bar; by default where standard error is no terminal.
         checkpoint_s: seconds between checkpoints.
+        console: where messages and the bar go; by default standard error, as `quiet` says.
         settings: further fields of `mechbench.spec.Config`.
 
     Returns:
@@ -142,7 +144,7 @@ def run(
     )
     folder = Path(out) / config.cell_id
     make_folder(folder)
-    console = Console(quiet)
+    console = console or Console(quiet)
     with exclusive(folder):
         if not resume:
             for name in ("result.json", "checkpoint.pt", "metrics.csv", "config.json"):
@@ -162,7 +164,7 @@ def _run_cell(
 ) -> Result:
     began = time.perf_counter()
     task = task_of(config)
-    result = _empty_result(config, task, device)
+    result = empty_result(config, task, device)
     try:
         with naming(config.operator):
             _train_and_score(config, device, folder, console, checkpoint_s, task, result)
@@ -194,6 +196,7 @@ def _train_and_score(
     longest = max(task_of(config, length).input_seqlen for length in config.eval_seqlens)
     check_contract(config.operator, config.operator_options, config.d_model, longest, device)
     torch.manual_seed(derive(config.seed, "init"))  # on the CPU: the same weights on any device
+    input_dim = int(getattr(task, "input_dim", 0))
     model = Backbone(
         config.operator,
         config.operator_options,
@@ -201,9 +204,10 @@ def _train_and_score(
         d_model=config.d_model,
         n_layers=config.n_layers,
         max_seqlen=longest,
+        input_dim=input_dim,
     )
     result["parameters"] = sum(p.numel() for p in model.parameters())
-    result["flops_per_token"] = flops_per_token(model, task.input_seqlen)
+    result["flops_per_token"] = flops_per_token(model, task.input_seqlen, input_dim)
     model.to(device)
     if device.startswith("cuda"):
         torch.cuda.reset_peak_memory_stats(device)
@@ -227,20 +231,12 @@ def _train_and_score(
         length: evaluation_batches(task_of(config, length), config.n_test, config.seed, "test")
         for length in config.eval_seqlens
     }
-    unseen = Unseen.of([*validation, *tests[config.seqlen]], device)
+    held_out = [] if result["train_is_test"] else [*validation, *tests[config.seqlen]]
+    unseen = Unseen.of(held_out, device)
     _train(
-        model,
-        optimizer,
-        task,
-        config,
-        progress,
-        validation,
-        unseen,
-        device,
-        folder,
-        console,
+        model, optimizer, task, config, progress, validation, unseen, device, folder, console,
         checkpoint_s,
-    )
+    )  # fmt: skip
     micro_batch = progress.micro_batch(config, config.batch_size, task.input_seqlen)
     result |= {
         "status": "diverged" if progress.stop == "diverged" else "ok",
@@ -253,6 +249,8 @@ def _train_and_score(
         "micro_batch_size": micro_batch,
         "fft_conv_backend": ", ".join(sorted(backends_used())) or None,
     }
+    validated = [row["validation_accuracy"] for row in progress.metrics]
+    result["validation_accuracy"] = validated[-1] if validated else None
     rates = [row["tokens_per_s"] for row in progress.metrics]
     result["tokens_per_s"] = statistics.median(rates) if rates else None
     result["seconds"]["train"] = progress.train_s
@@ -343,7 +341,8 @@ def _evaluation(
     }
 
 
-def _empty_result(config: Config, task: Task, device: str) -> dict[str, Any]:
+def empty_result(config: Config, task: Task, device: str) -> dict[str, Any]:
+    """Return the result of a cell of which nothing is known yet: an error."""
     return {
         "schema_version": SCHEMA_VERSION,
         "cell_id": config.cell_id,
@@ -351,10 +350,12 @@ def _empty_result(config: Config, task: Task, device: str) -> dict[str, Any]:
         "reason": None,
         "config": config.to_dict(),
         "chance": task.chance,
+        "train_is_test": bool(getattr(task, "train_is_test", False)),
         "evaluations": [],
         "solved": False,
         "causal": None,
         "stop": None,
+        "validation_accuracy": None,
         "parameters": None,
         "steps": 0,
         "train_tokens": 0,

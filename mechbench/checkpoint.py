@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from mechbench.atomic import set_aside, write_atomic
+from mechbench.errors import ResultError
 from mechbench.memory import is_out_of_memory
 from mechbench.train import Progress
 
@@ -28,6 +29,26 @@ def save_checkpoint(
         "progress": progress.to_dict(),
     }
     write_atomic(path, lambda file: torch.save(data, file))
+
+
+def load_weights(path: Path, cell_id: str, model: nn.Module) -> None:
+    """Restore the weights alone and leave the file as it is, to look at a trained model.
+
+    Raises:
+        ResultError: the file is missing, corrupt or of another cell.
+    """
+    try:
+        data = torch.load(path, map_location="cpu", weights_only=True)
+        if data["cell_id"] != cell_id:
+            raise ValueError(f"it belongs to cell {data['cell_id']}")
+        model.load_state_dict(data["model"])
+    except FileNotFoundError as error:
+        raise ResultError(f"{path} does not exist: the run has stored no weights") from error
+    except Exception as error:  # whatever a damaged file makes the reader raise
+        if is_out_of_memory(error):
+            raise
+        text = " ".join(str(error).split())[:200]
+        raise ResultError(f"{path} is corrupt ({type(error).__name__}: {text})") from error
 
 
 def load_checkpoint(

@@ -24,7 +24,7 @@ for _packet in _FFT:
     _fft_flops._get_raw = True  # type: ignore[attr-defined]  # formula sees tensors, not shapes
 
 
-def flops_per_token(model: nn.Module, input_seqlen: int) -> float | None:
+def flops_per_token(model: nn.Module, input_seqlen: int, input_dim: int = 0) -> float | None:
     """Return FLOPs a token of one forward and backward pass over `input_seqlen` tokens.
 
     Counted on the meta device, so nothing is computed or allocated. Matrix products, SDPA and
@@ -33,8 +33,9 @@ def flops_per_token(model: nn.Module, input_seqlen: int) -> float | None:
     try:
         ghost = copy.deepcopy(model).to("meta")
         tokens = torch.zeros(1, input_seqlen, dtype=torch.int64, device="meta")
+        numbers = torch.zeros(1, input_seqlen, input_dim, device="meta")
         with FlopCounterMode(display=False, custom_mapping=_FFT) as counter:
-            logits = ghost(tokens)
+            logits = ghost(numbers if input_dim else tokens)
             F.cross_entropy(logits.flatten(0, 1), tokens.flatten()).backward()  # type: ignore[no-untyped-call]
     except Exception:
         # A plugin may need real data; its cost is then unknown, which is no fault.

@@ -30,6 +30,10 @@ class ResultError(MechbenchError):
     """A stored result or checkpoint is corrupt, foreign or in use by another process."""
 
 
+class BusyError(ResultError):
+    """A run's folder is in use by another process; it may be free later."""
+
+
 def nearest(name: str, choices: Iterable[str]) -> str:
     """Say which choices there are, the closest first: the tail of an error about `name`."""
     names = sorted(choices)

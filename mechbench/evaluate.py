@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from mechbench.memory import is_out_of_memory
-from mechbench.tasks.base import IGNORE, Batch
+from mechbench.tasks.base import IGNORE, Batch, matches
 
 
 @dataclass(frozen=True)
@@ -41,8 +41,12 @@ def autocast(device: str, dtype: str) -> torch.autocast:
 
 def count_right(logits: Tensor, targets: Tensor) -> Tensor:
     """Return (2,) int64: right answers and scored positions; no synchronisation."""
-    right = (logits.argmax(-1) == targets).sum()  # -100 is never an argmax
-    return torch.stack([right, (targets != IGNORE).sum()])
+    scored = targets != IGNORE
+    if targets.is_floating_point():
+        right = (matches(logits[..., 0].float(), targets) & scored).sum()
+    else:
+        right = (logits.argmax(-1) == targets).sum()  # -100 is never an argmax
+    return torch.stack([right, scored.sum()])
 
 
 @torch.no_grad()

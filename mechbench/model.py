@@ -6,6 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mechbench.operators.base import make_operator
+from mechbench.ops import add_norm, autocast_dtype
 
 
 class Block(nn.Module):
@@ -19,11 +20,14 @@ class Block(nn.Module):
         self.up = nn.Linear(d_model, 4 * d_model)
         self.down = nn.Linear(4 * d_model, d_model)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Map (B, L, D) to (B, L, D)."""
-        x = x + self.operator(self.norm1(x))
-        y: Tensor = x + self.down(F.gelu(self.up(self.norm2(x))))
-        return y
+    def forward(self, x: Tensor, delta: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Return the residual stream (B, L, D) and what is to be added to it.
+
+        The addition is left to the norm that follows: `add_norm` does both in one pass.
+        """
+        x, u = add_norm(x, delta, self.norm1)
+        x, u = add_norm(x, self.operator(u), self.norm2, autocast_dtype(x))
+        return x, self.down(F.gelu(self.up(u)))
 
 
 class Backbone(nn.Module):
@@ -36,6 +40,8 @@ class Backbone(nn.Module):
         d_model: D.
         n_layers: blocks.
         max_seqlen: longest input, in tokens.
+        input_dim: numbers a position where inputs are no tokens; then a linear map stands for the
+            embedding, and the head gives one number.
     """
 
     def __init__(
@@ -47,25 +53,32 @@ class Backbone(nn.Module):
         d_model: int,
         n_layers: int,
         max_seqlen: int,
+        input_dim: int = 0,
     ) -> None:
         super().__init__()
         # PyTorch's unit variance: at 0.02 what blocks add drowns the token, and attention stays on
         # a plateau that it leaves after 250 steps with this.
-        self.embed = nn.Embedding(vocab_size, d_model)
+        self.embed: nn.Module = (
+            nn.Linear(input_dim, d_model) if input_dim else nn.Embedding(vocab_size, d_model)
+        )
         self.blocks = nn.ModuleList(
             Block(
                 d_model,
-                make_operator(operator, d_model=d_model, max_seqlen=max_seqlen, **options),
+                make_operator(
+                    operator, d_model=d_model, max_seqlen=max_seqlen, layer=layer, **options
+                ),
             )
-            for _ in range(n_layers)
+            for layer in range(n_layers)
         )
         self.norm = nn.LayerNorm(d_model)
-        self.head = nn.Linear(d_model, vocab_size)
+        self.head = nn.Linear(d_model, 1 if input_dim else vocab_size)
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """Map tokens (B, L) to logits (B, L, V)."""
-        x = self.embed(tokens)
+        """Map tokens (B, L) to logits (B, L, V), or numbers (B, L, input_dim) to (B, L, 1)."""
+        x, delta = self.embed(tokens), None
+        x = x.to(self.head.weight.dtype)  # a linear map under autocast gives less than float32
         for block in self.blocks:
-            x = block(x)
-        logits: Tensor = self.head(self.norm(x))
+            x, delta = block(x, delta)
+        _, u = add_norm(x, delta, self.norm, autocast_dtype(x))
+        logits: Tensor = self.head(u)
         return logits

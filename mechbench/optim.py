@@ -35,18 +35,30 @@ def make_optimizer(model: nn.Module, lr: float, weight_decay: float) -> torch.op
         own = getattr(parameter, "optim", {})
         key = (own.get("lr", lr), own.get("weight_decay", weight_decay if matrix else 0.0))
         groups.setdefault(key, []).append(parameter)
-    fused = next(model.parameters()).is_cuda
+    device = next(model.parameters()).device
+    on_cuda = device.type == "cuda"
     return torch.optim.AdamW(
         [
-            {"params": p, "lr": k[0], "peak_lr": k[0], "weight_decay": k[1]}
+            {
+                "params": p,
+                # A tensor on CUDA, so that a captured step reads the rate of the day.
+                "lr": torch.tensor(k[0], device=device) if on_cuda else k[0],
+                "peak_lr": k[0],
+                "weight_decay": k[1],
+            }
             for k, p in groups.items()
         ],
         betas=(0.9, 0.98),
-        fused=fused,
+        fused=on_cuda,
+        capturable=on_cuda,
     )
 
 
 def set_lr(optimizer: torch.optim.Optimizer, factor: float) -> None:
     """Set every group to `factor` times its peak rate."""
     for group in optimizer.param_groups:
-        group["lr"] = group["peak_lr"] * factor
+        lr = group["peak_lr"] * factor
+        if isinstance(group["lr"], torch.Tensor):
+            group["lr"].fill_(lr)
+        else:
+            group["lr"] = lr

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 import types
 import typing
@@ -32,6 +33,11 @@ def parse_pairs(pairs: Iterable[str], flag: str = "--option") -> dict[str, str]:
 
 def signature_options(component: Callable[..., Any], reserved: Iterable[str]) -> dict[str, Any]:
     """Return {option: inspect.Parameter with a resolved annotation}; "**" stands for any other."""
+    return {k: v for k, v in _parameters(component).items() if k == "**" or k not in reserved}
+
+
+@functools.lru_cache(maxsize=256)  # a sweep asks the same few components ten thousand times
+def _parameters(component: Callable[..., Any]) -> dict[str, Any]:
     try:
         signature = inspect.signature(component)
     except (TypeError, ValueError):
@@ -45,7 +51,7 @@ def signature_options(component: Callable[..., Any], reserved: Iterable[str]) ->
     for name, parameter in signature.parameters.items():
         if parameter.kind is inspect.Parameter.VAR_KEYWORD:
             out["**"] = parameter
-        elif name not in reserved and parameter.kind is not inspect.Parameter.VAR_POSITIONAL:
+        elif parameter.kind is not inspect.Parameter.VAR_POSITIONAL:
             out[name] = parameter.replace(annotation=hints.get(name, parameter.annotation))
     return out
 

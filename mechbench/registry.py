@@ -1,4 +1,4 @@
-"""The catalogue of operators and tasks: built-ins, entry points of packages, plugin files.
+"""The catalogue of operators and tasks: built-ins, packages, families, plugin files.
 
 Built-ins are found by reading (not importing) the files of `mechbench/operators` and
 `mechbench/tasks` for their `@register_...("name", source=...)` line. So a new file is the whole
@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from mechbench.errors import ConfigError, PluginError, nearest
+from mechbench.families import FLA, Family
 
 T = TypeVar("T", bound=Callable[..., Any])
 PLUGIN_VARIABLE = "MECHBENCH_PLUGINS"
@@ -49,6 +50,7 @@ class Registry:
     package: str  # where the built-ins live
     group: str  # entry-point group
     entries: dict[str, Entry] = field(default_factory=dict)
+    families: tuple[Family, ...] = ()  # other packages' classes, listed where installed
     _discovered: bool = False
 
     def register(self, name: str, *, source: str = "") -> Callable[[T], T]:
@@ -93,10 +95,12 @@ class Registry:
         """Return the entry of `name` without loading it.
 
         Raises:
-            ConfigError: no such name; the nearest names are given.
+            ConfigError: no such name; the nearest names are given, or the package that it needs.
         """
         self._discover()
         if name not in self.entries:
+            for needed in filter(None, (family.needs(name) for family in self.families)):
+                raise ConfigError(f"{self.kind} {needed}")
             raise ConfigError(f"unknown {self.kind} {name!r}: {nearest(name, self.entries)}")
         return self.entries[name]
 
@@ -141,10 +145,16 @@ class Registry:
             self.entries[point.name] = Entry(
                 point.name, self.kind, f"package {package}", target=point.value
             )
+        for family in self.families:
+            for name in family.names():
+                full, origin = f"{family.prefix}:{name}", f"package {family.distribution}"
+                target, summary = f"{family.adapter}:{name}", f"The layer {name}."
+                found = Entry(full, self.kind, origin, summary, family.source, target)
+                self.entries[full] = found
         self._discovered = True
 
 
-OPERATORS = Registry("operator", "operators", "mechbench.operators")
+OPERATORS = Registry("operator", "operators", "mechbench.operators", families=(FLA,))
 TASKS = Registry("task", "tasks", "mechbench.tasks")
 register_operator = OPERATORS.register
 register_task = TASKS.register

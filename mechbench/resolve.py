@@ -55,9 +55,7 @@ def resolve(
     given = {key: value for key, value in settings.items() if value is not None}
     if dtype not in ("auto", *DTYPES):
         raise ConfigError(f"unknown dtype {dtype!r}: {nearest(dtype, ('auto', *DTYPES))}")
-    kind, _, index = device.partition(":")
-    if kind not in ("auto", "cpu", "cuda") or (index and not (kind == "cuda" and index.isdigit())):
-        raise ConfigError(f"unknown device {device!r}: choose from auto, cpu, cuda, cuda:N")
+    _check_device(device)
     OPERATORS.entry(operator)
     params = dict(task_options or {})
     made = make_task(
@@ -76,14 +74,16 @@ def resolve(
     given.setdefault("n_test", n_test)
     Config(operator, task, **given)  # checks ranges before torch is loaded
 
-    device = _device(device)
+    device = device_of(device)
     device_type = device.partition(":")[0]
     if dtype == "auto":
         dtype = "bfloat16" if device_type == "cuda" else "float32"
     from mechbench.operators.base import operator_options as resolve_operator
+    from mechbench.operators.base import operators_used
 
     options = resolve_operator(operator, dict(operator_options or {}))
-    entries = (OPERATORS.entry(operator), TASKS.entry(task))
+    entries = [OPERATORS.entry(name) for name in operators_used(operator, options)]
+    entries.append(TASKS.entry(task))
     config = Config(
         operator=operator,
         task=task,
@@ -137,7 +137,19 @@ def _task_options(task: Any) -> dict[str, Any]:
     }
 
 
-def _device(device: str) -> str:
+def _check_device(device: str) -> None:
+    kind, _, index = device.partition(":")
+    if kind not in ("auto", "cpu", "cuda") or (index and not (kind == "cuda" and index.isdigit())):
+        raise ConfigError(f"unknown device {device!r}: choose from auto, cpu, cuda, cuda:N")
+
+
+def device_of(device: str) -> str:
+    """Return the device that "auto" means here, or `device` itself if it is there.
+
+    Raises:
+        ConfigError: it is not there.
+    """
+    _check_device(device)
     import torch
 
     if device == "auto":

@@ -8,12 +8,17 @@
     config           the resolved configuration, mechbench.spec.Config
     chance           accuracy of a uniform guess
     evaluations      one a length: seqlen, n, correct, accuracy, ci_low, ci_high (95 percent Wilson
-                     interval over examples' scored positions), dense_n, dense_accuracy (every
-                     predictable position), shortcuts {name: accuracy}, required_context
-                     {W: accuracy}
+                     interval over examples' scored positions; of a task whose answers are numbers
+                     the share predicted within 0.1 standard deviations), dense_n,
+                     dense_accuracy (every predictable position), shortcuts {name: accuracy},
+                     required_context {W: accuracy}
+    train_is_test    the task asks for the same in training and test by its definition
+                     (memorisation): accuracy says what was remembered, no example was excluded
     solved           validation accuracy reached 0.995 twice in a row
     causal           outputs did not move when later tokens changed; null if not measured
     stop             "solved", "budget", "diverged", "out-of-memory" or "error"
+    validation_accuracy  of the trained model, what learning rates are chosen by; null if there
+                     was none
     parameters, steps, train_tokens, excluded_examples (training examples dropped because they
                      stand in an evaluation set), micro_batch_size
     flops_per_token  forward and backward, by torch's flop counter, FFTs counted as 2.5 n log2 n
@@ -41,6 +46,7 @@ if TYPE_CHECKING:
 
 SCHEMA_VERSION = 1
 STATUSES = ("ok", "diverged", "out-of-memory", "error")
+NOT_RUN = "not-run"  # of a planned cell, in leaderboards only
 _REQUIRED = ("cell_id", "status", "config", "chance", "evaluations", "provenance")
 
 

@@ -68,7 +68,8 @@ class Config:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields as JSON types."""
-        return json.loads(json.dumps(dataclasses.asdict(self)))  # type: ignore[no-any-return]
+        data = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        return json.loads(json.dumps(data))  # type: ignore[no-any-return]
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> Config:
@@ -93,7 +94,8 @@ class Config:
 
         A plugin counts by its content, not by where the file lies.
         """
-        data = self.to_dict() | {"plugins": sorted(self.plugins.values())}
+        data = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        data["plugins"] = sorted(self.plugins.values())
         return hashlib.sha256(canonical_json(data).encode()).hexdigest()[:16]
 
 

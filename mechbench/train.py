@@ -10,14 +10,15 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mechbench.curriculum import ADVANCE, stage_budget, stage_task
 from mechbench.evaluate import autocast, count_right, evaluate
 from mechbench.memory import first_micro_batch, is_out_of_memory
-from mechbench.optim import lr_factor, set_lr
+from mechbench.ops import cross_entropy
+from mechbench.optim import lr_factor
 from mechbench.spec import Config
+from mechbench.step import Stepper
 from mechbench.tasks.base import IGNORE, Batch, Task
 from mechbench.tasks.streams import TrainStream, Unseen
 
@@ -65,6 +66,21 @@ class Hooks:
     warn: Callable[[str], None] = lambda text: None
 
 
+def loss_and_counts(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the summed loss and (2,) int64 counts of right and scored positions.
+
+    Cross-entropy of tokens, squared error of numbers.
+
+    Args:
+        logits: (B, L, V), or (B, L, 1) where targets are numbers.
+        targets: (B, L), -100 where not scored.
+    """
+    if targets.is_floating_point():
+        error = torch.where(targets == IGNORE, 0.0, logits[..., 0].float() - targets)
+        return error.square().sum(), count_right(logits.detach(), targets)
+    return cross_entropy(logits.flatten(0, 1), targets.flatten(), IGNORE)
+
+
 def backward(
     model: nn.Module, inputs: Tensor, targets: Tensor, micro_batch: int, device: str, dtype: str
 ) -> tuple[Tensor, Tensor]:
@@ -82,14 +98,11 @@ def backward(
     for x, y in zip(*pieces, strict=True):
         with autocast(device, dtype):
             logits = model(x)
-        logits = logits.float()
-        total = F.cross_entropy(
-            logits.flatten(0, 1), y.flatten(), ignore_index=IGNORE, reduction="sum"
-        )
+        total, right = loss_and_counts(logits, y)
         part = total / n_scored
         part.backward()  # type: ignore[no-untyped-call]
         loss += part.detach()
-        counts += count_right(logits.detach(), y)
+        counts += right
     return loss, counts
 
 
@@ -108,7 +121,7 @@ def step_gradients(
         torch.OutOfMemoryError: a single sequence does not fit.
     """
     while True:
-        micro_batch = progress.micro_batch(config, *inputs.shape)
+        micro_batch = progress.micro_batch(config, *inputs.shape[:2])
         model.zero_grad(set_to_none=True)
         try:
             return backward(model, inputs, targets, micro_batch, device, config.dtype)
@@ -132,6 +145,7 @@ def train(
     unseen: Unseen,
     device: str,
     hooks: Hooks,
+    eager: bool = False,
 ) -> None:
     """Train until solved, diverged, out of budget or interrupted; `progress` says which.
 
@@ -157,6 +171,16 @@ def train(
         progress.train_s += elapsed
         hooks.checkpoint()
 
+    stepper = Stepper(
+        model,
+        optimizer,
+        lambda inputs, targets: step_gradients(
+            model, inputs, targets, progress, config, device, hooks.warn
+        ),
+        config.grad_clip,
+        capture=on_cuda and not eager,
+        warn=hooks.warn,
+    )
     model.train()
     while not progress.stop:
         if hooks.interrupted():
@@ -173,22 +197,21 @@ def train(
             fresh = unseen(batch.inputs)
             targets = torch.where(fresh[:, None], targets, IGNORE)
             counts[2] += (~fresh).sum()
-        loss, right = step_gradients(
-            model, batch.inputs, targets, progress, config, device, hooks.warn
-        )
+        fraction = progress.tokens / config.budget_tokens
+        factor = lr_factor(progress.step, fraction, config.warmup_steps)
+        replayed = stepper.replay(batch.inputs, targets, factor)
+        loss, right, norm = replayed or stepper.gradients(batch.inputs, targets)
         done = progress.step + 1
         spent = progress.tokens + step_tokens
         last = spent + step_tokens > config.budget_tokens
         due = last or done % config.validate_every == 0
-        norm = torch.nn.utils.clip_grad_norm_(model.parameters(), config.grad_clip)
         # On CUDA they are fetched on fixed steps only: reading them stalls the queue.
         if (due or not on_cuda) and not math.isfinite((loss + norm).item()):
             progress.stop = "diverged"
             break
         counts[:2] += right
-        fraction = progress.tokens / config.budget_tokens
-        set_lr(optimizer, lr_factor(progress.step, fraction, config.warmup_steps))
-        optimizer.step()
+        if not replayed:
+            stepper.update(factor)
         progress.step, progress.tokens = done, spent
         progress.stage_tokens += step_tokens
         hooks.advanced(step_tokens)

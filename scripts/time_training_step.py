@@ -92,7 +92,13 @@ def time_step(
     batch_size, length = default_batch_size(seqlen), made.input_seqlen
     micro = first_micro_batch(batch_size, length, d_model, 2, device)
     model = Backbone(
-        operator, {}, vocab_size=vocab_size, d_model=d_model, n_layers=2, max_seqlen=length
+        operator,
+        {},
+        vocab_size=vocab_size,
+        d_model=d_model,
+        n_layers=2,
+        max_seqlen=length,
+        input_dim=getattr(made, "input_dim", 0),
     ).to(device)
     optimizer = make_optimizer(model, 1e-3, 0.1)
     if device == "cuda":

@@ -32,8 +32,8 @@ FILES = ["checkpoint.pt", "config.json", "metrics.csv", "result.json"]
 FIELDS = {
     "schema_version", "cell_id", "status", "reason", "config", "chance", "evaluations", "solved",
     "causal", "stop", "parameters", "steps", "train_tokens", "excluded_examples",
-    "micro_batch_size", "flops_per_token", "tokens_per_s", "peak_memory_mib", "seconds",
-    "fft_conv_backend", "provenance",
+    "validation_accuracy", "micro_batch_size", "flops_per_token", "tokens_per_s",
+    "peak_memory_mib", "seconds", "fft_conv_backend", "provenance", "train_is_test",
 }  # fmt: skip
 EVALUATION = {
     "seqlen", "n", "correct", "accuracy", "ci_low", "ci_high", "dense_n", "dense_accuracy",
@@ -142,6 +142,7 @@ def test_cell_has_its_four_files_and_a_complete_result(
     for field in ("parameters", "flops_per_token", "tokens_per_s", "peak_memory_mib"):
         assert result.data[field] > 0
     assert result.micro_batch_size == B
+    assert f"{result.validation_accuracy}" == rows(folder)[-1][5]
     assert result.seconds["train"] > 0
     assert result.seconds["evaluate"] > 0
     assert result.seconds["total"] >= result.seconds["train"] + result.seconds["evaluate"]

@@ -90,3 +90,12 @@ class NeedsData(nn.Module):
 
 def test_operator_that_reads_its_data_has_no_known_cost() -> None:
     assert flops_per_token(Tokens(NeedsData()), L) is None
+
+
+def test_a_model_of_numbers_has_a_cost() -> None:
+    model = Backbone(
+        "attention", {}, vocab_size=2, d_model=D, n_layers=1, max_seqlen=L, input_dim=3
+    )
+    found = flops_per_token(model, L, 3)
+    assert found is not None
+    assert found > flops_per_token(Tokens(), L)

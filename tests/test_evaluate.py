@@ -126,3 +126,9 @@ def test_autocast_is_on_for_bfloat16_alone(dtype: str, inside: str, device: str)
     x = torch.ones(2, 2, device=device)
     with autocast(f"{device}:0" if device == "cuda" else device, dtype):
         assert str((x @ x).dtype) == f"torch.{inside}"
+
+
+def test_numbers_are_right_within_a_tenth() -> None:
+    targets = torch.tensor([[1.0, -0.5, IGNORE, 2.0]])
+    predicted = torch.tensor([[1.09, -0.61, IGNORE, float("nan")]])[..., None]
+    assert count_right(predicted, targets).tolist() == [1, 3]

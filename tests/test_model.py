@@ -55,3 +55,12 @@ def test_options_layers_and_max_seqlen_reach_the_operators() -> None:
 def test_blocks_do_not_share_parameters() -> None:
     one, two = build().blocks
     assert not torch.equal(one.operator.in_proj.weight, two.operator.in_proj.weight)
+
+
+def test_numbers_go_through_a_linear_map_and_one_number_comes_out() -> None:
+    torch.manual_seed(0)
+    model = Backbone("hyena", {}, vocab_size=V, d_model=D, n_layers=1, max_seqlen=L, input_dim=3)
+    outputs = model(torch.randn(2, L, 3))
+    assert outputs.shape == (2, L, 1)
+    outputs.sum().backward()
+    assert all(parameter.grad is not None for parameter in model.parameters())

@@ -15,9 +15,10 @@ from mechbench.model import Backbone
 from mechbench.optim import lr_factor, make_optimizer
 from mechbench.spec import Config
 from mechbench.tasks.base import IGNORE, Batch
+from mechbench.tasks.icl_functions import IclFunctions
 from mechbench.tasks.recall import Recall
 from mechbench.tasks.streams import TrainStream, Unseen, evaluation_batches
-from mechbench.train import Hooks, Progress, backward, step_gradients, train
+from mechbench.train import Hooks, Progress, backward, loss_and_counts, step_gradients, train
 
 V, L, B = 8, 16, 8
 STEP = B * (L + 2)  # tokens
@@ -424,3 +425,29 @@ def test_progress_is_plain_data_and_comes_back() -> None:
     progress = Progress(step=3, pending=[1, 2, 3], metrics=[{"loss": 0.5}])
     assert Progress(**progress.to_dict()) == progress
     assert Progress().pending is not Progress().pending
+
+
+def test_loss_of_numbers_is_the_squared_error_where_scored() -> None:
+    targets = torch.tensor([[1.0, IGNORE, -2.0]])
+    outputs = torch.tensor([[[1.5], [7.0], [-1.0]]], requires_grad=True)
+    loss, counts = loss_and_counts(outputs, targets)
+    loss.backward()
+    assert loss.item() == 1.25
+    assert counts.tolist() == [0, 2]
+    assert outputs.grad is not None
+    assert outputs.grad.flatten().tolist() == [1.0, 0.0, 2.0]
+
+
+def test_gradient_on_numbers_does_not_depend_on_the_micro_batch() -> None:
+    batch = IclFunctions(2, 16).sample(6, torch.Generator().manual_seed(0))
+    grads = []
+    for micro_batch in (6, 4, 1):
+        torch.manual_seed(0)
+        net = Backbone(
+            "attention", {}, vocab_size=2, d_model=16, n_layers=1, max_seqlen=15, input_dim=3
+        )
+        backward(net, batch.inputs, batch.dense_targets, micro_batch, "cpu", "float32")
+        grads.append(torch.cat([p.grad.flatten() for p in net.parameters() if p.grad is not None]))
+    assert grads[0].abs().max() > 0.01
+    for other in grads[1:]:
+        torch.testing.assert_close(other, grads[0], rtol=1e-4, atol=1e-6)

@@ -15,10 +15,14 @@ from mechbench.errors import MechbenchError
 # Name to one-line help; the file mechbench/cli/NAME.py holds the command.
 COMMANDS = {
     "run": "Train one operator on one task, score it and store the result.",
+    "sweep": "Run every cell of a suite, and continue where it stopped.",
+    "watch": "Show live curves of runs in the terminal.",
+    "leaderboard": "Build leaderboards from stored results, and add results to them.",
     "report": "Turn stored results into a table and a plot.",
     "list": "List operators or tasks with their sources.",
     "show": "Draw one example of a task, its chance level and baselines.",
-    "inspect": "Draw the mixing matrix H(u) of an operator.",
+    "check": "Say whether an operator is sound, and which properties of attention it has.",
+    "inspect": "Draw the matrix H(u), the filters and the reach of an operator, fresh or trained.",
 }
 
 

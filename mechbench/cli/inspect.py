@@ -11,43 +11,55 @@ from mechbench.registry import OPERATORS, load_plugins
 
 
 @click.command("inspect")
-@click.option("--operator", required=True, help="Operator to look into.")
-@click.option("--seqlen", type=click.IntRange(2, 1024), default=64, show_default=True)
-@click.option("--d-model", type=click.IntRange(min=1), default=64, show_default=True)
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
+@click.option("--operator", help="Operator to look into, freshly initialised.")
+@click.option("--run", "run_folder", metavar="RUN", help="Or a trained one: runs/<cell id>.")
+@click.option("--layer", type=click.IntRange(min=0), help="Block of the run.  [default: 0]")
+@click.option(
+    "--seqlen",
+    type=click.IntRange(2, 1024),
+    help="Tokens of the input.  [default: 64; of a run its own]",
+)
+@click.option("--d-model", type=click.IntRange(min=1), help="Channels.  [default: 64]")
+@click.option("--seed", type=click.IntRange(min=0), help="Of the fresh operator.  [default: 0]")
 @click.option("--option", "options", multiple=True, metavar="KEY=VALUE")
 @click.option("--plugin", "plugins", multiple=True, metavar="FILE.py", help="Load this file too.")
-@click.option("--out", default="report", show_default=True, help="Folder for the plot.")
+@click.option("--out", default="report", show_default=True, help="Folder for the plots.")
 def command(
-    operator: str,
-    seqlen: int,
-    d_model: int,
-    seed: int,
+    operator: str | None,
+    run_folder: str | None,
+    layer: int | None,
+    seqlen: int | None,
+    d_model: int | None,
+    seed: int | None,
     options: tuple[str, ...],
     plugins: tuple[str, ...],
     out: str,
 ) -> None:
-    """Draw H(u), the matrix from values to outputs, of a freshly initialised operator.
+    """Draw H(u), the matrix from values to outputs; the filters; and the reach of gradients.
 
-    Four channels (or heads) on one random input, as mixing_matrix.png and .svg.
+    Of a freshly initialised operator on random input, or of a trained one on its task: four
+    channels (or heads), as mixing_matrix, filters (where there are any) and gradient_reach, .png
+    and .svg.
     """
     given = parse_pairs(options)
+    if operator is None and run_folder is None:
+        raise click.UsageError("Missing option '--operator'.")
+    own = {"--operator": operator, "--d-model": d_model, "--seed": seed, "--option": given or None}
+    clash = [name for name, value in own.items() if value is not None]
+    if run_folder is not None and clash:
+        raise click.UsageError(f"{clash[0]} stands in the configuration of --run already.")
+    if run_folder is None and layer is not None:
+        raise click.UsageError("--layer is of a trained model: it needs --run.")
     load_plugins(plugins)
-    OPERATORS.entry(operator)
-    import torch
+    if operator is not None:
+        OPERATORS.entry(operator)
+    from mechbench.inspection import fresh, portraits, trained
 
-    from mechbench.atomic import make_folder
-    from mechbench.checks import naming
-    from mechbench.operators.base import make_operator, materialize
-    from mechbench.report.matrix import plot_matrices
-    from mechbench.seeds import derive
-
-    torch.manual_seed(derive(seed, "inspect"))
-    module = make_operator(operator, d_model=d_model, max_seqlen=seqlen, **given)
-    u = torch.randn(1, seqlen, d_model)
-    with naming(operator):
-        H = materialize(module, u)[0]
-    folder = Path(out)
-    make_folder(folder)
-    for path in plot_matrices(H[:4].numpy(), f"{operator}: H(u)", folder / "mixing_matrix"):
+    if run_folder is not None:
+        specimen = trained(Path(run_folder), layer=layer or 0, seqlen=seqlen)
+    else:
+        specimen = fresh(
+            str(operator), given, d_model=d_model or 64, seqlen=seqlen or 64, seed=seed or 0
+        )
+    for path in portraits(specimen, Path(out)):
         click.echo(path)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import click
 
 from mechbench.options import parse_pairs
+from mechbench.progress_bar import Console
 from mechbench.registry import OPERATORS, TASKS, load_plugins
+from mechbench.tracking import TRACKERS, TrackedConsole, check_tracker
 
 _POSITIVE = click.IntRange(min=1)
 
@@ -97,6 +100,13 @@ _POSITIVE = click.IntRange(min=1)
     show_default=True,
     help="Seconds between checkpoints.",
 )
+@click.option(
+    "--log",
+    type=click.Choice(TRACKERS),
+    default="none",
+    show_default=True,
+    help="Metrics to a tracker too, below --out.",
+)
 @click.option("--quiet", is_flag=True, default=None, help="No progress bar.")
 def command(
     operator: str,
@@ -105,12 +115,14 @@ def command(
     options: tuple[str, ...],
     task_options: tuple[str, ...],
     plugins: tuple[str, ...],
+    log: str,
     **settings: Any,
 ) -> None:
     """Train one operator on one task, score it on unseen examples and store the result.
 
     The same command continues an interrupted run, and reads a finished one.
     """
+    check_tracker(log)
     operator_options = parse_pairs(options)
     task_parameters = parse_pairs(task_options, "--task-option")
     load_plugins(plugins)
@@ -123,6 +135,10 @@ def command(
     from mechbench.cell import run
     from mechbench.report.summary import summary
 
+    if log != "none":
+        name = f"{operator}-{task}-{settings['seqlen'] or 'default'}-{settings['seed']}"
+        console = Console(settings["quiet"])
+        settings["console"] = TrackedConsole(console, log, Path(settings["out"]), name)
     result = run(
         operator,
         task,

@@ -4,7 +4,8 @@
 
 Source: Poli et al. 2023, section 3.3, and the released code. PositionalEncoding is t scaled to
 [0, 1] with cosines and sines of (emb_dim - 1) / 2 bands; the FFN has sine activations of a learned
-frequency; Window is exp(-alpha_d t) + shift.
+frequency; Window is exp(-alpha_d t) + shift. Without the window it is the `ckconv` family:
+Romero et al. 2021 (arXiv:2102.02611), as the `CKConv` baseline of Poli et al. 2023, appendix A.1.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from mechbench.errors import ConfigError
+from mechbench.ops.window import window
 
 FilterTime = Literal["absolute", "relative"]
 FilterNorm = Literal["none", "length", "l1"]
@@ -43,20 +45,20 @@ class ImplicitFilter(nn.Module):
         d_model: D, channels.
         max_seqlen: longest filter, in taps.
         emb_dim: features of the positional encoding, odd: 5 for synthetic tasks, 33 for language.
-        width: width of the FFN.
-        n_inner: inner layers of the FFN.
+        filter_width: width of the FFN.
+        filter_layers: inner layers of the FFN.
         sine_freq: initial frequency of the sines.
-        window: multiply by the window, or not (the `ckconv` family).
         fast_decay: the fastest channel decays to 1e-2 at this fraction of the length.
         slow_decay: the same for the slowest channel.
-        shift: what the window keeps at any time.
-        init_std: standard deviation of the FFN's initial weights. The released code starts its
-            FFN at 0.02, so that filters start smooth in spite of the sine frequency; PyTorch's
+        window_shift: what the window keeps at any time.
+        filter_init_std: standard deviation of the FFN's initial weights. The released code starts
+            its FFN at 0.02, so that filters start smooth in spite of the sine frequency; PyTorch's
             own default starts them as noise, and recall then needs several times the steps.
-        time: "absolute": t divides by max_seqlen, as released; "relative": by the current length,
-            so that the learned filter stretches with the input.
-        norm: "none"; "length": taps scaled by 1024 / L; "l1": each filter scaled to an L1 norm of
-            30. Either keeps sums from growing with the length.
+        filter_time: "absolute": t divides by max_seqlen, as released; "relative": by the current
+            length, so that the learned filter stretches with the input.
+        filter_norm: "none"; "length": taps scaled by 1024 / L; "l1": each filter scaled to an L1
+            norm of 30. Either keeps sums from growing with the length.
+        window: multiply by the window, or not (the `ckconv` family).
 
     Raises:
         ConfigError: emb_dim even or below 3.
@@ -69,30 +71,32 @@ class ImplicitFilter(nn.Module):
         max_seqlen: int,
         *,
         emb_dim: int = 5,
-        width: int = 64,
-        n_inner: int = 2,
+        filter_width: int = 64,
+        filter_layers: int = 2,
         sine_freq: float = 10.0,
-        window: bool = True,
         fast_decay: float = 0.3,
         slow_decay: float = 1.5,
-        shift: float = 0.0,
-        init_std: float = 0.02,
-        time: FilterTime = "absolute",
-        norm: FilterNorm = "none",
+        window_shift: float = 0.0,
+        filter_init_std: float = 0.02,
+        filter_time: FilterTime = "absolute",
+        filter_norm: FilterNorm = "none",
+        window: bool = True,
     ) -> None:
         super().__init__()
         if emb_dim < 3 or emb_dim % 2 == 0:
             raise ConfigError(f"emb_dim is {emb_dim}: expected an odd number of at least 3")
         self.n_filters, self.d_model, self.max_seqlen = n_filters, d_model, max_seqlen
-        self.window, self.shift, self.time, self.norm = window, shift, time, norm
+        self.window, self.shift = window, window_shift
+        self.time, self.norm = filter_time, filter_norm
+        width = filter_width
         layers: list[nn.Module] = [nn.Linear(emb_dim, width), Sine(width, sine_freq)]
-        for _ in range(n_inner):
+        for _ in range(filter_layers):
             layers += [nn.Linear(width, width), Sine(width, sine_freq)]
         layers.append(nn.Linear(width, n_filters * d_model, bias=False))
         self.ffn = nn.Sequential(*layers)
         for layer in layers:
             if isinstance(layer, nn.Linear):
-                nn.init.normal_(layer.weight, std=init_std)
+                nn.init.normal_(layer.weight, std=filter_init_std)
                 if layer.bias is not None:
                     nn.init.zeros_(layer.bias)
         self.bands: Tensor
@@ -109,12 +113,51 @@ class ImplicitFilter(nn.Module):
             span = max(1, (seqlen if self.time == "relative" else self.max_seqlen) - 1)
             t = torch.arange(seqlen, device=weight.device, dtype=weight.dtype) / span  # (L,)
             phase = 2 * math.pi * t[:, None] * self.bands  # (L, bands)
-            h: Tensor = self.ffn(torch.cat([t[:, None], phase.cos(), -phase.sin()], 1))  # (L, N D)
-            h = h.T.view(self.n_filters, self.d_model, seqlen)  # (N, D, L)
+            features = torch.cat([t[:, None], phase.cos(), -phase.sin()], 1)  # (L, emb_dim)
+            inner = self.ffn[:-1](features)  # (L, width)
+            last = self.ffn[-1].weight  # channels first at once: the taps are the largest tensor
+            h: Tensor = (last @ inner.T).view(self.n_filters, self.d_model, seqlen)  # (N, D, L)
+            scale = _NORM_SEQLEN / seqlen if self.norm == "length" else 1.0
             if self.window:
-                h = h * (torch.exp(-self.alpha[:, None] * t) + self.shift)
-            if self.norm == "length":
-                h = h * (_NORM_SEQLEN / seqlen)
-            elif self.norm == "l1":
+                h = window(h, self.alpha, 1 / span, self.shift, scale)
+            elif self.norm == "length":
+                h = h * scale
+            if self.norm == "l1":
                 h = h * (_NORM_L1 / h.abs().sum(-1, keepdim=True).clamp_min(1e-6))
             return h
+
+
+def ckconv(
+    n_filters: int,
+    d_model: int,
+    max_seqlen: int,
+    *,
+    emb_dim: int = 5,
+    filter_width: int = 64,
+    filter_layers: int = 2,
+    sine_freq: float = 10.0,
+    filter_init_std: float = 0.02,
+    filter_time: FilterTime = "absolute",
+    filter_norm: FilterNorm = "none",
+) -> ImplicitFilter:
+    """Return an `ImplicitFilter` without its window.
+
+    Raises:
+        ConfigError: emb_dim even or below 3.
+    """
+    return ImplicitFilter(
+        n_filters,
+        d_model,
+        max_seqlen,
+        emb_dim=emb_dim,
+        filter_width=filter_width,
+        filter_layers=filter_layers,
+        sine_freq=sine_freq,
+        filter_init_std=filter_init_std,
+        filter_time=filter_time,
+        filter_norm=filter_norm,
+        window=False,
+    )
+
+
+FAMILIES = {"hyena": ImplicitFilter, "ckconv": ckconv}

@@ -9,16 +9,14 @@ time and O(L D) memory (flash, memory-efficient or cuDNN kernels, PyTorch's choi
 from __future__ import annotations
 
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
-from mechbench.errors import ConfigError
-from mechbench.operators.base import check_seqlen
-from mechbench.ops import rotary
+from mechbench.operators.multihead import MultiHead
 from mechbench.registry import register_operator
 
 
 @register_operator("attention", source="Vaswani et al. 2017 (arXiv:1706.03762), section 3.2")
-class Attention(nn.Module):
+class Attention(MultiHead):
     """Causal multi-head attention (SDPA) with rotary positions.
 
     Args:
@@ -31,43 +29,6 @@ class Attention(nn.Module):
         ConfigError: d_model is not an even multiple of n_heads.
     """
 
-    def __init__(
-        self, d_model: int, max_seqlen: int, *, n_heads: int = 0, rotary_base: float = 10_000.0
-    ) -> None:
-        super().__init__()
-        if n_heads < 0:
-            raise ConfigError(f"n_heads is {n_heads}: expected at least 1, or 0 for d_head 32")
-        n_heads = n_heads or max(1, d_model // 32)
-        if d_model % n_heads or (d_model // n_heads) % 2:
-            raise ConfigError(
-                f"d_model {d_model} over {n_heads} heads: expected an even whole number a head"
-            )
-        self.max_seqlen, self.n_heads, self.rotary_base = max_seqlen, n_heads, rotary_base
-        self.qkv = nn.Linear(d_model, 3 * d_model)
-        self.out_proj = nn.Linear(d_model, d_model)
-
-    def _heads(self, u: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        qkv = self.qkv(u).unflatten(-1, (3, self.n_heads, -1))  # (B, L, 3, H, d)
-        q, k, v = qkv.permute(2, 0, 3, 1, 4)  # (B, H, L, d) each
-        return rotary(q, self.rotary_base), rotary(k, self.rotary_base), v
-
-    def forward(self, u: Tensor) -> Tensor:
-        """Mix along the sequence: (B, L, D) -> (B, L, D).
-
-        Raises:
-            SeqlenError: L is above max_seqlen.
-        """
-        check_seqlen(u, self.max_seqlen)
-        q, k, v = self._heads(u)
-        y = F.scaled_dot_product_attention(q, k, v, is_causal=True)  # (B, H, L, d)
-        out: Tensor = self.out_proj(y.transpose(1, 2).flatten(2))  # (B, L, D)
-        return out
-
-    def mixing_matrix(self, u: Tensor) -> Tensor:
-        """Return the attention weights, (B, H, L, L)."""
-        q, k, _ = self._heads(u)
-        L = u.shape[1]
-        scores = q @ k.transpose(-1, -2) / q.shape[-1] ** 0.5
-        future = scores.new_ones(L, L).triu(1).bool()
-        weights: Tensor = scores.masked_fill(future, float("-inf")).softmax(-1)
-        return weights
+    def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """Map queries, keys and values, each (B, H, L, d), to outputs of that shape."""
+        return F.scaled_dot_product_attention(q, k, v, is_causal=True)

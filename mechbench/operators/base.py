@@ -8,10 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from mechbench.errors import ConfigError, MechbenchError, OperatorError, SeqlenError
-from mechbench.options import resolve_options
+from mechbench.options import resolve_options, signature_options
 from mechbench.registry import OPERATORS
 
-RESERVED = ("d_model", "max_seqlen")
+RESERVED = ("d_model", "max_seqlen", "layer")
 
 
 def operator_options(name: str, given: dict[str, Any]) -> dict[str, Any]:
@@ -24,13 +24,26 @@ def operator_options(name: str, given: dict[str, Any]) -> dict[str, Any]:
     return resolve_options(cls, given, owner=f"operator {name!r}", reserved=RESERVED)
 
 
-def make_operator(name: str, *, d_model: int, max_seqlen: int, **options: Any) -> nn.Module:
+def operators_used(name: str, options: dict[str, Any]) -> list[str]:
+    """Return `name` and the operators that it is made of, for the record.
+
+    A component that builds others has an attribute `parts`, a function of its options that returns
+    their names.
+    """
+    parts = getattr(OPERATORS.load(name), "parts", None)
+    return [name, *(parts(options) if parts else ())]
+
+
+def make_operator(
+    name: str, *, d_model: int, max_seqlen: int, layer: int = 0, **options: Any
+) -> nn.Module:
     """Build the operator registered as `name`.
 
     Args:
         name: a built-in, an installed package's or a plugin's operator.
         d_model: D, channels in and out.
         max_seqlen: longest input, in tokens.
+        layer: the block that it is made for, from 0; only constructors that name it get it.
         options: the operator's own keyword arguments; strings are typed from its signature.
 
     Raises:
@@ -38,8 +51,11 @@ def make_operator(name: str, *, d_model: int, max_seqlen: int, **options: Any) -
         OperatorError: its constructor raised, or gave something that is no nn.Module.
     """
     resolved = operator_options(name, options)
+    component = OPERATORS.load(name)
+    if "layer" in signature_options(component, ()):
+        resolved["layer"] = layer
     try:
-        operator = OPERATORS.load(name)(d_model=d_model, max_seqlen=max_seqlen, **resolved)
+        operator = component(d_model=d_model, max_seqlen=max_seqlen, **resolved)
     except MechbenchError:
         raise
     except Exception as error:
@@ -60,11 +76,12 @@ def set_optim(
     """Give the parameters of `module` their own learning rate or weight decay.
 
     The harness reads the attribute `optim` of a parameter, a dictionary with "lr" and
-    "weight_decay"; what is absent is the run's own. Plugins may set it too.
+    "weight_decay"; what is absent is the run's own, what is not given here stays. Plugins may set
+    it too.
     """
-    given = {"lr": lr, "weight_decay": weight_decay}
+    given = {k: v for k, v in (("lr", lr), ("weight_decay", weight_decay)) if v is not None}
     for parameter in module.parameters():
-        parameter.optim = {k: v for k, v in given.items() if v is not None}  # type: ignore[attr-defined]
+        parameter.optim = getattr(parameter, "optim", {}) | given  # type: ignore[attr-defined]
 
 
 def check_seqlen(u: Tensor, max_seqlen: int) -> int:
@@ -79,6 +96,13 @@ def check_seqlen(u: Tensor, max_seqlen: int) -> int:
             f"input of {L} tokens: the operator was built for max_seqlen={max_seqlen}"
         )
     return L
+
+
+def toeplitz(h: Tensor) -> Tensor:
+    """Return the matrices of causal convolutions, (..., L, L), from their taps (..., L)."""
+    L = h.shape[-1]
+    lag = torch.arange(L, device=h.device)[:, None] - torch.arange(L, device=h.device)
+    return torch.where(lag >= 0, h[..., lag.clamp_min(0)], 0)
 
 
 def materialize(operator: nn.Module, u: Tensor) -> Tensor:

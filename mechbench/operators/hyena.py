@@ -17,9 +17,10 @@ import torch
 from torch import Tensor, nn
 
 from mechbench.errors import ConfigError
-from mechbench.filters.implicit import FilterNorm, FilterTime, ImplicitFilter
+from mechbench.filters import make_filter
+from mechbench.filters.implicit import FilterNorm, FilterTime
 from mechbench.operators.base import check_seqlen, set_optim
-from mechbench.ops import fft_conv, short_conv
+from mechbench.ops import fft_conv, from_channels, hyena_mix, short_conv, to_channels
 from mechbench.registry import register_operator
 
 
@@ -33,6 +34,8 @@ class Hyena(nn.Module):
         order: N, number of gates; at least 1, for variant "released" at least 2.
         variant: "released" (the authors' code) or "paper" (Definition 3.1).
         short_filter: taps of the short convolution after the projections.
+        filter: family of the long filters, see `mechbench.filters.families`: "hyena" (FFN with
+            window), "ckconv" (FFN alone), "conv1d", "fno", "ssm" or "transfer".
         emb_dim: features of the filter's positional encoding (odd).
         filter_width: width of the filter's FFN.
         filter_layers: inner layers of the filter's FFN.
@@ -43,11 +46,17 @@ class Hyena(nn.Module):
         filter_init_std: standard deviation of the filter FFN's initial weights (0.02 as released).
         filter_time: "absolute" (t / max_seqlen, as released) or "relative" (t / current length).
         filter_norm: "none", "length" (taps times 1024 / L) or "l1" (L1 norm 30).
-        filter_lr: learning rate of the filter's parameters; none: the run's own.
+        n_taps: free taps of "conv1d" (64, as in the paper, like the next three).
+        n_modes: frequencies of "fno".
+        d_state: state dimension of "ssm", real, even.
+        n_poles: order of "transfer".
+        filter_lr: learning rate of the filter's parameters; none: the run's own, but 1e-3 for
+            the poles of "ssm".
         backend: backend of the long convolution.
 
     Raises:
-        ConfigError: an order that the variant does not define.
+        ConfigError: an order that the variant does not define, an unknown filter, or an option
+            that the chosen filter does not take.
     """
 
     def __init__(
@@ -58,6 +67,7 @@ class Hyena(nn.Module):
         order: int = 2,
         variant: Literal["released", "paper"] = "released",
         short_filter: int = 3,
+        filter: str = "hyena",  # noqa: A002, the option's public name
         emb_dim: int = 5,
         filter_width: int = 64,
         filter_layers: int = 2,
@@ -68,6 +78,10 @@ class Hyena(nn.Module):
         filter_init_std: float = 0.02,
         filter_time: FilterTime = "absolute",
         filter_norm: FilterNorm = "none",
+        n_taps: int = 64,
+        n_modes: int = 64,
+        d_state: int = 64,
+        n_poles: int = 64,
         filter_lr: float | None = None,
         backend: str = "auto",
     ) -> None:
@@ -87,21 +101,23 @@ class Hyena(nn.Module):
             torch.empty((order + 1) * d_model, short_filter).uniform_(-bound, bound)
         )
         self.short_bias = nn.Parameter(torch.empty((order + 1) * d_model).uniform_(-bound, bound))
-        self.filter = ImplicitFilter(
-            n_filters,
-            d_model,
-            max_seqlen,
-            emb_dim=emb_dim,
-            width=filter_width,
-            n_inner=filter_layers,
-            sine_freq=sine_freq,
-            fast_decay=fast_decay,
-            slow_decay=slow_decay,
-            shift=window_shift,
-            init_std=filter_init_std,
-            time=filter_time,
-            norm=filter_norm,
-        )
+        options = {
+            "emb_dim": emb_dim,
+            "filter_width": filter_width,
+            "filter_layers": filter_layers,
+            "sine_freq": sine_freq,
+            "fast_decay": fast_decay,
+            "slow_decay": slow_decay,
+            "window_shift": window_shift,
+            "filter_init_std": filter_init_std,
+            "filter_time": filter_time,
+            "filter_norm": filter_norm,
+            "n_taps": n_taps,
+            "n_modes": n_modes,
+            "d_state": d_state,
+            "n_poles": n_poles,
+        }
+        self.filter = make_filter(filter, n_filters, d_model, max_seqlen, options)
         set_optim(self.filter, lr=filter_lr, weight_decay=0.0)
         self.skip = nn.Parameter(torch.randn(n_filters, d_model))
         self.skip.optim = {"weight_decay": 0.0}  # type: ignore[attr-defined]
@@ -121,8 +137,20 @@ class Hyena(nn.Module):
             SeqlenError: L is above max_seqlen.
         """
         L = check_seqlen(u, self.max_seqlen)
-        z, gates = self.signals(u)
         h = self.filter(L)  # (n_filters, D, L)
+        if self.variant == "released" and self.order == 2:
+            p = to_channels(u, self.in_proj.weight)  # (B, 3D, L)
+            z = hyena_mix(
+                p,
+                self.in_proj.bias,
+                self.short_weight,
+                self.short_bias,
+                h[0],
+                self.skip[0],
+                self.backend,
+            )
+            return from_channels(z, self.out_proj.weight, self.out_proj.bias)  # (B, L, D)
+        z, gates = self.signals(u)
         n_filters, last = len(h), len(h) - 1
         for n in range(n_filters):
             paper = self.variant == "paper"

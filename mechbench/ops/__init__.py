@@ -1,7 +1,47 @@
 """Tensor functions, each with its slow reference beside it; they know no modules."""
 
+from mechbench.ops.add_norm import add_norm
+from mechbench.ops.affine_scan import affine_scan, affine_scan_reference
+from mechbench.ops.channels import from_channels, to_channels
+from mechbench.ops.cross_entropy import cross_entropy
+from mechbench.ops.decay_attention import (
+    decay_attention,
+    decay_attention_matrix,
+    decay_attention_reference,
+)
+from mechbench.ops.delta_rule import delta_rule, delta_rule_matrix, delta_rule_reference
+from mechbench.ops.exp_scan import exp_delay, exp_merge, exp_scan, exp_scan_reference, exp_term
 from mechbench.ops.fft_conv import fft_conv, fft_conv_reference
+from mechbench.ops.hyena_mix import hyena_mix
+from mechbench.ops.precision import autocast_dtype
 from mechbench.ops.rotary import rotary
 from mechbench.ops.short_conv import short_conv, short_conv_reference
+from mechbench.ops.window import window
 
-__all__ = ["fft_conv", "fft_conv_reference", "rotary", "short_conv", "short_conv_reference"]
+__all__ = [
+    "add_norm",
+    "affine_scan",
+    "affine_scan_reference",
+    "autocast_dtype",
+    "cross_entropy",
+    "decay_attention",
+    "decay_attention_matrix",
+    "decay_attention_reference",
+    "delta_rule",
+    "delta_rule_matrix",
+    "delta_rule_reference",
+    "exp_delay",
+    "exp_merge",
+    "exp_scan",
+    "exp_scan_reference",
+    "exp_term",
+    "fft_conv",
+    "fft_conv_reference",
+    "from_channels",
+    "hyena_mix",
+    "rotary",
+    "short_conv",
+    "short_conv_reference",
+    "to_channels",
+    "window",
+]

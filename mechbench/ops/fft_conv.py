@@ -83,6 +83,13 @@ def choose_backend(u: Tensor, h: Tensor, backend: str = "auto") -> str:
     return backend
 
 
+def pick_backend(u: Tensor, h: Tensor, backend: str = "auto") -> Backend:
+    """Return the backend that `choose_backend` names, and record that it was used."""
+    name = choose_backend(u, h, backend)
+    _USED.add(name)
+    return available_backends()[name]
+
+
 def fft_conv(
     u: Tensor,
     h: Tensor,
@@ -109,9 +116,7 @@ def fft_conv(
         ConfigError: shapes that do not match, or a backend that cannot take the inputs.
     """
     _check(u, h, skip, pre_gate, post_gate)
-    name = choose_backend(u, h, backend)
-    _USED.add(name)
-    return available_backends()[name].conv(u, h, skip, pre_gate, post_gate)
+    return pick_backend(u, h, backend).conv(u, h, skip, pre_gate, post_gate)
 
 
 def fft_conv_reference(

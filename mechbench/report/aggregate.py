@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import statistics
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
@@ -10,9 +11,9 @@ from functools import cached_property
 from typing import Any
 
 from mechbench.report.collect import Row
-from mechbench.report.intervals import seed_interval
+from mechbench.report.intervals import Counts, bootstrap_interval, ties
 from mechbench.report.labels import SETTINGS, crosses_lengths, labels, setting, show
-from mechbench.results import STATUSES
+from mechbench.results import NOT_RUN, STATUSES
 from mechbench.spec import Config, canonical_json
 
 
@@ -38,9 +39,11 @@ class Cost:
     budget_tokens: float | None
     tokens_per_s: float | None
     flops_per_token: float | None
+    train_flops: float | None
     peak_memory_mib: float | None
     train_s: float | None
     steps: float | None
+    lr: str
     solved: int
     results: int
     devices: str
@@ -55,6 +58,7 @@ class Point:
     trained_seqlen: int
     eval_seqlen: int
     n_seeds: int  # in the mean
+    counts: dict[int, Counts]  # by seed, of those in the mean
     accuracy: float | None
     ci_low: float | None
     ci_high: float | None
@@ -67,6 +71,11 @@ class Point:
     def ranked(self) -> bool:
         """Whether it competes: every seed ended well, and it does not look ahead."""
         return set(self.statuses) == {"ok"} and self.causal is not False and self.n_seeds > 0
+
+    @property
+    def failed(self) -> bool:
+        """Whether any seed was run and did not end well."""
+        return bool(set(self.statuses) - {"ok", NOT_RUN})
 
     @property
     def failures(self) -> str:
@@ -113,10 +122,22 @@ class Section:
         return dict(sorted(curves.items(), key=place))
 
     def best(self, eval_seqlen: int) -> set[str]:
-        """Return the labels that lead at a length: the best, and those that reach its mean."""
-        ranked = [p for p in self.points if p.eval_seqlen == eval_seqlen and p.ranked]
-        top = max((p.accuracy or 0.0 for p in ranked), default=0.0)
-        return {p.label for p in ranked if p.accuracy == top or (p.ci_high or 0.0) >= top}
+        """Return the labels that lead at a length: the best, and those that the test ties."""
+        return self._best[eval_seqlen]
+
+    @cached_property
+    def _best(self) -> dict[int, set[str]]:
+        out: dict[int, set[str]] = {length: set() for length in self.lengths}
+        for length in out:
+            ranked = [p for p in self.points if p.eval_seqlen == length and p.ranked]
+            if ranked:
+                top = max(ranked, key=lambda p: p.accuracy or 0.0)
+                out[length] = {
+                    p.label
+                    for p in ranked
+                    if p.accuracy == top.accuracy or ties(top.counts, p.counts)
+                }
+        return out
 
     def best_shortcut(self, eval_seqlen: int) -> tuple[str, float] | None:
         """Return name and accuracy of the best shortcut at a length, if the task has any."""
@@ -124,15 +145,24 @@ class Section:
         return max(sorted(known), key=lambda item: item[1], default=None)
 
 
-def aggregate(rows: Sequence[Row]) -> list[Section]:
-    """Return the sections of `rows`, sorted by setting."""
+def aggregate(rows: Sequence[Row], hidden: Sequence[str] = ()) -> list[Section]:
+    """Return the sections of `rows`, sorted by setting; labels do not tell `hidden` settings."""
     groups: dict[Setting, list[Row]] = defaultdict(list)
     for row in rows:
         groups[_setting(row)].append(row)
     several = len({(s.task, s.task_version, s.protocol) for s in groups}) > len(
         {s.task for s in groups}
     )
-    return [_section(key, groups[key], several) for key in sorted(groups)]
+    return [_section(key, groups[key], several, hidden) for key in sorted(groups, key=_place)]
+
+
+def _place(key: Setting) -> tuple[Any, ...]:
+    """Sort options by value: 64 before 128."""
+    options = [
+        (name, value if isinstance(value, int | float) else 0, str(value))
+        for name, value in json.loads(key.task_options).items()
+    ]
+    return key.task, options, key
 
 
 def _setting(row: Row) -> Setting:
@@ -141,14 +171,15 @@ def _setting(row: Row) -> Setting:
     return Setting(c.task, options, c.vocab_size, c.d_model, c.n_layers, c.task_version, c.protocol)
 
 
-def _section(key: Setting, rows: list[Row], versioned: bool) -> Section:
+def _section(key: Setting, rows: list[Row], versioned: bool, hidden: Sequence[str] = ()) -> Section:
     configs = [row.config for row in rows]
-    named = list(zip(labels(configs), rows, strict=True))
+    named = list(zip(labels(configs, hidden), rows, strict=True))
     costs: dict[tuple[str, int], list[Row]] = defaultdict(list)
     groups: dict[tuple[str, int], list[Row]] = defaultdict(list)
     for label, row in named:
-        costs[label, row.config.seqlen].append(row)
+        costs[label, row.config.seqlen] += [row] if row.status != NOT_RUN else []
         groups[label, row.eval_seqlen].append(row)
+    cost = {key: _cost(group) for key, group in costs.items()}
     at: dict[int, list[Row]] = defaultdict(list)
     for row in rows:
         at[row.eval_seqlen].append(row)
@@ -160,7 +191,7 @@ def _section(key: Setting, rows: list[Row], versioned: bool) -> Section:
         setting=key,
         title=_title(key, rows[0].config.task_options, versioned),
         points=tuple(
-            _point(label, length, group, _cost(costs[label, group[0].config.seqlen]))
+            _point(label, length, group, cost[label, group[0].config.seqlen])
             for (label, length), group in sorted(groups.items())
         ),
         chance={
@@ -176,7 +207,7 @@ def _section(key: Setting, rows: list[Row], versioned: bool) -> Section:
             for length, found in scored.items()
         },
         crossing=crosses_lengths(configs),
-        differences=tuple(_differences(named)),
+        differences=tuple(_differences(named, hidden)),
         failures=tuple(_failures(named)),
     )
 
@@ -194,13 +225,13 @@ def _point(label: str, length: int, rows: list[Row], cost: Cost) -> Point:
     counted = [row for row in rows if row.accuracy is not None]
     evaluations = [row.evaluation for row in counted if row.evaluation is not None]
     accuracies = [float(e["accuracy"]) for e in evaluations]
+    counts = {
+        row.config.seed: (int(e["correct"]), int(e["n"]))
+        for row, e in zip(counted, evaluations, strict=True)
+    }
     low, high = None, None
-    if len(evaluations) == 1:
-        low, high = evaluations[0]["ci_low"], evaluations[0]["ci_high"]
-    elif evaluations:
-        low, high = seed_interval(
-            accuracies, [e["correct"] for e in evaluations], [e["n"] for e in evaluations]
-        )
+    if counts:
+        low, high = bootstrap_interval([counts[seed] for seed in sorted(counts)])
     measured = [row.data.get("causal") for row in rows if row.data.get("causal") is not None]
     statuses = [row.status for row in rows]
     return Point(
@@ -209,11 +240,12 @@ def _point(label: str, length: int, rows: list[Row], cost: Cost) -> Point:
         trained_seqlen=rows[0].config.seqlen,
         eval_seqlen=length,
         n_seeds=len(accuracies),
+        counts=counts,
         accuracy=_mean(accuracies),
         ci_low=low,
         ci_high=high,
         dense_accuracy=_mean([e["dense_accuracy"] for e in evaluations]),
-        statuses={s: statuses.count(s) for s in STATUSES if s in statuses},
+        statuses={s: statuses.count(s) for s in (*STATUSES, NOT_RUN) if s in statuses},
         causal=all(measured) if measured else None,
         cost=cost,
     )
@@ -225,6 +257,11 @@ def _cost(rows: list[Row]) -> Cost:
     def mean(name: str) -> float | None:
         return _mean([data[name] for data in results if data.get(name) is not None])
 
+    flops = [
+        data["flops_per_token"] * data["train_tokens"]
+        for data in results
+        if data.get("flops_per_token") is not None and data.get("train_tokens") is not None
+    ]
     seconds = [(data.get("seconds") or {}).get("train") for data in results]
     devices = sorted({str(data["provenance"].get("device")) for data in results})
     return Cost(
@@ -233,16 +270,18 @@ def _cost(rows: list[Row]) -> Cost:
         budget_tokens=_mean([float(row.config.budget_tokens) for row in rows]),
         tokens_per_s=mean("tokens_per_s"),
         flops_per_token=mean("flops_per_token"),
+        train_flops=_mean(flops),
         peak_memory_mib=mean("peak_memory_mib"),
         train_s=_mean([s for s in seconds if s is not None]),
         steps=mean("steps"),
+        lr=", ".join(f"{lr:g}" for lr in sorted({row.config.lr for row in rows})),
         solved=sum(bool(data.get("solved")) for data in results),
         results=len(results),
         devices="; ".join(devices),
     )
 
 
-def _differences(named: list[tuple[str, Row]]) -> list[str]:
+def _differences(named: list[tuple[str, Row]], hidden: Sequence[str]) -> list[str]:
     """Say which settings differ between labels that were trained at one length."""
     at: dict[int, dict[str, Config]] = defaultdict(dict)
     for label, row in named:
@@ -251,7 +290,7 @@ def _differences(named: list[tuple[str, Row]]) -> list[str]:
         f"{'Budgets differ' if name == 'budget_tokens' else f'`{name}` differs'}"
         f" (trained at {length}): {text}"
         for name in SETTINGS
-        if name != "plugins"  # another operator lies in another file anyway
+        if name not in ("plugins", *hidden)  # another operator lies in another file anyway
         for length, configs in sorted(at.items())
         if (text := _difference({k: setting(c, name) for k, c in sorted(configs.items())}))
     ]
@@ -274,7 +313,7 @@ def _difference(values: dict[str, str]) -> str:
 def _failures(named: list[tuple[str, Row]]) -> list[str]:
     lines = set()
     for label, row in named:
-        if row.status != "ok":
+        if row.status not in ("ok", NOT_RUN):
             reason = " ".join(str(row.data.get("reason") or "no reason stored").split())
             at = "" if f"trained at {row.config.seqlen}" in label else f" at {row.config.seqlen}"
             lines.add(f"{label}{at}, seed {row.config.seed}: {row.status}: {reason}")

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from mechbench.errors import ConfigError, ResultError
-from mechbench.results import find_results, read_result
+from mechbench.results import NOT_RUN, find_results, read_result
 from mechbench.spec import Config, canonical_json
 
 
@@ -34,11 +34,14 @@ class Row:
         return float(self.evaluation["accuracy"])
 
 
-def identity(config: Config) -> str:
-    """Return what decides training, seed left out: equal for the seeds of one experiment."""
-    data = config.to_dict() | {"plugins": sorted(config.plugins.values())}
-    del data["seed"], data["eval_seqlens"]
-    return canonical_json(data)
+def identity(config: Config, without: Sequence[str] = ()) -> str:
+    """Return what decides training, seed left out: equal for the seeds of one experiment.
+
+    Further settings can be left out, such as the learning rate.
+    """
+    absent = {"seed", "eval_seqlens", *without}
+    data = {f.name: getattr(config, f.name) for f in fields(config) if f.name not in absent}
+    return canonical_json(data | {"plugins": sorted(config.plugins.values())})
 
 
 def collect(paths: Sequence[Path]) -> tuple[list[Row], list[str]]:
@@ -63,25 +66,53 @@ def collect(paths: Sequence[Path]) -> tuple[list[Row], list[str]]:
             warnings.append(f"skipped: {name} is corrupt: {type(error).__name__}: {error}")
     if not read:
         raise ResultError(f"no readable result: {warnings[0]}")
+    kept, repeated = newest([rows for _, rows in sorted(read, key=lambda item: item[0])])
+    return kept, sorted({*warnings, *repeated})
+
+
+def newest(results: Sequence[Sequence[Row]]) -> tuple[list[Row], list[str]]:
+    """Return the rows of `results`, oldest first, without repetitions, and a warning for each.
+
+    Later results count. What was not run gives way to any result.
+    """
+    warnings = []
     # Two folders may hold one cell, or one model may be scored at further lengths later: a seed
     # that counted twice would narrow the interval.
-    newest: dict[tuple[str, int, int], Row] = {}
-    for _, rows in sorted(read, key=lambda item: item[0]):
+    found: dict[tuple[str, int, int], Row] = {}
+    for rows in results:
+        decides = identity(rows[0].config)
         for row in rows:
-            key = (identity(row.config), row.config.seed, row.eval_seqlen)
-            older = newest.get(key)
-            if older is not None and older.data != row.data:
+            key = (decides, row.config.seed, row.eval_seqlen)
+            older = found.get(key)
+            if older is not None and row.status == NOT_RUN:
+                continue
+            if older is not None and older.status != NOT_RUN and older.data != row.data:
                 warnings.append(
                     f"cell {row.data['cell_id']} at length {row.eval_seqlen} is stored more than "
                     "once: the newest result counts"
                 )
-            newest[key] = row
-    return [newest[key] for key in sorted(newest)], sorted(set(warnings))
+            found[key] = row
+    return [found[key] for key in sorted(found)], warnings
 
 
 def _rows(path: Path) -> tuple[str, list[Row]]:
-    """Return a sort key, by date and then content, and the rows of one file."""
+    """Return a sort key and the rows of one file."""
     data = read_result(path).data
+    return age(data), rows_of(data)
+
+
+def age(data: dict[str, Any]) -> str:
+    """Return what results are sorted by: their date, then their content."""
+    return f"{data['provenance'].get('date')} {canonical_json(data)}"
+
+
+def rows_of(data: dict[str, Any]) -> list[Row]:
+    """Return the rows of a result, one a length.
+
+    Raises:
+        ConfigError: its configuration does not fit this version.
+        KeyError, TypeError, ValueError: an evaluation is damaged.
+    """
     config = Config.from_dict(data["config"])
     scored = {int(e["seqlen"]): e for e in data["evaluations"]}
     for evaluation in scored.values():
@@ -89,5 +120,4 @@ def _rows(path: Path) -> tuple[str, list[Row]]:
             float(evaluation[key])
         dict(evaluation["shortcuts"]), dict(evaluation["required_context"])
     lengths = sorted({config.seqlen, *config.eval_seqlens, *scored})
-    rows = [Row(config, data, length, scored.get(length)) for length in lengths]
-    return f"{data['provenance'].get('date')} {canonical_json(data)}", rows
+    return [Row(config, data, length, scored.get(length)) for length in lengths]

@@ -1,51 +1,100 @@
-"""The 95 percent interval of an accuracy over seeds. No torch."""
+"""95 percent intervals of accuracies over seeds and examples, and the paired test. No torch."""
 
 from __future__ import annotations
 
 import math
-import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from mechbench.results import wilson_interval
+from mechbench.seeds import derive
 
-# 97.5 percent quantiles of Student's t for 1 to 9 degrees of freedom.
-_T = (12.706205, 4.302653, 3.182446, 2.776445, 2.570582, 2.446912, 2.364624, 2.306004, 2.262157)
+if TYPE_CHECKING:
+    import numpy as np
 
-
-def student_quantile(degrees: int) -> float:
-    """Return the 97.5 percent quantile of Student's t, to five digits.
-
-    Source: Abramowitz and Stegun 1964, 26.7.5 (from 10 degrees of freedom on).
-
-    Raises:
-        ValueError: fewer than 1 degree of freedom.
-    """
-    if degrees < 1:
-        raise ValueError(f"degrees is {degrees}: expected at least 1")
-    if degrees <= len(_T):
-        return _T[degrees - 1]
-    z = statistics.NormalDist().inv_cdf(0.975)
-    return (
-        z
-        + (z**3 + z) / (4 * degrees)
-        + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * degrees**2)
-        + (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / (384 * degrees**3)
-        + (79 * z**9 + 776 * z**7 + 1482 * z**5 - 1920 * z**3 - 945 * z) / (92160 * degrees**4)
-    )
+RESAMPLES = 1000
+Counts = tuple[int, int]  # right answers, scored positions
 
 
-def seed_interval(
-    accuracies: Sequence[float], correct: Sequence[int], n: Sequence[int]
-) -> tuple[float, float]:
-    """Return the interval of the mean accuracy over two or more seeds, within [0, 1].
+def bootstrap_interval(counts: Sequence[Counts]) -> tuple[float, float]:
+    """Return the interval of the mean accuracy over seeds, within [0, 1].
 
-    Student's t over the seeds, but never narrower than the Wilson interval of all their examples
-    together: two seeds that happen to agree prove little.
+    Seeds are drawn with replacement, then each one's examples. Deviations are widened by
+    sqrt(S / (S - 1)), as drawing from S seeds understates their variance by that much, and the
+    interval is never narrower than the Wilson interval of all examples together: seeds that happen
+    to agree prove little, and one seed has that interval alone.
+
+    Source: Efron and Tibshirani 1993, "An introduction to the bootstrap", sections 5.3 and 13.3.
 
     Raises:
-        ValueError: fewer than two seeds.
+        ValueError: there is no seed.
     """
-    mean, count = statistics.fmean(accuracies), len(accuracies)
-    half = student_quantile(count - 1) * statistics.stdev(accuracies) / math.sqrt(count)
-    low, high = wilson_interval(sum(correct), sum(n))
-    return max(0.0, min(low, mean - half)), min(1.0, max(high, mean + half))
+    if not counts:
+        raise ValueError("no seed: expected at least one")
+    pooled = wilson_interval(sum(c for c, _ in counts), sum(n for _, n in counts))
+    if len(counts) == 1:
+        return pooled
+    random = _random(counts)
+    means = _resampled(counts, _drawn(len(counts), random), random).mean(1)
+    low, high = _widened(means, _mean(counts), len(counts))
+    return max(0.0, min(low, pooled[0])), min(1.0, max(high, pooled[1]))
+
+
+def ties(best: Mapping[int, Counts], other: Mapping[int, Counts]) -> bool:
+    """Return whether `other` may be as good as `best`: the paired test at 5 percent.
+
+    The bootstrap interval of the difference in accuracy reaches 0. A seed means the same training
+    stream and the same test examples for everyone, so seeds are drawn in pairs; the examples of a
+    pair are drawn apart, which makes the test cautious.
+
+    Args:
+        best: counts by seed of the one with the higher mean.
+        other: counts by seed; without a common seed the two are drawn apart.
+    """
+    seeds = sorted(set(best) & set(other))
+    a = [best[s] for s in seeds] or [best[s] for s in sorted(best)]
+    b = [other[s] for s in seeds] or [other[s] for s in sorted(other)]
+    if not a or not b:
+        return False
+    random = _random([*a, *b])
+    picked = _drawn(len(a), random)
+    paired = picked if seeds else _drawn(len(b), random)
+    difference = _resampled(a, picked, random).mean(1) - _resampled(b, paired, random).mean(1)
+    low, _ = _widened(difference, _mean(a) - _mean(b), min(len(a), len(b)))
+    return low <= 0.0
+
+
+def _random(counts: Sequence[Counts]) -> np.random.RandomState:
+    """Return a stream that the counts decide; NumPy promises to keep this generator's numbers."""
+    import numpy as np
+
+    labels = [number for pair in counts for number in pair]
+    return np.random.RandomState(derive(0, "bootstrap", *labels) % 2**32)
+
+
+def _drawn(n_seeds: int, random: np.random.RandomState) -> np.ndarray[Any, Any]:
+    return random.randint(0, n_seeds, (RESAMPLES, n_seeds))
+
+
+def _resampled(
+    counts: Sequence[Counts], picked: np.ndarray[Any, Any], random: np.random.RandomState
+) -> np.ndarray[Any, Any]:
+    """Return the accuracies of the picked seeds on redrawn examples, as `picked`."""
+    import numpy as np
+
+    n = np.array([max(1, n) for _, n in counts])[picked]
+    p = np.array([c / max(1, n) for c, n in counts])[picked]
+    drawn: np.ndarray[Any, Any] = random.binomial(n, p) / n
+    return drawn
+
+
+def _widened(values: np.ndarray[Any, Any], centre: float, n_seeds: int) -> tuple[float, float]:
+    import numpy as np
+
+    factor = math.sqrt(n_seeds / (n_seeds - 1)) if n_seeds > 1 else 1.0
+    low, high = np.percentile(values, [2.5, 97.5])
+    return centre + factor * (float(low) - centre), centre + factor * (float(high) - centre)
+
+
+def _mean(counts: Sequence[Counts]) -> float:
+    return math.fsum(c / max(1, n) for c, n in counts) / len(counts)

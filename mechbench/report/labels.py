@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import fields
 from typing import Any
@@ -37,25 +38,39 @@ def crosses_lengths(configs: Iterable[Config]) -> bool:
     return any(set(config.eval_seqlens) - {config.seqlen} for config in configs)
 
 
-def labels(configs: Sequence[Config]) -> list[str]:
+def labels(configs: Sequence[Config], hidden: Sequence[str] = ()) -> list[str]:
     """Return one label a configuration of a section; equal for the seeds of one experiment.
 
     Options and `lr` are told apart over all lengths; other settings, such as the batch size, only
-    where they differ at one trained length, as their defaults depend on it.
+    where they differ at one trained length, as their defaults depend on it. `hidden` settings are
+    never told apart.
     """
     crossing = crosses_lengths(configs)
+    seen: dict[tuple[str, ...], set[str]] = defaultdict(set)
+    keys = {(c.operator, key) for c in configs for key in c.operator_options}
+    texts = [
+        {name: setting(config, name) for name in SETTINGS if name not in hidden}
+        for config in configs
+    ]
+    options = [{k: show(v) for k, v in config.operator_options.items()} for config in configs]
+    for config, own in zip(configs, texts, strict=True):
+        for operator, key in keys:
+            if operator == config.operator:
+                seen[operator, key].add(canonical_json(config.operator_options.get(key)))
+        for name, text in own.items():
+            seen[config.operator, name, "" if name == "lr" else str(config.seqlen)].add(text)
     result = []
-    for config in configs:
-        namesakes = [other for other in configs if other.operator == config.operator]
+    for config, own, given in zip(configs, texts, options, strict=True):
         parts = [
-            f"{key}={show(value)}"
-            for key, value in sorted(config.operator_options.items())
-            if len({canonical_json(o.operator_options.get(key)) for o in namesakes}) > 1
+            f"{key}={text}"
+            for key, text in sorted(given.items())
+            if len(seen[config.operator, key]) > 1
         ]
-        for name in SETTINGS:
-            peers = [o for o in namesakes if name == "lr" or o.seqlen == config.seqlen]
-            if len({setting(other, name) for other in peers}) > 1:
-                parts.append(f"{name}={setting(config, name)}")
+        parts += [
+            f"{name}={text}"
+            for name, text in own.items()
+            if len(seen[config.operator, name, "" if name == "lr" else str(config.seqlen)]) > 1
+        ]
         label = config.operator + (f" ({', '.join(parts)})" if parts else "")
         result.append(f"{label}, trained at {config.seqlen}" if crossing else label)
     return result

@@ -1,11 +1,11 @@
-"""Accuracy versus sequence length, one panel a section. No torch."""
+"""Accuracy versus sequence length or another axis, one panel a section. No torch."""
 
 from __future__ import annotations
 
 import itertools
 import math
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +13,9 @@ from mechbench.report.aggregate import Point, Section
 from mechbench.report.figure import save_figure
 from mechbench.report.table import WINDOWS, row_label
 
+Styles = Mapping[str, tuple[str, str]]  # label: colour and marker
 # Okabe and Ito 2008, safe for colour-blind readers; yellow last, as it is faint on white.
-_COLOURS = (
+COLOURS = (
     "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000", "#F0E442",
 )  # fmt: skip
 _MARKERS = "osD^vPX<>"  # nine, so that colour and marker come together only after 72 labels
@@ -30,8 +31,28 @@ _RC: dict[Any, Any] = {
 }
 
 
-def plot_accuracy(sections: Sequence[Section], stem: Path) -> list[Path]:
+def plot_accuracy(sections: Sequence[Section], stem: Path, x_label: str = "") -> list[Path]:
     """Draw the sections as STEM.png and STEM.svg, the same bytes for the same input.
+
+    Args:
+        sections: one a panel; `eval_seqlen` of their points is the x axis.
+        stem: path of the files without suffix.
+        x_label: what the x axis shows, if it is not the sequence length.
+
+    Raises:
+        ResultError: a file cannot be written.
+    """
+
+    def panel(axis: Any, section: Section, styles: Styles) -> None:
+        _panel(axis, section, styles, x_label)
+
+    return draw_panels(sections, stem, panel)
+
+
+def draw_panels(
+    sections: Sequence[Section], stem: Path, panel: Callable[[Any, Section, Styles], None]
+) -> list[Path]:
+    """Lay out a panel for each section, with the same style for a label in all of them.
 
     Raises:
         ResultError: a file cannot be written.
@@ -43,7 +64,7 @@ def plot_accuracy(sections: Sequence[Section], stem: Path) -> list[Path]:
 
     names = sorted({point.label for section in sections for point in section.points})
     styles = {
-        name: (_COLOURS[i % len(_COLOURS)], _MARKERS[i % len(_MARKERS)])
+        name: (COLOURS[i % len(COLOURS)], _MARKERS[i % len(_MARKERS)])
         for i, name in enumerate(names)
     }
     columns = 1 if len(sections) == 1 else 2
@@ -51,14 +72,14 @@ def plot_accuracy(sections: Sequence[Section], stem: Path) -> list[Path]:
     height = max(5.0, *(_legend_height(section) for section in sections))
     size = _WIDTH * columns, height * rows
     with style.context("default"), matplotlib.rc_context(_RC):  # whatever the user's matplotlibrc
-        figure = Figure(figsize=size, dpi=150)
+        figure = Figure(figsize=size, dpi=150 if len(sections) <= 8 else 75)
         FigureCanvasAgg(figure)
         for i, section in enumerate(sections):
             row, column = divmod(i, columns)
             x, y = _WIDTH * column + _LEFT, height * (rows - 1 - row) + _BOTTOM
             wide, high = _WIDTH - _LEFT - _RIGHT, height - _BOTTOM - _TOP
             box = (x / size[0], y / size[1], wide / size[0], high / size[1])
-            _panel(figure.add_axes(box), section, styles)
+            panel(figure.add_axes(box), section, styles)
         return save_figure(figure, stem)
 
 
@@ -72,23 +93,22 @@ def _legend_text(points: Sequence[Point]) -> str:
     return "\n".join(textwrap.wrap(row_label(points), 36, subsequent_indent="  "))
 
 
-def _panel(axis: Any, section: Section, styles: dict[str, tuple[str, str]]) -> None:
+def _panel(axis: Any, section: Section, styles: Styles, x_label: str = "") -> None:
     lengths = section.lengths
     lone = len(lengths) == 1
     left, right = lengths[0] / (2 if lone else 1.15), lengths[-1] * (2 if lone else 1.15)
-    axis.set_xscale("log", base=2)
+    if lengths[0] > 0:
+        axis.set_xscale("log", base=2)
+    else:  # a distance of 0
+        least = min((n for n in lengths if n > 0), default=1)
+        axis.set_xscale("symlog", base=2, linthresh=least, linscale=0.5)
+        left, right = -least / 4, max(right, 1)
     axis.set_xlim(left, right)
-    axis.set_ylim(0, 1.02)
     axis.set_xticks(lengths, [tick(n) for n in lengths])
     axis.xaxis.set_minor_locator(_no_ticks())
-    axis.set_yticks([i / 5 for i in range(6)], [f"{20 * i}%" for i in range(6)])
-    axis.grid(color="#DDDDDD", linewidth=0.6)
-    axis.set_axisbelow(True)
-    axis.set_ylabel("test accuracy")
-    axis.set_xlabel(_x_label(section))
-    axis.set_title("\n".join(textwrap.wrap(_title(section), 86)), fontsize=11, loc="left")
+    frame_accuracy(axis, section, x_label or _x_label(section))
 
-    for name, colour, dashes, reached in _references(section):
+    for name, colour, dashes, reached in references(section):
         values = [reached.get(n, math.nan) for n in lengths]
         xs: Sequence[float] = lengths
         if sum(not math.isnan(value) for value in values) == 1:  # a line needs two ends
@@ -126,7 +146,18 @@ def _curve(axis: Any, points: list[Point], shift: float, style: tuple[str, str])
     axis.plot(lost, [0] * len(lost), "x", color=colour, markersize=8, clip_on=False, zorder=4)
 
 
-def _references(section: Section) -> list[tuple[str, str, Any, dict[int, float]]]:
+def frame_accuracy(axis: Any, section: Section, x_label: str) -> None:
+    """Give an axis what every accuracy plot has: the scale of accuracies, a grid and a title."""
+    axis.set_ylim(0, 1.02)
+    axis.set_yticks([i / 5 for i in range(6)], [f"{20 * i}%" for i in range(6)])
+    axis.grid(color="#DDDDDD", linewidth=0.6)
+    axis.set_axisbelow(True)
+    axis.set_ylabel("test accuracy")
+    axis.set_xlabel(x_label)
+    axis.set_title("\n".join(textwrap.wrap(_title(section), 86)), fontsize=11, loc="left")
+
+
+def references(section: Section) -> list[tuple[str, str, Any, dict[int, float]]]:
     """Return name, colour, dashes and accuracy by length of what no operator is needed for."""
     chances = sorted({f"{value:.1%}" for value in section.chance.values()})
     chance = f"chance ({_span(chances)})"
@@ -194,7 +225,7 @@ def _x_label(section: Section) -> str:
 
 def tick(seqlen: int) -> str:
     """Return a length as axis text: 131072 as 128K, 1000 as it is."""
-    return f"{seqlen // 1024}K" if seqlen % 1024 == 0 else str(seqlen)
+    return f"{seqlen // 1024}K" if seqlen and seqlen % 1024 == 0 else str(seqlen)
 
 
 def _no_ticks() -> Any:

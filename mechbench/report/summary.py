@@ -18,6 +18,8 @@ def summary(result: Result) -> str:
         lines.append(f"  {data['status'].upper()}: {data['reason']}")
     if data["causal"] is False:
         lines.append("  NOT CAUSAL: it looks ahead, and is not ranked")
+    if data.get("train_is_test"):  # absent in results of older versions
+        lines.append("  training and test ask for the same, by the task's definition")
     for evaluation in data["evaluations"]:
         shortcuts = evaluation["shortcuts"].items()
         best = max(shortcuts, key=lambda item: item[1], default=("none", 0.0))

@@ -9,14 +9,15 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from mechbench.report.aggregate import Cost, Point, Section
-from mechbench.results import STATUSES
+from mechbench.results import NOT_RUN, STATUSES
 from mechbench.spec import canonical_json
 
 WINDOWS = (16, 128)  # of the short-sighted oracle: within a short filter's reach, and a long one's
 _LEGEND = (
-    "Accuracy in percent on the test examples [95% interval], n = seeds: the Wilson interval of "
-    "one seed, Student's t over several. **Bold**: the best of a column, and all whose interval "
-    "reaches its mean. Not ranked: what looks ahead (non-causal), and what failed with any seed."
+    "Accuracy in percent on the test examples [95% interval], n = seeds: a bootstrap over seeds "
+    "and examples, the Wilson interval of a single seed. **Bold**: the best of a column, and all "
+    "that a paired test over seeds and examples does not tell from it (5%). Not ranked: what looks "
+    "ahead (non-causal), and what failed with any seed."
 )
 
 
@@ -39,13 +40,13 @@ def _flat(section: Section, point: Point) -> dict[str, Any]:
     shortcut = section.best_shortcut(length) or (None, None)
     context = section.required_context[length]
     own = {f.name: getattr(point, f.name) for f in dataclasses.fields(point)}
-    del own["cost"], own["statuses"]
+    del own["cost"], own["statuses"], own["counts"]
     return {
         **dataclasses.asdict(section.setting),
         **own,
         "ranked": point.ranked,
         "best": point.label in section.best(length),
-        **{f"n_{s.replace('-', '_')}": point.statuses.get(s, 0) for s in STATUSES},
+        **{f"n_{s.replace('-', '_')}": point.statuses.get(s, 0) for s in (*STATUSES, NOT_RUN)},
         "chance": section.chance[length],
         "best_shortcut": shortcut[0],
         "best_shortcut_accuracy": shortcut[1],
@@ -54,9 +55,13 @@ def _flat(section: Section, point: Point) -> dict[str, Any]:
     }
 
 
-def to_markdown(sections: Sequence[Section], warnings: Sequence[str]) -> str:
+def to_markdown(
+    sections: Sequence[Section],
+    warnings: Sequence[str],
+    heading: str = "Accuracy versus sequence length",
+) -> str:
     """Return a heading, an accuracy table, a cost table and notes for each section."""
-    blocks = ["# Accuracy versus sequence length", _LEGEND]
+    blocks = [f"# {heading}", _LEGEND]
     if warnings:
         blocks += ["Warnings:", _bullets(warnings)]
     for section in sections:
@@ -98,7 +103,7 @@ def _accuracies(section: Section) -> str:
         reached = [section.required_context[n].get(window) for n in lengths]
         if any(accuracy is not None for accuracy in reached):
             lines.append([f"oracle, last {window} tokens", *map(_percent, reached)])
-    return _table(lines)
+    return markdown_table(lines)
 
 
 def _cell(point: Point, bold: bool) -> str:
@@ -113,8 +118,8 @@ def _cell(point: Point, bold: bool) -> str:
 def _costs(section: Section) -> str:
     lines = [[
         "cost, mean of seeds", "trained at", "parameters", "training tokens", "budget, tokens",
-        "tokens/s", "FLOPs/token", "peak memory, MiB", "training, s", "steps to stop", "solved",
-        "device",
+        "tokens/s", "FLOPs/token", "training FLOPs", "peak memory, MiB", "training, s",
+        "steps to stop", "solved", "lr", "device",
     ]]  # fmt: skip
     for points in section.curves.values():
         costs: dict[int, Cost] = {p.trained_seqlen: p.cost for p in points}
@@ -123,13 +128,15 @@ def _costs(section: Section) -> str:
             lines.append([
                 row_label(points), str(length), _count(c.parameters), _count(c.train_tokens),
                 _count(c.budget_tokens), _count(c.tokens_per_s), _count(c.flops_per_token),
+                "-" if c.train_flops is None else f"{c.train_flops:.3g}",
                 _count(c.peak_memory_mib), "-" if c.train_s is None else f"{c.train_s:,.1f}",
-                _count(c.steps), solved, c.devices,
+                _count(c.steps), solved, c.lr, c.devices,
             ])  # fmt: skip
-    return _table(lines)
+    return markdown_table(lines)
 
 
-def _table(lines: list[list[str]]) -> str:
+def markdown_table(lines: Sequence[Sequence[str]]) -> str:
+    """Return a Markdown table, its first line the heading; all but the first column are numbers."""
     rule = ["---", *["---:"] * (len(lines[0]) - 1)]
     cells = [lines[0], rule, *lines[1:]]
     return "\n".join(f"| {' | '.join(map(_text, line))} |" for line in cells)

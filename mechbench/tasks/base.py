@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 IGNORE = -100  # target of a position that is not scored
 UNKNOWN = -1  # an oracle's answer where its inputs do not determine one
+TOLERANCE = 0.1  # a predicted number is right this near to the target (of unit variance)
 
 
 @dataclass(frozen=True)
@@ -23,15 +24,22 @@ class Batch:
     """Examples of a task.
 
     Attributes:
-        inputs: (B, L_in) int64 tokens.
-        targets: (B, L_in) int64, the scored answers, -100 elsewhere.
-        dense_targets: (B, L_in) int64, every answer that the inputs before it determine (a
+        inputs: (B, L_in) int64 tokens; of a task with `input_dim` d, (B, L_in, d) float32 numbers.
+        targets: (B, L_in) int64 or float32, the scored answers, -100 elsewhere.
+        dense_targets: (B, L_in), every answer that the inputs before it determine (a
             superset of `targets`): what training may score and evaluation reports second.
     """
 
     inputs: Tensor
     targets: Tensor
     dense_targets: Tensor
+
+
+def matches(answers: Tensor, targets: Tensor) -> Tensor:
+    """Return where answers are right: the same token, or a number within TOLERANCE."""
+    if targets.is_floating_point():
+        return (answers - targets).abs() <= TOLERANCE
+    return answers == targets
 
 
 class Task(Protocol):
@@ -41,6 +49,20 @@ class Task(Protocol):
     defaults: ClassVar[Mapping[str, Any]]  # vocab_size and seqlen of the bare command
     vocab_size: int
     seqlen: int
+
+    @property
+    def train_is_test(self) -> bool:
+        """Whether training and test ask for the same by the task's definition.
+
+        Optional, False without it: then no training example may stand in an evaluation set.
+        """
+
+    @property
+    def input_dim(self) -> int:
+        """Numbers a position, of a task whose inputs and answers are numbers, not tokens.
+
+        Optional, 0 without it.
+        """
 
     @property
     def input_seqlen(self) -> int:
@@ -68,8 +90,8 @@ class Task(Protocol):
         required context is measured.
         """
 
-    def describe(self, token: int) -> str:
-        """Return how `mechbench show` prints a token."""
+    def describe(self, token: Any) -> str:
+        """Return how `mechbench show` prints a token, or a list of `input_dim` numbers."""
 
 
 def make_task(

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from mechbench.tasks.base import IGNORE, UNKNOWN, Batch, Task
+from mechbench.tasks.base import IGNORE, UNKNOWN, Batch, Task, matches
 
 
 def shortcut_accuracies(task: Task, batch: Batch) -> dict[str, float]:
     """Return the accuracy of each shortcut on the scored positions of `batch`."""
     scored = batch.targets != IGNORE
     return {
-        name: (predict(batch.inputs) == batch.targets)[scored].double().mean().item()
+        name: matches(predict(batch.inputs), batch.targets)[scored].double().mean().item()
         for name, predict in task.shortcuts.items()
     }
 
@@ -38,7 +38,7 @@ def required_context(task: Task, batch: Batch, max_columns: int = 8) -> dict[int
         for window in right:
             guess = task.oracle(inputs[:, -window:])[:, -1]
             told = guess != UNKNOWN
-            known_right += int((guess[told] == answers[told]).sum())
+            known_right += int(matches(guess[told], answers[told]).sum())
             # What a window tells, a longer one tells too: go on with the undecided examples.
             inputs, answers = inputs[~told], answers[~told]
             right[window] += known_right + len(answers) * task.chance

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from mechbench.results import wilson_interval
 from mechbench.spec import default_examples
-from mechbench.tasks.base import IGNORE, Batch, Task
+from mechbench.tasks.base import IGNORE, Batch, Task, matches
 from mechbench.tasks.baselines import required_context, shortcut_accuracies
 from mechbench.tasks.streams import draw
 
@@ -17,7 +17,7 @@ def portrait(name: str, task: Task, seed: int, n_examples: int | None) -> str:
     batch = draw(task, n_examples or default_examples(task.seqlen)[1], seed, "test", 0, "cpu")
     scored = batch.targets != IGNORE
     n = int(scored.sum())
-    right = int((task.oracle(batch.inputs) == batch.targets)[scored].sum())
+    right = int(matches(task.oracle(batch.inputs), batch.targets)[scored].sum())
     low, high = wilson_interval(right, n)
     lines = [f"{name}: {task!r}", "", *_example(task, batch), ""]
     lines.append(f"chance               {task.chance:7.1%}")
@@ -40,10 +40,8 @@ def _example(task: Task, batch: Batch) -> list[str]:
     shown = list(range(length))
     if length > 2 * _EDGE + _WIDTH:
         shown = [*range(_EDGE), *range(length - _EDGE, length)]
-    texts = [
-        ["." if row is not rows[0] and token == IGNORE else task.describe(token) for token in row]
-        for row in rows
-    ]
+    texts = [[task.describe(token) for token in rows[0]]]
+    texts += [[_answer(task, token) for token in row] for row in rows[1:]]
     width = max(len(texts[r][i]) for r in range(3) for i in shown)
     width = max(width, len(str(length - 1)))
     lines: list[str] = []
@@ -57,3 +55,9 @@ def _example(task: Task, batch: Batch) -> list[str]:
             lines.append(f"{label:15s}" + " ".join(text[i].rjust(width) for i in columns))
         lines.append("")
     return lines[:-1]
+
+
+def _answer(task: Task, target: int | float) -> str:
+    if target == IGNORE:
+        return "."
+    return f"{target:.1f}" if isinstance(target, float) else task.describe(target)

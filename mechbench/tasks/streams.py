@@ -71,21 +71,31 @@ class Unseen:
     short sequence). Rows are compared by a 63-bit polynomial hash, on the training device.
     """
 
-    weights: Tensor  # (L_in,) int64
+    weights: Tensor  # (L_in,) int64, or (L_in d,) where a position is d numbers
     held_out: Tensor  # sorted hashes
 
     @classmethod
     def of(cls, batches: list[Batch], device: str | torch.device) -> Unseen:
-        """Hash every row of `batches`, all of one length."""
-        length = batches[0].inputs.shape[1]
+        """Hash every row of `batches`, all of one length; without any, every row is unseen."""
+        if not batches:
+            zero = torch.zeros(1, dtype=torch.int64, device=device)
+            return cls(zero, zero + 1)  # every row hashes to 0
+        length = _integers(batches[0].inputs).shape[1]
         generator = torch.Generator().manual_seed(derive(0, "row hash", length))
         weights = torch.randint(1 << 31, (length, 2), generator=generator)
         weights = weights[:, 0] * (1 << 32) + weights[:, 1] * 2 + 1
-        held_out = torch.cat([(b.inputs * weights).sum(1) for b in batches]).sort().values
+        held_out = (
+            torch.cat([(_integers(b.inputs) * weights).sum(1) for b in batches]).sort().values
+        )
         return cls(weights.to(device), held_out.to(device))
 
     def __call__(self, inputs: Tensor) -> Tensor:
         """Return (B,) bool: the row is in no evaluation set. Does not synchronise the device."""
-        rows = (inputs * self.weights).sum(1)
+        rows = (_integers(inputs) * self.weights).sum(1)
         at = torch.searchsorted(self.held_out, rows).clamp_max(len(self.held_out) - 1)
         return self.held_out[at] != rows
+
+
+def _integers(inputs: Tensor) -> Tensor:
+    """Return the tokens, or the bits of (B, L, d) numbers as (B, L d) integers."""
+    return inputs.view(torch.int32).flatten(1) if inputs.is_floating_point() else inputs

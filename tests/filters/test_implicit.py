@@ -12,7 +12,7 @@ from mechbench.filters.implicit import ImplicitFilter
 
 def make(n_filters: int = 2, d_model: int = 3, max_seqlen: int = 101, **given: Any):
     torch.manual_seed(0)
-    given = {"init_std": 0.3, **given}
+    given = {"filter_init_std": 0.3, **given}
     return ImplicitFilter(n_filters, d_model, max_seqlen, **given).double()
 
 
@@ -29,7 +29,7 @@ def test_shape(n_filters: int, d_model: int, seqlen: int) -> None:
 
 @pytest.mark.parametrize("emb_dim", [3, 5, 9])
 def test_equals_the_formula_written_naively(emb_dim: int) -> None:
-    filters = make(1, 2, 11, emb_dim=emb_dim, n_inner=1, width=4, shift=0.1)
+    filters = make(1, 2, 11, emb_dim=emb_dim, filter_layers=1, filter_width=4, window_shift=0.1)
     bands = (emb_dim - 1) // 2
     first, inner, last = (m for m in filters.ffn if isinstance(m, torch.nn.Linear))
     h = filters(6)
@@ -57,7 +57,7 @@ def test_fastest_window_stands_at_a_hundredth_at_three_tenths_of_the_length() ->
 
 
 def test_decay_rates_are_linear_over_channels_and_the_shift_is_kept() -> None:
-    shifted = window_of(seqlen=21, d_model=5, shift=0.25)
+    shifted = window_of(seqlen=21, d_model=5, window_shift=0.25)
     plain = window_of(seqlen=21, d_model=5)
     torch.testing.assert_close(shifted, plain + 0.25)
     rates = -plain[0, :, 20].log() / 0.2
@@ -65,25 +65,25 @@ def test_decay_rates_are_linear_over_channels_and_the_shift_is_kept() -> None:
 
 
 def test_absolute_time_keeps_the_taps_when_the_input_grows() -> None:
-    filters = make(time="absolute")
+    filters = make(filter_time="absolute")
     torch.testing.assert_close(filters(9)[..., :5], filters(5))
 
 
 def test_relative_time_stretches_the_taps_with_the_input() -> None:
-    filters = make(time="relative")
+    filters = make(filter_time="relative")
     torch.testing.assert_close(filters(9)[..., ::2], filters(5))
     assert not torch.allclose(filters(9)[..., :5], filters(5))
 
 
 @pytest.mark.parametrize("time", ["absolute", "relative"])
 def test_both_times_agree_at_the_longest_input(time: str) -> None:
-    torch.testing.assert_close(make(time=time)(101), make()(101))
+    torch.testing.assert_close(make(filter_time=time)(101), make()(101))
 
 
 def test_norms() -> None:
     plain = make()(64)
-    torch.testing.assert_close(make(norm="length")(64), plain * (1024 / 64))
-    by_sum = make(norm="l1")(64)
+    torch.testing.assert_close(make(filter_norm="length")(64), plain * (1024 / 64))
+    by_sum = make(filter_norm="l1")(64)
     torch.testing.assert_close(by_sum.abs().sum(-1), torch.full((2, 3), 30.0).double())
     torch.testing.assert_close(by_sum / by_sum[..., :1], plain / plain[..., :1])
 

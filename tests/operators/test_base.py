@@ -11,6 +11,7 @@ from mechbench.operators.base import (
     materialize,
     operator_options,
     set_optim,
+    toeplitz,
 )
 from mechbench.registry import register_operator
 
@@ -48,18 +49,24 @@ def test_faults_of_an_operator_become_one_line_that_names_it() -> None:
         make_operator("no-module", d_model=4, max_seqlen=8)
 
 
-def test_set_optim_leaves_out_what_is_not_given() -> None:
+def test_set_optim_leaves_what_is_not_given() -> None:
     layer = nn.Linear(2, 2)
     set_optim(layer, weight_decay=0.0)
     assert layer.weight.optim == {"weight_decay": 0.0}
     set_optim(layer, lr=1e-4)
-    assert layer.bias.optim == {"lr": 1e-4}
+    assert layer.bias.optim == {"lr": 1e-4, "weight_decay": 0.0}
 
 
 def test_check_seqlen_returns_the_length_or_raises() -> None:
     assert check_seqlen(torch.zeros(2, 5, 3), 5) == 5
     with pytest.raises(SeqlenError, match="max_seqlen=4"):
         check_seqlen(torch.zeros(2, 5, 3), 4)
+
+
+def test_toeplitz_matrix_convolves_causally() -> None:
+    S = toeplitz(torch.tensor([[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]]))
+    assert S[0].tolist() == [[1, 0, 0], [2, 1, 0], [3, 2, 1]]
+    assert S[1].tolist() == [[4, 0, 0], [5, 4, 0], [6, 5, 4]]
 
 
 def test_materialize_without_a_matrix_form_says_what_to_add() -> None:

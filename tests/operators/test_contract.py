@@ -54,6 +54,14 @@ def test_every_parameter_gets_a_finite_gradient(name: str, device: str) -> None:
             assert parameter.grad.abs().max() > 0, label
 
 
+@pytest.mark.parametrize("length", [1, 2, 7])
+def test_gradients_are_finite_at_any_length(name: str, length: int) -> None:
+    operator, u = build(name), inputs(length=length).float().requires_grad_()
+    operator(u).square().sum().backward()
+    assert u.grad.isfinite().all()
+    assert all(p.grad is None or p.grad.isfinite().all() for p in operator.parameters())
+
+
 @pytest.mark.parametrize("cut", [1, L // 2, L - 1])
 def test_outputs_do_not_move_with_later_inputs(name: str, cut: int) -> None:
     operator, u = build(name).double(), inputs()

@@ -56,3 +56,11 @@ def test_task_without_a_shortcut(store: Store) -> None:
     evaluations = json.loads(path.read_text())["evaluations"]
     lines = text(path, evaluations=[{**evaluations[0], "shortcuts": {}}])
     assert "chance 10.0%; none 0.0%; every predictable" in lines[1]
+
+
+def test_memory_of_the_training_data_is_called_so(store: Store) -> None:
+    line = "  training and test ask for the same, by the task's definition"
+    path = store({64: 0.9})
+    assert line not in text(path)
+    assert line not in text(path, train_is_test=False)
+    assert text(path, train_is_test=True)[1] == line

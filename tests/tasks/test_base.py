@@ -4,11 +4,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
+import torch
 
 import mechbench
 from mechbench.errors import ConfigError
 from mechbench.registry import register_task
-from mechbench.tasks.base import make_task
+from mechbench.tasks.base import make_task, matches
 
 
 def test_make_task_takes_the_defaults_of_the_task_and_types_strings() -> None:
@@ -46,3 +47,9 @@ def test_task_without_defaults_asks_for_the_length() -> None:
     assert make_task("bare", vocab_size=5, seqlen=6).seqlen == 6
     with pytest.raises(ConfigError, match="'bare' has no default seqlen: give one"):
         make_task("bare", vocab_size=5)
+
+
+def test_tokens_match_if_equal_and_numbers_if_near() -> None:
+    assert matches(torch.tensor([3, 4]), torch.tensor([3, 5])).tolist() == [True, False]
+    near = matches(torch.tensor([1.09, 1.11, float("nan")]), torch.tensor([1.0, 1.0, 1.0]))
+    assert near.tolist() == [True, False, False]

@@ -1,10 +1,15 @@
 from __future__ import annotations
 
+import contextlib
+from typing import Any
+
 import pytest
 import torch
 
+from mechbench.curriculum import stage_task, stages
+from mechbench.errors import ConfigError
 from mechbench.registry import TASKS
-from mechbench.tasks.base import IGNORE, UNKNOWN, Task, make_task
+from mechbench.tasks.base import IGNORE, UNKNOWN, Task, make_task, matches
 from mechbench.tasks.baselines import shortcut_accuracies
 
 BUILT_IN = [n for n in TASKS.names() if TASKS.entry(n).origin == "built-in"]
@@ -15,21 +20,43 @@ def generator(seed: int = 0, device: str = "cpu") -> torch.Generator:
     return torch.Generator(device).manual_seed(seed)
 
 
+# Vocabulary and length: small, large and odd ones; a task takes part in those that it can have.
+GENERIC = ((4, 4), (11, 7), (41, 200), (40, 201), (33, 66), (9, 36), (2, 20))
+
+
+def accepted(name: str, *given: tuple[int, int], **params: Any) -> list[Task]:
+    """Return the task at every (vocab_size, seqlen) of `given` that it can have."""
+    made = []
+    for vocab_size, seqlen in given:
+        with contextlib.suppress(ConfigError):
+            made.append(make_task(name, vocab_size=vocab_size, seqlen=seqlen, **params))
+    return made
+
+
+def numbers(task: Task) -> bool:
+    return getattr(task, "input_dim", 0) > 0
+
+
 def settings(name: str) -> list[Task]:
-    return [
-        make_task(name),
-        make_task(name, vocab_size=4, seqlen=4),
-        make_task(name, vocab_size=41, seqlen=200),
-    ]
+    made = [make_task(name), *accepted(name, *GENERIC)]
+    assert len(made) >= 3
+    return made
 
 
-def test_batches_are_int64_of_one_shape_with_tokens_in_range(name: str, device: str) -> None:
+def test_batches_have_one_shape_and_type_with_tokens_in_range(name: str, device: str) -> None:
     for task in settings(name):
         batch = task.sample(5, generator(device=device))
         for tensor in (batch.inputs, batch.targets, batch.dense_targets):
-            assert tensor.shape == (5, task.input_seqlen)
-            assert tensor.dtype == torch.int64
+            assert tensor.shape[:2] == (5, task.input_seqlen)
+            assert tensor.dtype == (torch.float32 if numbers(task) else torch.int64)
             assert tensor.device.type == device
+            assert tensor.is_contiguous()
+        assert batch.targets.ndim == batch.dense_targets.ndim == 2
+        if numbers(task):
+            assert batch.inputs.shape[2:] == (task.input_dim,)
+            assert batch.inputs.isfinite().all()
+            continue
+        assert batch.inputs.ndim == 2
         assert batch.inputs.min() >= 0
         assert batch.inputs.max() < task.vocab_size
         for targets in (batch.targets, batch.dense_targets):
@@ -42,10 +69,10 @@ def test_oracle_solves_every_target(name: str, device: str) -> None:
     for task in settings(name):
         batch = task.sample(64, generator(device=device))
         answers = task.oracle(batch.inputs)
-        assert answers.shape == batch.inputs.shape
+        assert answers.shape == batch.targets.shape
         for targets in (batch.targets, batch.dense_targets):
             scored = targets != IGNORE
-            assert torch.equal(answers[scored], targets[scored])
+            assert matches(answers[scored], targets[scored]).all()
 
 
 def test_every_example_is_scored_and_targets_are_part_of_the_dense_ones(name: str) -> None:
@@ -67,27 +94,47 @@ def test_only_the_generator_makes_randomness(name: str) -> None:
 
 
 def test_chance_is_the_accuracy_of_guessing_among_the_answers(name: str) -> None:
-    task = make_task(name, vocab_size=8, seqlen=64)
+    task = accepted(name, (9, 64), (9, 63), (40, 64))[0]
     batch = task.sample(4000, generator())
     answers = batch.targets[batch.targets != IGNORE]
-    counts = torch.bincount(answers, minlength=8)
+    if numbers(task):  # the guess is zero
+        share = matches(answers * 0, answers).double().mean().item()
+        assert share == pytest.approx(task.chance, abs=0.02)
+        return
+    counts = torch.bincount(answers)
     assert len(counts[counts > 0]) == round(1 / task.chance)
     torch.testing.assert_close(
         counts[counts > 0] / len(answers),
-        torch.full((round(1 / task.chance),), task.chance),
+        torch.full((round(1 / task.chance),), task.chance, dtype=torch.float32),
         rtol=0,
         atol=0.03,
     )
 
 
 def test_shortcuts_run_and_do_not_solve_the_task(name: str) -> None:
-    task = make_task(name, vocab_size=20, seqlen=256)
-    batch = task.sample(500, generator())
-    found = shortcut_accuracies(task, batch)
-    assert found
-    for shortcut, accuracy in found.items():
-        assert task.shortcuts[shortcut](batch.inputs).shape == batch.inputs.shape
-        assert task.chance - 0.05 < accuracy < 0.6, shortcut
+    for task in (make_task(name), accepted(name, (40, 256), (40, 255))[0]):
+        batch = task.sample(500, generator())
+        found = shortcut_accuracies(task, batch)
+        assert found
+        for shortcut, accuracy in found.items():
+            assert task.shortcuts[shortcut](batch.inputs).shape == batch.targets.shape
+            assert accuracy < 0.7, shortcut
+        assert max(found.values()) > task.chance - 0.05
+
+
+def test_oracle_is_never_wrong_on_a_window_and_sees_all_in_the_whole(name: str) -> None:
+    for task in settings(name):
+        batch = task.sample(32, generator(1))
+        columns = (batch.targets != IGNORE).any(0).nonzero().flatten().tolist()
+        for column in columns[:: -(-len(columns) // 5)]:
+            rows = batch.targets[:, column] != IGNORE
+            inputs, answers = batch.inputs[rows, : column + 1], batch.targets[rows, column]
+            for window in {1, 2, 3, column // 4, column // 2, column - 1, column} & {
+                *range(1, 999)
+            }:
+                guess = task.oracle(inputs[:, -window:])[:, -1]
+                assert matches(guess, answers)[guess != UNKNOWN].all()
+            assert matches(task.oracle(inputs)[:, -1], answers).all()
 
 
 def test_oracle_tells_nothing_from_one_token(name: str) -> None:
@@ -99,13 +146,19 @@ def test_oracle_tells_nothing_from_one_token(name: str) -> None:
 
 
 def test_every_token_has_its_own_text(name: str) -> None:
+    task = make_task(name)
+    if numbers(task):
+        points = task.sample(1, generator()).inputs[0].tolist()
+        assert all(task.describe(point) for point in points)
+        return
     task = make_task(name, vocab_size=30)
     assert len({task.describe(token) for token in range(30)}) == 30
 
 
 def test_equal_parameters_make_equal_tasks_and_text_tells_parameters(name: str) -> None:
-    assert make_task(name, seqlen=64) == make_task(name, seqlen=64)
-    assert repr(make_task(name, seqlen=64)) != repr(make_task(name, seqlen=128))
+    one, other, *_ = accepted(name, *GENERIC)
+    assert one == make_task(name, vocab_size=one.vocab_size, seqlen=one.seqlen)
+    assert repr(one) != repr(other)
     with pytest.raises(AttributeError):
         make_task(name).seqlen = 3
 
@@ -115,3 +168,12 @@ def test_catalogue_entry_is_complete(name: str) -> None:
     assert entry.summary.endswith(".")
     assert entry.source
     assert TASKS.load(name).version >= 1
+
+
+def test_every_stage_of_the_curriculum_can_be_had(name: str) -> None:
+    for long in accepted(name, (20, 3072), (20, 3073)):
+        lengths = [seqlen for seqlen, _ in stages(long, "auto", None)]
+        assert lengths == sorted(lengths)
+        for seqlen in lengths:
+            batch = stage_task(long, seqlen).sample(2, generator())
+            assert (batch.targets != IGNORE).any(1).all()

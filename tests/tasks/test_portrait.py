@@ -1,5 +1,10 @@
 from __future__ import annotations
 
+import pytest
+
+from mechbench.registry import TASKS
+from mechbench.tasks.base import make_task
+from mechbench.tasks.icl_functions import IclFunctions
 from mechbench.tasks.induction import Induction
 from mechbench.tasks.portrait import portrait
 from mechbench.tasks.recall import Recall
@@ -30,3 +35,23 @@ def test_portrait_of_a_long_example_leaves_the_middle_out_and_counts_it() -> Non
 def test_portrait_counts_every_scored_position() -> None:
     text = portrait("induction", Induction(10, 20, 3), seed=0, n_examples=10)
     assert "(measured on 10 examples, 30 scored positions)" in text
+
+
+def test_portrait_of_numbers() -> None:
+    lines = portrait("icl-functions", IclFunctions(2, 8), seed=0, n_examples=40).splitlines()
+    assert any(line.startswith("oracle                100.0%") for line in lines)
+    assert any(line.startswith("zero ") for line in lines)
+    shown = next(line for line in lines if line.startswith("inputs"))
+    assert shown.count("y") == 3
+    assert shown.count("..") == 4
+    scored = next(line for line in lines if line.startswith("scored targets")).split()[2:]
+    assert scored[:-1] == ["."] * 6
+    float(scored[-1])
+
+
+@pytest.mark.parametrize("name", TASKS.names())
+def test_portrait_of_every_task(name: str) -> None:
+    task = make_task(name)
+    text = portrait(name, task, seed=0, n_examples=20)
+    assert text.startswith(f"{name}: {task!r}")
+    assert "oracle                100.0%" in text

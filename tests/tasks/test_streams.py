@@ -5,6 +5,7 @@ import torch
 
 from mechbench.tasks import streams
 from mechbench.tasks.base import Batch
+from mechbench.tasks.icl_functions import IclFunctions
 from mechbench.tasks.induction import Induction
 from mechbench.tasks.recall import Recall
 from mechbench.tasks.streams import TrainStream, Unseen, draw, evaluation_batches
@@ -101,3 +102,22 @@ def test_unseen_tells_rows_apart_that_differ_in_one_token() -> None:
     assert unseen(changed).all()
     assert unseen(swapped).item() == (not torch.equal(swapped, row))
     assert not unseen(row).any()
+
+
+def test_nothing_held_out_marks_every_example_as_fresh() -> None:
+    inputs = Recall(8, 8).sample(50, torch.Generator().manual_seed(0)).inputs
+    assert Unseen.of([], "cpu")(inputs).tolist() == [True] * 50
+    assert Unseen.of([], "cpu")(torch.zeros_like(inputs)).all()
+
+
+def test_unseen_finds_rows_of_numbers_again() -> None:
+    held_out, other = (
+        IclFunctions(2, 8).sample(20, torch.Generator().manual_seed(s)) for s in (0, 1)
+    )
+    unseen = Unseen.of([held_out], "cpu")
+    assert not unseen(held_out.inputs).any()
+    assert unseen(other.inputs).all()
+    nearly = held_out.inputs.clone()
+    nearly[:, -1, 0] += 1e-3
+    assert unseen(nearly).all()
+    assert Unseen.of([], "cpu")(held_out.inputs).all()

@@ -246,3 +246,12 @@ def test_naming_raises_what_blame_finds_and_passes_the_rest(tmp_path: Path) -> N
         built(tokens())
     with pytest.raises(RuntimeError, match="no operator's"), naming("mine"):
         raise RuntimeError("no operator's")
+
+
+@pytest.mark.parametrize(("operator", "causal"), [("hyena", True), ("mine", False)])
+def test_causality_is_checked_on_numbers_too(operator: str, causal: bool) -> None:
+    register(whole_mean)
+    torch.manual_seed(0)
+    built = Backbone(operator, {}, vocab_size=V, d_model=D, n_layers=2, max_seqlen=L, input_dim=3)
+    numbers = torch.randn(2, L, 3)
+    assert check_causality(built, numbers, V, operator, "cpu") == causal

@@ -1,4 +1,4 @@
-"""Is this operator sound? Its contract, and causality of the actual model."""
+"""What stands before every training run: the operator's contract, causality of the actual model."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import contextlib
 import copy
 import traceback
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -52,7 +53,7 @@ def naming(operator: str) -> Iterator[None]:
 
 
 def check_contract(
-    operator: str, options: dict[str, object], d_model: int, max_seqlen: int, device: str
+    operator: str, options: dict[str, Any], d_model: int, max_seqlen: int, device: str
 ) -> None:
     """Run the operator on a small random input.
 
@@ -93,8 +94,8 @@ def leak(model: nn.Module, tokens: Tensor, vocab_size: int) -> float:
 
     Args:
         model: tokens (B, L) to logits (B, L, V), in evaluation mode.
-        tokens: (B, L); every token from a cut on is replaced, for two cuts: the middle and the
-            last token.
+        tokens: (B, L), or (B, L, d) numbers; every one from a cut on is replaced, for two cuts: the
+            middle and the last token.
         vocab_size: V.
     """
     L = tokens.shape[1]
@@ -104,8 +105,11 @@ def leak(model: nn.Module, tokens: Tensor, vocab_size: int) -> float:
         worst = torch.zeros((), device=tokens.device, dtype=before.dtype)
         for cut in {max(1, L // 2), L - 1} - {0}:
             changed = tokens.clone()
-            # Never a whole turn, which would change nothing: 1 at V = 2, about half elsewhere.
-            changed[:, cut:] = (changed[:, cut:] + (vocab_size + 1) // 2) % vocab_size
+            if tokens.is_floating_point():
+                changed[:, cut:] += 1
+            else:
+                # Never a whole turn, which would change nothing: 1 at V = 2, about half elsewhere.
+                changed[:, cut:] = (changed[:, cut:] + (vocab_size + 1) // 2) % vocab_size
             moved = (model(changed)[:, :cut] - before[:, :cut]).abs().max()
             worst = torch.maximum(worst, moved / scale)
     return float(worst)
@@ -118,7 +122,7 @@ def check_causality(
 
     Args:
         model: the model about to be trained.
-        tokens: (B, L) inputs of the task at the trained length.
+        tokens: (B, L) inputs of the task at the trained length, or (B, L, d) numbers.
         vocab_size: V.
         operator: name, for messages.
         device: where to run.
@@ -142,9 +146,12 @@ def check_causality(
             )
         if full > _TOLERANCE[torch.float32]:
             return False
+        start = tokens[:, :_EXACT_SEQLEN].to(device)
         try:
             exact = leak(
-                copy.deepcopy(model).double(), tokens[:, :_EXACT_SEQLEN].to(device), vocab_size
+                copy.deepcopy(model).double(),
+                start.double() if start.is_floating_point() else start,
+                vocab_size,
             )
         except Exception as error:
             if is_out_of_memory(error):

@@ -1,0 +1,1 @@
+"""Components of other packages, one file a package: see `mechbench.families`."""

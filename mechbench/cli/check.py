@@ -1,0 +1,49 @@
+"""`mechbench check`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from mechbench.options import parse_pairs
+from mechbench.registry import OPERATORS, load_plugins
+
+
+@click.command("check")
+@click.option("--operator", required=True, help="Operator to examine.")
+@click.option("--seqlen", type=click.IntRange(min=2), default=512, show_default=True)
+@click.option("--d-model", type=click.IntRange(min=1), default=64, show_default=True)
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
+@click.option("--option", "options", multiple=True, metavar="KEY=VALUE")
+@click.option("--plugin", "plugins", multiple=True, metavar="FILE.py", help="Load this file too.")
+@click.option("--device", default="cpu", show_default=True, help="auto, cpu, cuda or cuda:N.")
+@click.option("--out", default="report", show_default=True, help="Folder for check.json.")
+def command(
+    operator: str,
+    seqlen: int,
+    d_model: int,
+    seed: int,
+    options: tuple[str, ...],
+    plugins: tuple[str, ...],
+    device: str,
+    out: str,
+) -> None:
+    """Say whether an operator is sound, and which properties of attention it has.
+
+    Contract, causality, data control, parameters, context and growth, each measured, on one page
+    and in check.json. Exit code 1 if anything is a FAIL.
+    """
+    given = parse_pairs(options)
+    load_plugins(plugins)
+    OPERATORS.entry(operator)
+    from mechbench.resolve import device_of
+
+    device = device_of(device)
+    from mechbench.checks.page import check_operator, store
+
+    page = check_operator(operator, given, d_model=d_model, seqlen=seqlen, device=device, seed=seed)
+    click.echo(page.text())
+    click.echo(store(page, Path(out)))
+    if not page.sound:
+        raise SystemExit(1)

@@ -1,0 +1,34 @@
+"""`mechbench watch`."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import click
+
+
+@click.command("watch")
+@click.argument("root", type=click.Path(path_type=Path), default="runs")
+@click.option(
+    "--every", "every_s", type=click.FloatRange(min=0.1), default=2.0, show_default=True,
+    help="Seconds between looks.",
+)  # fmt: skip
+@click.option("--last", type=click.IntRange(min=1), default=20, show_default=True,
+              help="Runs to show, the last changed first.")  # fmt: skip
+@click.option("--once", is_flag=True, help="Look once and end.")
+def command(root: Path, every_s: float, last: int, once: bool) -> None:
+    """Show live curves of the runs below ROOT (default: runs); Ctrl-C ends it.
+
+    A run's metrics appear with its checkpoints (`--checkpoint-every`).
+    """
+    from mechbench.report.watch import picture, read_runs
+
+    while True:
+        text = picture(read_runs(root)[:last])
+        if once:
+            click.echo(text)
+            return
+        click.clear()
+        click.echo(text)
+        time.sleep(every_s)

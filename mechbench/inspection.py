@@ -1,0 +1,152 @@
+"""What `mechbench inspect` draws: the matrix H(u), the filters, and how far gradients reach."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mechbench.atomic import make_folder
+from mechbench.checkpoint import load_weights
+from mechbench.checks import naming
+from mechbench.checks.properties import reach
+from mechbench.errors import ConfigError, ResultError
+from mechbench.model import Backbone
+from mechbench.operators.base import make_operator, materialize, operator_options, operators_used
+from mechbench.registry import OPERATORS, load_plugins
+from mechbench.report.filters import plot_filters
+from mechbench.report.matrix import plot_matrices
+from mechbench.report.reach import plot_reach
+from mechbench.resolve import task_of
+from mechbench.seeds import derive
+from mechbench.spec import Config
+from mechbench.tasks.streams import draw
+
+_EXAMPLES = 8  # that the reach is a mean over
+_CHANNELS = 4  # that are drawn
+_LONGEST = 1024  # tokens of a trained model's input that are looked at
+
+
+@dataclass(frozen=True)
+class Specimen:
+    """An operator and inputs to look at it with."""
+
+    name: str
+    title: str
+    module: nn.Module
+    u: Tensor  # (B, L, D)
+
+
+def fresh(
+    operator: str, options: dict[str, Any], *, d_model: int, seqlen: int, seed: int
+) -> Specimen:
+    """Return a freshly initialised operator with standard normal inputs.
+
+    Raises:
+        ConfigError: unknown operator or option.
+        OperatorError: it cannot be built.
+    """
+    torch.manual_seed(derive(seed, "inspect"))
+    resolved = operator_options(operator, options)
+    module = make_operator(operator, d_model=d_model, max_seqlen=seqlen, **resolved).eval()
+    return Specimen(operator, operator, module, torch.randn(_EXAMPLES, seqlen, d_model))
+
+
+def trained(folder: Path, *, layer: int = 0, seqlen: int | None = None) -> Specimen:
+    """Return the operator of a stored run, with what reaches it on the task's validation examples.
+
+    Args:
+        folder: `runs/<cell id>`, with config.json and checkpoint.pt.
+        layer: the block to look into, from 0.
+        seqlen: tokens of the examples; by default all of them, up to 1024.
+
+    Raises:
+        ConfigError: no such layer, an input shorter than seqlen, or a plugin that changed since.
+        PluginError: a plugin of the run cannot be loaded.
+        ResultError: a file is missing or corrupt.
+    """
+    config = _config(folder / "config.json")
+    load_plugins(tuple(config.plugins))
+    for name in operators_used(config.operator, config.operator_options):
+        entry = OPERATORS.entry(name)
+        if entry.digest and entry.digest not in config.plugins.values():
+            raise ConfigError(f"{entry.origin} has changed since {folder} was trained")
+    if not 0 <= layer < config.n_layers:
+        raise ConfigError(f"layer is {layer}: the model has layers 0 to {config.n_layers - 1}")
+    model = Backbone(
+        config.operator,
+        config.operator_options,
+        vocab_size=config.vocab_size,
+        d_model=config.d_model,
+        n_layers=config.n_layers,
+        max_seqlen=max(task_of(config, length).input_seqlen for length in config.eval_seqlens),
+    ).eval()
+    load_weights(folder / "checkpoint.pt", config.cell_id, model)
+    task = task_of(config)
+    tokens = draw(task, _EXAMPLES, config.seed, "validation", 0, "cpu").inputs
+    if seqlen is not None and seqlen > task.input_seqlen:
+        raise ConfigError(f"seqlen is {seqlen}: the run's inputs have {task.input_seqlen} tokens")
+    module = model.blocks[layer].operator
+    assert isinstance(module, nn.Module)
+    u = _input_of(module, model, tokens[:, : seqlen or _LONGEST])
+    title = f"{config.operator}, layer {layer}, trained on {config.task} at {config.seqlen}"
+    return Specimen(config.operator, title, module, u)
+
+
+def portraits(specimen: Specimen, folder: Path) -> list[Path]:
+    """Draw the matrix, the filters where there are any, and the reach; return the files.
+
+    Raises:
+        ConfigError: the operator has no matrix form, or the folder cannot be written.
+        OperatorError: the operator raised.
+        ResultError: a file cannot be written.
+    """
+    module, u = specimen.module, specimen.u
+    with naming(specimen.name):
+        H = materialize(module, u[:1])[0]
+        norms = reach(module, u)
+        taps = _filters(module, u.shape[1])
+    make_folder(folder)
+    title = specimen.title
+    paths = plot_matrices(H[:_CHANNELS].numpy(), f"{title}: H(u)", folder / "mixing_matrix")
+    if taps is not None:
+        paths += plot_filters(taps.numpy(), f"{title}: filters", folder / "filters")
+    return paths + plot_reach(norms.numpy(), f"{title}: gradient reach", folder / "gradient_reach")
+
+
+def _filters(module: nn.Module, seqlen: int) -> Tensor | None:
+    """Return a few channels' taps, (C, L), of an operator with a `filter` that gives (N, D, L)."""
+    make = getattr(module, "filter", None)
+    if not callable(make):
+        return None
+    with torch.no_grad():
+        taps: Tensor = make(seqlen).flatten(0, -2)  # (N D, L)
+    # Spread over the channels, whose windows may differ in order.
+    chosen = torch.linspace(0, len(taps) - 1, min(_CHANNELS, len(taps))).long()
+    return taps[chosen]
+
+
+def _input_of(module: nn.Module, model: nn.Module, tokens: Tensor) -> Tensor:
+    """Return what `module` gets when `model` reads the tokens, (B, L, D)."""
+    caught: list[Tensor] = []
+    handle = module.register_forward_pre_hook(lambda _, args: caught.append(args[0]))
+    with torch.no_grad():
+        model(tokens)
+    handle.remove()
+    return caught[0].float()
+
+
+def _config(path: Path) -> Config:
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise ResultError(f"{path} does not exist: expected the folder of a run") from error
+    except (OSError, ValueError) as error:
+        raise ResultError(f"{path} is corrupt: {' '.join(str(error).split())}") from error
+    if not isinstance(data, dict):
+        raise ResultError(f"{path} is corrupt: expected an object")
+    return Config.from_dict(data)

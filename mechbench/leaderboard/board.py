@@ -1,0 +1,59 @@
+"""A leaderboard's folder, found and read. No torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from mechbench.errors import ConfigError, ResultError
+from mechbench.leaderboard.store import FILE, read_rows
+from mechbench.report.aggregate import Section, aggregate
+from mechbench.report.collect import Row
+from mechbench.report.selection import selected
+from mechbench.suite import Suite
+from mechbench.suite_file import read_suite
+
+SUITE = "suite.toml"  # a copy of the suite, beside the results
+
+
+@dataclass(frozen=True)
+class Board:
+    """A leaderboard as read: its rows, what was selected of them, and its suite if stored."""
+
+    folder: Path
+    rows: list[Row]
+    sections: list[Section]
+    suite: Suite | None
+
+    @property
+    def title(self) -> str:
+        """Title of the suite, or the folder's name."""
+        return self.suite.title if self.suite else self.folder.name
+
+
+def read_board(folder: Path) -> Board:
+    """Read a leaderboard's folder.
+
+    Raises:
+        ResultError: there is no results.csv, or it is damaged or empty.
+        ConfigError: the copy of the suite is damaged.
+    """
+    rows = read_rows(folder / FILE)
+    if not rows:
+        raise ResultError(f"{folder / FILE} holds no result")
+    suite = read_suite(folder / SUITE) if (folder / SUITE).exists() else None
+    return Board(folder, rows, aggregate(selected(rows), hidden=("lr",)), suite)
+
+
+def find_boards(root: Path) -> list[Path]:
+    """Return the folders at or below `root` that hold a results.csv, sorted.
+
+    Raises:
+        ConfigError: `root` does not exist, or there is none.
+    """
+    if not root.is_dir():
+        raise ConfigError(f"{root} does not exist: expected a folder of leaderboards")
+    found = sorted(path.parent for path in [*root.glob(FILE), *root.glob(f"*/{FILE}")])
+    if not found:
+        raise ConfigError(f"no {FILE} in {root} or a folder in it")
+    return found

@@ -1,0 +1,87 @@
+"""Accuracy over length by vocabulary, a panel for each operator and task. No torch."""
+
+from __future__ import annotations
+
+import math
+import textwrap
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from mechbench.report.aggregate import Point, Section
+from mechbench.report.figure import save_figure
+from mechbench.report.plot import tick
+
+_PANEL = 2.6  # inches
+_WRITTEN = 400  # panels' cells in all; beyond them numbers are left to the table
+
+
+def draw_heatmap(sections: Sequence[Section], stem: Path) -> list[Path]:
+    """Draw STEM.png and STEM.svg: rows are tasks with their options, columns are labels.
+
+    White: not run; a cross: failed, so without an accuracy.
+
+    Raises:
+        ResultError: a file cannot be written.
+    """
+    import matplotlib
+    from matplotlib import style
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    rows: dict[str, list[Section]] = defaultdict(list)
+    for section in sections:
+        parts = [p for p in section.title.split(", ") if not p.startswith("vocab_size ")]
+        rows[", ".join(parts)].append(section)
+    labels = sorted({point.label for section in sections for point in section.points})
+    count = sum(len(section.points) for section in sections)
+    with style.context("default"), matplotlib.rc_context({"text.parse_math": False}):
+        size = (_PANEL * len(labels) + 1.6, _PANEL * len(rows) + 0.5)
+        figure = Figure(figsize=size, dpi=100 if len(rows) * len(labels) <= 40 else 60)
+        FigureCanvasAgg(figure)
+        axes = figure.subplots(len(rows), len(labels), squeeze=False)
+        figure.subplots_adjust(
+            left=0.9 / size[0], right=1 - 0.2 / size[0], bottom=0.5 / size[1],
+            top=1 - 0.5 / size[1], wspace=0.25, hspace=0.45,
+        )  # fmt: skip
+        for line, (title, group) in zip(axes, sorted(rows.items()), strict=True):
+            for axis, label in zip(line, labels, strict=True):
+                _panel(axis, group, label, count <= _WRITTEN)
+            line[0].set_ylabel("\n".join(textwrap.wrap(title, 34)) + "\nvocab_size", fontsize=7)
+        for axis, label in zip(axes[0], labels, strict=True):
+            axis.set_title("\n".join(textwrap.wrap(label, 34)), fontsize=8)
+        for axis in axes[-1]:
+            axis.set_xlabel("sequence length", fontsize=7)
+        return save_figure(figure, stem)
+
+
+def _panel(axis: Any, sections: Sequence[Section], label: str, written: bool) -> None:
+    lengths = sorted({n for section in sections for n in section.lengths})
+    sizes = sorted({section.setting.vocab_size for section in sections})
+    found: dict[tuple[int, int], Point] = {
+        (section.setting.vocab_size, point.eval_seqlen): point
+        for section in sections
+        for point in section.points
+        if point.label == label
+    }
+    values = [[_value(found.get((v, n))) for n in lengths] for v in sizes]
+    axis.imshow(
+        values, cmap="viridis", vmin=0, vmax=1, aspect="auto", origin="lower",
+        interpolation="nearest",
+    )  # fmt: skip
+    axis.set_xticks(range(len(lengths)), [tick(n) for n in lengths], fontsize=6, rotation=45)
+    axis.set_yticks(range(len(sizes)), [str(v) for v in sizes], fontsize=6)
+    for y, size in enumerate(sizes):
+        for x, length in enumerate(lengths):
+            point = found.get((size, length))
+            if point is not None and point.accuracy is None and point.failed:
+                axis.plot(x, y, "x", color="#D55E00", markersize=6)
+            elif written and point is not None and point.accuracy is not None:
+                ink = "black" if point.accuracy > 0.6 else "white"
+                text = f"{100 * point.accuracy:.0f}"
+                axis.text(x, y, text, ha="center", va="center", color=ink, fontsize=6)
+
+
+def _value(point: Point | None) -> float:
+    return math.nan if point is None or point.accuracy is None else point.accuracy

@@ -1,0 +1,163 @@
+"""leaderboards/NAME/results.csv: all that is stored of a leaderboard, read and written. No torch.
+
+Tidy: one row a cell and evaluation length. It is the only source of what `mechbench leaderboard
+build` makes. Empty means unknown; lists, tables, true and false are JSON. Columns, in this order:
+
+    schema_version, cell_id, status ("ok", "diverged", "out-of-memory", "error", or "not-run" for a
+    cell that its suite plans and nobody ran), reason
+    the configuration: every field of mechbench.spec.Config under its name
+    eval_seqlen, n, correct, accuracy, ci_low, ci_high, dense_n, dense_accuracy, shortcuts,
+    required_context: the evaluation, as in mechbench/results.py; empty if not scored there
+    chance, solved, causal, stop, validation_accuracy, parameters, steps, train_tokens,
+    excluded_examples, micro_batch_size, flops_per_token, tokens_per_s, peak_memory_mib,
+    fft_conv_backend: the result, as in mechbench/results.py
+    seconds_train, seconds_evaluate, seconds_total
+    mechbench, torch, python, platform, device, git_commit, date, command: its provenance
+"""
+
+from __future__ import annotations
+
+import csv
+import functools
+import io
+import json
+from collections.abc import Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from mechbench.atomic import write_text
+from mechbench.errors import ConfigError, ResultError
+from mechbench.report.collect import Row, rows_of
+from mechbench.results import SCHEMA_VERSION
+from mechbench.spec import Config
+
+FILE = "results.csv"
+_HEAD = ("schema_version", "cell_id", "status", "reason")
+_CONFIG = tuple(f.name for f in fields(Config))
+_EVALUATION = (
+    "n", "correct", "accuracy", "ci_low", "ci_high", "dense_n", "dense_accuracy", "shortcuts",
+    "required_context",
+)  # fmt: skip
+_RESULT = (
+    "chance", "solved", "causal", "stop", "validation_accuracy", "parameters", "steps",
+    "train_tokens", "excluded_examples", "micro_batch_size", "flops_per_token", "tokens_per_s",
+    "peak_memory_mib", "fft_conv_backend",
+)  # fmt: skip
+_SECONDS = ("train", "evaluate", "total")
+_PROVENANCE = (
+    "mechbench", "torch", "python", "platform", "device", "git_commit", "date", "command",
+)  # fmt: skip
+COLUMNS = (
+    *_HEAD, *_CONFIG, "eval_seqlen", *_EVALUATION, *_RESULT, *(f"seconds_{s}" for s in _SECONDS),
+    *_PROVENANCE,
+)  # fmt: skip
+# Columns whose value is a text; in all others it is JSON.
+_TEXTS = {
+    "cell_id", "status", "reason", "stop", "fft_conv_backend", *_PROVENANCE,
+    *(f.name for f in fields(Config) if f.type == "str"),
+}  # fmt: skip
+
+
+def write_rows(path: Path, rows: Sequence[Row]) -> None:
+    """Write `rows` as CSV, in an order that does not depend on theirs.
+
+    Raises:
+        ResultError: the file cannot be written.
+    """
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(COLUMNS)
+    lines = sorted((_flat(row) for row in rows), key=_order)
+    writer.writerows(lines)
+    write_text(path, text.getvalue())
+
+
+def read_rows(path: Path) -> list[Row]:
+    """Read what `write_rows` wrote.
+
+    Raises:
+        ResultError: unreadable, columns missing or unknown, or a damaged row; its line is named.
+    """
+    results: dict[str, dict[str, Any]] = {}
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            reader = csv.reader(file)
+            header = next(reader, [])
+            odd = sorted(set(header) ^ set(COLUMNS))
+            if odd or len(header) != len(COLUMNS):
+                raise ResultError(f"{path}: columns missing or unknown: {', '.join(odd)}")
+            for cells in reader:
+                try:
+                    _gather(dict(zip(header, cells, strict=True)), results)
+                except (ValueError, KeyError) as error:
+                    raise ResultError(f"{path}:{reader.line_num}: {error}") from error
+        return [row for data in results.values() for row in rows_of(data)]
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise ResultError(f"{path} cannot be read: {error}") from error
+    except (ConfigError, TypeError, ValueError, KeyError, AttributeError) as error:
+        raise ResultError(f"{path} is damaged: {error}") from error
+
+
+def _flat(row: Row) -> list[str]:
+    data, config = row.data, row.config
+    values: dict[str, Any] = {name: getattr(config, name) for name in _CONFIG}
+    # Where a plugin's file lay is of no use to others.
+    values["plugins"] = {Path(p).name: digest for p, digest in config.plugins.items()}
+    values |= {name: data.get(name) for name in (*_HEAD, *_RESULT)}
+    values |= {name: (row.evaluation or {}).get(name) for name in _EVALUATION}
+    values |= {f"seconds_{s}": (data.get("seconds") or {}).get(s) for s in _SECONDS}
+    values |= {name: data["provenance"].get(name) for name in _PROVENANCE}
+    values["eval_seqlen"] = row.eval_seqlen
+    return [_text(name, values[name]) for name in COLUMNS]
+
+
+def _text(name: str, value: Any) -> str:
+    if value is None:
+        return ""
+    if name in _TEXTS:
+        return " ".join(str(value).split())
+    return json.dumps(value, sort_keys=True, separators=(",", ":"))
+
+
+def _order(cells: Sequence[str]) -> tuple[Any, ...]:
+    at = {name: cells[COLUMNS.index(name)] for name in _SORTED}
+    return (
+        at["task"], at["task_options"], int(at["vocab_size"]), int(at["seqlen"]), at["operator"],
+        at["operator_options"], float(at["lr"]), int(at["seed"]), at["cell_id"],
+        int(at["eval_seqlen"]),
+    )  # fmt: skip
+
+
+_SORTED = (
+    "task", "task_options", "vocab_size", "seqlen", "operator", "operator_options", "lr", "seed",
+    "cell_id", "eval_seqlen",
+)  # fmt: skip
+
+
+def _gather(cells: dict[str, str], results: dict[str, dict[str, Any]]) -> None:
+    """Add one row to the result that it belongs to."""
+    values = {name: _value(name, text) for name, text in cells.items()}
+    if values["schema_version"] != SCHEMA_VERSION:
+        raise ValueError(f"schema version {values['schema_version']}: expected {SCHEMA_VERSION}")
+    data = results.get(values["cell_id"])
+    if data is None:
+        data = results[values["cell_id"]] = {name: values[name] for name in (*_HEAD, *_RESULT)}
+        data["config"] = {name: values[name] for name in _CONFIG}
+        data["seconds"] = {s: values[f"seconds_{s}"] for s in _SECONDS}
+        data["provenance"] = {name: values[name] for name in _PROVENANCE}
+        data["evaluations"] = []
+    if values["n"] is not None:
+        evaluation = {name: values[name] for name in _EVALUATION}
+        data["evaluations"].append({"seqlen": values["eval_seqlen"], **evaluation})
+
+
+def _value(name: str, text: str) -> Any:
+    if name in _TEXTS:
+        return text or None
+    return _parsed(text) if text else None
+
+
+@functools.lru_cache(maxsize=1 << 14)  # most values stand in many rows; nobody changes them
+def _parsed(text: str) -> Any:
+    return json.loads(text)

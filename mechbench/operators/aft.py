@@ -1,0 +1,132 @@
+"""AFT-conv, causal: an average of the past weighted by keys and by a learned bias of nearby lags.
+
+    y_t = W_o (sigmoid(q_t) sum_{s<=t} e^{k_s + w_{t-s}} v_s / sum_{s<=t} e^{k_s + w_{t-s}})
+
+with w_j free for j < window and 0 beyond, so that connections stay global. Keys and w are one a
+head; each head's channels share them.
+Source: Zhai et al. 2021 (arXiv:2105.14103), equations 2 and 6 (AFT-conv). Deviations: sums
+over the past only; w is used as it is, without their normalisation; the sums are kept relative to
+their largest exponent so far, because the largest of all would look ahead.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from mechbench.errors import ConfigError
+from mechbench.operators.base import check_seqlen
+from mechbench.ops import exp_delay, exp_merge, exp_scan
+from mechbench.registry import register_operator
+
+_BLOCK = 2**18  # elements of (B, tokens, D) summed over the window at once
+
+
+@register_operator("aft", source="Zhai et al. 2021 (arXiv:2105.14103), equation 6, AFT-conv")
+class AFT(nn.Module):
+    """Attention-free transformer with a convolutional position bias.
+
+    Args:
+        d_model: D, channels.
+        max_seqlen: longest input, in tokens.
+        n_heads: heads; 0: one a channel.
+        window: lags with a learned bias; those beyond max_seqlen are left out.
+
+    Raises:
+        ConfigError: d_model is not a multiple of n_heads, or window below 1.
+    """
+
+    def __init__(
+        self, d_model: int, max_seqlen: int, *, n_heads: int = 0, window: int = 32
+    ) -> None:
+        super().__init__()
+        if n_heads < 0 or (n_heads and d_model % n_heads):
+            raise ConfigError(f"n_heads is {n_heads}: expected 0 or a divisor of {d_model}")
+        if window < 1:
+            raise ConfigError(f"window is {window}: expected at least 1")
+        n_heads = n_heads or d_model
+        self.max_seqlen, self.d_head = max_seqlen, d_model // n_heads
+        self.query = nn.Linear(d_model, d_model)
+        self.key = nn.Linear(d_model, n_heads)
+        self.value = nn.Linear(d_model, d_model)
+        self.bias = nn.Parameter(1e-2 * torch.randn(n_heads, min(window, max_seqlen)))  # w
+        self.bias.optim = {"weight_decay": 0.0}  # type: ignore[attr-defined]
+        self.out_proj = nn.Linear(d_model, d_model)
+
+    def _signals(self, u: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Return q, k, v, each (B, L, D), and w (D, window); k, v and w in the bias's type."""
+        k = self.key(u).to(self.bias.dtype).repeat_interleave(self.d_head, -1)
+        w = self.bias.repeat_interleave(self.d_head, 0)
+        return self.query(u), k, self.value(u).to(self.bias.dtype), w
+
+    def forward(self, u: Tensor) -> Tensor:
+        """Mix along the sequence: (B, L, D) -> (B, L, D).
+
+        Raises:
+            SeqlenError: L is above max_seqlen.
+        """
+        check_seqlen(u, self.max_seqlen)
+        q, k, v, w = self._signals(u)
+        total = exp_scan(k, v, torch.zeros_like(k[0, 0]))
+        far = exp_delay(total, w.shape[1])
+        num, den, _ = exp_merge(far, _window_sums(k, v, w, total[2]))
+        out: Tensor = self.out_proj(torch.sigmoid(q) * (num / den).to(q.dtype))  # (B, L, D)
+        return out
+
+    def mixing_matrix(self, u: Tensor) -> Tensor:
+        """Return the gated weights of the average: y = W_o (H(u) v), (B, D, L, L)."""
+        L = check_seqlen(u, self.max_seqlen)
+        q, k, _, w = self._signals(u)
+        lag = torch.arange(L, device=u.device)[:, None] - torch.arange(L, device=u.device)
+        bias = F.pad(w, (0, max(0, L - w.shape[1])))[:, lag.clamp_min(0)]  # (D, L, L)
+        exponent = k.transpose(1, 2)[:, :, None] + bias
+        weights = exponent.masked_fill(lag < 0, float("-inf")).softmax(-1)
+        return torch.sigmoid(q).transpose(1, 2)[..., None] * weights
+
+
+def _window_sums(k: Tensor, v: Tensor, w: Tensor, peak: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the sums over the last `window` tokens as `mechbench.ops.exp_scan` gives them.
+
+    In blocks of tokens that are computed again in the backward, so that memory stays O(L D).
+
+    Args:
+        k: (B, L, D).
+        v: (B, L, D).
+        w: (D, window), no further apart than float32 tells exponentials apart (80).
+        peak: (B, L, D), the largest key so far.
+    """
+    B, L, D = k.shape
+    halo = w.shape[1] - 1
+    top = w.detach().amax(1)  # (D,)
+    lags = torch.exp(w - top[:, None]).T.contiguous()  # (window, D)
+    weight = F.pad(torch.exp(k - peak), (0, 0, halo, 0))
+    weighted = F.pad(torch.exp(k - peak) * v, (0, 0, halo, 0))
+    before = F.pad(peak, (0, 0, 1, -1), value=-1e30)
+    fall = F.pad(torch.exp(before - peak), (0, 0, halo, 0))
+    size = max(1, _BLOCK // (B * D))
+    blocks = []
+    for start in range(0, L, size):
+        part = slice(start, min(start + size, L) + halo)
+        parts = weighted[:, part], weight[:, part], fall[:, part]
+        blocks.append(checkpoint(_block_sums, *parts, lags, use_reentrant=False))
+    num, den = (torch.cat(parts, 1) for parts in zip(*blocks, strict=True))
+    return num, den, peak + top
+
+
+def _block_sums(weighted: Tensor, weight: Tensor, fall: Tensor, lags: Tensor) -> list[Tensor]:
+    """Sum terms exp(k_s - peak_t) over lags; a step on, a term falls by exp(peak_{t-1} - peak_t).
+
+    These factors are at most 1 whatever the keys, and cost no exponential a lag.
+    """
+    window = len(lags)
+    tokens = fall.shape[1] - window + 1
+    sums = []
+    for term in (weighted, weight):
+        total = lags[0] * term[:, -tokens:]
+        for lag in range(1, window):
+            term = term[:, :-1] * fall[:, lag:]
+            total = torch.addcmul(total, term[:, -tokens:], lags[lag])
+        sums.append(total)
+    return sums

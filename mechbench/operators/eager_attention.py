@@ -1,0 +1,33 @@
+"""Causal softmax attention that materialises its matrix of weights.
+
+    y = W softmax(mask(q k^T / sqrt(d_head))) v
+
+Source: Vaswani et al. 2017, equation 1; positions: Su et al. 2021. The same function and the same
+parameters as `attention`, in O(L^2 D) time and O(L^2) memory a head: what fused kernels save.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from mechbench.operators.multihead import MultiHead, softmax_weights
+from mechbench.registry import register_operator
+
+
+@register_operator("eager-attention", source="Vaswani et al. 2017 (arXiv:1706.03762), equation 1")
+class EagerAttention(MultiHead):
+    """Causal multi-head attention with its L x L weights in memory, rotary positions.
+
+    Args:
+        d_model: D, channels.
+        max_seqlen: longest input, in tokens.
+        n_heads: heads; 0 takes as many as give d_head 32 (at least one).
+        rotary_base: base of the rotary wavelengths.
+
+    Raises:
+        ConfigError: d_model is not an even multiple of n_heads.
+    """
+
+    def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """Map queries, keys and values, each (B, H, L, d), to outputs of that shape."""
+        return softmax_weights(q, k).to(v.dtype) @ v

@@ -1,0 +1,82 @@
+"""Gated state space: one state space between two dense layers, gated by a third.
+
+    x = GELU(W_x u),  g = GELU(W_g u),  y = W_o (g W_s (h * x + d x))
+
+with h the impulse response of a diagonal state space. In Hyena's terms: order 1, with this filter
+(Poli et al. 2023, remark 3.2).
+Source: Mehta et al. 2022 (arXiv:2206.13947), section 3, the GSS layer. Deviations: their block has
+no MLP, a gate of 4 D channels and a state space of D / 4; ours stands beside an MLP of 4 D, so both
+default to D, which makes 4 D^2 parameters as in the other operators; S4D-Lin instead of their
+simplified DSS.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from mechbench.errors import ConfigError
+from mechbench.filters.ssm import SSMFilter
+from mechbench.operators.base import check_seqlen, toeplitz
+from mechbench.ops import fft_conv
+from mechbench.registry import register_operator
+
+
+@register_operator("gss", source="Mehta et al. 2022 (arXiv:2206.13947), section 3")
+class GSS(nn.Module):
+    """Gated diagonal state space.
+
+    Args:
+        d_model: D, channels.
+        max_seqlen: longest input, in tokens.
+        d_ssm: channels of the state space; 0: d_model.
+        d_gate: channels of the gate; 0: d_model.
+        d_state: real dimensions of a channel's state; even.
+        backend: backend of the long convolution.
+
+    Raises:
+        ConfigError: d_ssm or d_gate negative, or d_state odd or below 2.
+    """
+
+    def __init__(
+        self,
+        d_model: int,
+        max_seqlen: int,
+        *,
+        d_ssm: int = 0,
+        d_gate: int = 0,
+        d_state: int = 64,
+        backend: str = "auto",
+    ) -> None:
+        super().__init__()
+        for name, width in (("d_ssm", d_ssm), ("d_gate", d_gate)):
+            if width < 0:
+                raise ConfigError(f"{name} is {width}: expected at least 1, or 0 for d_model")
+        d_ssm, d_gate = d_ssm or d_model, d_gate or d_model
+        self.max_seqlen, self.backend = max_seqlen, backend
+        self.in_proj = nn.Linear(d_model, d_ssm)
+        self.gate_proj = nn.Linear(d_model, d_gate)
+        self.ssm = SSMFilter(1, d_ssm, max_seqlen, d_state=d_state)
+        self.skip = nn.Parameter(torch.randn(d_ssm))
+        self.ssm_proj = nn.Linear(d_ssm, d_gate)
+        self.out_proj = nn.Linear(d_gate, d_model)
+
+    def forward(self, u: Tensor) -> Tensor:
+        """Mix along the sequence: (B, L, D) -> (B, L, D).
+
+        Raises:
+            SeqlenError: L is above max_seqlen.
+        """
+        L = check_seqlen(u, self.max_seqlen)
+        x = F.gelu(self.in_proj(u)).transpose(1, 2)  # (B, d_ssm, L)
+        s = fft_conv(x, self.ssm(L)[0], self.skip, backend=self.backend)
+        gate = F.gelu(self.gate_proj(u))  # (B, L, d_gate)
+        out: Tensor = self.out_proj(gate * self.ssm_proj(s.transpose(1, 2)))  # (B, L, D)
+        return out
+
+    def mixing_matrix(self, u: Tensor) -> Tensor:
+        """Return the matrix of the state space, from x to what W_s takes: (B, d_ssm, L, L)."""
+        L = check_seqlen(u, self.max_seqlen)
+        H = toeplitz(self.ssm(L)[0]) + self.skip[:, None, None] * torch.eye(L, device=u.device)
+        return H.expand(len(u), -1, -1, -1)

@@ -1,0 +1,74 @@
+"""Different operators in different layers: layer i has operator i of the pattern, which repeats.
+
+Source: Fu et al. 2023 (H3, arXiv:2212.14052), section 3.3, and Poli et al. 2024 (arXiv:2403.17844),
+section 4, for striped models of attention and cheaper operators.
+
+Options of an operator in the pattern carry its name: `pattern=hyena,attention` with
+`hyena.order=3`. A pattern longer than the model is deep is used as far as it goes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import nn
+
+from mechbench.errors import ConfigError, nearest
+from mechbench.operators.base import make_operator, operator_options
+from mechbench.registry import register_operator
+
+
+@register_operator("hybrid", source="Fu et al. 2023 (arXiv:2212.14052), section 3.3")
+def hybrid(
+    d_model: int,
+    max_seqlen: int,
+    *,
+    pattern: str = "hyena,attention",
+    layer: int = 0,
+    **options: Any,
+) -> nn.Module:
+    """Alternating operators, layer by layer.
+
+    Args:
+        d_model: D, channels.
+        max_seqlen: longest input, in tokens.
+        pattern: names of operators, separated by commas.
+        layer: the block that it is made for, from 0.
+        options: NAME.OPTION: an option of the operator NAME of the pattern.
+
+    Raises:
+        ConfigError: an operator or option is unknown, or an option's name is not in the pattern.
+    """
+    names = parts({"pattern": pattern})
+    own: dict[str, dict[str, Any]] = {name: {} for name in names}
+    for key, value in options.items():
+        name, _, option = key.rpartition(".")
+        if name not in own:
+            known = [f"{known}.{option}" for known in own]
+            raise ConfigError(f"operator 'hybrid' has no option {key!r}: {nearest(key, known)}")
+        own[name][option] = value
+    # Of every operator, not only of this layer's: what is wrong is said at once.
+    resolved = {name: operator_options(name, given) for name, given in own.items()}
+    name = names[layer % len(names)]
+    return make_operator(
+        name, d_model=d_model, max_seqlen=max_seqlen, layer=layer, **resolved[name]
+    )
+
+
+def parts(options: Mapping[str, Any]) -> list[str]:
+    """Return the names of the pattern.
+
+    Raises:
+        ConfigError: there is none, or the hybrid itself is among them.
+    """
+    names = [name.strip() for name in str(options["pattern"]).split(",")]
+    if not all(names) or "hybrid" in names:
+        raise ConfigError(
+            f"pattern is {options['pattern']!r}: expected names of other operators, "
+            "separated by commas"
+        )
+    return names
+
+
+hybrid.parts = parts  # type: ignore[attr-defined]  # read by `operators_used`

@@ -1,0 +1,87 @@
+"""Linear attention: a kernel in place of the softmax, with a normaliser.
+
+    y_t = W (sum_{s <= t} (R_t phi(q_t)) . (R_s phi(k_s)) v_s) / (sum_{s <= t} phi(q_t) . phi(k_s))
+
+Source: Katharopoulos et al. 2020, equations 7, 9 and 18, phi = elu + 1. It has no notion of
+position, so numerators are rotated as in Su et al. 2021, equation 19. O(L D d_head) time, O(L D)
+memory, a state of d_head^2 numbers a head.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from mechbench.errors import ConfigError
+from mechbench.operators.base import check_seqlen
+from mechbench.operators.multihead import heads
+from mechbench.ops import decay_attention, decay_attention_matrix, rotary
+from mechbench.registry import register_operator
+
+
+@register_operator(
+    "linear-attention", source="Katharopoulos et al. 2020 (arXiv:2006.16236), section 3.2"
+)
+class LinearAttention(nn.Module):
+    """Causal linear attention (elu + 1), normalised, with rotary positions.
+
+    Args:
+        d_model: D, channels.
+        max_seqlen: longest input, in tokens.
+        n_heads: heads; 0 takes as many as give d_head 32 (at least one).
+        rotary_base: base of the rotary wavelengths; 0 for no positions, as published.
+        chunk: positions computed as one matrix; decides speed alone.
+
+    Raises:
+        ConfigError: d_model is not an even multiple of n_heads, or chunk is below 1.
+    """
+
+    def __init__(
+        self,
+        d_model: int,
+        max_seqlen: int,
+        *,
+        n_heads: int = 0,
+        rotary_base: float = 10_000.0,
+        chunk: int = 64,
+    ) -> None:
+        super().__init__()
+        self.n_heads = heads(d_model, n_heads)
+        if (d_model // self.n_heads) % 2:
+            raise ConfigError(
+                f"d_model {d_model} over {self.n_heads} heads: expected an even whole number a head"
+            )
+        if chunk < 1:
+            raise ConfigError(f"chunk is {chunk}: expected at least 1")
+        self.max_seqlen, self.rotary_base, self.chunk = max_seqlen, rotary_base, chunk
+        self.qkv = nn.Linear(d_model, 3 * d_model)
+        self.out_proj = nn.Linear(d_model, d_model)
+
+    def _features(self, u: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Return rotated phi(q) and phi(k), v, each (B, H, L, d), and the normaliser (.., 1)."""
+        qkv = self.qkv(u).unflatten(-1, (3, self.n_heads, -1))  # (B, L, 3, H, d)
+        q, k, v = qkv.permute(2, 0, 3, 1, 4)  # (B, H, L, d) each
+        wide = torch.promote_types(q.dtype, torch.float32)  # sums of a whole sequence
+        q, k = F.elu(q.to(wide)) + 1, F.elu(k.to(wide)) + 1
+        total = (q * k.cumsum(-2)).sum(-1, keepdim=True)  # (B, H, L, 1)
+        if self.rotary_base:
+            q, k = rotary(q, self.rotary_base), rotary(k, self.rotary_base)
+        return q, k, v, total
+
+    def forward(self, u: Tensor) -> Tensor:
+        """Mix along the sequence: (B, L, D) -> (B, L, D).
+
+        Raises:
+            SeqlenError: L is above max_seqlen.
+        """
+        check_seqlen(u, self.max_seqlen)
+        q, k, v, total = self._features(u)
+        y = decay_attention(q, k, v.to(q.dtype), chunk=self.chunk) / total  # (B, H, L, d)
+        out: Tensor = self.out_proj(y.to(v.dtype).transpose(1, 2).flatten(2))  # (B, L, D)
+        return out
+
+    def mixing_matrix(self, u: Tensor) -> Tensor:
+        """Return the normalised weights, (B, H, L, L)."""
+        q, k, _, total = self._features(u)
+        return decay_attention_matrix(q, k) / total

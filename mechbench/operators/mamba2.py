@@ -1,0 +1,111 @@
+"""Mamba-2: a selective state space with one decay a head, in its dual (SSD) matrix form.
+
+    S_t = exp(dt_t A) S_{t-1} + dt_t B_t x_t^T,   y_t = S_t^T C_t + skip x_t
+    out = W_o rms_norm(y silu(z))
+
+z, x, B, C, dt are linear in u; a short convolution and silu follow on x, B and C; dt is
+softplus(dt + bias); A is negative, one number a head.
+
+Source: Dao & Gu 2024, sections 6 and 7.1, with the initialisation and the defaults of their code
+(d_state 128, expand 2, d_head 64, 4 taps). O(L (chunk + d_state) expand D) time, O(L D) memory, a
+state of expand D d_state numbers.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from mechbench.errors import ConfigError
+from mechbench.operators.base import check_seqlen
+from mechbench.operators.decay import Decay
+from mechbench.ops import decay_attention, decay_attention_matrix, short_conv
+from mechbench.registry import register_operator
+
+
+@register_operator("mamba2", source="Dao & Gu 2024 (arXiv:2405.21060), sections 6 and 7")
+class Mamba2(nn.Module):
+    """Selective state space (SSD) with short convolution, skip and gated norm.
+
+    Args:
+        d_model: D, channels.
+        max_seqlen: longest input, in tokens.
+        d_state: size of a channel's state.
+        expand: inner channels, in d_model.
+        n_heads: heads; 0 takes as many as give d_head 64 (at least one).
+        short_filter: taps of the short convolution on x, B and C.
+        chunk: positions computed as one matrix; decides speed alone.
+
+    Raises:
+        ConfigError: the inner channels are no multiple of n_heads, or an option is below 1.
+    """
+
+    def __init__(
+        self,
+        d_model: int,
+        max_seqlen: int,
+        *,
+        d_state: int = 128,
+        expand: int = 2,
+        n_heads: int = 0,
+        short_filter: int = 4,
+        chunk: int = 64,
+    ) -> None:
+        super().__init__()
+        options = {"d_state": d_state, "expand": expand, "short_filter": short_filter}
+        for name, value in {**options, "chunk": chunk}.items():
+            if value < 1:
+                raise ConfigError(f"{name} is {value}: expected at least 1")
+        d_inner = expand * d_model
+        self.n_heads = n_heads or max(1, d_inner // 64)
+        if self.n_heads < 1 or d_inner % self.n_heads:
+            raise ConfigError(
+                f"{d_inner} inner channels over {self.n_heads} heads: expected a whole number each"
+            )
+        self.max_seqlen, self.chunk = max_seqlen, chunk
+        self.convolved = [d_inner, d_state, d_state]  # x, B, C
+        self.in_proj = nn.Linear(d_model, d_inner + sum(self.convolved) + self.n_heads, bias=False)
+        bound = short_filter**-0.5
+        self.short_weight = nn.Parameter(
+            torch.empty(sum(self.convolved), short_filter).uniform_(-bound, bound)
+        )
+        self.short_bias = nn.Parameter(torch.empty(sum(self.convolved)).uniform_(-bound, bound))
+        self.decay = Decay(self.n_heads)
+        self.skip = nn.Parameter(torch.ones(self.n_heads))
+        self.norm = nn.RMSNorm(d_inner, eps=1e-5)
+        self.out_proj = nn.Linear(d_inner, d_model, bias=False)
+
+    def _signals(self, u: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+        """Return z (B, L, E), x (B, H, L, P), B and C (B, 1, L, N), dt and dt A (B, H, L)."""
+        d_inner = self.convolved[0]
+        z, xbc, dt = self.in_proj(u).split([d_inner, sum(self.convolved), self.n_heads], -1)
+        xbc = F.silu(
+            short_conv(
+                xbc.transpose(1, 2), self.short_weight.to(xbc.dtype), self.short_bias.to(xbc.dtype)
+            ).transpose(1, 2)
+        )
+        x, b, c = torch.split(xbc, self.convolved, -1)
+        x = torch.unflatten(x, -1, (self.n_heads, -1)).transpose(1, 2)  # (B, H, L, P)
+        dt, log_decay = self.decay(dt.transpose(1, 2))
+        return z, x, b[:, None], c[:, None], dt, log_decay
+
+    def forward(self, u: Tensor) -> Tensor:
+        """Mix along the sequence: (B, L, D) -> (B, L, D).
+
+        Raises:
+            SeqlenError: L is above max_seqlen.
+        """
+        check_seqlen(u, self.max_seqlen)
+        z, x, b, c, dt, log_decay = self._signals(u)
+        y = decay_attention(c, b, x * dt[..., None], log_decay, self.chunk)  # (B, H, L, P)
+        y = (y + self.skip[:, None, None] * x).transpose(1, 2).flatten(2)  # (B, L, E)
+        out: Tensor = self.out_proj(self.norm(y * F.silu(z)).to(z.dtype))  # (B, L, D)
+        return out
+
+    def mixing_matrix(self, u: Tensor) -> Tensor:
+        """Return the weights of x in y, before gate and norm, (B, H, L, L)."""
+        _, _, b, c, dt, log_decay = self._signals(u)
+        eye = torch.eye(u.shape[1], dtype=u.dtype, device=u.device)
+        H = decay_attention_matrix(c, b, log_decay) * dt[..., None, :]
+        return H + self.skip[:, None, None] * eye

@@ -1,0 +1,91 @@
+"""Multi-scale retention: linear attention whose heads forget at fixed, different rates.
+
+    y_t = sum_{s <= t} gamma_h^{t - s} (R_t q_t) . (R_s k_s) / sqrt(d_head) v_s
+    out = W_o (swish(W_g u) group_norm(y)),   gamma_h = 1 - 2^{-5 - h}
+
+Source: Sun et al. 2023, equations 5, 7 and 8. Values are twice as wide as keys, as in their
+section 3.1. O(L D d_head) time, O(L D) memory, a state of 2 d_head^2 numbers a head.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from mechbench.errors import ConfigError
+from mechbench.operators.base import check_seqlen
+from mechbench.operators.multihead import heads
+from mechbench.ops import decay_attention, decay_attention_matrix, rotary
+from mechbench.registry import register_operator
+
+
+@register_operator("retnet", source="Sun et al. 2023 (arXiv:2307.08621), section 2")
+class RetNet(nn.Module):
+    """Multi-scale retention with group norm, swish gate and rotary positions.
+
+    Args:
+        d_model: D, channels.
+        max_seqlen: longest input, in tokens.
+        n_heads: heads; 0 takes as many as give d_head 32 (at least one).
+        expand_v: width of the values, in d_model.
+        rotary_base: base of the rotary wavelengths.
+        chunk: positions computed as one matrix; decides speed alone.
+
+    Raises:
+        ConfigError: d_model is not an even multiple of n_heads, or an option is below 1.
+    """
+
+    def __init__(
+        self,
+        d_model: int,
+        max_seqlen: int,
+        *,
+        n_heads: int = 0,
+        expand_v: int = 2,
+        rotary_base: float = 10_000.0,
+        chunk: int = 64,
+    ) -> None:
+        super().__init__()
+        self.n_heads = heads(d_model, n_heads)
+        if (d_model // self.n_heads) % 2:
+            raise ConfigError(
+                f"d_model {d_model} over {self.n_heads} heads: expected an even whole number a head"
+            )
+        for name, value in (("expand_v", expand_v), ("chunk", chunk)):
+            if value < 1:
+                raise ConfigError(f"{name} is {value}: expected at least 1")
+        self.max_seqlen, self.rotary_base, self.chunk = max_seqlen, rotary_base, chunk
+        self.widths = [d_model, d_model, expand_v * d_model, expand_v * d_model]  # q, k, v, gate
+        self.in_proj = nn.Linear(d_model, sum(self.widths), bias=False)
+        self.norm = nn.GroupNorm(self.n_heads, expand_v * d_model)
+        self.out_proj = nn.Linear(expand_v * d_model, d_model, bias=False)
+        self.log_gamma: Tensor
+        gamma = 1 - 2.0 ** (-5 - torch.arange(self.n_heads))
+        self.register_buffer("log_gamma", gamma.log()[:, None], persistent=False)  # (H, 1)
+
+    def _heads(self, u: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Return q, k and v as (B, H, L, d), and the gate as (B, L, expand_v D)."""
+        q, k, v, gate = self.in_proj(u).split(self.widths, -1)
+        q, k, v = (x.unflatten(-1, (self.n_heads, -1)).transpose(1, 2) for x in (q, k, v))
+        q = rotary(q, self.rotary_base) / q.shape[-1] ** 0.5
+        return q, rotary(k, self.rotary_base), v, gate
+
+    def forward(self, u: Tensor) -> Tensor:
+        """Mix along the sequence: (B, L, D) -> (B, L, D).
+
+        Raises:
+            SeqlenError: L is above max_seqlen.
+        """
+        check_seqlen(u, self.max_seqlen)
+        q, k, v, gate = self._heads(u)
+        y = decay_attention(q, k, v, self.log_gamma, self.chunk)  # (B, H, L, d)
+        y = y.transpose(1, 2).flatten(2)  # (B, L, expand_v D)
+        y = self.norm(y.flatten(0, 1)).view_as(y)  # each position by itself
+        out: Tensor = self.out_proj(F.silu(gate) * y)  # (B, L, D)
+        return out
+
+    def mixing_matrix(self, u: Tensor) -> Tensor:
+        """Return the weights of the values before norm and gate, (B, H, L, L)."""
+        q, k, _, _ = self._heads(u)
+        return decay_attention_matrix(q, k, self.log_gamma)

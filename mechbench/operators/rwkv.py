@@ -1,0 +1,80 @@
+"""RWKV, version 4, time mixing: an exponentially decaying average of the past, gated.
+
+    x' = x_{t-1};  r, k, v = W_r (m_r x + (1 - m_r) x'), W_k (...), W_v (...)
+    wkv_t = (sum_{s<t} e^{k_s - (t-1-s) w} v_s + e^{k_t + b} v_t) / (the same sums without v)
+    y_t = W_o (sigmoid(r_t) wkv_t)
+
+with w = exp(speed) > 0 the decay and b the bonus of the present token, one a channel.
+Source: Peng et al. 2023 (arXiv:2305.13048), section 3, time mixing; initial mixes, decays and
+bonuses are those of the released version 4 for a first layer, since an operator does not know its
+depth. Deviations: PyTorch's initial matrices instead of zeros; the backbone's MLP instead of
+channel mixing.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from mechbench.operators.base import check_seqlen
+from mechbench.ops import exp_delay, exp_merge, exp_scan, exp_term
+from mechbench.registry import register_operator
+
+
+@register_operator("rwkv", source="Peng et al. 2023 (arXiv:2305.13048), version 4, section 3")
+class RWKV(nn.Module):
+    """Time mixing of RWKV-4: token shift and a decaying average with a bonus.
+
+    Args:
+        d_model: D, channels.
+        max_seqlen: longest input, in tokens.
+    """
+
+    def __init__(self, d_model: int, max_seqlen: int) -> None:
+        super().__init__()
+        self.max_seqlen = max_seqlen
+        place = torch.arange(d_model) / d_model
+        self.mix_r = nn.Parameter(place**0.5)
+        self.mix_k = nn.Parameter(place.clone())
+        self.mix_v = nn.Parameter(place.clone())
+        self.speed = nn.Parameter(-5 + 8 * torch.linspace(0, 1, d_model) ** 0.7)
+        zigzag = (torch.arange(d_model) + 1) % 3 - 1
+        self.bonus = nn.Parameter(math.log(0.3) + 0.5 * zigzag)
+        self.receptance = nn.Linear(d_model, d_model, bias=False)
+        self.key = nn.Linear(d_model, d_model, bias=False)
+        self.value = nn.Linear(d_model, d_model, bias=False)
+        self.out_proj = nn.Linear(d_model, d_model, bias=False)
+
+    def _signals(self, u: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return r, k, v, each (B, L, D); k and v in the decay's type."""
+        before = F.pad(u, (0, 0, 1, -1))  # (B, L, D)
+        r = self.receptance(before + self.mix_r * (u - before))
+        k = self.key(before + self.mix_k * (u - before))
+        v = self.value(before + self.mix_v * (u - before))
+        return r, k.to(self.speed.dtype), v.to(self.speed.dtype)
+
+    def forward(self, u: Tensor) -> Tensor:
+        """Mix along the sequence: (B, L, D) -> (B, L, D).
+
+        Raises:
+            SeqlenError: L is above max_seqlen.
+        """
+        check_seqlen(u, self.max_seqlen)
+        r, k, v = self._signals(u)
+        past = exp_delay(exp_scan(k, v, self.speed.exp()), 1)
+        num, den, _ = exp_merge(past, exp_term(k + self.bonus, v))
+        out: Tensor = self.out_proj(torch.sigmoid(r) * (num / den).to(r.dtype))  # (B, L, D)
+        return out
+
+    def mixing_matrix(self, u: Tensor) -> Tensor:
+        """Return the gated weights of the average: y = W_o (H(u) v), (B, D, L, L)."""
+        L = check_seqlen(u, self.max_seqlen)
+        r, k, _ = (x.transpose(1, 2) for x in self._signals(u))  # (B, D, L)
+        lag = torch.arange(L, device=u.device)[:, None] - torch.arange(L, device=u.device)
+        fall = (lag - 1) * self.speed.exp()[:, None, None]  # (D, L, L)
+        exponent = k[:, :, None] - torch.where(lag == 0, -self.bonus[:, None, None], fall)
+        weights = exponent.masked_fill(lag < 0, float("-inf")).softmax(-1)
+        return torch.sigmoid(r)[..., None] * weights

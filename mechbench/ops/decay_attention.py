@@ -1,0 +1,80 @@
+"""Linear attention with a scalar decay a head and step, in chunks.
+
+    S_t = exp(g_t) S_{t-1} + k_t v_t^T,   y_t = S_t^T q_t
+        = sum_{s <= t} exp(g_{s+1} + .. + g_t) (q_t . k_s) v_s
+
+Source: Dao & Gu 2024 (arXiv:2405.21060), section 6 (block decomposition of the semiseparable
+matrix); without decay Katharopoulos et al. 2020, with a constant one Sun et al. 2023.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from mechbench.ops.affine_scan import affine_scan, before
+
+
+def decay_attention(
+    q: Tensor, k: Tensor, v: Tensor, log_decay: Tensor | None = None, chunk: int = 64
+) -> Tensor:
+    """Compute y of the module docstring in O(L (chunk + K) P) time and O(L) memory a head.
+
+    Args:
+        q: (B, H, L, K); an axis of 1 for H is shared by all heads.
+        k: as q.
+        v: (B, H, L, P).
+        log_decay: g, at most 0, of a shape that broadcasts to (B, H, L); None for no decay.
+        chunk: positions that are computed as one matrix; states are kept a chunk.
+
+    Returns:
+        (B, H, L, P) in the dtype of `v`; products and states are float32 or wider.
+    """
+    L = v.shape[-2]
+    with torch.autocast("cuda" if v.is_cuda else "cpu", enabled=False):
+        wide = torch.promote_types(v.dtype, torch.float32)
+        g = v.new_zeros(1, 1, L) if log_decay is None else log_decay
+        qc, kc, vc = (into_chunks(x.to(wide), chunk) for x in (q, k, v))  # (B, H, N, C, ..)
+        gc = into_chunks(g.to(wide).expand(*g.shape[:-1], L)[..., None], chunk)[..., 0].cumsum(-1)
+        y = (qc @ kc.transpose(-1, -2) * decay_matrix(gc)) @ vc  # inside each chunk
+        end = gc[..., -1:]  # (B, H, N, 1)
+        added = (kc * (end - gc).exp()[..., None]).transpose(-1, -2) @ vc  # (B, H, N, K, P)
+        states = before(affine_scan(end.exp()[..., None], added), vc.shape[-3])
+        y = y + (qc * gc.exp()[..., None]) @ states
+        return y.flatten(-3, -2)[..., :L, :].to(v.dtype)
+
+
+def decay_attention_matrix(q: Tensor, k: Tensor, log_decay: Tensor | None = None) -> Tensor:
+    """Return the matrix with which `decay_attention` maps v to y: (B, H, L, L), for a small L."""
+    scores = q @ k.transpose(-1, -2)
+    g = q.new_zeros(1, 1, q.shape[-2]) if log_decay is None else log_decay
+    return scores * decay_matrix(g.expand(*g.shape[:-1], q.shape[-2]).cumsum(-1))
+
+
+def decay_attention_reference(
+    q: Tensor, k: Tensor, v: Tensor, log_decay: Tensor | None = None
+) -> Tensor:
+    """Compute `decay_attention` step by step: for tests."""
+    B, H, L, P = v.shape
+    g = (v.new_zeros(()) if log_decay is None else log_decay).expand(B, H, L)
+    state, out = v.new_zeros(B, H, k.shape[-1], P), []
+    for t in range(L):
+        state = state * g[..., t, None, None].exp() + k[:, :, t, :, None] * v[:, :, t, None, :]
+        out.append((q[:, :, t, :, None] * state).sum(-2))
+    return torch.stack(out, -2)
+
+
+def decay_matrix(g: Tensor) -> Tensor:
+    """Return exp(g_t - g_s) for s <= t, else 0, from cumulated log decays (.., C): (.., C, C)."""
+    lag = g[..., :, None] - g[..., None, :]
+    future = torch.ones(lag.shape[-2:], dtype=torch.bool, device=g.device).triu(1)
+    # Before exp: beyond the diagonal it may overflow, and infinity times 0 is NaN.
+    return lag.masked_fill(future, float("-inf")).exp()
+
+
+def into_chunks(x: Tensor, chunk: int) -> Tensor:
+    """Return x (B, H, L, K), zeros appended, as (B, H, N, C, K); C is L where that is shorter."""
+    L = x.shape[-2]
+    C = min(chunk, L)
+    return torch.unflatten(F.pad(x, (0, 0, 0, -L % C)), -2, (-1, C))

@@ -1,0 +1,88 @@
+"""The gated delta rule: a state that forgets and overwrites what a key held, in chunks.
+
+    S_t = exp(g_t) (I - beta_t k_t k_t^T) S_{t-1} + beta_t k_t v_t^T,   y_t = S_t^T q_t
+
+Source: Yang, Kautz & Hatamizadeh 2024 (arXiv:2412.06464), equation 10 and section 3.3 (WY form of
+a chunk); the ungated rule: Yang et al. 2024 (arXiv:2406.06484). Within a chunk that starts at S,
+with G_t = g_1 + .. + g_t,
+
+    S_t = exp(G_t) S + sum_{s <= t} exp(G_t - G_s) k_s w_s^T
+    (I + T) w = beta (v - exp(G) k S),   T_ts = beta_t exp(G_t - G_s) k_t . k_s for s < t
+
+so one triangular system a chunk gives w = from_v - from_state S, and the chunk is an affine map
+of S.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from mechbench.ops.affine_scan import affine_scan, before
+from mechbench.ops.decay_attention import decay_matrix, into_chunks
+
+
+def delta_rule(
+    q: Tensor, k: Tensor, v: Tensor, log_decay: Tensor, beta: Tensor, chunk: int = 64
+) -> Tensor:
+    """Compute y of the module docstring in O(L (chunk + K) (K + P)) time and O(L) memory a head.
+
+    Args:
+        q: (B, H, L, K).
+        k: (B, H, L, K), of norm 1 at most: else states may grow.
+        v: (B, H, L, P).
+        log_decay: g, (B, H, L), at most 0.
+        beta: (B, H, L), the share of the old value that is overwritten, 0 to 1.
+        chunk: positions that are computed as one matrix; states are kept a chunk.
+
+    Returns:
+        (B, H, L, P) in the dtype of `v`; products and states are float32 or wider.
+    """
+    L, K = k.shape[-2:]
+    with torch.autocast("cuda" if v.is_cuda else "cpu", enabled=False):
+        wide = torch.promote_types(v.dtype, torch.float32)
+        qc, kc, vc = (into_chunks(x.to(wide), chunk) for x in (q, k, v))  # (B, H, N, C, ..)
+        gc, bc = (into_chunks(x.to(wide)[..., None], chunk) for x in (log_decay, beta))
+        gc = gc.cumsum(-2)  # (B, H, N, C, 1)
+        decay = decay_matrix(gc[..., 0])  # (B, H, N, C, C)
+        system = bc * decay * (kc @ kc.transpose(-1, -2))  # T with a diagonal that is not read
+        told = torch.cat([bc * vc, bc * gc.exp() * kc], -1)
+        from_v, from_state = torch.linalg.solve_triangular(
+            system, told, upper=False, unitriangular=True
+        ).split([v.shape[-1], K], -1)  # (B, H, N, C, P), (B, H, N, C, K)
+        end = gc[..., -1:, :]  # (B, H, N, 1, 1)
+        kept = (kc * (end - gc).exp()).transpose(-1, -2)  # (B, H, N, K, C)
+        eye = torch.eye(K, dtype=wide, device=v.device)
+        states = affine_scan(end.exp() * eye - kept @ from_state, kept @ from_v)
+        states = before(states, vc.shape[-3])  # (B, H, N, K, P)
+        w = from_v - from_state @ states
+        y = (qc * gc.exp()) @ states + (qc @ kc.transpose(-1, -2) * decay) @ w
+        y = y.flatten(-3, -2)[..., :L, :]
+        out: Tensor = y.to(v.dtype)
+        return out
+
+
+def delta_rule_matrix(q: Tensor, k: Tensor, log_decay: Tensor, beta: Tensor) -> Tensor:
+    """Return the matrix with which `delta_rule` maps v to y: (B, H, L, L), for a small L."""
+    decay = decay_matrix(log_decay.cumsum(-1))
+    system = beta[..., None] * decay * (k @ k.transpose(-1, -2))
+    w = torch.linalg.solve_triangular(
+        system, torch.diag_embed(beta), upper=False, unitriangular=True
+    )
+    matrix: Tensor = (q @ k.transpose(-1, -2) * decay) @ w
+    return matrix
+
+
+def delta_rule_reference(
+    q: Tensor, k: Tensor, v: Tensor, log_decay: Tensor, beta: Tensor
+) -> Tensor:
+    """Compute `delta_rule` step by step: for tests."""
+    B, H, L, P = v.shape
+    state, out = v.new_zeros(B, H, k.shape[-1], P), []
+    for t in range(L):
+        key, b = k[:, :, t, :, None], beta[:, :, t, None, None]  # (B, H, K, 1), (B, H, 1, 1)
+        state = state * log_decay[:, :, t, None, None].exp()
+        held = (key * state).sum(-2, keepdim=True)  # (B, H, 1, P)
+        state = state + b * key * (v[:, :, t, None, :] - held)
+        out.append((q[:, :, t, :, None] * state).sum(-2))
+    return torch.stack(out, -2)

@@ -1,0 +1,33 @@
+"""Triton kernels, a file each, behind functions that launch them; imported only where they run."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from functools import cache
+
+import torch
+from torch import Tensor
+
+
+@cache
+def has_triton() -> bool:
+    """Return whether Triton is installed; it comes with PyTorch's CUDA builds on Linux."""
+    return importlib.util.find_spec("triton") is not None
+
+
+@cache
+def _interpreted() -> bool:
+    return os.environ.get("TRITON_INTERPRET") == "1"
+
+
+def unavailable(*tensors: Tensor) -> str | None:
+    """Say why the kernels cannot take these tensors; None if they can."""
+    if not has_triton():
+        return "Triton is not installed"
+    for x in tensors:
+        if not (x.is_cuda or _interpreted()):
+            return f"the input is on {x.device.type}, expected cuda"
+        if x.dtype not in (torch.float32, torch.bfloat16, torch.float16):
+            return f"the input is {x.dtype}, expected float32, bfloat16 or float16"
+    return None

@@ -1,0 +1,78 @@
+"""Which learning rate was best, by validation accuracy alone. No torch."""
+
+from __future__ import annotations
+
+import statistics
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from mechbench.report.collect import Row, identity
+from mechbench.results import NOT_RUN
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What selection may look at of one trained model: nothing of the test examples."""
+
+    lr: float
+    seed: int
+    status: str
+    validation_accuracy: float | None
+    train_tokens: int
+
+
+def select_lr(trials: Iterable[Trial]) -> float:
+    """Return the learning rate with the highest mean validation accuracy.
+
+    Only the seeds that every rate was tried with count, so that the chosen rate's further seeds
+    give it no advantage; what failed or diverged counts as 0. Of equals the one that took fewer
+    training tokens is chosen, then the lower one.
+
+    Raises:
+        ValueError: there is no trial.
+    """
+    by_lr: dict[float, dict[int, Trial]] = defaultdict(dict)
+    for trial in trials:
+        by_lr[trial.lr][trial.seed] = trial
+    if not by_lr:
+        raise ValueError("no trial: expected at least one")
+    common = set.intersection(*(set(seeds) for seeds in by_lr.values()))
+
+    def merit(lr: float) -> tuple[float, float, float]:
+        seeds = common or set(by_lr[lr])
+        counted = [by_lr[lr][seed] for seed in sorted(seeds)]
+        accuracies = [(t.validation_accuracy or 0.0) if t.status == "ok" else 0.0 for t in counted]
+        return (
+            -statistics.fmean(accuracies), statistics.fmean(t.train_tokens for t in counted), lr,
+        )  # fmt: skip
+
+    return min(by_lr, key=merit)
+
+
+def trial(data: Mapping[str, Any]) -> Trial:
+    """Return what selection may see of a stored result."""
+    config = data["config"]
+    return Trial(
+        config["lr"], config["seed"], data["status"], data.get("validation_accuracy"),
+        data.get("train_tokens") or 0,
+    )  # fmt: skip
+
+
+def selected(rows: Sequence[Row]) -> list[Row]:
+    """Return the rows of the selected learning rates, one a configuration, in the same order.
+
+    What was not run takes no part in a selection, and is kept with every rate.
+    """
+    groups: dict[str, dict[str, Trial]] = defaultdict(dict)
+    keys = [identity(row.config, without=("lr",)) for row in rows]
+    for key, row in zip(keys, rows, strict=True):
+        if row.status != NOT_RUN:
+            groups[key][row.data["cell_id"]] = trial(row.data)
+    chosen = {key: select_lr(trials.values()) for key, trials in groups.items()}
+    return [
+        row
+        for key, row in zip(keys, rows, strict=True)
+        if row.status == NOT_RUN or row.config.lr == chosen[key]
+    ]

@@ -1,0 +1,62 @@
+"""How long will a cell take, at most? From measured speeds where there are any. No torch."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from mechbench.spec import Config
+
+# Guesses for what nothing is known of: floating-point operations a second of one worker, and the
+# most tokens a second at d_model 64 and 2 layers (launches bound small models).
+_FLOPS_PER_S = {"cpu": 2e10, "cuda": 5e12}
+_TOKENS_PER_S = {"cpu": 2e5, "cuda": 1e7}
+
+Known = dict[tuple[str, str], list[tuple[float, float, float]]]
+
+
+def known_speeds(results: Iterable[Mapping[str, Any]]) -> Known:
+    """Return what stored results say of speed, by operator and device type."""
+    known: Known = defaultdict(list)
+    for data in results:
+        rate, config = data.get("tokens_per_s"), data["config"]
+        if rate:
+            size = _size(config["d_model"], config["n_layers"])
+            key = config["operator"], config["device_type"]
+            known[key].append((math.log(size), math.log(config["seqlen"]), rate))
+    return known
+
+
+def estimate_s(config: Config, known: Known) -> tuple[float, bool]:
+    """Return the seconds that training takes if the whole budget is used, and if that is measured.
+
+    Measured means the speed of the same operator on the same kind of device, at the nearest size
+    of model and length.
+    """
+    size = _size(config.d_model, config.n_layers)
+    near = known.get((config.operator, config.device_type))
+    if near:
+        here = math.log(size), math.log(config.seqlen)
+        closest = min(near, key=lambda k: abs(k[0] - here[0]) + abs(k[1] - here[1]))
+        rate = closest[2] * math.exp(closest[0] - here[0])
+        return config.budget_tokens / rate, True
+    flops = 6 * (12 * size + config.n_layers * config.d_model * math.log2(config.seqlen + 1) * 10)
+    if "attention" in config.operator:
+        flops += 6 * config.n_layers * config.d_model * config.seqlen
+    small = 2 * 64 * 64 / size
+    rate = min(_FLOPS_PER_S[config.device_type] / flops, _TOKENS_PER_S[config.device_type] * small)
+    return config.budget_tokens / rate, False
+
+
+def duration(seconds: float) -> str:
+    """Return seconds as text for people: "40 s", "12 min", "3.5 h", "2.1 days"."""
+    for limit, unit, size in ((90, "s", 1), (5400, "min", 60), (172800, "h", 3600)):
+        if seconds < limit:
+            return f"{seconds / size:.{0 if unit == 's' else 1}f} {unit}"
+    return f"{seconds / 86400:.1f} days"
+
+
+def _size(d_model: int, n_layers: int) -> float:
+    return float(n_layers * d_model * d_model)

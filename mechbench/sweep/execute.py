@@ -1,0 +1,155 @@
+"""A suite planned and run: what `mechbench sweep` does, without its command line."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mechbench.atomic import make_folder
+from mechbench.errors import ConfigError
+from mechbench.suite import Cell, Suite
+from mechbench.sweep.estimate import Known, duration, estimate_s, known_speeds
+from mechbench.sweep.job import Job
+from mechbench.sweep.local import LocalExecutor
+from mechbench.sweep.plan import Plan, Schedule, make_plan, stored_results
+from mechbench.sweep.progress import SweepProgress, describe
+from mechbench.tracking import check_tracker
+
+if TYPE_CHECKING:
+    from mechbench.sweep.ray_cluster import RayExecutor
+
+
+@dataclass(frozen=True)
+class Outlook:
+    """A suite's cells, where they stand, and what is known of speeds."""
+
+    cells: Sequence[Cell]
+    plan: Plan
+    schedule: Schedule
+    known: Known
+
+    def text(self, name: str, n_workers: int) -> str:
+        """Return the plan for people: counts, failures, and the estimated cost."""
+        plan = self.plan
+        lines = [f"{name}: {plan.total} cells"]
+        lines.append(f"  done     {len(plan.done):>6}")
+        lines.append(f"  failed   {len(plan.failed):>6}" + _hint(plan.failed, "--retry-failed"))
+        lines.append(f"  to do    {len(plan.todo):>6}")
+        if plan.waiting:
+            lines.append(f"  waiting  {len(plan.waiting):>6}  (for the learning rate's selection)")
+        lines += [f"  failed: {describe(cell)}: {reason}" for cell, reason in plan.failed]
+        estimates = [estimate_s(c.config, self.known) for c in (*plan.todo, *plan.waiting)]
+        if estimates:
+            total, measured = sum(s for s, _ in estimates), sum(m for _, m in estimates)
+            wall = max(total / n_workers, *(s for s, _ in estimates))
+            lines.append(
+                f"estimated cost: at most {duration(total)}, {duration(wall)} with {n_workers} "
+                f"worker{'s' if n_workers > 1 else ''} ({measured} of {len(estimates)} cells by "
+                "measured speeds, the others guessed; training ends once solved)"
+            )
+        return "\n".join(lines)
+
+
+def look(
+    suite: Suite,
+    out: Path,
+    *,
+    device: str = "auto",
+    dtype: str = "auto",
+    retry_failed: bool = False,
+) -> Outlook:
+    """Return where the cells of a suite stand, and what remains.
+
+    Raises:
+        ConfigError: a name, option or value of the suite that does not exist or does not fit.
+    """
+    cells = suite.cells(device, dtype)
+    results = stored_results(cells, out)
+    known = known_speeds(results.values())
+    schedule = Schedule(
+        cells,
+        results,
+        lambda cell: estimate_s(cell.config, known)[0],
+        retry_failed=retry_failed,
+    )
+    return Outlook(cells, schedule.plan, schedule, known)
+
+
+def worker_devices(device: str, jobs: int | None, jobs_per_device: int) -> list[str]:
+    """Return the device of each worker: `jobs_per_device` a GPU, or `jobs` in all.
+
+    Raises:
+        ConfigError: `device` is not there.
+    """
+    from mechbench.resolve import device_of
+
+    chosen = device_of(device)
+    devices = [chosen]
+    if chosen == "cuda":
+        import torch
+
+        devices = [f"cuda:{i}" for i in range(torch.cuda.device_count())]
+    count = jobs or len(devices) * jobs_per_device
+    if count > len(devices) * jobs_per_device and chosen != "cpu":
+        raise ConfigError(
+            f"{count} jobs on {len(devices)} device(s): more than --jobs-per-device "
+            f"{jobs_per_device} each"
+        )
+    return [devices[i % len(devices)] for i in range(count)]
+
+
+@dataclass(frozen=True)
+class RayCluster:
+    """A cluster to run on: its address (None starts one here), and how cells share GPUs."""
+
+    address: str | None
+    jobs_per_device: int = 1
+
+
+def run_sweep(
+    outlook: Outlook, suite: Suite, out: Path, devices: Sequence[str], *, checkpoint_s: float,
+    log: str = "none", quiet: bool = False, ray: RayCluster | None = None,
+) -> tuple[Plan, int | None]:  # fmt: skip
+    """Run what remains; return where the cells stand then, and the signal that ended it early.
+
+    Args:
+        outlook: from `look`.
+        suite: the suite of the outlook.
+        out: folder of results.
+        devices: one a worker, from `worker_devices`.
+        checkpoint_s: seconds between checkpoints.
+        log: tracker, see `mechbench.tracking`.
+        quiet: warnings only.
+        ray: run on this cluster in place of worker processes.
+
+    Raises:
+        ConfigError: `out` cannot be written, or the tracker or Ray is not there.
+        ResultError: a result cannot be stored, or a worker cannot start.
+    """
+    check_tracker(log)
+    make_folder(out)
+    plan = outlook.plan
+    finished = len(plan.done) + len(plan.failed)
+    workers = devices[: max(1, len(plan.todo) + len(plan.waiting))]
+    progress = SweepProgress(plan.total, finished, len(workers), quiet)
+    try:
+        job = Job(out, suite.plugins, checkpoint_s, log)
+        executor: LocalExecutor | RayExecutor
+        if ray is None:
+            executor = LocalExecutor(workers, job, progress)
+        else:
+            from mechbench.sweep.ray_cluster import RayExecutor
+
+            executor = RayExecutor(
+                ray.address, devices[0], len(devices), ray.jobs_per_device, job, progress
+            )
+        signal_number = executor.run(outlook.schedule)
+    finally:
+        progress.close()
+    return make_plan(outlook.cells, stored_results(outlook.cells, out)), signal_number
+
+
+def _hint(cells: Sequence[object], flag: str) -> str:
+    return f"  ({flag} tries them again)" if cells else ""

@@ -1,0 +1,213 @@
+"""Cells on this machine: worker processes that take orders, are watched, and are replaced."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import queue
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+from mechbench.errors import ResultError
+from mechbench.signals import Stopper
+from mechbench.suite import Cell
+from mechbench.sweep.failure import store_failure
+from mechbench.sweep.job import ATTEMPTS, Job
+from mechbench.sweep.plan import Schedule
+from mechbench.sweep.progress import SweepProgress, describe
+
+_START = (
+    "import json, sys; sys.path[:], sys.argv[:] = map(json.loads, sys.argv[1:3]); "
+    "from mechbench.sweep.worker import main; main()"
+)
+_BUSY_S = 2.0  # until a cell that another process holds is asked for again
+_BUSY_TRIES = 5
+_STOP_S = 60.0  # for a worker to write its checkpoint
+
+Event = tuple[int, dict[str, Any]]
+
+
+class Worker:
+    """One worker process and the thread that hears it."""
+
+    def __init__(
+        self, number: int, device: str, events: queue.SimpleQueue[Event], threads: int
+    ) -> None:
+        self.number, self.device = number, device
+        self.cell: Cell | None = None
+        self.ready = False
+        environment = {"OMP_NUM_THREADS": str(threads), **os.environ}
+        self._process = subprocess.Popen(
+            [sys.executable, "-c", _START, json.dumps(sys.path), json.dumps(sys.argv)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            encoding="utf-8",
+            env=environment,
+            start_new_session=True,  # Ctrl-C reaches the sweep alone, which passes it on
+        )
+
+        def hear() -> None:
+            assert self._process.stdout is not None
+            with self._process.stdout as reports:
+                for line in reports:
+                    with contextlib.suppress(ValueError):  # half a line of a killed worker
+                        events.put((number, json.loads(line)))
+            events.put((number, {"event": "ended", "code": self._process.wait()}))
+
+        self._thread = threading.Thread(target=hear, daemon=True)
+        self._thread.start()
+
+    @property
+    def pid(self) -> int:
+        """Process id."""
+        return self._process.pid
+
+    def give(self, cell: Cell, order: dict[str, Any]) -> None:
+        """Send an order; a worker that is dead already is heard of as ended."""
+        self.cell = cell
+        assert self._process.stdin is not None
+        with contextlib.suppress(OSError):
+            self._process.stdin.write(json.dumps(order) + "\n")
+            self._process.stdin.flush()
+
+    def stop(self) -> None:
+        """Ask for a checkpoint and the end."""
+        self._process.terminate()
+
+    def close(self) -> None:
+        """Close the orders: a worker that is not at work, or that is gone, ends."""
+        with contextlib.suppress(OSError):
+            if self._process.stdin is not None:
+                self._process.stdin.close()
+
+    def wait(self, seconds: float) -> None:
+        """Wait for the end, and force it after `seconds`."""
+        try:
+            self._process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+        self._thread.join()
+        self.close()
+
+
+class LocalExecutor:
+    """Runs a schedule on worker processes, `devices[i]` being worker i's."""
+
+    def __init__(self, devices: Sequence[str], job: Job, progress: SweepProgress) -> None:
+        self._devices, self._job, self._progress = tuple(devices), job, progress
+        self._events: queue.SimpleQueue[Event] = queue.SimpleQueue()
+        self._threads = max(1, (os.cpu_count() or 1) // len(self._devices))
+        self._deaths: Counter[str] = Counter()
+        self._refusals: Counter[str] = Counter()
+        self._later: list[tuple[float, Cell]] = []  # busy elsewhere: asked for again at that time
+        # Out of memory beside others: once more with a device to itself, at the end.
+        self._alone: list[Cell] = []
+        self._last_round = len(set(self._devices)) == len(self._devices)
+        self.workers: dict[int, Worker] = {}
+
+    def run(self, schedule: Schedule) -> int | None:
+        """Run until nothing is left; return the number of the signal that ended it early.
+
+        Raises:
+            ResultError: a worker cannot start, or a result cannot be stored; the other workers
+                write their checkpoints.
+        """
+        try:
+            with Stopper() as stopper:
+                while stopper.received is None and self._anything_left(schedule):
+                    self._give(schedule)
+                    with contextlib.suppress(queue.Empty):
+                        number, report = self._events.get(timeout=0.2)
+                        self._hear(self.workers[number], report, schedule)
+                return stopper.received
+        finally:
+            self._stop()
+
+    def _anything_left(self, schedule: Schedule) -> bool:
+        now = time.monotonic()
+        for due in [item for item in self._later if item[0] <= now]:
+            self._later.remove(due)
+            schedule.again(due[1])
+        if len(schedule) or self._later or any(w.cell for w in self.workers.values()):
+            return True
+        self._last_round = True
+        while self._alone:
+            schedule.again(self._alone.pop())
+        return len(schedule) > 0
+
+    def _give(self, schedule: Schedule) -> None:
+        """Give each idle worker a cell; workers start when there is something for them."""
+        used = set()
+        for number, device in enumerate(self._devices):
+            worker = self.workers.get(number)
+            if self._last_round and device in used:
+                continue
+            used.add(device)
+            if (worker is None or worker.cell is None) and (cell := schedule.take()) is not None:
+                if worker is None:
+                    worker = Worker(number, device, self._events, self._threads)
+                    self.workers[number] = worker
+                worker.give(cell, self._job.order(cell, device))
+
+    def _hear(self, worker: Worker, report: dict[str, Any], schedule: Schedule) -> None:
+        event, cell = report["event"], worker.cell
+        if event == "ready":
+            worker.ready = True
+        elif event == "ended":
+            del self.workers[worker.number]
+            worker.close()
+            if not worker.ready:
+                raise ResultError(f"a worker process cannot start: exit status {report['code']}")
+            if cell is not None:
+                self._died(cell, report["code"], schedule)
+        elif event in ("done", "failed", "busy") and cell is not None:
+            worker.cell = None
+            if event == "failed":
+                raise ResultError(report["reason"])
+            if event == "busy":
+                self._refused(cell, report["reason"])
+            elif report["result"]["status"] == "out-of-memory" and not self._last_round:
+                self._alone.append(cell)
+            else:
+                self._record(cell, report["result"], schedule)
+        else:
+            self._progress.heard(worker.number, report)
+
+    def _record(self, cell: Cell, data: dict[str, Any], schedule: Schedule) -> None:
+        schedule.finished(cell, data)
+        self._progress.finished(cell, data)
+
+    def _refused(self, cell: Cell, reason: str) -> None:
+        self._refusals[cell.cell_id] += 1
+        if self._refusals[cell.cell_id] < _BUSY_TRIES:
+            self._later.append((time.monotonic() + _BUSY_S, cell))
+        else:
+            self._progress.say(f"left to others: {reason}")
+
+    def _died(self, cell: Cell, code: int, schedule: Schedule) -> None:
+        """Try a cell once more whose worker is gone, then record it."""
+        self._deaths[cell.cell_id] += 1
+        how = f"signal {-code}" if code < 0 else f"exit status {code}"
+        self._progress.say(f"worker lost ({how}) at {describe(cell)}")
+        if self._deaths[cell.cell_id] < ATTEMPTS:
+            schedule.again(cell)
+            return
+        text = f"the worker process died ({how}), {ATTEMPTS} times of {ATTEMPTS}"
+        device = cell.config.device_type
+        self._record(cell, store_failure(cell.config, device, self._job.out, text).data, schedule)
+
+    def _stop(self) -> None:
+        """End the workers, those at work with a checkpoint."""
+        for worker in self.workers.values():
+            worker.stop() if worker.cell is not None else worker.close()
+        deadline = time.monotonic() + _STOP_S
+        for worker in self.workers.values():
+            worker.wait(max(0.0, deadline - time.monotonic()))
+        self.workers.clear()

@@ -1,0 +1,138 @@
+"""A worker of a sweep: a process that imports torch once and runs cells until told to end.
+
+Orders come as JSON lines on standard input, reports go as JSON lines to standard output:
+
+    {"call": {..}, "cell_id": .., "device": .., "out": .., "plugins": [..], "checkpoint_s": ..,
+     "log": ..}
+    {"event": "ready" | "bar" | "tokens" | "row" | "warn" | "done" | "failed" | "busy"
+              | "interrupted", ..}
+
+When standard input ends, the sweep is gone and so is the worker: whatever it was doing continues
+from the checkpoint at the next start.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import queue
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from mechbench.errors import BusyError, MechbenchError, OperatorError, ResultError
+from mechbench.progress_bar import Console
+from mechbench.results import read_result
+
+Send = Callable[[dict[str, Any]], None]
+_EVERY_S = 0.2  # between reports of tokens
+
+
+class RemoteBar:
+    """A bar that another process draws; it is told of tokens a few times a second."""
+
+    def __init__(self, send: Send) -> None:
+        self._send, self._tokens, self._sent = send, 0, time.monotonic()
+
+    def advance(self, tokens: int) -> None:
+        """Count a step's tokens."""
+        self._tokens += tokens
+        if time.monotonic() - self._sent >= _EVERY_S:
+            self._send({"event": "tokens", "tokens": self._tokens})
+            self._tokens, self._sent = 0, time.monotonic()
+
+    def row(self, row: dict[str, Any]) -> None:
+        """Pass on a row of metrics."""
+        self._send({"event": "row", "row": row})
+
+
+class RemoteConsole(Console):
+    """Messages and bars for another process to show."""
+
+    def __init__(self, send: Send) -> None:
+        super().__init__(quiet=True)
+        self._send = send
+
+    def warn(self, text: str) -> None:
+        """Pass on a warning."""
+        self._send({"event": "warn", "text": text})
+
+    @contextlib.contextmanager
+    def bar(self, total: int, initial: int, title: str) -> Iterator[Any]:
+        """Pass on that a bar begins."""
+        self._send({"event": "bar", "total": total, "initial": initial, "title": title})
+        yield RemoteBar(self._send)
+
+
+def run_order(order: dict[str, Any], console: Console) -> dict[str, Any]:
+    """Run one cell and return the report of how it ended.
+
+    Raises:
+        KeyboardInterrupt: the worker was told to stop; the checkpoint is written.
+    """
+    from mechbench.cell import run
+    from mechbench.registry import load_plugins
+    from mechbench.resolve import resolve
+    from mechbench.sweep.failure import store_failure
+    from mechbench.tracking import TrackedConsole
+
+    try:
+        load_plugins(tuple(order["plugins"]))
+        config, device = resolve(**order["call"], device=order["device"])
+        if config.cell_id != order["cell_id"]:
+            text = f"cell {order['cell_id']} has other settings here than where it was planned"
+            return {"event": "failed", "reason": text}
+        if order["log"] != "none":
+            name = f"{config.operator}-{config.task}-{config.seqlen}-{config.cell_id}"
+            console = TrackedConsole(console, order["log"], Path(order["out"]), name)
+        try:
+            result = run(
+                **order["call"],
+                plugins=order["plugins"],
+                device=device,
+                out=order["out"],
+                checkpoint_s=order["checkpoint_s"],
+                console=console,
+            )
+        except OperatorError:
+            result = read_result(Path(order["out"]) / config.cell_id / "result.json")
+        except ResultError:
+            raise
+        except Exception as error:
+            # Whatever it is, it belongs to this cell: the others go on.
+            reason = f"{type(error).__name__}: {' '.join(str(error).split())[:500]}"
+            result = store_failure(config, device, order["out"], reason)
+    except BusyError as error:
+        return {"event": "busy", "reason": str(error)}
+    except MechbenchError as error:
+        return {"event": "failed", "reason": str(error)}
+    return {"event": "done", "result": result.data}
+
+
+def main() -> None:
+    """Take orders until standard input ends."""
+    reports = os.fdopen(os.dup(1), "w", buffering=1, encoding="utf-8")
+    os.dup2(2, 1)  # what an operator prints must not stand among the reports
+    orders: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
+
+    def send(report: dict[str, Any]) -> None:
+        print(json.dumps(report), file=reports, flush=True)
+
+    def listen() -> None:
+        for line in sys.stdin:
+            orders.put(json.loads(line))
+        os._exit(0)  # the sweep is gone, or has nothing left
+
+    threading.Thread(target=listen, daemon=True).start()
+    try:
+        import mechbench.cell  # noqa: F401  # the slow part, before the first order
+
+        send({"event": "ready"})
+        while True:
+            send(run_order(orders.get(), RemoteConsole(send)))
+    except KeyboardInterrupt as stop:
+        send({"event": "interrupted", "reason": str(stop)})

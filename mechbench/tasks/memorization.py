@@ -1,0 +1,133 @@
+"""Memorisation: name the value of a key by a map that is the same in all examples.
+
+One example with V = 9 (keys 0 to 3, values 4 to 7, `=>` = 8) and L = 8:
+
+    position   0  1  2  3  4  5  6  7
+    inputs     2  => 0  => 2  => 3  =>
+    targets    .  4  .  7  .  4  .  5
+
+Uniform keys, each followed by `=>`, on which the key's value is the target; no value is ever shown.
+The map, keys to different values, is drawn from `map_seed` alone. So training and test share what
+is asked for, by the task's definition: `train_is_test` says so, no training example is left out
+for standing in an evaluation set, and results carry the mark. Source: Poli et al. 2024 (MAD),
+section 3.1 and appendix B; its axis is V 512, 1024, ... 8192 with 256 training examples.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from mechbench.errors import ConfigError, SeqlenError
+from mechbench.registry import register_task
+from mechbench.seeds import derive
+from mechbench.tasks.base import IGNORE, UNKNOWN, Batch
+from mechbench.tasks.distinct import draw_distinct
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+
+@register_task("memorization", source="Poli et al. 2024 (MAD), section 3.1")
+@dataclass(frozen=True)
+class Memorization:
+    """Memorisation: name the value that a fixed map gives to each key.
+
+    Attributes:
+        vocab_size: V, keys, values (half of V - 1 each) and `=>` (V-1).
+        seqlen: L, tokens of an example.
+        map_seed: which map; another one is another task.
+
+    Raises:
+        ConfigError: vocab_size below 4, or map_seed negative.
+        SeqlenError: seqlen odd or below 2.
+    """
+
+    vocab_size: int
+    seqlen: int
+    map_seed: int = 0
+
+    version: ClassVar[int] = 1
+    train_is_test: ClassVar[bool] = True
+    defaults: ClassVar[Mapping[str, Any]] = {"vocab_size": 256, "seqlen": 32}
+
+    def __post_init__(self) -> None:
+        if self.vocab_size < 4:
+            raise ConfigError(
+                f"vocab_size is {self.vocab_size}: memorization needs at least 4 "
+                "(one key, two values, =>)"
+            )
+        if self.map_seed < 0:
+            raise ConfigError(f"map_seed is {self.map_seed}: expected 0 or more")
+        if self.seqlen < 2 or self.seqlen % 2:
+            near = max(2, self.seqlen + self.seqlen % 2)
+            raise SeqlenError(
+                f"seqlen is {self.seqlen}: memorization needs an even number of at least 2; the "
+                f"nearest is {near}"
+            )
+
+    @property
+    def n_keys(self) -> int:
+        """Number of keys, the first tokens; values follow."""
+        return (self.vocab_size - 1) // 2
+
+    @property
+    def input_seqlen(self) -> int:
+        """Tokens a model reads: all L."""
+        return self.seqlen
+
+    @property
+    def chance(self) -> float:
+        """A uniform guess among the values: 2 / (V - 1) for odd V."""
+        return 1.0 / (self.vocab_size - 1 - self.n_keys)
+
+    @property
+    def shortcuts(self) -> Mapping[str, Callable[[Tensor], Tensor]]:
+        """The same value for every key."""
+        return {"first key's value": self._constant}
+
+    def describe(self, token: int) -> str:
+        """Return `=>`, k1, k2, ... or v1, v2, ..."""
+        if token == self.vocab_size - 1:
+            return "=>"
+        K = self.n_keys
+        return f"k{token + 1}" if token < K else f"v{token - K + 1}"
+
+    def sample(self, batch_size: int, generator: torch.Generator) -> Batch:
+        """Draw (B, L) examples on the generator's device."""
+        import torch
+
+        shape = (batch_size, self.seqlen // 2)
+        keys = torch.randint(self.n_keys, shape, generator=generator, device=generator.device)
+        inputs = torch.stack([keys, torch.full_like(keys, self.vocab_size - 1)], 2).flatten(1)
+        values = self._values(generator.device)[keys]
+        targets = torch.stack([torch.full_like(keys, IGNORE), values], 2).flatten(1)
+        return Batch(inputs, targets, targets)
+
+    def oracle(self, inputs: Tensor) -> Tensor:
+        """Look the key before each `=>` up in the map."""
+        import torch
+
+        answers = torch.full_like(inputs, UNKNOWN)
+        asked = inputs[:, 1:] == self.vocab_size - 1
+        values = self._values(inputs.device)[inputs[:, :-1] * asked]
+        answers[:, 1:] = torch.where(asked, values, UNKNOWN)
+        return answers
+
+    def _values(self, device: torch.device) -> Tensor:
+        return _draw_map(self.n_keys, self.vocab_size - 1 - self.n_keys, self.map_seed, str(device))
+
+    def _constant(self, inputs: Tensor) -> Tensor:
+        return self._values(inputs.device)[:1].expand_as(inputs)
+
+
+@lru_cache(maxsize=8)
+def _draw_map(n_keys: int, n_values: int, map_seed: int, device: str) -> Tensor:
+    """Return (n_keys,): the value of each key, drawn on the CPU so that every device has it."""
+    import torch
+
+    generator = torch.Generator().manual_seed(derive(map_seed, "memorization", n_keys, n_values))
+    return (n_keys + draw_distinct(1, n_keys, n_values, generator)[0]).to(device)

@@ -1,0 +1,145 @@
+"""Multi-query associative recall: many keys, each asked for once.
+
+One example with V = 12 (filler `.` = 0, keys 1 to 5, values 6 to 11), L = 16 and n_pairs = 2:
+
+    position   0  1  2  3  4  5  6  7  8  9 10 11 12 13 14 15
+    inputs     2  8  4  7  .  .  4  .  .  .  .  .  2  .  .  .
+    targets    .  .  .  .  .  .  7  .  .  .  .  .  8  .  .  .
+
+n_pairs keys and values, both drawn without replacement, then a query of each key at an even offset
+2 (i - 1) behind the pairs; the offsets are drawn without replacement with probability in proportion
+to i^(power - 1). The target stands at the query itself. Source: Arora et al. 2023 (Zoology),
+section 3 and appendix; the grid is (seqlen, n_pairs) = (64, 4), (128, 8), (256, 16), (512, 64) with
+V = 8192.
+
+Deviation: random filler is drawn from what is no key. The release draws it from all tokens, so that
+some of it looks like a query and is not scored.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from mechbench.errors import ConfigError, SeqlenError
+from mechbench.registry import register_task
+from mechbench.tasks.base import IGNORE, UNKNOWN, Batch
+from mechbench.tasks.distinct import draw_distinct, draw_wide
+from mechbench.tasks.first_occurrence import first_occurrence
+from mechbench.tasks.shortcuts import latest, most_frequent
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+
+@register_task("mqar", source="Arora et al. 2023 (Zoology), section 3")
+@dataclass(frozen=True)
+class Mqar:
+    """Multi-query associative recall: name the value of every key when it comes again.
+
+    Attributes:
+        vocab_size: V, `.` (0), keys 1 to V/2 - 1, the rest values; 8192 is published.
+        seqlen: L, tokens of an example, pairs, queries and filler.
+        n_pairs: key-value pairs, each queried once.
+        power: exponent of the gaps' law; the published 0.01 puts most queries close behind the
+            pairs, 1 spreads them evenly.
+        random_filler: fill the gaps with random tokens that are no keys instead of `.`.
+
+    Raises:
+        ConfigError: n_pairs or power out of range, or too few keys.
+        SeqlenError: seqlen odd or below 4 n_pairs.
+    """
+
+    vocab_size: int
+    seqlen: int
+    n_pairs: int = 4
+    power: float = 0.01
+    random_filler: bool = False
+
+    version: ClassVar[int] = 1
+    defaults: ClassVar[Mapping[str, Any]] = {"vocab_size": 256, "seqlen": 64}
+
+    def __post_init__(self) -> None:
+        if self.n_pairs < 1:
+            raise ConfigError(f"n_pairs is {self.n_pairs}: expected at least 1")
+        if not 0 < self.power <= 1:
+            raise ConfigError(f"power is {self.power}: expected above 0 and at most 1")
+        if self.n_pairs >= self.vocab_size // 2:
+            raise ConfigError(
+                f"vocab_size is {self.vocab_size}: mqar with {self.n_pairs} pairs needs at least "
+                f"{2 * self.n_pairs + 2}"
+            )
+        if self.seqlen % 2 or self.seqlen < 4 * self.n_pairs:
+            near = max(4 * self.n_pairs, self.seqlen + self.seqlen % 2)
+            raise SeqlenError(
+                f"seqlen is {self.seqlen}: mqar with {self.n_pairs} pairs needs an even number of "
+                f"at least {4 * self.n_pairs}; the nearest is {near}"
+            )
+
+    @property
+    def _first_value(self) -> int:
+        return self.vocab_size // 2
+
+    @property
+    def input_seqlen(self) -> int:
+        """Tokens a model reads: all L."""
+        return self.seqlen
+
+    @property
+    def chance(self) -> float:
+        """A uniform guess among the values: 2 / V for even V."""
+        return 1.0 / (self.vocab_size - self._first_value)
+
+    @property
+    def shortcuts(self) -> Mapping[str, Callable[[Tensor], Tensor]]:
+        """The latest value, and the one seen most often: right once in n_pairs."""
+        low, high = self._first_value, self.vocab_size
+        return {
+            "latest value": partial(latest, low=low, high=high),
+            "most frequent value": partial(most_frequent, low=low, high=high),
+        }
+
+    def describe(self, token: int) -> str:
+        """Return `.`, k1, k2, ... or v1, v2, ..."""
+        if token == 0:
+            return "."
+        first = self._first_value
+        return f"k{token}" if token < first else f"v{token - first + 1}"
+
+    def sample(self, batch_size: int, generator: torch.Generator) -> Batch:
+        """Draw (B, L) examples on the generator's device."""
+        import torch
+
+        B, L, n, first = batch_size, self.seqlen, self.n_pairs, self._first_value
+        device = generator.device
+        keys = 1 + draw_distinct(B, n, first - 1, generator)
+        values = first + draw_distinct(B, n, self.vocab_size - first, generator)
+        inputs = torch.zeros(B, L, dtype=torch.int64, device=device)
+        if self.random_filler:
+            n_filler = self.vocab_size - first + 1
+            inputs = torch.randint(n_filler, (B, L), generator=generator, device=device)
+            inputs += (inputs > 0) * (first - 1)
+        inputs[:, 0 : 2 * n : 2], inputs[:, 1 : 2 * n : 2] = keys, values
+        # Weighted draws without replacement: the first n arrivals of a race of exponentials.
+        n_offsets = L // 2 - n
+        weight = torch.arange(1, n_offsets + 1, device=device).double() ** (self.power - 1)
+        uniform = (draw_wide((B, n_offsets), generator) + 1).double() / (1 << 48)
+        arrival = -uniform.log() / weight
+        offset = arrival.topk(n, largest=False).indices  # (B, n)
+        at = 2 * (n + offset)
+        inputs.scatter_(1, at, keys)
+        targets = torch.full_like(inputs, IGNORE).scatter_(1, at, values)
+        return Batch(inputs, targets, targets)
+
+    def oracle(self, inputs: Tensor) -> Tensor:
+        """Read off what followed a key where it stood first."""
+        import torch
+
+        position = torch.arange(inputs.shape[1], device=inputs.device)
+        is_key = (inputs > 0) & (inputs < self._first_value)
+        source = first_occurrence(torch.where(is_key, inputs, -1 - position))
+        known = is_key & (source < position)
+        return torch.where(known, inputs.gather(1, (source + 1) * known), UNKNOWN)

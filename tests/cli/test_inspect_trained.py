@@ -1,0 +1,87 @@
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+import mechbench
+from mechbench.cli import main
+
+
+@pytest.fixture(scope="module")
+def stored(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    result = mechbench.run(
+        "hyena",
+        "recall",
+        seqlen=8,
+        vocab_size=8,
+        d_model=8,
+        budget_tokens=1000,
+        n_validation=16,
+        n_test=16,
+        device="cpu",
+        out=tmp_path_factory.mktemp("runs"),
+        quiet=True,
+    )
+    return result.path.parent
+
+
+def call(monkeypatch: pytest.MonkeyPatch, *args: str) -> int:
+    """Run the command line in this process; return its exit code."""
+    monkeypatch.setattr(sys, "argv", ["mechbench", "inspect", *args])
+    try:
+        main()
+    except SystemExit as stop:
+        return int(stop.code or 0)
+    return 0
+
+
+def test_matrix_filters_and_reach_of_a_run_are_drawn(
+    stored: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert call(monkeypatch, "--run", str(stored), "--layer", "1", "--out", str(tmp_path)) == 0
+    names = [Path(line).name for line in capsys.readouterr().out.splitlines()]
+    assert names == [
+        f"{stem}.{kind}"
+        for stem in ("mixing_matrix", "filters", "gradient_reach")
+        for kind in ("png", "svg")
+    ]
+    for name in names:
+        assert (tmp_path / name).stat().st_size > 1000
+
+
+def test_trained_and_fresh_look_different(
+    stored: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert call(monkeypatch, "--run", str(stored), "--out", str(tmp_path / "one")) == 0
+    fresh = ("--operator", "hyena", "--seqlen", "10", "--d-model", "8")
+    assert call(monkeypatch, *fresh, "--out", str(tmp_path / "two")) == 0
+    one, two = (tmp_path / name / "filters.png" for name in ("one", "two"))
+    assert one.read_bytes() != two.read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("args", "says"),
+    [
+        ((), "Missing option '--operator'."),
+        (("--run", "nowhere"), "config.json does not exist"),
+        (("--run", "x", "--operator", "hyena"), "--operator stands in the configuration of --run"),
+        (("--run", "x", "--d-model", "8"), "--d-model stands in the configuration of --run"),
+        (("--run", "x", "--option", "order=3"), "--option stands in the configuration of --run"),
+        (("--operator", "hyena", "--layer", "1"), "--layer is of a trained model"),
+    ],
+)
+def test_what_does_not_go_together_is_one_line(
+    args: tuple[str, ...],
+    says: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert call(monkeypatch, *args) == 2
+    err = capsys.readouterr().err
+    assert says in err
+    assert err.count("\n") == 1

@@ -1,0 +1,60 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mechbench.leaderboard import plots
+from mechbench.leaderboard.plots import along, draw, further_axes
+from mechbench.report.aggregate import aggregate
+from mechbench.report.collect import Row, rows_of
+
+Make = Callable[..., dict[str, Any]]
+
+
+def test_accuracy_along_the_vocabulary(rows: list[Row]) -> None:
+    turned = along(aggregate(rows), "vocab_size")
+    assert [s.title for s in turned] == [
+        "recall, min_distance=0, d_model 64, 2 layers, length 64",
+        "recall, min_distance=0, d_model 64, 2 layers, length 128",
+    ]
+    hyena = [(p.eval_seqlen, p.accuracy) for p in turned[0].points if p.label == "hyena"]
+    assert hyena == [(10, pytest.approx(0.905)), (30, pytest.approx(0.905))]
+    assert turned[0].chance == {10: 0.1, 30: 0.1}
+
+
+def test_options_that_vary_get_a_plot_and_many_lengths_are_thinned(
+    make: Make, tmp_path: Path
+) -> None:
+    rows = [
+        row
+        for distance in (0, 32, 64)
+        for seqlen in range(128, 128 + 2 * 10, 2)
+        for row in rows_of(make(seqlen=seqlen, task_options={"min_distance": distance, "x": 0.5}))
+    ]
+    sections = aggregate(rows)
+    assert further_axes(sections) == ["min_distance"]
+    turned = along(sections, "min_distance")
+    assert [s.title.rpartition(" ")[2] for s in turned] == ["128", "134", "140", "146"]
+    assert [p.eval_seqlen for p in turned[0].points] == [0, 32, 64]
+    names = {p.name for p in draw(sections, tmp_path)}
+    assert "accuracy_vs_min_distance.svg" in names
+
+
+def test_reference_lines_stand_in_every_accuracy_plot(rows: list[Row], tmp_path: Path) -> None:
+    draw(aggregate(rows), tmp_path)
+    for name in ("seqlen", "vocab", "compute"):
+        text = (tmp_path / f"accuracy_vs_{name}.svg").read_text()
+        assert "chance (10.0%)" in text.replace("<!-- ", "")
+        assert "oracle, last 16 tokens" in text
+
+
+def test_processes_draw_the_same(
+    rows: list[Row], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alone = draw(aggregate(rows), tmp_path)
+    before = {p.name: p.read_bytes() for p in alone}
+    monkeypatch.setattr(plots, "_LARGE", 0)
+    assert {p.name: p.read_bytes() for p in draw(aggregate(rows), tmp_path)} == before

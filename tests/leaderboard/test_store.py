@@ -1,0 +1,82 @@
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mechbench.errors import ResultError
+from mechbench.leaderboard import store
+from mechbench.leaderboard.store import COLUMNS, read_rows, write_rows
+from mechbench.report.collect import Row, rows_of
+from mechbench.spec import Config
+
+Make = Callable[..., dict[str, Any]]
+
+
+def test_everything_comes_back_exactly(make: Make, rows: list[Row], tmp_path: Path) -> None:
+    odd = make({64: 1 / 3, 128: 0.5}, operator_options={"a": None, "b": [1, 2.5]}, lr=0.1 + 0.2)
+    path = tmp_path / "results.csv"
+    write_rows(path, [*rows, *rows_of(odd)])
+    read = {(r.data["cell_id"], r.eval_seqlen): r for r in read_rows(path)}
+    assert len(read) == len(rows) + 2
+    for row in (*rows, *rows_of(odd)):
+        got = read[row.data["cell_id"], row.eval_seqlen]
+        assert (got.config, got.evaluation, got.status) == (row.config, row.evaluation, row.status)
+        known = {k: v for k, v in row.data.items() if k != "provenance"}
+        assert {k: got.data[k] for k in known} == known
+        assert {k: v for k, v in got.data["provenance"].items() if v} == {
+            k: v for k, v in row.data["provenance"].items() if v
+        }
+
+
+def test_order_of_the_rows_does_not_matter(rows: list[Row], tmp_path: Path) -> None:
+    path = tmp_path / "results.csv"
+    write_rows(path, rows)
+    before = path.read_bytes()
+    random.Random(0).shuffle(rows)
+    write_rows(path, rows)
+    assert path.read_bytes() == before
+    write_rows(path, read_rows(path))
+    assert path.read_bytes() == before
+
+
+def test_plugins_are_stored_without_their_folders(make: Make, tmp_path: Path) -> None:
+    data = make(plugins={"/somewhere/private/op.py": "ab12"})
+    path = tmp_path / "results.csv"
+    write_rows(path, rows_of(data))
+    assert "private" not in path.read_text()
+    (row,) = read_rows(path)
+    assert row.config.cell_id == data["cell_id"]
+
+
+def test_schema_is_documented() -> None:
+    assert {f.name for f in fields(Config)} < set(COLUMNS)
+    text = store.__doc__ or ""
+    absent = [c for c in COLUMNS if c not in text and c not in Config.__dataclass_fields__]
+    assert absent == []
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("ci_low", "ci_lo", "columns missing or unknown: ci_lo, ci_low"),
+        ("0.9,", "0.9", "results.csv:2: "),
+        (",64,", ",sixty,", "results.csv:2: "),
+        ("\n1,", "\n2,", "results.csv:2: schema version 2: expected 1"),
+    ],
+)
+def test_damage_is_named_with_its_line(
+    make: Make, tmp_path: Path, old: str, new: str, message: str
+) -> None:
+    path = tmp_path / "results.csv"
+    write_rows(path, rows_of(make()))
+    assert old in path.read_text()
+    path.write_text(path.read_text().replace(old, new, 1))
+    with pytest.raises(ResultError, match=message):
+        read_rows(path)
+    with pytest.raises(ResultError, match="cannot be read"):
+        read_rows(tmp_path / "absent.csv")

@@ -1,0 +1,35 @@
+from __future__ import annotations
+
+import os
+
+import pytest
+import torch
+from torch import Tensor
+
+from mechbench.ops.kernels import has_triton
+
+_INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1" and has_triton()
+
+
+@pytest.fixture(
+    params=[
+        pytest.param(
+            "cpu", marks=[] if _INTERPRETED else pytest.mark.skip("set TRITON_INTERPRET=1")
+        ),
+        pytest.param(
+            "cuda",
+            marks=[
+                pytest.mark.gpu,
+                pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device"),
+            ],
+        ),
+    ]
+)
+def kernel_device(request: pytest.FixtureRequest) -> str:
+    """Where Triton's kernels run: on CUDA, or on a CPU in its interpreter."""
+    return str(request.param)
+
+
+def relative_error(got: Tensor, expected: Tensor) -> float:
+    got, expected = got.detach().double().cpu(), expected.detach().double().cpu()
+    return float((got - expected).norm() / expected.norm().clamp_min(1e-30))

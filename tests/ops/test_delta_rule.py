@@ -1,0 +1,69 @@
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+
+from mechbench.ops import delta_rule, delta_rule_matrix, delta_rule_reference
+
+K, P, H = 3, 2, 2
+
+
+def draw(L: int, seed: int = 0, dtype: torch.dtype = torch.float64) -> list[Tensor]:
+    """Return q, k, v, log_decay, beta."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def normal(*shape: int) -> Tensor:
+        return torch.randn(*shape, generator=generator, dtype=torch.float64).to(dtype)
+
+    q, k = (F.normalize(normal(2, H, L, K), dim=-1) for _ in range(2))
+    return [q, k, normal(2, H, L, P), -normal(2, H, L).square(), normal(2, H, L).sigmoid()]
+
+
+@given(L=st.integers(1, 41), chunk=st.integers(1, 17))
+def test_chunks_steps_and_matrix_agree(L: int, chunk: int) -> None:
+    q, k, v, g, beta = draw(L, L)
+    expected = delta_rule_reference(q, k, v, g, beta)
+    torch.testing.assert_close(
+        delta_rule(q, k, v, g, beta, chunk), expected, rtol=1e-10, atol=1e-10
+    )
+    matrix = delta_rule_matrix(q, k, g, beta)
+    assert torch.equal(matrix.triu(1), torch.zeros_like(matrix))
+    torch.testing.assert_close(matrix @ v, expected, rtol=1e-10, atol=1e-10)
+
+
+def test_gradients_are_those_of_the_steps() -> None:
+    tensors = [x.requires_grad_() for x in draw(11)]
+    fast = torch.autograd.grad(delta_rule(*tensors, 4).square().sum(), tensors)
+    slow = torch.autograd.grad(delta_rule_reference(*tensors).square().sum(), tensors)
+    torch.testing.assert_close(fast, slow, rtol=1e-9, atol=1e-9)
+
+
+def test_key_written_twice_holds_the_last_value() -> None:
+    """Where linear attention would add both up: beta 1 overwrites, other keys stay."""
+    k = torch.eye(2).double()[[0, 1, 0, 1]][None, None]  # keys 0, 1, 0, then a query for 1
+    v = torch.tensor([[1.0], [5.0], [7.0], [0.0]]).double()[None, None]
+    q = torch.eye(2).double()[[0, 1, 0, 1]][None, None]
+    beta = torch.tensor([1.0, 1.0, 1.0, 0.0]).double()[None, None]
+    y = delta_rule(q, k, v, torch.zeros_like(beta), beta)
+    assert y.flatten().tolist() == [1.0, 5.0, 7.0, 5.0]
+
+
+def test_repeated_keys_stay_finite_over_a_long_input() -> None:
+    L = 3000
+    k = F.normalize(torch.ones(1, 1, L, 8), dim=-1)
+    v = torch.randn(1, 1, L, 4, generator=torch.Generator().manual_seed(0))
+    g, beta = torch.zeros(1, 1, L), torch.full((1, 1, L), 0.9)
+    y = delta_rule(k, k, v, g, beta)
+    assert y.abs().max() < v.abs().max()
+
+
+def test_half_types_keep_their_dtype() -> None:
+    tensors = draw(70, dtype=torch.bfloat16)
+    with torch.autocast("cpu", torch.bfloat16):
+        y = delta_rule(*tensors)
+    assert y.dtype == torch.bfloat16
+    expected = delta_rule_reference(*(x.double() for x in tensors))
+    torch.testing.assert_close(y.double(), expected, rtol=1e-2, atol=1e-2)

@@ -1,0 +1,137 @@
+from __future__ import annotations
+
+import csv
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import mechbench
+from mechbench.errors import ConfigError
+from mechbench.results import read_result
+from mechbench.suite_file import read_suite
+from mechbench.sweep.execute import look, worker_devices
+
+KILLS = int(os.environ.get("MECHBENCH_TEST_KILLS", "2"))  # 10 takes minutes
+SUITE = """title = "T"
+tasks = ["recall"]
+operators = ["hyena", "attention"]
+lrs = [1e-3, 1e-2]
+seeds = [0, 1]
+[settings]
+seqlen = 16
+vocab_size = 8
+d_model = 16
+n_layers = 1
+batch_size = 8
+budget_sequences = 240
+n_test = 64
+n_validation = 64
+validate_every = 10
+"""
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    path = tmp_path / "suite.toml"
+    path.write_text(SUITE)
+    return path
+
+
+def test_outlook_counts_and_estimates(path: Path, tmp_path: Path) -> None:
+    text = look(read_suite(path), tmp_path / "runs", device="cpu").text("suite.toml", 2)
+    assert text.splitlines()[:5] == [
+        "suite.toml: 6 cells",
+        "  done          0",
+        "  failed        0",
+        "  to do         4",
+        "  waiting       2  (for the learning rate's selection)",
+    ]
+    assert "with 2 workers (0 of 6 cells by measured speeds" in text
+
+
+def test_workers_share_devices(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert worker_devices("cpu", None, 1) == ["cpu"]
+    assert worker_devices("cpu", 3, 1) == ["cpu"] * 3
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert worker_devices("auto", None, 2) == ["cuda:0", "cuda:1", "cuda:0", "cuda:1"]
+    assert worker_devices("cuda:1", None, 3) == ["cuda:1"] * 3
+    assert worker_devices("auto", 1, 1) == ["cuda:0"]
+    with pytest.raises(ConfigError, match="5 jobs on 2 device"):
+        worker_devices("auto", 5, 2)
+
+
+def outcomes(out: Path) -> dict[str, Any]:
+    """Return what must not depend on interruptions, of every cell."""
+    varying = {"seconds", "tokens_per_s", "peak_memory_mib", "provenance", "fft_conv_backend"}
+    found = {}
+    for file in sorted(out.rglob("result.json")):
+        data = {k: v for k, v in read_result(file).data.items() if k not in varying}
+        with file.with_name("metrics.csv").open(newline="") as metrics:
+            data["rows"] = [
+                {k: v for k, v in row.items() if k not in ("tokens_per_s", "train_s")}
+                for row in csv.DictReader(metrics)
+            ]
+        found[file.parent.name] = data
+    return found
+
+
+def undisturbed(path: Path, out: Path) -> None:
+    """Run every cell in this process, one after another, as the sweep decides."""
+    while todo := look(read_suite(path), out, device="cpu").plan.todo:
+        for cell in todo:
+            mechbench.run(**cell.call, device="cpu", out=out, quiet=True)
+
+
+def start(path: Path, out: Path) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [
+            sys.executable, "-m", "mechbench", "sweep", str(path), "--out", str(out),
+            "--device", "cpu", "--jobs", "1", "--checkpoint-every", "0",
+        ],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )  # fmt: skip
+
+
+def newest(out: Path) -> float:
+    times = [
+        p.stat().st_mtime for p in out.rglob("*") if p.name in ("checkpoint.pt", "result.json")
+    ]
+    return max(times, default=0.0)
+
+
+def test_killed_and_restarted_sweep_ends_like_an_undisturbed_one(
+    path: Path, tmp_path: Path
+) -> None:
+    path.write_text(path.read_text().replace('"hyena", ', ""))
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        undisturbed(path, tmp_path / "calm")
+    finally:
+        torch.set_num_threads(threads)
+    out, chance = tmp_path / "runs", random.Random(0)
+    for _ in range(KILLS):
+        before, sweep = newest(out), start(path, out)
+        while sweep.poll() is None and newest(out) == before:
+            time.sleep(0.01)
+        time.sleep(chance.uniform(0, 0.4))
+        sweep.send_signal(signal.SIGKILL)
+        sweep.communicate()
+    done = start(path, out)
+    stdout, stderr = done.communicate(timeout=600)
+    assert done.returncode == 0, stderr
+    assert "3 of 3 cells done, 0 failed" in stdout
+    assert outcomes(out) == outcomes(tmp_path / "calm")
+    assert len(outcomes(out)) == 3

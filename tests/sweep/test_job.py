@@ -1,0 +1,17 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from mechbench.spec import Config
+from mechbench.suite import Cell
+from mechbench.sweep.job import Job
+
+
+def test_order_is_json() -> None:
+    cell = Cell(Config("a", "b", budget_tokens=1), "id", "g", {"operator": "a"})
+    order = Job(Path("runs"), ("p.py",), 30.0).order(cell, "cpu")
+    assert json.loads(json.dumps(order)) == {
+        "call": {"operator": "a"}, "cell_id": "id", "device": "cpu", "out": "runs",
+        "plugins": ["p.py"], "checkpoint_s": 30.0, "log": "none",
+    }  # fmt: skip

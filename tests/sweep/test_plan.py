@@ -1,0 +1,111 @@
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mechbench.results import write_json
+from mechbench.spec import Config
+from mechbench.suite import Cell
+from mechbench.sweep.plan import Schedule, make_plan, stored_results
+
+
+def cells(
+    operator: str = "hyena", lrs: tuple[float, ...] = (1e-3, 4e-3), seeds: tuple[int, ...] = (0, 1)
+) -> list[Cell]:
+    made = []
+    for lr, seed in itertools.product(lrs, seeds):
+        config = Config(operator, "recall", budget_tokens=1000, lr=lr, seed=seed)
+        made.append(Cell(config, config.cell_id, operator, {}))
+    return made
+
+
+def result(cell: Cell, validation: float | None = 0.5, status: str = "ok") -> dict[str, Any]:
+    return {
+        "status": status,
+        "reason": "why",
+        "config": cell.config.to_dict(),
+        "validation_accuracy": validation,
+        "train_tokens": 100,
+    }
+
+
+def where(found: list[Cell]) -> list[tuple[float, int]]:
+    return [(c.config.lr, c.config.seed) for c in found]
+
+
+def test_all_rates_run_with_the_first_seed_and_the_others_wait() -> None:
+    plan = make_plan(cells(seeds=(0, 1, 2)), {})
+    assert where(plan.todo) == [(1e-3, 0), (4e-3, 0)]
+    assert where(plan.waiting) == [(1e-3, 1), (1e-3, 2)]
+    assert plan.total == 4
+
+
+def test_one_rate_needs_no_selection() -> None:
+    plan = make_plan(cells(lrs=(1e-3,), seeds=(0, 1, 2)), {})
+    assert (len(plan.todo), len(plan.waiting)) == (3, 0)
+
+
+def test_the_selected_rate_runs_with_the_other_seeds() -> None:
+    low, low1, high, high1 = cells()
+    results = {low.cell_id: result(low, 0.2), high.cell_id: result(high, 0.9)}
+    plan = make_plan([low, low1, high, high1], results)
+    assert (where(plan.done), where(plan.todo)) == ([(1e-3, 0), (4e-3, 0)], [(4e-3, 1)])
+    results[high.cell_id] = result(high, 0.9, "diverged")
+    assert where(make_plan([low, low1, high, high1], results).todo) == [(1e-3, 1)]
+
+
+def test_failures_are_apart_and_tried_again_only_when_asked() -> None:
+    made = cells(lrs=(1e-3,), seeds=(0, 1, 2))
+    results = {
+        c.cell_id: result(c, None, status)
+        for c, status in zip(made, ("error", "diverged", "out-of-memory"), strict=True)
+    }
+    plan = make_plan(made, results)
+    assert [reason for _, reason in plan.failed] == ["why", "why"]
+    assert where(plan.done) == [(1e-3, 1)]
+    assert plan.todo == []
+    plan = make_plan(made, results, retry_failed=True)
+    assert where(plan.todo) == [(1e-3, 0), (1e-3, 2)]
+
+
+def test_schedule_gives_the_longest_first_and_each_once() -> None:
+    made = [*cells("hyena", (1e-3,), (0,)), *cells("attention", (1e-3,), (0, 1))]
+    cost = {made[0].cell_id: 2.0, made[1].cell_id: 9.0, made[2].cell_id: 1.0}
+    schedule = Schedule(made, {}, lambda c: cost[c.cell_id])
+    taken = [schedule.take() for _ in range(4)]
+    assert taken == [made[1], made[0], made[2], None]
+    schedule.again(made[2])
+    assert len(schedule) == 1
+    assert schedule.take() == made[2]
+
+
+@pytest.mark.parametrize("retry", [False, True])
+def test_schedule_adds_what_a_finished_cell_decides(retry: bool) -> None:
+    low, low1, high, high1 = cells()
+    made = [low, low1, high, high1]
+    stored = {low.cell_id: result(low, None, "error")} if retry else {}
+    schedule = Schedule(made, stored, lambda c: c.config.lr, retry_failed=retry)
+    assert schedule.take() == high
+    schedule.finished(high, result(high, 0.3))
+    assert schedule.take() == low
+    assert schedule.take() is None
+    schedule.finished(low, result(low, 0.4))
+    assert schedule.take() == low1
+    schedule.finished(low1, result(low1, 0.4))
+    assert schedule.take() is None
+
+
+def test_results_are_read_and_damaged_ones_count_as_absent(tmp_path: Path) -> None:
+    first, second, third = cells(lrs=(1e-3,), seeds=(0, 1, 2))
+    for cell in (first, second):
+        (tmp_path / cell.cell_id).mkdir()
+    data = {
+        "schema_version": 1, "cell_id": first.cell_id, "chance": 0.1, "evaluations": [],
+        "provenance": {}, **result(first),
+    }  # fmt: skip
+    write_json(tmp_path / first.cell_id / "result.json", data)
+    (tmp_path / second.cell_id / "result.json").write_text("{")
+    assert stored_results([first, second, third], tmp_path) == {first.cell_id: data}

@@ -1,0 +1,89 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from torch import Tensor, nn
+
+from mechbench.atomic import exclusive
+from mechbench.registry import register_operator
+from mechbench.resolve import resolve
+from mechbench.results import read_result
+from mechbench.sweep.worker import RemoteConsole, run_order
+
+pytestmark = pytest.mark.usefixtures("clean_registry")
+CALL: dict[str, Any] = {
+    "operator": "attention", "task": "recall", "seqlen": 16, "vocab_size": 8, "d_model": 16,
+    "n_layers": 1, "batch_size": 8, "budget_tokens": 10 * 8 * 18, "n_test": 16,
+    "n_validation": 16, "validate_every": 5,
+}  # fmt: skip
+
+
+def order(out: Path, **changes: Any) -> dict[str, Any]:
+    call = {**CALL, **changes}
+    cell_id = resolve(**call, device="cpu")[0].cell_id
+    return {
+        "call": call, "cell_id": cell_id, "device": "cpu", "out": str(out), "plugins": [],
+        "checkpoint_s": 30.0, "log": "none",
+    }  # fmt: skip
+
+
+def run(given: dict[str, Any]) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    sent: list[dict[str, Any]] = []
+    return run_order(given, RemoteConsole(sent.append)), sent
+
+
+def test_cell_is_run_stored_and_reported(tmp_path: Path) -> None:
+    given = order(tmp_path)
+    report, sent = run(given)
+    assert report["event"] == "done"
+    stored = read_result(tmp_path / given["cell_id"] / "result.json")
+    assert report["result"] == stored.data
+    assert [s["event"] for s in sent if s["event"] != "tokens"] == ["bar", "row", "row"]
+    assert run(given)[0] == report  # read, not run again
+
+
+def operator(name: str, error: Exception) -> None:
+    @register_operator(name)
+    class Raises(nn.Module):
+        def __init__(self, d_model: int, max_seqlen: int) -> None:
+            super().__init__()
+
+        def forward(self, u: Tensor) -> Tensor:
+            if self.training:
+                raise error
+            return u
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [(ValueError("odd"), "error"), (MemoryError("no room"), "out-of-memory")],
+)
+def test_what_an_operator_raises_is_recorded(tmp_path: Path, error: Exception, status: str) -> None:
+    operator("raises", error)
+    report, _ = run(order(tmp_path, operator="raises"))
+    assert (report["event"], report["result"]["status"]) == ("done", status)
+    assert str(error) in report["result"]["reason"]
+
+
+def test_option_that_does_not_fit_is_recorded(tmp_path: Path) -> None:
+    report, _ = run(order(tmp_path, operator_options={"n_heads": 3}))
+    assert report["result"]["status"] == "error"
+    assert "d_model 16 over 3 heads" in report["result"]["reason"]
+
+
+def test_busy_cell_is_told_apart(tmp_path: Path) -> None:
+    given = order(tmp_path)
+    folder = tmp_path / given["cell_id"]
+    folder.mkdir()
+    with exclusive(folder):
+        assert run(given)[0]["event"] == "busy"
+    assert list(folder.glob("result.json")) == []
+
+
+def test_cell_other_than_planned_is_refused(tmp_path: Path) -> None:
+    given = order(tmp_path) | {"cell_id": "0" * 16}
+    report, _ = run(given)
+    assert report["event"] == "failed"
+    assert list(tmp_path.iterdir()) == []
