@@ -41,6 +41,7 @@ FLOORS = {
     "ops.channels": 1,
     "ops.core_conv": 1,
     "ops.cross_entropy": 1,
+    "ops.sine": 1,
     "ops.window": 1,
     "ops.backends.torch_backend": 1,
     "ops.backends": 2,

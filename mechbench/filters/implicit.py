@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from mechbench.errors import ConfigError
+from mechbench.ops.sine import sine
 from mechbench.ops.window import window
 
 FilterTime = Literal["absolute", "relative"]
@@ -34,7 +35,7 @@ class Sine(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (..., width) to the same shape."""
-        return torch.sin(self.freq * x)
+        return sine(x, self.freq)
 
 
 class ImplicitFilter(nn.Module):

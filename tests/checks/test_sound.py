@@ -1,8 +1,8 @@
 from __future__ import annotations
 
-import broken_operators as broken
 import pytest
 
+from checks import broken_operators as broken
 from checks.broken_operators import subject
 from mechbench.checks.sound import soundness
 from mechbench.registry import OPERATORS
