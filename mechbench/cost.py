@@ -19,8 +19,8 @@ def _fft_flops(*args: Any, out_val: Any = None, **kwargs: Any) -> int:
     return int(x.numel() // x.shape[axes[-1]] * 2.5 * n * math.log2(max(2, n)))
 
 
-_FFT = {torch.ops.aten._fft_r2c: _fft_flops, torch.ops.aten._fft_c2r: _fft_flops}
-for _packet in _FFT:
+FFT_FLOPS = {torch.ops.aten._fft_r2c: _fft_flops, torch.ops.aten._fft_c2r: _fft_flops}
+for _packet in FFT_FLOPS:
     _fft_flops._get_raw = True  # type: ignore[attr-defined]  # formula sees tensors, not shapes
 
 
@@ -34,7 +34,7 @@ def flops_per_token(model: nn.Module, input_seqlen: int, input_dim: int = 0) -> 
         ghost = copy.deepcopy(model).to("meta")
         tokens = torch.zeros(1, input_seqlen, dtype=torch.int64, device="meta")
         numbers = torch.zeros(1, input_seqlen, input_dim, device="meta")
-        with FlopCounterMode(display=False, custom_mapping=_FFT) as counter:
+        with FlopCounterMode(display=False, custom_mapping=FFT_FLOPS) as counter:
             logits = ghost(numbers if input_dim else tokens)
             F.cross_entropy(logits.flatten(0, 1), tokens.flatten()).backward()  # type: ignore[no-untyped-call]
     except Exception:

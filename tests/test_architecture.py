@@ -99,6 +99,13 @@ FLOORS = {
     "leaderboard.plots": 11,
     "leaderboard.build": 12,
     "leaderboard.submit": 13,
+    "bench": 7,
+    "bench.measure": 7,
+    "bench.rates": 8,
+    "bench.cells": 8,
+    "bench.table": 9,
+    "bench.plot": 10,
+    "bench.session": 11,
     "sweep": 7,
     "sweep.estimate": 8,
     "sweep.job": 8,
@@ -128,6 +135,10 @@ TORCH_FREE = (
     "toml_lines",
     "suite",
     "suite_file",
+    "bench.fit",
+    "bench.plot",
+    "bench.record",
+    "bench.table",
 )
 TORCH_FREE_FOLDERS = ("report", "leaderboard", "cli", "tasks")
 MAY_USE_TORCH = ("tasks.streams", "tasks.baselines", "tasks.portrait")

@@ -22,6 +22,7 @@ COMMANDS = {
     "list": "List operators or tasks with their sources.",
     "show": "Draw one example of a task, its chance level and baselines.",
     "check": "Say whether an operator is sound, and which properties of attention it has.",
+    "bench": "Measure time and memory of operators against the sequence length.",
     "inspect": "Draw the matrix H(u), the filters and the reach of an operator, fresh or trained.",
 }
 

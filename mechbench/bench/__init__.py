@@ -1,0 +1,1 @@
+"""What `mechbench bench` measures: time, memory and growth of sequence mixers against length."""

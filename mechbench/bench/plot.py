@@ -1,0 +1,127 @@
+"""Time against length, both logarithmic; crossovers and lost cells marked. No torch."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+from mechbench.bench.fit import crossings
+from mechbench.bench.record import OUT_OF_MEMORY, REFERENCE, Record
+from mechbench.bench.table import compares
+from mechbench.report.figure import save_figure
+from mechbench.report.plot import COLOURS, tick
+
+TOKENS = 131_072  # that the times are given for
+_MARKERS = "osD^vPX<>"
+_GREY = "#777777"
+_RC: dict[Any, Any] = {
+    "text.parse_math": False,
+    "font.family": "DejaVu Sans",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+}
+
+
+def plot_times(record: Record, stem: Path) -> list[Path]:
+    """Draw forward+backward for 131072 tokens as STEM.png and STEM.svg; return the paths.
+
+    Raises:
+        ResultError: a file cannot be written.
+    """
+    import matplotlib
+    from matplotlib import style
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    with style.context("default"), matplotlib.rc_context(_RC):
+        figure = Figure(figsize=(9.0, 5.0), dpi=150)
+        FigureCanvasAgg(figure)
+        axis = figure.add_axes((0.085, 0.13, 0.6, 0.77))
+        _draw(axis, record)
+        return save_figure(figure, stem)
+
+
+def curve(record: Record, line: str) -> dict[int, float]:
+    """Return ms of forward and backward for 131072 tokens by length."""
+    setting = record.setting
+    return {n: ms * TOKENS / (setting.batch(n) * n) for n, ms in record.medians(line).items()}
+
+
+def _draw(axis: Any, record: Record) -> None:
+    lengths = record.seqlens
+    axis.set_xscale("log", base=2)
+    axis.set_yscale("log")
+    axis.set_xlim(lengths[0] / 1.3, lengths[-1] * 1.3)
+    axis.set_xticks(lengths, [tick(n) for n in lengths], rotation=45 if len(lengths) > 12 else 0)
+    axis.minorticks_off()
+    axis.grid(color="#DDDDDD", linewidth=0.6)
+    axis.set_axisbelow(True)
+    axis.set_xlabel("sequence length, tokens")
+    axis.set_ylabel(f"forward + backward, ms for {TOKENS:,} tokens")
+    s, p = record.setting, record.provenance
+    title = f"{p['device']}, torch {p['torch']}, {s.dtype}, d_model {s.d_model}"
+    axis.set_title(title, fontsize=10, loc="left")
+
+    curves = {line.name: curve(record, line.name) for line in record.lines}
+    _frame_times(axis, [ms for points in curves.values() for ms in points.values()])
+    crossed = lost = False
+    for i, (name, points) in enumerate(curves.items()):
+        colour, marker = COLOURS[i % len(COLOURS)], _MARKERS[i % len(_MARKERS)]
+        gone = [n for n, row in record.of(name).items() if row.status == OUT_OF_MEMORY]
+        met = _crossed(points, curves.get(REFERENCE, {}), name)
+        label = name + (f", as fast at {', '.join(_length(x) for x, _ in met)}" if met else "")
+        if not points and not gone:
+            continue
+        axis.plot(
+            list(points), list(points.values()), color=colour, marker=marker, label=label,
+            linestyle="-" if compares(name) else "--", linewidth=1.8, markersize=6,
+            markeredgecolor="white", markeredgewidth=0.6, zorder=3,
+        )  # fmt: skip
+        axis.plot(
+            gone, [1.0] * len(gone), "x", color=colour, markersize=9, markeredgewidth=2,
+            transform=axis.get_xaxis_transform(), clip_on=False, zorder=4,
+        )  # fmt: skip
+        xs, ys = [x for x, _ in met], [y for _, y in met]
+        axis.plot(xs, ys, "o", mfc="none", mec=colour, markersize=13, mew=1.6, zorder=5)
+        crossed |= bool(met)
+        lost |= bool(gone)
+    if crossed:
+        label = f"as fast as {REFERENCE}"
+        axis.plot([], [], "o", mfc="none", mec=_GREY, markersize=11, mew=1.6, label=label)
+    if lost:
+        axis.plot([], [], "x", color=_GREY, markersize=9, label="at the top: out of memory")
+    axis.legend(loc="upper left", bbox_to_anchor=(1.02, 1.0), frameon=False, fontsize=9)
+
+
+def _frame_times(axis: Any, times: list[float]) -> None:
+    """Label the times where a logarithmic axis shows them: at 1, 2 and 5 times powers of 10."""
+    from matplotlib.ticker import FuncFormatter, LogLocator
+
+    axis.yaxis.set_major_locator(LogLocator(base=10, subs=(1.0, 2.0, 5.0)))
+    axis.yaxis.set_major_formatter(FuncFormatter(lambda ms, _: f"{ms:g}"))
+    if times:
+        axis.set_ylim(min(times) / 1.5, max(times) * 1.5)
+
+
+def _crossed(
+    own: dict[int, float], other: dict[int, float], name: str
+) -> list[tuple[float, float]]:
+    """Return the points at which a mixer's curve meets attention's."""
+    if not compares(name) or name == REFERENCE:
+        return []
+    return [(c.seqlen, _at(own, c.seqlen)) for c in crossings(own, other)]
+
+
+def _at(points: dict[int, float], seqlen: float) -> float:
+    """Return the height of a curve at a length between two measured ones."""
+    left = max(n for n in points if n <= seqlen * (1 + 1e-9))
+    right = min(n for n in points if n >= seqlen * (1 - 1e-9))
+    if left >= right:
+        return points[right]
+    share = math.log(seqlen / left) / math.log(right / left)
+    return math.exp((1 - share) * math.log(points[left]) + share * math.log(points[right]))
+
+
+def _length(seqlen: float) -> str:
+    return f"{seqlen / 1024:.3g}K" if seqlen >= 1024 else f"{seqlen:.0f}"

@@ -1,0 +1,101 @@
+"""`mechbench bench`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from mechbench.options import parse_pairs
+from mechbench.registry import OPERATORS, load_plugins
+
+_POSITIVE = click.IntRange(min=1)
+
+
+@click.command("bench")
+@click.option("--operator", "operators", multiple=True, help="Operator to measure; repeatable.")
+@click.option("--fft-conv", is_flag=True, help="Also fft_conv alone, each of its backends.")
+@click.option(
+    "--seqlen",
+    "seqlens",
+    type=_POSITIVE,
+    multiple=True,
+    default=(1024, 2048, 4096, 8192),
+    show_default=True,
+    help="Length in tokens; repeatable.",
+)
+@click.option("--d-model", type=_POSITIVE, default=768, show_default=True)
+@click.option(
+    "--tokens",
+    type=_POSITIVE,
+    default=131_072,
+    show_default=True,
+    help="Tokens of a batch: tokens / seqlen sequences, at least one.",
+)
+@click.option(
+    "--option",
+    "options",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="For all the operators that take it.",
+)
+@click.option("--plugin", "plugins", multiple=True, metavar="FILE.py", help="Load this file too.")
+@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
+@click.option(
+    "--dtype",
+    type=click.Choice(["auto", "float32", "bfloat16"]),
+    default="auto",
+    show_default=True,
+    help="auto: bfloat16 on CUDA, float32 on a CPU.",
+)
+@click.option("--repeats", type=_POSITIVE, default=10, show_default=True, help="Timed passes.")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    default="bench",
+    show_default=True,
+    help="Folder for bench.csv, .md, .json, .png and .svg.",
+)
+def command(
+    operators: tuple[str, ...],
+    fft_conv: bool,
+    seqlens: tuple[int, ...],
+    d_model: int,
+    tokens: int,
+    options: tuple[str, ...],
+    plugins: tuple[str, ...],
+    device: str,
+    dtype: str,
+    repeats: int,
+    out: Path,
+) -> None:
+    """Measure time and memory of operators alone against the sequence length.
+
+    With --operator attention also the speed-up over attention, the better of its flash and cuDNN
+    kernels, and the length from which an operator is faster. Files are written after every cell.
+    Out of memory is a result; exit code 1: an operator raised.
+    """
+    given = parse_pairs(options)
+    load_plugins(plugins)
+    for operator in operators:
+        OPERATORS.entry(operator)
+    from mechbench.resolve import device_of
+
+    device = device_of(device)
+    from mechbench.bench.record import ERROR, Setting
+    from mechbench.bench.session import lines_of, run_bench
+    from mechbench.bench.table import to_markdown
+
+    if dtype == "auto":
+        dtype = "bfloat16" if device.startswith("cuda") else "float32"
+    lines = lines_of(operators, given, fft_conv=fft_conv)
+    setting = Setting(d_model, tokens, device, dtype, repeats)
+    record, files = run_bench(lines, seqlens, setting, out)
+    for path in files:
+        click.echo(path)
+    click.echo(f"\n{to_markdown(record)}", nl=False)
+    failed = [row for row in record.rows if row.status == ERROR]
+    for row in failed:
+        click.echo(f"mechbench: warning: {row.line} at {row.seqlen}: {row.reason}", err=True)
+    if failed:
+        raise SystemExit(1)
