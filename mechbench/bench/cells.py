@@ -10,7 +10,6 @@ from __future__ import annotations
 import copy
 import warnings
 from collections.abc import Callable
-from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,7 +20,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.overrides import TorchFunctionMode
 from torch.utils.flop_counter import FlopCounterMode
 
-from mechbench.bench.measure import nothing, peak_mib, release, times_ms
+from mechbench.bench.measure import on, peak_mib, release, times_ms
 from mechbench.bench.record import (
     ERROR,
     NOT_RUN,
@@ -64,7 +63,7 @@ class _Case:
 
 def measure_cell(line: Line, seqlen: int, setting: Setting) -> Row:
     """Measure one cell; what goes wrong becomes the row's status, memory is given back."""
-    with torch.cuda.device(setting.device) if _is_cuda(setting) else nullcontext():
+    with on(setting.device):
         row = _guarded(line, seqlen, setting)
         release(setting.device)
     return row
@@ -188,7 +187,7 @@ def _measure(case: _Case, setting: Setting) -> Measured:
     peak = peak_mib(case.both, setting.device)
     both = times_ms(case.both, setting.repeats, setting.device, case.clear)
     case.clear()
-    forward = times_ms(case.forward, setting.repeats, setting.device, nothing)
+    forward = times_ms(case.forward, setting.repeats, setting.device)
     return Measured(forward, both, peak)
 
 

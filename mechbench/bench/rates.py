@@ -6,7 +6,7 @@ import statistics
 
 import torch
 
-from mechbench.bench.measure import release, times_ms
+from mechbench.bench.measure import on, release, times_ms
 from mechbench.bench.record import Rates
 
 _COPY_BYTES = {"cuda": 1 << 29, "cpu": 1 << 25}
@@ -21,8 +21,9 @@ def machine_rates(device: str, dtype: str) -> Rates:
         device: "cpu", "cuda" or "cuda:N".
         dtype: of the matrices.
     """
-    rates = Rates(copy_gb_s(device), matmul_tflop_s(device, dtype))
-    release(device)
+    with on(device):
+        rates = Rates(copy_gb_s(device), matmul_tflop_s(device, dtype))
+        release(device)
     return rates
 
 

@@ -29,8 +29,8 @@ _NOTES = (
     "Times: milliseconds a batch, median [quartiles] of the repeats after a warm-up; on CUDA "
     "between events, with a cold L2 cache. Forward runs without gradients; forward+backward gives "
     "the gradients of input and parameters.",
-    "Peak memory: the allocator's, over one forward+backward, inputs and parameters included; "
-    "CUDA only.",
+    "Peak memory: the allocator's, over one forward+backward, with parameters, input and the "
+    "output's gradient; CUDA only.",
     "Bandwidth: the least bytes over time over the measured bandwidth of a copy. The least bytes "
     "are the input and the output once (forward), these and their gradients once "
     "(forward+backward); of `fft_conv` also its filter.",
@@ -43,7 +43,8 @@ _NOTES = (
     "(forward+backward) and to the peak memory of one sequence, batch's over batch, over the upper "
     "half of the lengths.",
     "`attention` is PyTorch's SDPA with the flash and the cuDNN kernel forced in turn, the better "
-    "of the two at each length (on a CPU: PyTorch's choice).",
+    "of the two at each length (on a CPU: PyTorch's choice). The backend of any other operator is "
+    "that of the `fft_conv` in it.",
 )  # fmt: skip
 
 
@@ -168,6 +169,9 @@ def to_markdown(record: Record) -> str:
     blocks += ["## Forward / forward+backward, ms a batch, by sequence length", _times(record)]
     blocks += ["## Crossover with attention, and growth of one sequence", _summaries(record)]
     blocks += ["## Every cell", _details(record)]
+    kernels = [_kernels(row) for row in record.rows if row.candidates]
+    if kernels:
+        blocks += ["Kernels of attention, forward / forward+backward, ms:", _bullets(kernels)]
     if reasons:
         blocks += ["Not measured:", _bullets(reasons)]
     return "\n\n".join([*blocks, "## How it is measured", _bullets(_NOTES)]) + "\n"
@@ -187,8 +191,11 @@ def _times(record: Record) -> str:
 
 
 def _pair(row: Row) -> str:
-    m = row.measured
-    return row.outcome if m is None else f"{_show(m.forward)} / {_show(m.both)}"
+    return row.outcome if row.measured is None else _both(row.measured)
+
+
+def _both(measured: Measured) -> str:
+    return f"{_show(measured.forward)} / {_show(measured.both)}"
 
 
 def _summaries(record: Record) -> str:
@@ -220,6 +227,14 @@ def _details(record: Record) -> str:
                 ),
             ])  # fmt: skip
     return markdown_table(table)
+
+
+def _kernels(row: Row) -> str:
+    told = (
+        f"{name} {found}" if isinstance(found, str) else f"{name} {_both(found)}"
+        for name, found in row.candidates.items()
+    )
+    return f"at {row.seqlen}: {', '.join(told)}"
 
 
 def _spread(measured: Measured, name: str) -> str:

@@ -26,8 +26,8 @@ class Faulty(nn.Module):
 @pytest.mark.parametrize("name", ["attention", "hyena"])
 def test_operator_alone(name: str, device: str) -> None:
     dtype = "float32" if device == "cpu" else "bfloat16"
-    length = L if device == "cpu" else 1024
-    setting = Setting(64, 16 * length, device, dtype, 3)
+    d_model, length = (D, L) if device == "cpu" else (64, 1024)
+    setting = Setting(d_model, 16 * length, device, dtype, 3)
     row = measure_cell(Line(name, operator_options(name, {})), length, setting)
     assert (row.status, row.reason, row.batch) == ("ok", "", 16)
     assert row.measured is not None
@@ -35,7 +35,7 @@ def test_operator_alone(name: str, device: str) -> None:
     assert len(row.measured.forward_ms) == len(row.measured.both_ms) == 3
     assert row.measured.forward > 0
     assert (row.measured.peak_mib is None) == (device == "cpu")
-    size = 16 * length * 64 * (4 if device == "cpu" else 2)
+    size = 16 * length * d_model * (4 if device == "cpu" else 2)
     assert (row.work.forward_bytes, row.work.both_bytes) == (2 * size, 4 * size)
     if name == "hyena":
         assert row.backend == ("torch" if device == "cpu" else row.backend) != ""

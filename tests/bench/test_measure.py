@@ -2,10 +2,9 @@ from __future__ import annotations
 
 import time
 
-import pytest
 import torch
 
-from mechbench.bench.measure import WARM_UP, peak_mib, release, times_ms
+from mechbench.bench.measure import WARM_UP, on, peak_mib, release, times_ms
 
 
 def test_times_are_of_the_work_and_not_of_its_preparation() -> None:
@@ -27,10 +26,15 @@ def test_times_are_of_the_work_and_not_of_its_preparation() -> None:
 
 def test_every_repeat_gives_a_time(device: str) -> None:
     a = torch.ones(64, 64, device=device)
-    assert all(ms > 0 for ms in times_ms(lambda: a @ a, 5, device))
+    with on(device):
+        assert all(ms > 0 for ms in times_ms(lambda: a @ a, 5, device))
 
 
 def test_peak_memory_is_of_the_work_on_cuda_and_unknown_on_a_cpu(device: str) -> None:
     peak = peak_mib(lambda: torch.empty(8, 2**20, dtype=torch.uint8, device=device), device)
     release(device)
-    assert peak is None if device == "cpu" else peak == pytest.approx(8, abs=1) or peak > 8
+    if device == "cpu":
+        assert peak is None
+    else:
+        assert peak is not None
+        assert peak >= 8

@@ -60,6 +60,7 @@ def test_markdown_tells_times_provenance_and_losses() -> None:
     assert "torch 2.9" in text
     assert "not run: out of memory at 2048" in text
     assert "- eager-attention at 2048 (batch 4): out of memory, Tried to allocate 96" in text
+    assert "- at 1024: flash 0.5 / 2, cuDNN No available kernel." in text
     assert "commit" not in text.split("##")[0].replace("command", "")
 
 
