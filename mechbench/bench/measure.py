@@ -90,8 +90,8 @@ def peak_mib(work: Callable[[], object], device: str) -> float | None:
 
 def release(device: str) -> None:
     """Give back what a cell held, so that the next one starts from an empty device."""
-    gc.collect()
     if device.startswith("cuda"):
+        gc.collect()
         try:
             torch.cuda.empty_cache()
         except RuntimeError:

@@ -76,6 +76,8 @@ def command(
     Out of memory is a result; exit code 1: an operator raised.
     """
     given = parse_pairs(options)
+    if not operators and not fft_conv:
+        raise click.UsageError("nothing to measure: name an --operator, or --fft-conv")
     load_plugins(plugins)
     for operator in operators:
         OPERATORS.entry(operator)

@@ -29,7 +29,7 @@ def test_every_backend_of_fft_conv_is_a_line() -> None:
 @pytest.mark.parametrize(
     ("operators", "given", "says"),
     [
-        ([], {}, "nothing to measure"),
+        ([], {"order": "3"}, "none of fft_conv has an option 'order'"),
         (["hyna"], {}, "did you mean 'hyena'"),
         (["hyena", "attention"], {"ordre": "3"}, "none of hyena, attention has an option 'ordre'"),
         (["hyena"], {"order": "three"}, "expected a whole number"),
