@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mechbench.operators.base import make_operator
-from mechbench.ops import add_norm, autocast_dtype
+from mechbench.ops import add_norm, autocast_dtype, linear
 
 
 class Block(nn.Module):
@@ -27,7 +27,7 @@ class Block(nn.Module):
         """
         x, u = add_norm(x, delta, self.norm1)
         x, u = add_norm(x, self.operator(u), self.norm2, autocast_dtype(x))
-        return x, self.down(F.gelu(self.up(u)))
+        return x, linear(F.gelu(linear(u, self.up)), self.down)
 
 
 class Backbone(nn.Module):
@@ -80,5 +80,4 @@ class Backbone(nn.Module):
         for block in self.blocks:
             x, delta = block(x, delta)
         _, u = add_norm(x, delta, self.norm, autocast_dtype(x))
-        logits: Tensor = self.head(u)
-        return logits
+        return linear(u, self.head)

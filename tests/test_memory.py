@@ -48,7 +48,7 @@ def test_first_micro_batch_shrinks_as_the_model_and_the_input_grow() -> None:
     assert first_micro_batch(1 << 20, 2048, 64, 2, "cpu") == 64
     assert first_micro_batch(1 << 20, 1024, 128, 2, "cpu") == 64
     assert first_micro_batch(1 << 20, 1024, 64, 4, "cpu") == 64
-    assert first_micro_batch(1 << 20, 1024, 64, 2, "cuda") == 512
+    assert first_micro_batch(1 << 20, 1024, 64, 2, "cuda") == 1024
 
 
 def test_peak_of_this_process_is_in_mebibytes_and_holds_what_was_touched() -> None:

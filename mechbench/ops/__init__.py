@@ -13,6 +13,7 @@ from mechbench.ops.delta_rule import delta_rule, delta_rule_matrix, delta_rule_r
 from mechbench.ops.exp_scan import exp_delay, exp_merge, exp_scan, exp_scan_reference, exp_term
 from mechbench.ops.fft_conv import fft_conv, fft_conv_reference
 from mechbench.ops.hyena_mix import hyena_mix
+from mechbench.ops.linear import linear
 from mechbench.ops.precision import autocast_dtype
 from mechbench.ops.rotary import rotary
 from mechbench.ops.short_conv import short_conv, short_conv_reference
@@ -39,6 +40,7 @@ __all__ = [
     "fft_conv_reference",
     "from_channels",
     "hyena_mix",
+    "linear",
     "rotary",
     "short_conv",
     "short_conv_reference",

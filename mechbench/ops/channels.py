@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from mechbench.ops.linear import bias_gradient
 from mechbench.ops.precision import autocast_dtype
 
 
@@ -93,4 +94,4 @@ class _From(torch.autograd.Function):
         dy = _empty(len(y), y.shape[1], y.shape[2], y)  # (B, D, L)
         torch.bmm(weight.T.expand(len(y), -1, -1), dout.transpose(1, 2), out=dy)
         dweight = _summed_products(y, dout).T  # (E, D)
-        return dy, dweight, dout.sum((0, 1))
+        return dy, dweight, bias_gradient(dout)

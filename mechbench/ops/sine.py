@@ -39,4 +39,5 @@ class _Sine(torch.autograd.Function):
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor, Tensor]:
         from mechbench.ops.kernels.sine import backward
 
-        return backward(*ctx.saved_tensors, dy)
+        x, freq = ctx.saved_tensors
+        return backward(x, freq, dy)

@@ -20,14 +20,16 @@ import triton.language as tl
 from torch import Tensor
 
 TAPS = 3  # of the short convolution; the only number these kernels are written for
-_BLOCK = 1024
-_SUM_BLOCK, _SUM_SPAN = 512, 4096  # tokens at once and in all of a program that sums gradients
+_BLOCK = 512
+_SUM_BLOCK, _SUM_SPAN = 128, 4096  # tokens at once and in all of a program that sums gradients
 _SUMS = 3 * (TAPS + 2) + 1  # for each group the taps, bias and in_bias; then the skip
 
 
 @triton.jit
-def _at(row, offset, t, L):
-    """Return row_t + offset as float32, zero outside [0, L)."""
+def _at(row, offset, t, L, MASKED: tl.constexpr = True):
+    """Return row_t + offset as float32, zero outside [0, L) unless it is known to be in."""
+    if not MASKED:
+        return tl.load(row + t).to(tl.float32) + offset
     inside = (t >= 0) & (t < L)
     return tl.where(inside, tl.load(row + t, mask=inside, other=0.0).to(tl.float32) + offset, 0.0)
 
@@ -91,6 +93,50 @@ def _finish_backward_kernel(
 
 
 @triton.jit
+def _gate_backward_tile(
+    v_row, x1_row, x2_row, dy, total, w, dz, dw, out, step, weight,
+    a0, a1, a2, ab, va, c0, c1, c2, cb, xa, e0, e1, e2, ga, t, L, MASKED: tl.constexpr,
+):  # fmt: skip
+    """Store dp at t; return what its tokens add to the _SUMS. va, xa and ga are in_bias."""
+    inside = t < L
+    dz0 = _at(dz, 0.0, t, L, MASKED)
+    dw0 = _at(dw, 0.0, t, L, MASKED) + weight * dz0
+    dw1 = _at(dw, 0.0, t + 1, L, MASKED) + weight * _at(dz, 0.0, t + 1, L, MASKED)
+    dw2 = _at(dw, 0.0, t + 2, L, MASKED) + weight * _at(dz, 0.0, t + 2, L, MASKED)
+    skip = dz0 * _at(w, 0.0, t, L, MASKED)
+    # v and x^1 at t, t + 1, t + 2 from p at t - 2 .. t + 2; beyond L, dw is zero.
+    v_2, v_1 = _at(v_row, va, t - 2, L, MASKED), _at(v_row, va, t - 1, L, MASKED)
+    v0 = _at(v_row, va, t, L, MASKED)
+    v1, v2 = _at(v_row, va, t + 1, L, MASKED), _at(v_row, va, t + 2, L, MASKED)
+    x_2, x_1 = _at(x1_row, xa, t - 2, L, MASKED), _at(x1_row, xa, t - 1, L, MASKED)
+    x0 = _at(x1_row, xa, t, L, MASKED)
+    x1, x2 = _at(x1_row, xa, t + 1, L, MASKED), _at(x1_row, xa, t + 2, L, MASKED)
+    dv0 = dw0 * (c0 * x0 + c1 * x_1 + c2 * x_2 + cb)
+    dv1 = dw1 * (c0 * x1 + c1 * x0 + c2 * x_1 + cb)
+    dv2 = dw2 * (c0 * x2 + c1 * x1 + c2 * x0 + cb)
+    dpv = a0 * dv0 + a1 * dv1 + a2 * dv2
+    dx0 = dw0 * (a0 * v0 + a1 * v_1 + a2 * v_2 + ab)
+    dx1 = dw1 * (a0 * v1 + a1 * v0 + a2 * v_1 + ab)
+    dx2 = dw2 * (a0 * v2 + a1 * v1 + a2 * v0 + ab)
+    dpx = c0 * dx0 + c1 * dx1 + c2 * dx2
+    dg0 = _at(dy, 0.0, t, L, MASKED) * _at(total, 0.0, t, L, MASKED)
+    dg1 = _at(dy, 0.0, t + 1, L, MASKED) * _at(total, 0.0, t + 1, L, MASKED)
+    dg2 = _at(dy, 0.0, t + 2, L, MASKED) * _at(total, 0.0, t + 2, L, MASKED)
+    dpg = e0 * dg0 + e1 * dg1 + e2 * dg2
+    g0, g_1 = _at(x2_row, ga, t, L, MASKED), _at(x2_row, ga, t - 1, L, MASKED)
+    g_2 = _at(x2_row, ga, t - 2, L, MASKED)
+    tl.store(out + t, dpv.to(out.dtype.element_ty), mask=inside)
+    tl.store(out + step + t, dpx.to(out.dtype.element_ty), mask=inside)
+    tl.store(out + 2 * step + t, dpg.to(out.dtype.element_ty), mask=inside)
+    dpv, dpx = tl.where(inside, dpv, 0.0), tl.where(inside, dpx, 0.0)
+    dpg = tl.where(inside, dpg, 0.0)
+    return (
+        dv0 * v0, dv0 * v_1, dv0 * v_2, dv0, dpv, dx0 * x0, dx0 * x_1, dx0 * x_2, dx0, dpx,
+        dg0 * g0, dg0 * g_1, dg0 * g_2, dg0, dpg, skip,
+    )  # fmt: skip
+
+
+@triton.jit
 def _gate_backward_kernel(
     p, taps, bias, shift, skip, dy, total, w, dz, dw, dp, part, L, stride, dy_stride, D,
     BLOCK: tl.constexpr, SPAN: tl.constexpr,
@@ -103,79 +149,33 @@ def _gate_backward_kernel(
     dy_row = dy + (b.to(tl.int64) * D + d) * dy_stride
     out = dp + (b.to(tl.int64) * 3 * D + d) * stride
     weight = tl.load(skip + d).to(tl.float32)
-    a0, a1, a2, ab, offset = _taps(taps, bias, shift, d)
-    c0, c1, c2, cb, offset1 = _taps(taps, bias, shift, D + d)
-    e0, e1, e2, _, offset2 = _taps(taps, bias, shift, 2 * D + d)
-    # One sum a lane, see _SUMS: a reduction over the block costs more than all that it sums.
-    va0 = tl.zeros((BLOCK,), tl.float32)
-    va1, va2, va3, va4 = va0, va0, va0, va0
-    xa0, xa1, xa2, xa3, xa4 = va0, va0, va0, va0, va0
-    ga0, ga1, ga2, ga3, ga4 = va0, va0, va0, va0, va0
-    skips = va0
+    a0, a1, a2, ab, va = _taps(taps, bias, shift, d)
+    c0, c1, c2, cb, xa = _taps(taps, bias, shift, D + d)
+    e0, e1, e2, _, ga = _taps(taps, bias, shift, 2 * D + d)
+    # A sum for every lane, reduced once: reducing every block costs more than what is summed.
+    s0 = tl.zeros((BLOCK,), tl.float32)
+    s1, s2, s3, s4, s5, s6, s7, s8 = s0, s0, s0, s0, s0, s0, s0, s0
+    s9, s10, s11, s12, s13, s14, s15 = s0, s0, s0, s0, s0, s0, s0
     for start in range(span * SPAN, tl.minimum(span * SPAN + SPAN, L), BLOCK):
         t = start + tl.arange(0, BLOCK)
-        inside = t < L
-        dz0 = _at(dz + row, 0.0, t, L)
-        dw0 = _at(dw + row, 0.0, t, L) + weight * dz0
-        dw1 = _at(dw + row, 0.0, t + 1, L) + weight * _at(dz + row, 0.0, t + 1, L)
-        dw2 = _at(dw + row, 0.0, t + 2, L) + weight * _at(dz + row, 0.0, t + 2, L)
-        skips += dz0 * _at(w + row, 0.0, t, L)
-
-        # v and x^1 at t, t + 1, t + 2 from p at t - 2 .. t + 2.
-        v_2, v_1 = _at(v_row, offset, t - 2, L), _at(v_row, offset, t - 1, L)
-        v0 = _at(v_row, offset, t, L)
-        v1, v2 = _at(v_row, offset, t + 1, L), _at(v_row, offset, t + 2, L)
-        x_2, x_1 = _at(x1_row, offset1, t - 2, L), _at(x1_row, offset1, t - 1, L)
-        x0 = _at(x1_row, offset1, t, L)
-        x1, x2 = _at(x1_row, offset1, t + 1, L), _at(x1_row, offset1, t + 2, L)
-        # Where t + j is beyond L, dw is zero there.
-        dv0 = dw0 * (c0 * x0 + c1 * x_1 + c2 * x_2 + cb)
-        dv1 = dw1 * (c0 * x1 + c1 * x0 + c2 * x_1 + cb)
-        dv2 = dw2 * (c0 * x2 + c1 * x1 + c2 * x0 + cb)
-        dpv = a0 * dv0 + a1 * dv1 + a2 * dv2
-        va0 += dv0 * v0
-        va1 += dv0 * v_1
-        va2 += dv0 * v_2
-        va3 += dv0
-        va4 += tl.where(inside, dpv, 0.0)
-        dx0 = dw0 * (a0 * v0 + a1 * v_1 + a2 * v_2 + ab)
-        dx1 = dw1 * (a0 * v1 + a1 * v0 + a2 * v_1 + ab)
-        dx2 = dw2 * (a0 * v2 + a1 * v1 + a2 * v0 + ab)
-        dp1 = c0 * dx0 + c1 * dx1 + c2 * dx2
-        xa0 += dx0 * x0
-        xa1 += dx0 * x_1
-        xa2 += dx0 * x_2
-        xa3 += dx0
-        xa4 += tl.where(inside, dp1, 0.0)
-        dg0 = _at(dy_row, 0.0, t, L) * _at(total + row, 0.0, t, L)
-        dg1 = _at(dy_row, 0.0, t + 1, L) * _at(total + row, 0.0, t + 1, L)
-        dg2 = _at(dy_row, 0.0, t + 2, L) * _at(total + row, 0.0, t + 2, L)
-        dp2 = e0 * dg0 + e1 * dg1 + e2 * dg2
-        ga0 += dg0 * _at(x2_row, offset2, t, L)
-        ga1 += dg0 * _at(x2_row, offset2, t - 1, L)
-        ga2 += dg0 * _at(x2_row, offset2, t - 2, L)
-        ga3 += dg0
-        ga4 += tl.where(inside, dp2, 0.0)
-        tl.store(out + t, dpv.to(dp.dtype.element_ty), mask=inside)
-        tl.store(out + step + t, dp1.to(dp.dtype.element_ty), mask=inside)
-        tl.store(out + 2 * step + t, dp2.to(dp.dtype.element_ty), mask=inside)
+        if (start >= 2) & (start + BLOCK + 2 <= L):
+            r = _gate_backward_tile(
+                v_row, x1_row, x2_row, dy_row, total + row, w + row, dz + row, dw + row, out, step,
+                weight, a0, a1, a2, ab, va, c0, c1, c2, cb, xa, e0, e1, e2, ga, t, L, False,
+            )  # fmt: skip
+        else:
+            r = _gate_backward_tile(
+                v_row, x1_row, x2_row, dy_row, total + row, w + row, dz + row, dw + row, out, step,
+                weight, a0, a1, a2, ab, va, c0, c1, c2, cb, xa, e0, e1, e2, ga, t, L, True,
+            )  # fmt: skip
+        s0, s1, s2, s3 = s0 + r[0], s1 + r[1], s2 + r[2], s3 + r[3]
+        s4, s5, s6, s7 = s4 + r[4], s5 + r[5], s6 + r[6], s7 + r[7]
+        s8, s9, s10, s11 = s8 + r[8], s9 + r[9], s10 + r[10], s11 + r[11]
+        s12, s13, s14, s15 = s12 + r[12], s13 + r[13], s14 + r[14], s15 + r[15]
     sums = part + ((span.to(tl.int64) * tl.num_programs(2) + b) * D + d) * 16
-    tl.store(sums, tl.sum(va0))
-    tl.store(sums + 1, tl.sum(va1))
-    tl.store(sums + 2, tl.sum(va2))
-    tl.store(sums + 3, tl.sum(va3))
-    tl.store(sums + 4, tl.sum(va4))
-    tl.store(sums + 5, tl.sum(xa0))
-    tl.store(sums + 6, tl.sum(xa1))
-    tl.store(sums + 7, tl.sum(xa2))
-    tl.store(sums + 8, tl.sum(xa3))
-    tl.store(sums + 9, tl.sum(xa4))
-    tl.store(sums + 10, tl.sum(ga0))
-    tl.store(sums + 11, tl.sum(ga1))
-    tl.store(sums + 12, tl.sum(ga2))
-    tl.store(sums + 13, tl.sum(ga3))
-    tl.store(sums + 14, tl.sum(ga4))
-    tl.store(sums + 15, tl.sum(skips))
+    totals = (s0, s1, s2, s3, s4, s5, s6, s7, s8, s9, s10, s11, s12, s13, s14, s15)
+    for i in tl.static_range(16):
+        tl.store(sums + i, tl.sum(totals[i]))
 
 
 def _launch(p: Tensor) -> tuple[tuple[int, int, int], int, int, int, int]:

@@ -11,6 +11,7 @@ import triton.language as tl
 from torch import Tensor
 
 _BLOCK = 2048
+_SUM_BLOCK = 128  # where a program loops over the batch: small, so that there are many
 
 
 @triton.jit
@@ -69,4 +70,6 @@ def tail_backward_(dz: Tensor, v: Tensor, h: Tensor, dv: Tensor, dh: Tensor, n: 
     (B, D, L), K, R = v.shape, h.shape[1], v.shape[-1] - n
     dz, v, h = dz.contiguous(), v.contiguous(), h.contiguous()
     _input_kernel[(triton.cdiv(L, _BLOCK), D, B)](dz, h, dv, L, K, n, D, BLOCK=_BLOCK, R=R)
-    _filter_kernel[(triton.cdiv(K, _BLOCK), D)](dz, v, dh, L, K, n, B, D, BLOCK=_BLOCK, R=R)
+    _filter_kernel[(triton.cdiv(K, _SUM_BLOCK), D)](
+        dz, v, dh, L, K, n, B, D, BLOCK=_SUM_BLOCK, R=R
+    )  # fmt: skip

@@ -19,6 +19,7 @@ import triton.language as tl
 from torch import Tensor
 
 _BLOCK = 1024
+_SUM_BLOCK = 128  # where a program loops over the batch: small, so that there are many
 
 
 @triton.jit
@@ -143,7 +144,7 @@ def correlate_(dz: Tensor, v: Tensor, h: Tensor) -> Tensor:
     """Multiply dz (B, D, n) in place by conj(h); return sums of dz conj(v) over B, (D, n)."""
     B, D, n = dz.shape
     dh = torch.empty_like(h)
-    block = _block(n)
+    block = min(_block(n), _SUM_BLOCK)
     _correlation_kernel[(triton.cdiv(n, block), D)](
         *(torch.view_as_real(x) for x in (dz, v, h, dh)), B, D, n, BLOCK=block
     )
