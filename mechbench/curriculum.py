@@ -9,6 +9,7 @@ task's `easiest_seqlen` and grows fourfold a stage once the training accuracy of
 from __future__ import annotations
 
 import dataclasses
+import math
 from typing import Any
 
 from mechbench.spec import default_batch_size
@@ -48,6 +49,17 @@ def stage_task(task: Task, seqlen: int) -> Task:
     easier = getattr(whole, "easier", None)
     shorter: Task = easier(seqlen) if easier else dataclasses.replace(whole, seqlen=seqlen)
     return shorter
+
+
+def stage_lr(curriculum: tuple[tuple[int, int], ...], stage: int) -> float:
+    """Return the factor on the learning rate in `stage`: the root of its share of sequences.
+
+    Long stages have few sequences a step, so their gradients are noisier by that root; at the full
+    rate recall hovers below its final accuracy. Square-root scaling: Malladi et al. 2022
+    (arXiv:2205.10287), section 4.
+    """
+    most = max(batch_size for _, batch_size in curriculum)
+    return math.sqrt(curriculum[stage][1] / most)
 
 
 def stage_budget(budget_tokens: int, n_stages: int) -> int:

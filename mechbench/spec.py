@@ -10,7 +10,7 @@ from typing import Any
 
 from mechbench.errors import ConfigError, nearest
 
-PROTOCOL = 1  # raised whenever the same configuration would train or score differently
+PROTOCOL = 2  # raised whenever the same configuration would train or score differently
 
 LOSSES = ("dense", "scored")
 _COUNTS = (

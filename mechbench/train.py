@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mechbench.curriculum import ADVANCE, stage_budget, stage_task
+from mechbench.curriculum import ADVANCE, stage_budget, stage_lr, stage_task
 from mechbench.evaluate import autocast, count_right, evaluate
 from mechbench.memory import first_micro_batch, is_out_of_memory
 from mechbench.ops import cross_entropy
@@ -199,6 +199,7 @@ def train(
             counts[2] += (~fresh).sum()
         fraction = progress.tokens / config.budget_tokens
         factor = lr_factor(progress.step, fraction, config.warmup_steps)
+        factor *= stage_lr(config.curriculum, progress.stage)
         replayed = stepper.replay(batch.inputs, targets, factor)
         loss, right, norm = replayed or stepper.gradients(batch.inputs, targets)
         done = progress.step + 1

@@ -23,7 +23,7 @@ from mechbench.train import Hooks, Progress, backward, loss_and_counts, step_gra
 V, L, B = 8, 16, 8
 STEP = B * (L + 2)  # tokens
 TASK = Recall(V, L)
-GOLDEN = 1.497456  # loss of a fixed run after 20 steps, on a CPU in float32
+GOLDEN = 1.187577  # loss of a fixed run after 20 steps, on a CPU in float32
 TIMED = ("tokens_per_s", "train_s")
 
 

@@ -79,8 +79,8 @@ class ImplicitFilter(nn.Module):
         slow_decay: float = 1.5,
         window_shift: float = 0.0,
         filter_init_std: float = 0.02,
-        filter_time: FilterTime = "absolute",
-        filter_norm: FilterNorm = "none",
+        filter_time: FilterTime = "relative",
+        filter_norm: FilterNorm = "length",
         window: bool = True,
     ) -> None:
         super().__init__()
@@ -138,8 +138,8 @@ def ckconv(
     filter_layers: int = 2,
     sine_freq: float = 10.0,
     filter_init_std: float = 0.02,
-    filter_time: FilterTime = "absolute",
-    filter_norm: FilterNorm = "none",
+    filter_time: FilterTime = "relative",
+    filter_norm: FilterNorm = "length",
 ) -> ImplicitFilter:
     """Return an `ImplicitFilter` without its window.
 

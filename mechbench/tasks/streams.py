@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Literal
 
@@ -14,6 +15,7 @@ from mechbench.tasks.base import Batch, Task
 Split = Literal["train", "validation", "test"]
 _BLOCK_TOKENS = 1 << 19  # training batches are drawn about this many tokens at a time
 _CHUNK_TOKENS = 1 << 22  # evaluation sets are drawn in chunks, each its own step
+_DRAWERS = 8  # chunks drawn at once
 
 
 def draw(
@@ -60,7 +62,12 @@ def evaluation_batches(task: Task, n_examples: int, seed: int, split: Split) -> 
     """
     chunk = max(1, _CHUNK_TOKENS // task.input_seqlen)
     sizes = [min(chunk, n_examples - start) for start in range(0, n_examples, chunk)]
-    return [draw(task, size, seed, split, step, "cpu") for step, size in enumerate(sizes)]
+    with ThreadPoolExecutor(_DRAWERS) as drawers:
+        return list(
+            drawers.map(
+                lambda step: draw(task, sizes[step], seed, split, step, "cpu"), range(len(sizes))
+            )
+        )
 
 
 @dataclass

@@ -9,10 +9,12 @@ import torch
 from mechbench.errors import ConfigError
 from mechbench.filters.implicit import ImplicitFilter
 
+RELEASED = {"filter_time": "absolute", "filter_norm": "none"}
+
 
 def make(n_filters: int = 2, d_model: int = 3, max_seqlen: int = 101, **given: Any):
     torch.manual_seed(0)
-    given = {"filter_init_std": 0.3, **given}
+    given = {"filter_init_std": 0.3, **RELEASED, **given}
     return ImplicitFilter(n_filters, d_model, max_seqlen, **given).double()
 
 

@@ -8,6 +8,7 @@ import pytest
 from mechbench.report.aggregate import Section, aggregate
 from mechbench.report.collect import collect
 from mechbench.results import wilson_interval
+from mechbench.spec import PROTOCOL
 
 Store = Callable[..., Path]
 
@@ -43,8 +44,8 @@ def test_task_versions_are_not_compared(store: Store, tmp_path: Path) -> None:
     store(task_version=2)
     titles = [s.title for s in sections(tmp_path)]
     assert [t.rpartition("layers, ")[2] for t in titles] == [
-        "task version 1, protocol 1",
-        "task version 2, protocol 1",
+        f"task version 1, protocol {PROTOCOL}",
+        f"task version 2, protocol {PROTOCOL}",
     ]
 
 
