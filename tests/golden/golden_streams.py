@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ast
 import hashlib
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -12,34 +14,18 @@ from mechbench.tasks.streams import evaluation_batches
 
 FILE = Path(__file__).with_name("streams.json")
 N_EXAMPLES, SEED = 16, 0
-SETTINGS = (
-    ("recall", {"vocab_size": 20, "seqlen": 64}),
-    ("recall", {"vocab_size": 30, "seqlen": 256, "min_distance": 200}),
-    ("induction", {"vocab_size": 20, "seqlen": 64}),
-    ("induction", {"vocab_size": 30, "seqlen": 256, "induction_len": 3, "n_triggers": 4}),
-    ("arithmetic", {"vocab_size": 11, "seqlen": 9}),
-    ("arithmetic", {"vocab_size": 3, "seqlen": 65}),
-    ("compression", {"vocab_size": 16, "seqlen": 32}),
-    ("compression", {"vocab_size": 128, "seqlen": 256}),
-    ("counting", {"vocab_size": 20, "seqlen": 64}),
-    ("counting", {"vocab_size": 40, "seqlen": 1024}),
-    ("fuzzy-recall", {"vocab_size": 16, "seqlen": 128}),
-    ("fuzzy-recall", {"vocab_size": 128, "seqlen": 256, "key_len": 2, "value_len": 4}),
-    ("icl-functions", {"vocab_size": 5, "seqlen": 32}),
-    ("icl-functions", {"vocab_size": 20, "seqlen": 82}),
-    ("majority", {"vocab_size": 20, "seqlen": 64}),
-    ("majority", {"vocab_size": 40, "seqlen": 1024, "lead": 0.0}),
-    ("memorization", {"vocab_size": 256, "seqlen": 32}),
-    ("memorization", {"vocab_size": 1025, "seqlen": 32, "map_seed": 1}),
-    ("mqar", {"vocab_size": 256, "seqlen": 64}),
-    ("mqar", {"vocab_size": 8192, "seqlen": 512, "n_pairs": 64, "random_filler": True}),
-    ("multi-key-recall", {"vocab_size": 10, "seqlen": 96}),
-    ("multi-key-recall", {"vocab_size": 30, "seqlen": 256, "key_len": 3}),
-    ("noisy-recall", {"vocab_size": 32, "seqlen": 128}),
-    ("noisy-recall", {"vocab_size": 80, "seqlen": 256, "noise_share": 0.6}),
-    ("selective-copying", {"vocab_size": 16, "seqlen": 256}),
-    ("selective-copying", {"vocab_size": 64, "seqlen": 512, "n_copied": 96}),
-)
+TESTS = FILE.parents[1] / "tasks"  # a test of a task names its settings, GOLDEN
+
+
+def settings() -> list[tuple[str, dict[str, Any]]]:
+    """Return (task, parameters), from the literal GOLDEN of every tests/tasks/test_NAME.py."""
+    found = []
+    for path in sorted(TESTS.glob("test_*.py")):
+        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+            if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "GOLDEN":
+                name = path.stem.removeprefix("test_").replace("_", "-")
+                found += [(name, params) for params in ast.literal_eval(node.value)]
+    return found
 
 
 def digest(tensors: list[torch.Tensor]) -> str:
@@ -52,7 +38,7 @@ def digest(tensors: list[torch.Tensor]) -> str:
 
 def digests() -> dict[str, dict[str, str]]:
     found = {}
-    for name, params in SETTINGS:
+    for name, params in settings():
         task = make_task(name, **params)
         for split in ("validation", "test"):
             batches = evaluation_batches(task, N_EXAMPLES, SEED, split)

@@ -11,6 +11,12 @@ from mechbench.errors import ConfigError, SeqlenError
 from mechbench.tasks.arithmetic import Arithmetic
 from mechbench.tasks.base import IGNORE, UNKNOWN
 
+# Settings whose streams are kept as digests, see CONTRIBUTING.
+GOLDEN = (
+    {"vocab_size": 11, "seqlen": 9},
+    {"vocab_size": 3, "seqlen": 65},
+)
+
 
 def sample(task: Arithmetic, n: int, seed: int = 0) -> zip[tuple[list[int], list[int]]]:
     batch = task.sample(n, torch.Generator().manual_seed(seed))

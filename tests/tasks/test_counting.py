@@ -11,6 +11,12 @@ from mechbench.errors import ConfigError, SeqlenError
 from mechbench.tasks.base import IGNORE, UNKNOWN
 from mechbench.tasks.counting import Counting
 
+# Settings whose streams are kept as digests, see CONTRIBUTING.
+GOLDEN = (
+    {"vocab_size": 20, "seqlen": 64},
+    {"vocab_size": 40, "seqlen": 1024},
+)
+
 
 def sample(task: Counting, n: int, seed: int = 0) -> zip[tuple[list[int], list[int]]]:
     batch = task.sample(n, torch.Generator().manual_seed(seed))

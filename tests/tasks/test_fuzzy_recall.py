@@ -11,6 +11,12 @@ from mechbench.errors import ConfigError, SeqlenError
 from mechbench.tasks.base import IGNORE, UNKNOWN
 from mechbench.tasks.fuzzy_recall import FuzzyRecall
 
+# Settings whose streams are kept as digests, see CONTRIBUTING.
+GOLDEN = (
+    {"vocab_size": 16, "seqlen": 128},
+    {"vocab_size": 128, "seqlen": 256, "key_len": 2, "value_len": 4},
+)
+
 
 def sample(task: FuzzyRecall, n: int, seed: int = 0) -> zip[tuple[list[int], list[int]]]:
     batch = task.sample(n, torch.Generator().manual_seed(seed))

@@ -14,6 +14,12 @@ from mechbench.tasks.base import IGNORE, UNKNOWN, Batch
 from mechbench.tasks.baselines import required_context
 from mechbench.tasks.icl_functions import IclFunctions
 
+# Settings whose streams are kept as digests, see CONTRIBUTING.
+GOLDEN = (
+    {"vocab_size": 5, "seqlen": 32},
+    {"vocab_size": 20, "seqlen": 82},
+)
+
 
 def draw(task: IclFunctions, n: int, seed: int = 0) -> Batch:
     return task.sample(n, torch.Generator().manual_seed(seed))

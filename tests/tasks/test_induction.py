@@ -13,6 +13,12 @@ from mechbench.tasks.base import IGNORE, UNKNOWN, make_task
 from mechbench.tasks.baselines import required_context
 from mechbench.tasks.induction import Induction
 
+# Settings whose streams are kept as digests, see CONTRIBUTING.
+GOLDEN = (
+    {"vocab_size": 20, "seqlen": 64},
+    {"vocab_size": 30, "seqlen": 256, "induction_len": 3, "n_triggers": 4},
+)
+
 
 def sample(task: Induction, n: int, seed: int = 0) -> tuple[list[list[int]], ...]:
     batch = task.sample(n, torch.Generator().manual_seed(seed))

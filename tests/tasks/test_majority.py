@@ -12,6 +12,12 @@ from mechbench.tasks.base import IGNORE, UNKNOWN
 from mechbench.tasks.baselines import shortcut_accuracies
 from mechbench.tasks.majority import Majority
 
+# Settings whose streams are kept as digests, see CONTRIBUTING.
+GOLDEN = (
+    {"vocab_size": 20, "seqlen": 64},
+    {"vocab_size": 40, "seqlen": 1024, "lead": 0.0},
+)
+
 
 def sample(task: Majority, n: int, seed: int = 0) -> zip[tuple[list[int], list[int]]]:
     batch = task.sample(n, torch.Generator().manual_seed(seed))

@@ -13,6 +13,12 @@ from mechbench.errors import ConfigError, SeqlenError
 from mechbench.tasks.base import IGNORE
 from mechbench.tasks.memorization import Memorization
 
+# Settings whose streams are kept as digests, see CONTRIBUTING.
+GOLDEN = (
+    {"vocab_size": 256, "seqlen": 32},
+    {"vocab_size": 1025, "seqlen": 32, "map_seed": 1},
+)
+
 
 def sample(task: Memorization, n: int, seed: int = 0) -> zip[tuple[list[int], list[int]]]:
     batch = task.sample(n, torch.Generator().manual_seed(seed))

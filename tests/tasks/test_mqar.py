@@ -11,6 +11,12 @@ from mechbench.errors import ConfigError, SeqlenError
 from mechbench.tasks.base import IGNORE
 from mechbench.tasks.mqar import Mqar
 
+# Settings whose streams are kept as digests, see CONTRIBUTING.
+GOLDEN = (
+    {"vocab_size": 256, "seqlen": 64},
+    {"vocab_size": 8192, "seqlen": 512, "n_pairs": 64, "random_filler": True},
+)
+
 
 def sample(task: Mqar, n: int, seed: int = 0) -> zip[tuple[list[int], list[int]]]:
     batch = task.sample(n, torch.Generator().manual_seed(seed))

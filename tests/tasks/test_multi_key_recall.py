@@ -11,6 +11,12 @@ from mechbench.errors import ConfigError, SeqlenError
 from mechbench.tasks.base import IGNORE, UNKNOWN
 from mechbench.tasks.multi_key_recall import MultiKeyRecall
 
+# Settings whose streams are kept as digests, see CONTRIBUTING.
+GOLDEN = (
+    {"vocab_size": 10, "seqlen": 96},
+    {"vocab_size": 30, "seqlen": 256, "key_len": 3},
+)
+
 EXAMPLE = [2, 3, 5, 1, 2, 4, 2, 3, 5, 3, 3, 6, 7, 1, 2]
 
 

@@ -11,6 +11,12 @@ from mechbench.errors import ConfigError, SeqlenError
 from mechbench.tasks.base import IGNORE
 from mechbench.tasks.noisy_recall import NoisyRecall
 
+# Settings whose streams are kept as digests, see CONTRIBUTING.
+GOLDEN = (
+    {"vocab_size": 32, "seqlen": 128},
+    {"vocab_size": 80, "seqlen": 256, "noise_share": 0.6},
+)
+
 
 def sample(task: NoisyRecall, n: int, seed: int = 0) -> zip[tuple[list[int], list[int]]]:
     batch = task.sample(n, torch.Generator().manual_seed(seed))

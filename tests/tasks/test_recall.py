@@ -12,6 +12,12 @@ from mechbench.tasks.base import IGNORE, make_task
 from mechbench.tasks.baselines import required_context
 from mechbench.tasks.recall import Recall
 
+# Settings whose streams are kept as digests, see CONTRIBUTING.
+GOLDEN = (
+    {"vocab_size": 20, "seqlen": 64},
+    {"vocab_size": 30, "seqlen": 256, "min_distance": 200},
+)
+
 
 def sample(task: Recall, n: int, seed: int = 0) -> tuple[list[list[int]], ...]:
     batch = task.sample(n, torch.Generator().manual_seed(seed))

@@ -11,6 +11,12 @@ from mechbench.errors import ConfigError, SeqlenError
 from mechbench.tasks.base import IGNORE, UNKNOWN
 from mechbench.tasks.selective_copying import SelectiveCopying
 
+# Settings whose streams are kept as digests, see CONTRIBUTING.
+GOLDEN = (
+    {"vocab_size": 16, "seqlen": 256},
+    {"vocab_size": 64, "seqlen": 512, "n_copied": 96},
+)
+
 
 def sample(task: SelectiveCopying, n: int, seed: int = 0) -> zip[tuple[list[int], list[int]]]:
     batch = task.sample(n, torch.Generator().manual_seed(seed))
