@@ -17,29 +17,26 @@ from mechbench.atomic import exclusive, make_folder, write_text
 from mechbench.checkpoint import load_checkpoint, save_checkpoint
 from mechbench.checks import check_causality, check_contract, naming
 from mechbench.cost import flops_per_token
-from mechbench.errors import OperatorError
-from mechbench.evaluate import evaluate
+from mechbench.errors import ConfigError, OperatorError
 from mechbench.memory import is_out_of_memory, peak_memory_mib
 from mechbench.model import Backbone
 from mechbench.ops.fft_conv import backends_used, forget_backends_used
 from mechbench.optim import make_optimizer
+from mechbench.outcome import empty_result, evaluation
+from mechbench.parallel import ALONE, Group, join
 from mechbench.progress_bar import Console
-from mechbench.provenance import provenance
 from mechbench.registry import load_plugins
 from mechbench.resolve import resolve, task_of
 from mechbench.results import (
-    SCHEMA_VERSION,
     Result,
     read_or_set_aside,
     read_result,
-    wilson_interval,
     write_json,
 )
 from mechbench.seeds import derive
 from mechbench.signals import Stopper
 from mechbench.spec import Config
 from mechbench.tasks.base import Batch, Task
-from mechbench.tasks.baselines import required_context, shortcut_accuracies
 from mechbench.tasks.streams import Unseen, draw, evaluation_batches
 from mechbench.train import Hooks, Progress, train
 
@@ -80,6 +77,7 @@ def run(
     quiet: bool | None = None,
     checkpoint_s: float = CHECKPOINT_S,
     console: Console | None = None,
+    data_parallel: int = 1,
     **settings: Any,
 ) -> Result:
     """Train one operator on one task and score it; a finished cell is read, not run again.
@@ -109,6 +107,8 @@ def run(
         quiet: no progress bar; by default where standard error is no terminal.
         checkpoint_s: seconds between checkpoints.
         console: where messages and the bar go; by default standard error, as `quiet` says.
+        data_parallel: processes that share each step's sequences; every one calls this, as under
+            torchrun, and the first one stores.
         settings: further fields of `mechbench.spec.Config`.
 
     Returns:
@@ -143,6 +143,9 @@ def run(
         **settings,
     )
     folder = Path(out) / config.cell_id
+    group, device = _join(data_parallel, config, device)
+    if group.rank:
+        return _follow(config, device, folder, group)
     make_folder(folder)
     console = console or Console(quiet)
     with exclusive(folder):
@@ -153,21 +156,44 @@ def run(
         if warning:
             console.warn(warning)
         if stored is not None and stored.data["status"] not in _RETRIED:
+            group.any(False)  # the others wait for what to do
             console.say(f"already done: {folder} (--fresh runs it again)")
             return stored
         write_json(folder / "config.json", config.to_dict())
-        return _run_cell(config, device, folder, console, checkpoint_s)
+        group.any(True)
+        return _run_cell(config, device, folder, console, checkpoint_s, group)
+
+
+def _join(processes: int, config: Config, device: str) -> tuple[Group, str]:
+    fewest = min(batch_size for _, batch_size in config.curriculum)
+    if processes > fewest:
+        raise ConfigError(f"data_parallel is {processes}: a step has only {fewest} sequences")
+    return join(processes, device)
+
+
+def _follow(config: Config, device: str, folder: Path, group: Group) -> Result:
+    """Take part in a run that the first process leads; return what that one stored."""
+    if group.any(False):
+        task, console = task_of(config), Console(quiet=True)
+        _train_and_score(config, device, folder, console, float("inf"), task, {}, group)
+        group.any(False)  # until it is stored
+    return read_result(folder / "result.json")
 
 
 def _run_cell(
-    config: Config, device: str, folder: Path, console: Console, checkpoint_s: float
+    config: Config,
+    device: str,
+    folder: Path,
+    console: Console,
+    checkpoint_s: float,
+    group: Group = ALONE,
 ) -> Result:
     began = time.perf_counter()
     task = task_of(config)
     result = empty_result(config, task, device)
     try:
         with naming(config.operator):
-            _train_and_score(config, device, folder, console, checkpoint_s, task, result)
+            _train_and_score(config, device, folder, console, checkpoint_s, task, result, group)
     except OperatorError as error:
         result |= {"status": "error", "stop": "error", "reason": str(error)}
         _finish(result, folder, began)
@@ -179,6 +205,7 @@ def _run_cell(
         result |= {"status": "out-of-memory", "stop": "out-of-memory", "reason": text}
         console.warn(f"out of memory with a single sequence: {text}")
     _finish(result, folder, began)
+    group.any(False)
     return read_result(folder / "result.json")
 
 
@@ -190,6 +217,7 @@ def _train_and_score(
     checkpoint_s: float,
     task: Task,
     result: dict[str, Any],
+    group: Group,
 ) -> None:
     """Fill `result` step by step, so that what is known survives an error."""
     forget_backends_used()
@@ -231,12 +259,15 @@ def _train_and_score(
         length: evaluation_batches(task_of(config, length), config.n_test, config.seed, "test")
         for length in config.eval_seqlens
     }
-    held_out = [] if result["train_is_test"] else [*validation, *tests[config.seqlen]]
+    held_out = [] if getattr(task, "train_is_test", False) else [*validation, *tests[config.seqlen]]
     unseen = Unseen.of(held_out, device)
+    shares = [batch.map(group.share) for batch in validation]
     _train(
-        model, optimizer, task, config, progress, validation, unseen, device, folder, console,
-        checkpoint_s,
+        model, optimizer, task, config, progress, shares, unseen, device, folder, console,
+        checkpoint_s, group,
     )  # fmt: skip
+    if group.rank:
+        return
     micro_batch = progress.micro_batch(config, config.batch_size, task.input_seqlen)
     result |= {
         "status": "diverged" if progress.stop == "diverged" else "ok",
@@ -258,7 +289,7 @@ def _train_and_score(
     for length, batches in tests.items():
         console.say(f"scoring {config.n_test} test examples at seqlen {length}")
         result["evaluations"].append(
-            _evaluation(model, task_of(config, length), batches, progress, config, device)
+            evaluation(model, task_of(config, length), batches, progress, config, device)
         )
     result["seconds"]["evaluate"] = time.perf_counter() - before
     result["peak_memory_mib"] = peak_memory_mib(device)
@@ -276,12 +307,15 @@ def _train(
     folder: Path,
     console: Console,
     checkpoint_s: float,
+    group: Group,
 ) -> None:
     """Train with a bar, checkpoints and a place for signals to land."""
     last_save = time.perf_counter()
 
     def save() -> None:
         nonlocal last_save
+        if group.rank:
+            return
         _write_metrics(folder / "metrics.csv", progress.metrics)
         save_checkpoint(folder / "checkpoint.pt", config.cell_id, model, optimizer, progress)
         last_save = time.perf_counter()
@@ -302,72 +336,14 @@ def _train(
             advanced=bar.advance,
             warn=console.warn,
         )
-        train(model, optimizer, task, config, progress, validation, unseen, device, hooks)
+        train(
+            model, optimizer, task, config, progress, validation, unseen, device, hooks, group=group
+        )
     if not progress.stop:
         number = stopper.received or 2
         raise Interrupted(
             number, f"interrupted at step {progress.step}; the same command continues from there"
         )
-
-
-def _evaluation(
-    model: nn.Module,
-    task: Task,
-    batches: list[Batch],
-    progress: Progress,
-    config: Config,
-    device: str,
-) -> dict[str, Any]:
-    micro_batch = progress.micro_batch(config, config.n_test, task.input_seqlen)
-    score = evaluate(model, batches, micro_batch, device, config.dtype)
-    low, high = wilson_interval(score.correct, score.n)
-    whole = Batch(
-        *(
-            torch.cat([getattr(b, name) for b in batches])
-            for name in ("inputs", "targets", "dense_targets")
-        )
-    )
-    return {
-        "seqlen": task.seqlen,
-        "n": score.n,
-        "correct": score.correct,
-        "accuracy": score.accuracy,
-        "ci_low": low,
-        "ci_high": high,
-        "dense_n": score.dense_n,
-        "dense_accuracy": score.dense_accuracy,
-        "shortcuts": shortcut_accuracies(task, whole),
-        "required_context": {str(w): a for w, a in required_context(task, whole).items()},
-    }
-
-
-def empty_result(config: Config, task: Task, device: str) -> dict[str, Any]:
-    """Return the result of a cell of which nothing is known yet: an error."""
-    return {
-        "schema_version": SCHEMA_VERSION,
-        "cell_id": config.cell_id,
-        "status": "error",
-        "reason": None,
-        "config": config.to_dict(),
-        "chance": task.chance,
-        "train_is_test": bool(getattr(task, "train_is_test", False)),
-        "evaluations": [],
-        "solved": False,
-        "causal": None,
-        "stop": None,
-        "validation_accuracy": None,
-        "parameters": None,
-        "steps": 0,
-        "train_tokens": 0,
-        "excluded_examples": 0,
-        "micro_batch_size": None,
-        "flops_per_token": None,
-        "tokens_per_s": None,
-        "peak_memory_mib": None,
-        "seconds": {"train": 0.0, "evaluate": 0.0, "total": 0.0},
-        "fft_conv_backend": None,
-        "provenance": provenance(device),
-    }
 
 
 def _finish(result: dict[str, Any], folder: Path, began: float) -> None:

@@ -13,10 +13,11 @@ import torch
 from torch import Tensor, nn
 
 from mechbench.curriculum import ADVANCE, stage_budget, stage_lr, stage_task
-from mechbench.evaluate import autocast, count_right, evaluate
+from mechbench.evaluate import Score, autocast, count_right, evaluate
 from mechbench.memory import first_micro_batch, is_out_of_memory
 from mechbench.ops import cross_entropy
 from mechbench.optim import lr_factor
+from mechbench.parallel import ALONE, Group
 from mechbench.spec import Config
 from mechbench.step import Stepper
 from mechbench.tasks.base import IGNORE, Batch, Task
@@ -82,16 +83,24 @@ def loss_and_counts(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def backward(
-    model: nn.Module, inputs: Tensor, targets: Tensor, micro_batch: int, device: str, dtype: str
+    model: nn.Module,
+    inputs: Tensor,
+    targets: Tensor,
+    micro_batch: int,
+    device: str,
+    dtype: str,
+    n_scored: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Accumulate the gradient of the mean loss over all scored positions of the batch.
 
     The division by the whole batch's count makes the gradient independent of `micro_batch`.
+    `n_scored` is that count where the inputs are a part of the batch.
 
     Returns:
         The loss and (2,) int64 counts of right and scored positions, on the device.
     """
-    n_scored = (targets != IGNORE).sum().clamp_min(1)
+    if n_scored is None:
+        n_scored = (targets != IGNORE).sum().clamp_min(1)
     loss = torch.zeros((), device=inputs.device)
     counts = torch.zeros(2, dtype=torch.int64, device=inputs.device)
     pieces = (torch.split(t, micro_batch) for t in (inputs, targets))
@@ -114,17 +123,23 @@ def step_gradients(
     config: Config,
     device: str,
     warn: Callable[[str], None],
+    group: Group = ALONE,
 ) -> tuple[Tensor, Tensor]:
     """Run `backward`, halving the micro-batch and starting the step over when memory runs out.
+
+    Of several processes each takes its own rows of the batch; gradients and sums are then added.
 
     Raises:
         torch.OutOfMemoryError: a single sequence does not fit.
     """
+    n_scored = (targets != IGNORE).sum().clamp_min(1)
+    inputs, targets = group.share(inputs), group.share(targets)
     while True:
         micro_batch = progress.micro_batch(config, *inputs.shape[:2])
         model.zero_grad(set_to_none=True)
         try:
-            return backward(model, inputs, targets, micro_batch, device, config.dtype)
+            sums = backward(model, inputs, targets, micro_batch, device, config.dtype, n_scored)
+            break
         except Exception as error:
             if not is_out_of_memory(error) or micro_batch == 1:
                 raise
@@ -133,6 +148,8 @@ def step_gradients(
         warn(f"out of memory: micro-batch {micro_batch} halved, step repeated")
         if device.startswith("cuda"):
             torch.cuda.empty_cache()
+    group.add_([*sums, *(p.grad for p in model.parameters() if p.grad is not None)])
+    return sums
 
 
 def train(
@@ -146,6 +163,7 @@ def train(
     device: str,
     hooks: Hooks,
     eager: bool = False,
+    group: Group = ALONE,
 ) -> None:
     """Train until solved, diverged, out of budget or interrupted; `progress` says which.
 
@@ -175,15 +193,15 @@ def train(
         model,
         optimizer,
         lambda inputs, targets: step_gradients(
-            model, inputs, targets, progress, config, device, hooks.warn
+            model, inputs, targets, progress, config, device, hooks.warn, group
         ),
         config.grad_clip,
-        capture=on_cuda and not eager,
+        capture=on_cuda and not eager and group.size == 1,
         warn=hooks.warn,
     )
     model.train()
     while not progress.stop:
-        if hooks.interrupted():
+        if group.any(hooks.interrupted()):
             save()
             return
         if hooks.checkpoint_due():
@@ -239,6 +257,7 @@ def train(
         if final or last:
             micro_batch = progress.micro_batch(config, batch_size, task.input_seqlen)
             score = evaluate(model, validation, micro_batch, device, config.dtype)
+            score = Score(*group.total(dataclasses.astuple(score)))
             row["validation_accuracy"] = score.accuracy
             row["validation_dense_accuracy"] = score.dense_accuracy
             progress.streak = progress.streak + 1 if score.accuracy >= SOLVED else 0

@@ -28,6 +28,8 @@ FLOORS = {
     "progress_bar": 0,
     "provenance": 0,
     "optim": 0,
+    "launch": 1,
+    "parallel": 1,
     "toml_lines": 0,
     "ops.kernels": 0,
     "ops.precision": 0,
@@ -87,6 +89,7 @@ FLOORS = {
     "checks": 8,
     "checks.page": 9,
     "train": 7,
+    "outcome": 8,
     "checkpoint": 8,
     "cell": 9,
     "inspection": 9,
@@ -123,6 +126,8 @@ FLOORS = {
 }
 PACKAGES = {"checks": 8, "report": 10, "cli": 15}  # their __init__.py
 TORCH_FREE = (
+    "launch",
+    "parallel",
     "errors",
     "families",
     "seeds",

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
 import click
 
 from mechbench.options import parse_pairs
+from mechbench.parallel import follows, launched
 from mechbench.progress_bar import Console
 from mechbench.registry import OPERATORS, TASKS, load_plugins
 from mechbench.tracking import TRACKERS, TrackedConsole, check_tracker
@@ -107,6 +109,13 @@ _POSITIVE = click.IntRange(min=1)
     show_default=True,
     help="Metrics to a tracker too, below --out.",
 )
+@click.option(
+    "--data-parallel",
+    type=click.IntRange(1, 1024),
+    default=1,
+    show_default=True,
+    help="Processes that share each step's sequences, a GPU each; also under torchrun.",
+)
 @click.option("--quiet", is_flag=True, default=None, help="No progress bar.")
 def command(
     operator: str,
@@ -132,6 +141,10 @@ def command(
     from mechbench.resolve import check_without_torch
 
     check_without_torch(task, task_parameters, settings, budget)
+    if settings["data_parallel"] > 1 and not launched():
+        from mechbench.launch import launch
+
+        raise SystemExit(launch(settings["data_parallel"], sys.argv[1:]))
     from mechbench.cell import run
     from mechbench.report.summary import summary
 
@@ -148,4 +161,5 @@ def command(
         budget_tokens=budget,
         **settings,
     )
-    click.echo(summary(result))
+    if not follows():
+        click.echo(summary(result))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from mechbench.atomic import exclusive, make_folder
-from mechbench.cell import empty_result
+from mechbench.outcome import empty_result
 from mechbench.resolve import task_of
 from mechbench.results import Result, read_result, write_json
 from mechbench.spec import Config

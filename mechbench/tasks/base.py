@@ -34,6 +34,10 @@ class Batch:
     targets: Tensor
     dense_targets: Tensor
 
+    def map(self, function: Callable[[Tensor], Tensor]) -> Batch:
+        """Return the batch with `function` applied to each of its tensors."""
+        return Batch(*(function(t) for t in (self.inputs, self.targets, self.dense_targets)))
+
 
 def matches(answers: Tensor, targets: Tensor) -> Tensor:
     """Return where answers are right: the same token, or a number within TOLERANCE."""

@@ -1,0 +1,77 @@
+"""The parts of a cell's result: what it says when nothing is known, and the score of a length."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from mechbench.evaluate import evaluate
+from mechbench.provenance import provenance
+from mechbench.results import SCHEMA_VERSION, wilson_interval
+from mechbench.spec import Config
+from mechbench.tasks.base import Batch, Task
+from mechbench.tasks.baselines import required_context, shortcut_accuracies
+from mechbench.train import Progress
+
+
+def evaluation(
+    model: nn.Module,
+    task: Task,
+    batches: list[Batch],
+    progress: Progress,
+    config: Config,
+    device: str,
+) -> dict[str, Any]:
+    """Score the model on a test set, beside what the task gives away without being solved."""
+    micro_batch = progress.micro_batch(config, config.n_test, task.input_seqlen)
+    score = evaluate(model, batches, micro_batch, device, config.dtype)
+    low, high = wilson_interval(score.correct, score.n)
+    whole = Batch(
+        *(
+            torch.cat([getattr(b, name) for b in batches])
+            for name in ("inputs", "targets", "dense_targets")
+        )
+    )
+    return {
+        "seqlen": task.seqlen,
+        "n": score.n,
+        "correct": score.correct,
+        "accuracy": score.accuracy,
+        "ci_low": low,
+        "ci_high": high,
+        "dense_n": score.dense_n,
+        "dense_accuracy": score.dense_accuracy,
+        "shortcuts": shortcut_accuracies(task, whole),
+        "required_context": {str(w): a for w, a in required_context(task, whole).items()},
+    }
+
+
+def empty_result(config: Config, task: Task, device: str) -> dict[str, Any]:
+    """Return the result of a cell of which nothing is known yet: an error."""
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "cell_id": config.cell_id,
+        "status": "error",
+        "reason": None,
+        "config": config.to_dict(),
+        "chance": task.chance,
+        "train_is_test": bool(getattr(task, "train_is_test", False)),
+        "evaluations": [],
+        "solved": False,
+        "causal": None,
+        "stop": None,
+        "validation_accuracy": None,
+        "parameters": None,
+        "steps": 0,
+        "train_tokens": 0,
+        "excluded_examples": 0,
+        "micro_batch_size": None,
+        "flops_per_token": None,
+        "tokens_per_s": None,
+        "peak_memory_mib": None,
+        "seconds": {"train": 0.0, "evaluate": 0.0, "total": 0.0},
+        "fft_conv_backend": None,
+        "provenance": provenance(device),
+    }

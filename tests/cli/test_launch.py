@@ -1,0 +1,77 @@
+"""Several processes give what one gives; NCCL where there are two GPUs, gloo everywhere."""
+
+from __future__ import annotations
+
+import csv
+import json
+import signal
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from cli.conftest import TINY, CommandLine, error_of
+
+RUN = ("run", "--operator", "hyena", "--task", "recall", *TINY)
+TWO = ("--data-parallel", "2")
+
+
+def losses(folder: Path) -> list[float]:
+    (path,) = folder.glob("*/metrics.csv")
+    with path.open(encoding="utf-8") as file:
+        return [float(row["loss"]) for row in csv.DictReader(file)]
+
+
+def stored(folder: Path) -> dict[str, object]:
+    (path,) = folder.glob("*/result.json")
+    result: dict[str, object] = json.loads(path.read_text(encoding="utf-8"))
+    return result
+
+
+def same(folder: Path, one: str, two: str, tolerance: float) -> None:
+    a, b = stored(folder / one), stored(folder / two)
+    for key in ("cell_id", "status", "steps", "train_tokens", "excluded_examples"):
+        assert a[key] == b[key], key
+    assert losses(folder / two) == pytest.approx(losses(folder / one), rel=tolerance)
+
+
+def test_two_processes_give_what_one_gives(mechbench: CommandLine) -> None:
+    one, two = mechbench.together((*RUN, "--out", "one"), (*RUN, *TWO, "--out", "two"))
+    assert (one.returncode, two.returncode) == (0, 0), one.stderr + two.stderr
+    assert two.stdout.count("hyena on recall") == 1
+    same(mechbench.folder, "one", "two", 1e-3)
+    (path,) = mechbench.folder.glob("two/*/result.json")
+    before = path.stat().st_mtime_ns
+    assert mechbench.works(*RUN, *TWO, "--out", "two").stdout == two.stdout
+    assert path.stat().st_mtime_ns == before
+
+
+def test_interrupted_run_of_two_continues(mechbench: CommandLine) -> None:
+    longer = (*RUN, *TWO, "--budget", "30000", "--checkpoint-every", "0")
+    with mechbench.start(*longer) as process:
+        deadline = time.monotonic() + 60
+        while not list(mechbench.folder.glob("runs/*/checkpoint.pt")):
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        process.send_signal(signal.SIGTERM)
+        _, error = process.communicate(timeout=60)
+    assert process.returncode == 128 + signal.SIGTERM, error
+    assert "the same command continues" in error
+    mechbench.works(*longer)
+    mechbench.works(*RUN, "--budget", "30000", "--out", "one")
+    same(mechbench.folder, "one", "runs", 1e-2)
+
+
+def test_more_processes_than_sequences_is_one_line(mechbench: CommandLine) -> None:
+    done = mechbench(*RUN, "--data-parallel", "3", "--batch-size", "2", "--out", "runs")
+    assert "data_parallel is 3: a step has only 2 sequences" in error_of(done)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="fewer than two CUDA devices")
+def test_two_gpus_give_what_one_gives(mechbench: CommandLine) -> None:
+    cuda = [*RUN, "--device", "cuda", "--dtype", "float32"]
+    mechbench.works(*cuda, "--out", "one")
+    mechbench.works(*cuda, *TWO, "--out", "two")
+    same(mechbench.folder, "one", "two", 1e-2)
