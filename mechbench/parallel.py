@@ -54,7 +54,7 @@ class Group:
 
     def any(self, flag: bool) -> bool:
         """Return whether a process says so: all of them then do the same."""
-        return self.total([int(flag)])[0] > 0
+        return self.total([int(bool(flag))])[0] > 0
 
 
 ALONE = Group()

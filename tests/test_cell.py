@@ -192,7 +192,7 @@ def test_initial_weights_depend_on_the_seed_alone(
 ) -> None:
     found = []
 
-    def train(model: nn.Module, *args: object) -> None:
+    def train(model: nn.Module, *args: object, **given: object) -> None:
         found.append(model.head.weight.detach().clone())
         raise ZeroDivisionError
 
@@ -402,7 +402,7 @@ def test_fault_of_ours_is_neither_hidden_nor_stored(
     def fault(*args: object) -> None:
         raise ZeroDivisionError
 
-    monkeypatch.setattr("mechbench.cell.wilson_interval", fault)
+    monkeypatch.setattr("mechbench.outcome.wilson_interval", fault)
     with pytest.raises(ZeroDivisionError):
         run("attention")
     assert not list(tmp_path.rglob("result.json"))
