@@ -161,5 +161,5 @@ def command(
         budget_tokens=budget,
         **settings,
     )
-    if not follows():
+    if settings["data_parallel"] == 1 or not follows():
         click.echo(summary(result))

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from mechbench.errors import ConfigError
 from mechbench.filters import make_filter
 from mechbench.filters.implicit import FilterNorm, FilterTime
-from mechbench.operators.base import check_seqlen, set_optim
+from mechbench.operators.base import check_seqlen, set_optim, toeplitz
 from mechbench.ops import fft_conv, from_channels, hyena_mix, short_conv, to_channels
 from mechbench.registry import register_operator
 
@@ -168,12 +168,10 @@ class Hyena(nn.Module):
         L = check_seqlen(u, self.max_seqlen)
         v, gates = self.signals(u)
         h = self.filter(L)
-        lag = torch.arange(L, device=u.device)[:, None] - torch.arange(L, device=u.device)
         eye = torch.eye(L, device=u.device, dtype=h.dtype)
         H = eye.expand(*v.shape[:2], L, L)
         for n in range(len(h)):
-            S = torch.where(lag >= 0, h[n][:, lag.clamp_min(0)], 0)  # (D, L, L)
-            S = S + self.skip[n][:, None, None] * eye
+            S = toeplitz(h[n]) + self.skip[n][:, None, None] * eye
             gate = gates[n][..., None]  # rows of what it multiplies: D_x A
             H = gate * (S @ H) if self.variant == "paper" else S @ (gate * H)
         return H if self.variant == "paper" else gates[-1][..., None] * H

@@ -47,11 +47,7 @@ class LinearAttention(nn.Module):
         chunk: int = 64,
     ) -> None:
         super().__init__()
-        self.n_heads = heads(d_model, n_heads)
-        if (d_model // self.n_heads) % 2:
-            raise ConfigError(
-                f"d_model {d_model} over {self.n_heads} heads: expected an even whole number a head"
-            )
+        self.n_heads = heads(d_model, n_heads, even=True)
         if chunk < 1:
             raise ConfigError(f"chunk is {chunk}: expected at least 1")
         self.max_seqlen, self.rotary_base, self.chunk = max_seqlen, rotary_base, chunk

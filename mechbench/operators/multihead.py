@@ -25,11 +25,7 @@ class MultiHead(nn.Module):
         self, d_model: int, max_seqlen: int, *, n_heads: int = 0, rotary_base: float = 10_000.0
     ) -> None:
         super().__init__()
-        self.n_heads = heads(d_model, n_heads)
-        if (d_model // self.n_heads) % 2:
-            raise ConfigError(
-                f"d_model {d_model} over {self.n_heads} heads: expected an even whole number a head"
-            )
+        self.n_heads = heads(d_model, n_heads, even=True)
         self.max_seqlen, self.rotary_base = max_seqlen, rotary_base
         self.qkv = nn.Linear(d_model, 3 * d_model)
         self.out_proj = nn.Linear(d_model, d_model)
@@ -60,16 +56,17 @@ class MultiHead(nn.Module):
         return softmax_weights(q, k, self.window)
 
 
-def heads(d_model: int, n_heads: int) -> int:
+def heads(d_model: int, n_heads: int, *, even: bool = False) -> int:
     """Return the number of heads: `n_heads`, or for 0 as many as give d_head 32 (at least one).
 
     Raises:
-        ConfigError: d_model is no multiple of it.
+        ConfigError: d_model is no multiple of it, or with `even`, as rotary positions need, no
+            even one.
     """
     if n_heads < 0:
         raise ConfigError(f"n_heads is {n_heads}: expected at least 1, or 0 for d_head 32")
     n_heads = n_heads or max(1, d_model // 32)
-    if d_model % n_heads:
+    if d_model % n_heads or (even and d_model // n_heads % 2):
         raise ConfigError(
             f"d_model {d_model} over {n_heads} heads: expected an even whole number a head"
         )

@@ -47,11 +47,7 @@ class RetNet(nn.Module):
         chunk: int = 64,
     ) -> None:
         super().__init__()
-        self.n_heads = heads(d_model, n_heads)
-        if (d_model // self.n_heads) % 2:
-            raise ConfigError(
-                f"d_model {d_model} over {self.n_heads} heads: expected an even whole number a head"
-            )
+        self.n_heads = heads(d_model, n_heads, even=True)
         for name, value in (("expand_v", expand_v), ("chunk", chunk)):
             if value < 1:
                 raise ConfigError(f"{name} is {value}: expected at least 1")

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 import mechbench as package
+from mechbench.cli import main
 
 # Limits the size of a file, then becomes python with the remaining arguments.
 _LIMITED = (
@@ -82,6 +83,16 @@ class CommandLine:
     def error(self, *args: str, file_limit: int | None = None) -> str:
         """Run a command that must be refused; return its message."""
         return error_of(self(*args, file_limit=file_limit))
+
+
+def call(monkeypatch: pytest.MonkeyPatch, *args: str) -> int:
+    """Run the command line in this process; return its exit code."""
+    monkeypatch.setattr(sys, "argv", ["mechbench", *args])
+    try:
+        main()
+    except SystemExit as stop:
+        return int(stop.code or 0)
+    return 0
 
 
 def lines(text: str) -> list[str]:

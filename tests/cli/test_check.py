@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from mechbench.cli import main
+from cli.conftest import call
 
 pytestmark = pytest.mark.usefixtures("clean_registry")
 AHEAD = """import mechbench
@@ -27,21 +27,11 @@ class Ahead(nn.Module):
 """
 
 
-def call(monkeypatch: pytest.MonkeyPatch, *args: str) -> int:
-    """Run the command line in this process; return its exit code."""
-    monkeypatch.setattr(sys, "argv", ["mechbench", "check", *args])
-    try:
-        main()
-    except SystemExit as stop:
-        return int(stop.code or 0)
-    return 0
-
-
 def test_sound_operator_gives_a_page_a_file_and_exit_code_0(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    code = call(monkeypatch, "--operator", "hyena", "--seqlen", "16", "--d-model", "8")
+    code = call(monkeypatch, "check", "--operator", "hyena", "--seqlen", "16", "--d-model", "8")
     out = capsys.readouterr().out
     assert code == 0
     assert "PASS: a sound operator" in out
@@ -55,13 +45,13 @@ def test_fault_of_a_plugin_is_exit_code_1_and_goes_with_its_option(
     (tmp_path / "plugin.py").write_text(AHEAD)
     common = ["--operator", "ahead", "--plugin", str(tmp_path / "plugin.py"), "--seqlen", "16"]
     common += ["--d-model", "8", "--out", str(tmp_path / "found")]
-    assert call(monkeypatch, *common) == 1
+    assert call(monkeypatch, "check", *common) == 1
     out = capsys.readouterr().out
     assert "  FAIL  causal by value" in out
     assert out.split("\n")[-3] == "FAIL: causal by value, causal by gradient"
     data = json.loads((tmp_path / "found" / "check.json").read_text())
     assert data["sound"] is False
-    assert call(monkeypatch, *common, "--option", "share=0") == 0
+    assert call(monkeypatch, "check", *common, "--option", "share=0") == 0
 
 
 @pytest.mark.parametrize(
@@ -80,7 +70,7 @@ def test_wrong_use_is_one_line_and_exit_code_2(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    assert call(monkeypatch, *args) == 2
+    assert call(monkeypatch, "check", *args) == 2
     err = capsys.readouterr().err
     assert says in err
     assert err.count("\n") == 1

@@ -1,12 +1,11 @@
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import pytest
 
 import mechbench
-from mechbench.cli import main
+from cli.conftest import call
 
 
 @pytest.fixture(scope="module")
@@ -27,23 +26,16 @@ def stored(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return result.path.parent
 
 
-def call(monkeypatch: pytest.MonkeyPatch, *args: str) -> int:
-    """Run the command line in this process; return its exit code."""
-    monkeypatch.setattr(sys, "argv", ["mechbench", "inspect", *args])
-    try:
-        main()
-    except SystemExit as stop:
-        return int(stop.code or 0)
-    return 0
-
-
 def test_matrix_filters_and_reach_of_a_run_are_drawn(
     stored: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    assert call(monkeypatch, "--run", str(stored), "--layer", "1", "--out", str(tmp_path)) == 0
+    assert (
+        call(monkeypatch, "inspect", "--run", str(stored), "--layer", "1", "--out", str(tmp_path))
+        == 0
+    )
     names = [Path(line).name for line in capsys.readouterr().out.splitlines()]
     assert names == [
         f"{stem}.{kind}"
@@ -57,9 +49,9 @@ def test_matrix_filters_and_reach_of_a_run_are_drawn(
 def test_trained_and_fresh_look_different(
     stored: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert call(monkeypatch, "--run", str(stored), "--out", str(tmp_path / "one")) == 0
+    assert call(monkeypatch, "inspect", "--run", str(stored), "--out", str(tmp_path / "one")) == 0
     fresh = ("--operator", "hyena", "--seqlen", "10", "--d-model", "8")
-    assert call(monkeypatch, *fresh, "--out", str(tmp_path / "two")) == 0
+    assert call(monkeypatch, "inspect", *fresh, "--out", str(tmp_path / "two")) == 0
     one, two = (tmp_path / name / "filters.png" for name in ("one", "two"))
     assert one.read_bytes() != two.read_bytes()
 
@@ -81,7 +73,7 @@ def test_what_does_not_go_together_is_one_line(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    assert call(monkeypatch, *args) == 2
+    assert call(monkeypatch, "inspect", *args) == 2
     err = capsys.readouterr().err
     assert says in err
     assert err.count("\n") == 1

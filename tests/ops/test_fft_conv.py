@@ -9,6 +9,7 @@ from torch import Tensor
 from mechbench.errors import ConfigError
 from mechbench.ops import fft_conv, fft_conv_reference
 from mechbench.ops.fft_conv import available_backends, backends_used
+from ops.kernels.conftest import relative_error
 
 NAMES = ("u", "h", "skip", "pre_gate", "post_gate")
 LENGTHS = st.sampled_from([1, 2, 3, 7, 31, 64, 97, 127, 128, 129]) | st.integers(1, 160)
@@ -33,11 +34,6 @@ def cast(given: Arguments, *to: torch.dtype | str) -> Arguments:
     for target in to:
         given = {k: None if v is None else v.to(target) for k, v in given.items()}
     return given
-
-
-def relative_error(got: Tensor, expected: Tensor) -> float:
-    got, expected = got.detach().double().cpu(), expected.detach().double().cpu()
-    return float((got - expected).norm() / expected.norm().clamp_min(1e-30))
 
 
 @given(
