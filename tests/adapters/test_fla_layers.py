@@ -156,7 +156,7 @@ def test_list_shows_the_layers_and_imports_nothing(fake: Path) -> None:
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 @pytest.mark.skipif(not FLA.names(), reason="flash-linear-attention is not installed")
-@pytest.mark.parametrize("name", ["GatedDeltaNet", "GatedLinearAttention", "MultiScaleRetention"])
+@pytest.mark.parametrize("name", ["LinearAttention", "DeltaNet", "MultiScaleRetention"])
 @pytest.mark.filterwarnings("default")
 def test_real_layers_are_causal_and_train(name: str) -> None:
     torch.manual_seed(0)
