@@ -21,6 +21,7 @@ from mechbench.report.plot import (
     plot_accuracy,
     references,
 )
+from mechbench.results import NOT_RUN
 
 _LARGE = 500  # points: from here on processes are worth their start
 _LENGTHS = 4  # shown beside each other along another axis
@@ -29,11 +30,14 @@ _LENGTHS = 4  # shown beside each other along another axis
 def draw(sections: Sequence[Section], folder: Path) -> list[Path]:
     """Draw everything there is to see in `sections` into `folder`; return the files.
 
-    Large leaderboards are drawn by several processes.
+    What was not run stands in the tables only. Large leaderboards are drawn by several processes.
 
     Raises:
         ResultError: a file cannot be written.
     """
+    sections = [shown for section in sections if (shown := _run(section)).points]
+    if not sections:
+        return []
     figures = ["seqlen", "vocab", *further_axes(sections), "compute", "heatmap"]
     work = [(sections, folder, name) for name in figures]
     if sum(len(section.points) for section in sections) < _LARGE:
@@ -43,6 +47,11 @@ def draw(sections: Sequence[Section], folder: Path) -> list[Path]:
         with ProcessPoolExecutor(min(len(work), os.cpu_count() or 1), context) as pool:
             drawn = list(pool.map(_draw_one, *zip(*work, strict=True)))
     return [path for paths in drawn for path in paths]
+
+
+def _run(section: Section) -> Section:
+    points = tuple(point for point in section.points if set(point.statuses) != {NOT_RUN})
+    return dataclasses.replace(section, points=points)
 
 
 def _draw_one(sections: Sequence[Section], folder: Path, name: str) -> list[Path]:

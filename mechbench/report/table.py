@@ -124,6 +124,8 @@ def _costs(section: Section) -> str:
     for points in section.curves.values():
         costs: dict[int, Cost] = {p.trained_seqlen: p.cost for p in points}
         for length, c in sorted(costs.items()):
+            if not c.results:  # planned, not run
+                continue
             solved = f"{c.solved} of {c.results}"
             lines.append([
                 row_label(points), str(length), _count(c.parameters), _count(c.train_tokens),

@@ -58,3 +58,12 @@ def test_processes_draw_the_same(
     before = {p.name: p.read_bytes() for p in alone}
     monkeypatch.setattr(plots, "_LARGE", 0)
     assert {p.name: p.read_bytes() for p in draw(aggregate(rows), tmp_path)} == before
+
+
+def test_what_was_not_run_is_not_drawn(rows: list[Row], make: Make, tmp_path: Path) -> None:
+    planned = rows_of(make({}, "not-run", operator="h3") | {"provenance": {}})
+    draw(aggregate([*rows, *planned]), tmp_path)
+    text = (tmp_path / "accuracy_vs_seqlen.svg").read_text()
+    assert "hyena" in text
+    assert "h3" not in text
+    assert draw(aggregate(planned), tmp_path) == []
