@@ -17,6 +17,8 @@ _COUNTS = (
     "d_model", "n_layers", "batch_size", "budget_tokens", "n_validation", "n_test",
     "validate_every",
 )  # fmt: skip
+# Fields that came after results were stored, and what those had.
+_LATER = {"n_train": 0}
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,7 @@ class Config:
     dtype: str = "float32"  # float32, or bfloat16 (autocast; filters and FFT stay float32)
     device_type: str = "cpu"  # training examples are drawn there, by its own generator
     loss_on: str = "dense"  # "dense": every predictable position; "scored": the headline's only
+    n_train: int = 0  # distinct training examples of a stage; 0: every example is fresh
     n_validation: int = 512
     n_test: int = 2048
     validate_every: int = 25  # steps
@@ -61,6 +64,12 @@ class Config:
         for name in ("weight_decay", "warmup_steps"):
             if not 0 <= getattr(self, name) < float("inf"):
                 raise ConfigError(f"{name} is {getattr(self, name)}: expected 0 or more")
+        most = max((self.batch_size, *(batch for _, batch in self.curriculum)))
+        if self.n_train and self.n_train < most:
+            raise ConfigError(
+                f"n_train is {self.n_train}: expected 0 (every example is fresh) or at least the "
+                f"{most} sequences of a step"
+            )
         if self.loss_on not in LOSSES:
             raise ConfigError(f"loss_on is {self.loss_on!r}: {nearest(self.loss_on, LOSSES)}")
         if not 0 < self.lr < float("inf"):
@@ -79,7 +88,8 @@ class Config:
             ConfigError: a field is unknown or missing.
         """
         try:
-            absent = [f.name for f in dataclasses.fields(cls) if f.name not in data]
+            names = [f.name for f in dataclasses.fields(cls) if f.name not in _LATER]
+            absent = [name for name in names if name not in data]
             if absent:
                 raise KeyError(*absent)
             lengths = tuple(data["eval_seqlens"])
@@ -96,6 +106,9 @@ class Config:
         """
         data = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
         data["plugins"] = sorted(self.plugins.values())
+        for name, before in _LATER.items():  # what was stored before keeps its name
+            if data[name] == before:
+                del data[name]
         return hashlib.sha256(canonical_json(data).encode()).hexdigest()[:16]
 
 

@@ -20,7 +20,9 @@ from mechbench.spec import Config
 from mechbench.tasks.base import make_task
 from mechbench.toml_lines import Key, line_of
 
-BUDGET_SEQUENCES = "budget_sequences"  # training sequences at full length, not budget_tokens
+BUDGET_SEQUENCES = "budget_sequences"  # training sequences at full length
+BUDGET_EPOCHS = "budget_epochs"  # the same, as times that n_train examples are seen
+BUDGETS = ("budget_tokens", BUDGET_SEQUENCES, BUDGET_EPOCHS)
 
 
 @dataclass(frozen=True)
@@ -168,9 +170,9 @@ class _Point:
 
     def set(self, values: Mapping[str, Any], where: Key, kind: str = "") -> None:
         for key, value in values.items():
-            if key in ("budget_tokens", BUDGET_SEQUENCES):  # the inner one counts
-                self.values.pop("budget_tokens", None)
-                self.values.pop(BUDGET_SEQUENCES, None)
+            if key in BUDGETS:  # the inner one counts
+                for budget in BUDGETS:
+                    self.values.pop(budget, None)
             self.values[kind + key] = value
             self.places[kind + key] = (*where, *key.split("."))
 
@@ -179,6 +181,11 @@ class _Point:
         task_options = self._of("task.")
         out = {key: value for key, value in self.values.items() if "." not in key}
         sequences = out.pop(BUDGET_SEQUENCES, None)
+        epochs = out.pop(BUDGET_EPOCHS, None)
+        if epochs is not None:
+            if not out.get("n_train"):
+                raise ConfigError(f"{BUDGET_EPOCHS} needs n_train, the examples of an epoch")
+            sequences = epochs * out["n_train"]
         if sequences is not None:
             lengths = {"vocab_size": out.get("vocab_size"), "seqlen": out.get("seqlen")}
             made = make_task(self.task.name, **lengths, **task_options)

@@ -13,7 +13,7 @@ from typing import Any
 
 from mechbench.errors import ConfigError, nearest
 from mechbench.spec import PROTOCOL, Config
-from mechbench.suite import BUDGET_SEQUENCES, Entry, Suite, error_at
+from mechbench.suite import BUDGETS, Entry, Suite, error_at
 from mechbench.toml_lines import Key, key_lines
 
 # Fields of Config that a suite sets by its own keys, or that nobody sets.
@@ -22,7 +22,7 @@ _ELSEWHERE = {
     "device_type", "plugins", "protocol",
 }  # fmt: skip
 _KINDS = {f.name: f.type for f in fields(Config) if f.name not in _ELSEWHERE} | {
-    BUDGET_SEQUENCES: "int",
+    **dict.fromkeys(BUDGETS, "int"),
     "curriculum": "str",  # "auto" or "none"
     "eval_seqlens": "list",
 }
@@ -129,10 +129,9 @@ class _Reader:
         self._known(value, tuple(_KINDS), where)
         for key, given in value.items():
             self._setting(key, given, (*where, key))
-        if {"budget_tokens", BUDGET_SEQUENCES} <= set(value):
-            raise self._error(
-                (*where, BUDGET_SEQUENCES), "stands beside budget_tokens: give one of the two"
-            )
+        first, *others = [key for key in BUDGETS if key in value] or [""]
+        if others:
+            raise self._error((*where, others[0]), f"stands beside {first}: give one of the two")
         return dict(value)
 
     def _setting(self, key: str, value: Any, where: Key) -> None:
@@ -141,7 +140,7 @@ class _Reader:
             wanted = {"int": "a whole number", "float": "a number", "str": "a text",
                       "bool": "true or false", "list": "a list of lengths"}  # fmt: skip
             raise self._error(where, f"is {value!r}: expected {wanted[kind]}")
-        if key == BUDGET_SEQUENCES and value < 1:
+        if key in BUDGETS and value < 1:
             raise self._error(where, f"is {value}: expected at least 1")
 
     def _grid(self, value: Any, where: Key) -> dict[str, list[Any]]:

@@ -22,6 +22,7 @@ from mechbench.spec import Config
 from mechbench.step import Stepper
 from mechbench.tasks.base import IGNORE, Batch, Task
 from mechbench.tasks.streams import TrainStream, Unseen
+from mechbench.tasks.train_set import TrainSet
 
 SOLVED = 0.995  # validation accuracy, twice in a row
 
@@ -172,7 +173,9 @@ def train(
     """
     tasks = [stage_task(task, length) for length, _ in config.curriculum]
     streams = [
-        TrainStream(task_, batch_size, config.seed, device)
+        TrainSet(task_, config.n_train, batch_size, config.seed, device)
+        if config.n_train
+        else TrainStream(task_, batch_size, config.seed, device)
         for task_, (_, batch_size) in zip(tasks, config.curriculum, strict=True)
     ]
     share = stage_budget(config.budget_tokens, len(tasks))

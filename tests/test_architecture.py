@@ -63,6 +63,7 @@ FLOORS = {
     "tasks.distinct": 4,
     "tasks.first_occurrence": 4,
     "tasks.shortcuts": 4,
+    "tasks.streams": 4,
     "tasks": 5,
     "tasks.portrait": 6,
     "curriculum": 5,
@@ -147,7 +148,7 @@ TORCH_FREE = (
     "bench.table",
 )
 TORCH_FREE_FOLDERS = ("report", "leaderboard", "cli", "tasks")
-MAY_USE_TORCH = ("tasks.streams", "tasks.baselines", "tasks.portrait")
+MAY_USE_TORCH = ("tasks.streams", "tasks.train_set", "tasks.baselines", "tasks.portrait")
 
 
 def modules() -> dict[str, Path]:

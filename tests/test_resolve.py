@@ -44,6 +44,7 @@ def config(operator: str = "hyena", task: str = "recall", **settings: Any) -> Co
         ({"n_validation": 0}, "n_validation is 0"),
         ({"validate_every": 0}, "validate_every is 0"),
         ({"weight_decay": -1.0}, "weight_decay is -1"),
+        ({"n_train": 5}, "n_train is 5: expected 0 .* at least the 64 sequences"),
         ({"loss_on": "scores"}, "loss_on is 'scores'"),
     ],
 )

@@ -99,11 +99,15 @@ def test_inner_settings_count_more_and_equal_cells_count_once(tmp_path: Path) ->
         name = "recall"
         settings = { d_model = 128, budget_sequences = 3 }
         grid = { seqlen = [256] }
+        [[tasks]]
+        name = "recall"
+        settings = { n_train = 100, budget_epochs = 2 }
         """,
     ).cells("cpu")
     assert [(c.config.d_model, c.config.seqlen, c.config.budget_tokens) for c in cells] == [
         (32, 64, 5000),
         (128, 256, 3 * 258),
+        (32, 64, 2 * 100 * 66),
     ]
 
 
@@ -111,6 +115,10 @@ def test_inner_settings_count_more_and_equal_cells_count_once(tmp_path: Path) ->
     ("text", "message"),
     [
         ("tasks = ['recal']\noperators = ['hyena']", ":4: tasks[0]: unknown task 'recal': did"),
+        (
+            "tasks = ['recall']\noperators = ['hyena']\n[settings]\nbudget_epochs = 2",
+            ": settings.budget_epochs: budget_epochs needs n_train",
+        ),
         ("tasks = ['recall']\noperators = ['hyna']", ":5: operators[0]: unknown operator 'hyna'"),
         (
             "tasks = ['recall']\n[[operators]]\nname = 'hyena'\noptions.ordr = 2",
@@ -194,6 +202,6 @@ def test_shipped_suite_is_sound(path: Path) -> None:
     budgets: dict[tuple[object, ...], set[int]] = {}
     for cell in cells:
         c = cell.config
-        point = (c.task, str(c.task_options), c.seqlen, c.vocab_size, c.d_model)
+        point = (c.task, str(c.task_options), c.seqlen, c.vocab_size, c.d_model, c.n_train)
         budgets.setdefault(point, set()).add(c.budget_tokens)
     assert all(len(b) == 1 for b in budgets.values()), "one budget for all operators"

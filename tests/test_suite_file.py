@@ -63,6 +63,7 @@ def test_file_is_read(tmp_path: Path) -> None:
         ("= 32", '= "32"', ":7: settings.d_model: is '32': expected a whole number"),
         ("d_model", "eval_seqlens", ":7: settings.eval_seqlens: is 32: expected a list of len"),
         ("d_model = 32", "budget_tokens = 1\nbudget_sequences = 2", ":8: .*give one of the two"),
+        ("d_model = 32", "budget_epochs = 1\nbudget_tokens = 2", ":7: .*give one of the two"),
         ("d_model = 32", "budget_sequences = 0", ":7: settings.budget_sequences: is 0: expected"),
         ("seqlen = [64, 128]", "seqlen = 64", ":10: grid.seqlen: is 64: expected a list"),
         ("seqlen = [64, 128]", "seqlen = [64, 1.5]", ":10: grid.seqlen: is 1.5: expected a whole"),

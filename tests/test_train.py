@@ -288,6 +288,15 @@ def test_examples_of_the_evaluation_sets_are_not_trained_on_and_counted(
     assert progress.excluded == excluded
 
 
+def test_a_training_set_of_few_examples_is_seen_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = spy_on_targets(monkeypatch)
+    progress = Run(config(6, n_train=2 * B), make_model()).go()
+    assert progress.step == 6
+    rows = [tuple(row) for inputs, _ in seen for row in inputs.tolist()]
+    assert len(rows) == 6 * B
+    assert len(set(rows)) == 2 * B
+
+
 def test_batch_of_held_out_examples_alone_does_no_harm() -> None:
     run = Run(config(6), make_model(), unseen=lambda x: torch.zeros(len(x), dtype=torch.bool))
     progress = run.go()

@@ -10,6 +10,7 @@ from mechbench.leaderboard import plots
 from mechbench.leaderboard.plots import along, draw, further_axes
 from mechbench.report.aggregate import aggregate
 from mechbench.report.collect import Row, rows_of
+from mechbench.report.table import to_markdown
 
 Make = Callable[..., dict[str, Any]]
 
@@ -67,3 +68,5 @@ def test_what_was_not_run_is_not_drawn(rows: list[Row], make: Make, tmp_path: Pa
     assert "hyena" in text
     assert "h3" not in text
     assert draw(aggregate(planned), tmp_path) == []
+    lines = to_markdown(aggregate(planned), []).splitlines()
+    assert [line for line in lines if line.startswith("| h3")] == ["| h3 | not-run |"]  # no cost

@@ -38,13 +38,6 @@ def test_table_of_two_operators_at_two_lengths(store: Store, tmp_path: Path) -> 
     assert any(line.startswith("| hyena | 128 | 1,234 | 5,000 | 1,000 |") for line in lines)
 
 
-def test_what_was_not_run_has_no_cost(store: Store, tmp_path: Path) -> None:
-    store({64: 0.95}, seqlen=64)
-    store({}, seqlen=64, operator="attention", status="not-run")
-    rows = [line for line in markdown(tmp_path) if line.startswith("| attention")]
-    assert rows == ["| attention | not-run |"]
-
-
 def test_failures_and_lookahead_are_never_bold(store: Store, tmp_path: Path) -> None:
     store({64: 0.99}, operator="ahead", causal=False)
     store({64: 0.98}, operator="lucky")
