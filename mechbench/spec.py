@@ -18,7 +18,7 @@ _COUNTS = (
     "validate_every",
 )  # fmt: skip
 # Fields that came after results were stored, and what those had.
-_LATER = {"n_train": 0}
+ADDED = {"n_train": 0}
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ class Config:
             ConfigError: a field is unknown or missing.
         """
         try:
-            names = [f.name for f in dataclasses.fields(cls) if f.name not in _LATER]
+            names = [f.name for f in dataclasses.fields(cls) if f.name not in ADDED]
             absent = [name for name in names if name not in data]
             if absent:
                 raise KeyError(*absent)
@@ -106,7 +106,7 @@ class Config:
         """
         data = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
         data["plugins"] = sorted(self.plugins.values())
-        for name, before in _LATER.items():  # what was stored before keeps its name
+        for name, before in ADDED.items():  # what was stored before keeps its name
             if data[name] == before:
                 del data[name]
         return hashlib.sha256(canonical_json(data).encode()).hexdigest()[:16]

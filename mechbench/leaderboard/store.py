@@ -30,7 +30,7 @@ from mechbench.atomic import write_text
 from mechbench.errors import ConfigError, ResultError
 from mechbench.report.collect import Row, rows_of
 from mechbench.results import SCHEMA_VERSION
-from mechbench.spec import Config
+from mechbench.spec import ADDED, Config
 
 FILE = "results.csv"
 _HEAD = ("schema_version", "cell_id", "status", "reason")
@@ -84,8 +84,8 @@ def read_rows(path: Path) -> list[Row]:
         with path.open(encoding="utf-8", newline="") as file:
             reader = csv.reader(file)
             header = next(reader, [])
-            odd = sorted(set(header) ^ set(COLUMNS))
-            if odd or len(header) != len(COLUMNS):
+            odd = sorted((set(header) ^ set(COLUMNS)) - (set(ADDED) - set(header)))
+            if odd or len(header) != len(set(header)):
                 raise ResultError(f"{path}: columns missing or unknown: {', '.join(odd)}")
             for cells in reader:
                 try:
@@ -143,7 +143,7 @@ def _gather(cells: dict[str, str], results: dict[str, dict[str, Any]]) -> None:
     data = results.get(values["cell_id"])
     if data is None:
         data = results[values["cell_id"]] = {name: values[name] for name in (*_HEAD, *_RESULT)}
-        data["config"] = {name: values[name] for name in _CONFIG}
+        data["config"] = {name: values[name] for name in _CONFIG if name in values}
         data["seconds"] = {s: values[f"seconds_{s}"] for s in _SECONDS}
         data["provenance"] = {name: values[name] for name in _PROVENANCE}
         data["evaluations"] = []

@@ -14,6 +14,7 @@ from mechbench.leaderboard.store import COLUMNS, read_rows, write_rows
 from mechbench.report.collect import Row, rows_of
 from mechbench.spec import Config
 
+STORED = sorted((Path(__file__).parents[2] / "leaderboards").glob("*/results.csv"))
 Make = Callable[..., dict[str, Any]]
 
 
@@ -80,3 +81,10 @@ def test_damage_is_named_with_its_line(
         read_rows(path)
     with pytest.raises(ResultError, match="cannot be read"):
         read_rows(tmp_path / "absent.csv")
+
+
+@pytest.mark.parametrize("path", STORED, ids=lambda p: p.parent.name)
+def test_stored_leaderboards_are_read(path: Path) -> None:
+    rows = read_rows(path)
+    assert {row.status for row in rows} >= {"ok"}
+    assert all(row.config.cell_id == row.data["cell_id"] for row in rows)
