@@ -35,7 +35,7 @@ def draw(sections: Sequence[Section], folder: Path) -> list[Path]:
     Raises:
         ResultError: a file cannot be written.
     """
-    sections = [shown for section in sections if (shown := _run(section)).points]
+    sections = [shown for section in sections if (shown := _measured(section)).points]
     if not sections:
         return []
     figures = ["seqlen", "vocab", *further_axes(sections), "compute", "heatmap"]
@@ -49,7 +49,7 @@ def draw(sections: Sequence[Section], folder: Path) -> list[Path]:
     return [path for paths in drawn for path in paths]
 
 
-def _run(section: Section) -> Section:
+def _measured(section: Section) -> Section:
     points = tuple(point for point in section.points if set(point.statuses) != {NOT_RUN})
     return dataclasses.replace(section, points=points)
 

@@ -84,7 +84,7 @@ def read_rows(path: Path) -> list[Row]:
         with path.open(encoding="utf-8", newline="") as file:
             reader = csv.reader(file)
             header = next(reader, [])
-            odd = sorted((set(header) ^ set(COLUMNS)) - (set(ADDED) - set(header)))
+            odd = sorted((set(header) ^ set(COLUMNS)) - set(ADDED))
             if odd or len(header) != len(set(header)):
                 raise ResultError(f"{path}: columns missing or unknown: {', '.join(odd)}")
             for cells in reader:

@@ -50,9 +50,8 @@ class TrainStream:
             size = self._batch_size * self._steps
             drawn = draw(self._task, size, self._seed, "train", number, self._device)
             self._block = number, drawn
-        whole = self._block[1]
         rows = slice(offset * self._batch_size, (offset + 1) * self._batch_size)
-        return Batch(whole.inputs[rows], whole.targets[rows], whole.dense_targets[rows])
+        return self._block[1].map(lambda tensor: tensor[rows])
 
 
 def evaluation_batches(task: Task, n_examples: int, seed: int, split: Split) -> list[Batch]:

@@ -36,5 +36,4 @@ class TrainSet:
             order = torch.randperm(self._n, generator=generator)
             self._order = epoch, order.to(self._device)
         rows = self._order[1][offset * self._batch_size : (offset + 1) * self._batch_size]
-        whole = self._whole
-        return Batch(whole.inputs[rows], whole.targets[rows], whole.dense_targets[rows])
+        return self._whole.map(lambda tensor: tensor[rows])
