@@ -17,7 +17,14 @@ from mechbench.spec import (
 from mechbench.tasks.base import Task, make_task
 
 DTYPES = ("float32", "bfloat16")
-_DERIVED = {"task_version", "device_type", "plugins", "protocol"}  # fields nobody sets
+_DERIVED = {
+    "task_version",
+    "device_type",
+    "plugins",
+    "sources",
+    "max_seqlen",
+    "protocol",
+}  # fields nobody sets
 
 
 def resolve(

@@ -18,7 +18,7 @@ _COUNTS = (
     "validate_every",
 )  # fmt: skip
 # Fields that came after results were stored, and what those had.
-ADDED = {"n_train": 0}
+ADDED: dict[str, Any] = {"n_train": 0, "max_seqlen": 0, "sources": {}}
 
 
 @dataclass(frozen=True)
@@ -55,6 +55,11 @@ class Config:
     validate_every: int = 25  # steps
     allow_noncausal: bool = False
     plugins: dict[str, str] = field(default_factory=dict)  # path: digest of those in use
+    # Code beyond this package that decides the result: module or package to digest or version.
+    sources: dict[str, str] = field(default_factory=dict)
+    # Tokens the operator is built for, where its weights or its function depend on that and it is
+    # scored beyond the trained length; 0: the trained length's.
+    max_seqlen: int = 0
     protocol: int = PROTOCOL
 
     def __post_init__(self) -> None:

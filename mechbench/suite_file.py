@@ -19,7 +19,7 @@ from mechbench.toml_lines import Key, key_lines
 # Fields of Config that a suite sets by its own keys, or that nobody sets.
 _ELSEWHERE = {
     "operator", "task", "operator_options", "task_options", "task_version", "lr", "seed",
-    "device_type", "plugins", "protocol",
+    "device_type", "plugins", "sources", "max_seqlen", "protocol",
 }  # fmt: skip
 _KINDS = {f.name: f.type for f in fields(Config) if f.name not in _ELSEWHERE} | {
     **dict.fromkeys(BUDGETS, "int"),
