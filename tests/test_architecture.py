@@ -107,7 +107,7 @@ FLOORS = {
     "bench": 7,
     "bench.measure": 7,
     "bench.rates": 8,
-    "bench.cells": 8,
+    "bench.readings": 8,
     "bench.table": 9,
     "bench.plot": 10,
     "bench.session": 11,
