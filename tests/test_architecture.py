@@ -48,6 +48,7 @@ FLOORS = {
     "ops.window": 1,
     "ops.backends.torch_backend": 1,
     "ops.backends": 2,
+    "ops.contract": 0,
     "ops.fft_conv": 3,
     "ops.hyena_mix": 4,
     "ops": 5,

@@ -7,29 +7,16 @@ PyTorch's own here; `mechbench.ops.hyena_mix` fuses them for the operator's usua
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from mechbench.ops.contract import Core
+
 _MAX_TAIL = 8  # outputs that are summed directly at most: each costs a pass over the filters
 _LEAST = 128  # below, nothing is gained
-
-
-class Core(Protocol):
-    """What a backend with kernels of its own gives."""
-
-    def core_forward(self, v: Tensor, h: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
-        """Return h * v (B, D, L) in v's dtype, and tensors to keep for the backward.
-
-        Rows of v may be apart by more than L; those of the result are contiguous.
-        """
-
-    def core_backward(
-        self, dz: Tensor, v: Tensor, h: Tensor, kept: tuple[Tensor, ...]
-    ) -> tuple[Tensor, Tensor]:
-        """Return the gradients of v, in its dtype, and of h (D, K), in its dtype."""
 
 
 def _split(L: int) -> int:

@@ -10,33 +10,13 @@ from __future__ import annotations
 import importlib
 import pkgutil
 from functools import cache
-from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from mechbench.errors import ConfigError, nearest
 from mechbench.ops import backends as _backends
-
-
-class Backend(Protocol):
-    """A module in `mechbench.ops.backends`; the file is the whole registration."""
-
-    PRIORITY: int  # `auto` takes the highest one that supports the inputs
-
-    def unsupported(self, u: Tensor, h: Tensor) -> str | None:
-        """Say why the backend cannot take these inputs; None if it can."""
-
-    def conv(
-        self,
-        u: Tensor,
-        h: Tensor,
-        skip: Tensor | None,
-        pre_gate: Tensor | None,
-        post_gate: Tensor | None,
-    ) -> Tensor:
-        """Compute the function above."""
-
+from mechbench.ops.contract import Backend
 
 _USED: set[str] = set()
 

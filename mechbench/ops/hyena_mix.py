@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from mechbench.ops.core_conv import Core, conv_backward, conv_forward
+from mechbench.ops.contract import Core
+from mechbench.ops.core_conv import conv_backward, conv_forward
 from mechbench.ops.fft_conv import fft_conv, pick_backend
 from mechbench.ops.kernels import unavailable
 from mechbench.ops.short_conv import short_conv
@@ -49,7 +50,7 @@ def hyena_mix(
     D = p.shape[1] // 3
     core = pick_backend(p[:, :D], h, backend)
     # 3: the taps that the kernels are written for.
-    if hasattr(core, "core_forward") and unavailable(p) is None and short_weight.shape[1] == 3:
+    if isinstance(core, Core) and unavailable(p) is None and short_weight.shape[1] == 3:
         y: Tensor = _Mix.apply(p, in_bias, short_weight, short_bias, h, skip, core)  # type: ignore[no-untyped-call]
         return y
     p = p + in_bias[:, None].to(p.dtype)
