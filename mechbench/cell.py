@@ -33,6 +33,7 @@ from mechbench.results import (
     read_result,
     write_json,
 )
+from mechbench.reuse import may_resume
 from mechbench.seeds import derive
 from mechbench.signals import Stopper
 from mechbench.spec import Config
@@ -70,7 +71,7 @@ def run(
     dtype: str = "auto",
     operator_options: Mapping[str, Any] | None = None,
     task_options: Mapping[str, Any] | None = None,
-    plugins: Sequence[str] = (),
+    plugins: str | Sequence[str] = (),
     out: str | Path = "runs",
     resume: bool = True,
     allow_noncausal: bool = False,
@@ -121,7 +122,7 @@ def run(
         ResultError: the folder is in use, or cannot be written.
         Interrupted: SIGINT or SIGTERM; the same call continues.
     """
-    load_plugins(tuple(plugins))
+    load_plugins(plugins)
     config, device = resolve(
         operator,
         task,
@@ -149,6 +150,7 @@ def run(
     make_folder(folder)
     console = console or Console(quiet)
     with exclusive(folder):
+        resume = resume and may_resume(config, folder, console)
         if not resume:
             for name in ("result.json", "checkpoint.pt", "metrics.csv", "config.json"):
                 (folder / name).unlink(missing_ok=True)
