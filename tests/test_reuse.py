@@ -2,12 +2,16 @@ from __future__ import annotations
 
 import importlib
 import sys
+import types
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+import mechbench
 from mechbench import sources
 from mechbench.progress_bar import Console
+from mechbench.results import Result
 from mechbench.reuse import may_resume
 from mechbench.sources import UNKNOWN, reached
 from mechbench.spec import Config
@@ -54,3 +58,66 @@ def test_file_edited_after_its_import_is_told_of(
     (line,) = capsys.readouterr().err.splitlines()
     assert "edited_later was edited after it was imported" in line
     del sys.modules["edited_later"]
+
+
+NOTEBOOK = """
+import mechbench, torch
+from torch import nn
+
+STATE = 1
+
+@mechbench.register_operator("typed-in")
+class Mine(nn.Module):
+    def __init__(self, d_model: int, max_seqlen: int) -> None:
+        super().__init__()
+        self.mix = nn.Linear(d_model, d_model)
+
+    def forward(self, u):
+        return 1.0 * self.mix(u) * STATE
+"""
+
+
+@pytest.fixture
+def trained(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, clean_registry: None
+) -> Callable[[str], Result]:
+    """Execute text as a notebook does and train its operator, as in a pipe."""
+
+    def trained(text: str) -> Result:
+        main = types.ModuleType("__main__")
+        monkeypatch.setitem(sys.modules, "__main__", main)
+        exec(compile(text, "<cell>", "exec"), main.__dict__)
+        return mechbench.run(
+            "typed-in", "recall", seqlen=8, vocab_size=8, d_model=8, n_layers=1,
+            budget_tokens=1000, n_validation=16, n_test=16, device="cpu", out=tmp_path,
+        )  # fmt: skip
+
+    return trained
+
+
+def test_edited_cell_of_a_notebook_is_trained_and_not_read(
+    trained: Callable[[str], Result], capsys: pytest.CaptureFixture[str]
+) -> None:
+    one = trained(NOTEBOOK)
+    written = one.path.stat().st_mtime_ns
+    assert trained(NOTEBOOK).path.stat().st_mtime_ns == written  # the same: read
+    edited = trained(NOTEBOOK.replace("1.0 *", "0.0 *"))
+    assert edited.cell_id != one.cell_id
+    assert trained(NOTEBOOK.replace("STATE = 1", "STATE = 2")).cell_id != one.cell_id
+    assert "warning" not in capsys.readouterr().err
+
+
+def test_cell_whose_source_cannot_be_known_runs_again_and_says_so(
+    trained: Callable[[str], Result], capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = NOTEBOOK.replace("STATE = 1", "STATE = torch.ones(())")
+    one = trained(text)
+    assert one.config["sources"] == {"__main__:Mine": UNKNOWN}
+    assert capsys.readouterr().err == ""
+    written = one.path.stat().st_mtime_ns
+    two = trained(text.replace("ones", "zeros"))
+    assert two.path == one.path
+    assert two.path.stat().st_mtime_ns != written
+    err = capsys.readouterr().err
+    assert err.count("\n") == 1
+    assert "the source of __main__:Mine cannot be known" in err
