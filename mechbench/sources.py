@@ -75,7 +75,7 @@ def reached(roots: Iterable[str]) -> dict[str, str]:
             continue
         text, known = _text(name, Path(file))
         found[name] = hashlib.sha256(text).hexdigest() if known else UNKNOWN
-        waiting += _imported(name, text, Path(file).suffix)
+        waiting += _imported(name, text, Path(file))
     return dict(sorted(found.items()))
 
 
@@ -234,11 +234,12 @@ def _same(a: object, b: object) -> bool:
     return type(a) is type(b) and repr(a) == repr(b)
 
 
-def _imported(name: str, text: bytes, suffix: str) -> set[str]:
+def _imported(name: str, text: bytes, file: Path) -> set[str]:
     """Return the modules that a local module imports, by its text and by what it holds."""
     module = sys.modules.get(name)
-    package = getattr(module, "__package__", None) or name.rpartition(".")[0]
-    found = set(_named(text, package)) if suffix == ".py" else set()
+    inside = name if file.stem == "__init__" else name.rpartition(".")[0]
+    package = getattr(module, "__package__", None) or inside
+    found = set(_named(text, package)) if file.suffix == ".py" else set()
     for value in list(vars(module).values()) if module is not None else ():
         with contextlib.suppress(Exception):  # a proxy may raise whatever it likes when looked at
             home = value.__name__ if isinstance(value, types.ModuleType) else value.__module__

@@ -40,7 +40,7 @@ def write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Write]:
 
 def distribution(folder: Path, name: str, number: str, **origin: object) -> None:
     """Put the metadata of an installed distribution into `folder`."""
-    info = folder / f"{name}-{number}.dist-info"
+    info = folder / f"{name.replace('-', '_')}-{number}.dist-info"
     info.mkdir(parents=True)
     (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {number}\n")
     (info / "RECORD").write_text(f"{name}.py,,\n")
@@ -54,13 +54,16 @@ def test_all_that_is_reached_by_import_counts(write: Write) -> None:
     write("inner/__init__.py", "")
     write("inner/part.py", "from . import deep\nfrom .deep import *\ndef f(): import late_one\n")
     write("inner/deep.py", "import importlib\nm = importlib.import_module('by_name')\n")
-    write("late_one.py", "X = 1\n")
+    write("late_one.py", "import lazy\n")
+    write("lazy/__init__.py", "from .inner import X\n")
+    write("lazy/inner.py", "X = 1\n")
     write("by_name.py", "X = 1\n")
     write("unrelated.py", "X = 1\n")
     importlib.import_module("first_one")
     importlib.import_module("unrelated")
     found = reached(["first_one"])
     names = {"by_name", "first_one", "inner", "inner.deep", "inner.part", "late_one"}
+    names |= {"lazy", "lazy.inner"}
     assert set(found) == names
     assert "late_one" not in sys.modules  # looked at, not imported
     assert all(len(digest) == 64 for digest in found.values())
@@ -176,6 +179,20 @@ def test_installed_packages_count_by_their_version(
     distribution(folder, "layers_of_others", "1.5")
     found = reached(["first_one"])
     assert found == {"first_one": without["first_one"], "layers_of_others": "1.5"}
+
+
+def test_package_of_several_distributions_counts_by_all(
+    write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "site-packages"
+    monkeypatch.syspath_prepend(folder)
+    write("site-packages/several/layers.py", "")
+    importlib.import_module("several.layers")
+    for name, number in (("several-core", "0.1"), ("several-layers", "0.2")):
+        distribution(folder, name, number)
+        info = folder / f"{name.replace('-', '_')}-{number}.dist-info"
+        (info / "top_level.txt").write_text("several\n")
+    assert reached(["several.layers"]) == {"several-core": "0.1", "several-layers": "0.2"}
 
 
 def test_version_of_what_was_installed_from_a_folder_or_a_commit_says_which(
