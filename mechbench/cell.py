@@ -19,7 +19,7 @@ from mechbench.checks import check_causality, check_contract, naming
 from mechbench.cost import flops_per_token
 from mechbench.errors import ConfigError, OperatorError
 from mechbench.memory import is_out_of_memory, peak_memory_mib
-from mechbench.model import Backbone
+from mechbench.model import build_model
 from mechbench.ops.fft_conv import backends_used, forget_backends_used
 from mechbench.optim import make_optimizer
 from mechbench.outcome import empty_result, evaluation
@@ -33,6 +33,7 @@ from mechbench.results import (
     read_result,
     write_json,
 )
+from mechbench.reuse import may_resume
 from mechbench.seeds import derive
 from mechbench.signals import Stopper
 from mechbench.spec import Config
@@ -70,7 +71,7 @@ def run(
     dtype: str = "auto",
     operator_options: Mapping[str, Any] | None = None,
     task_options: Mapping[str, Any] | None = None,
-    plugins: Sequence[str] = (),
+    plugins: str | Sequence[str] = (),
     out: str | Path = "runs",
     resume: bool = True,
     allow_noncausal: bool = False,
@@ -121,7 +122,7 @@ def run(
         ResultError: the folder is in use, or cannot be written.
         Interrupted: SIGINT or SIGTERM; the same call continues.
     """
-    load_plugins(tuple(plugins))
+    load_plugins(plugins)
     config, device = resolve(
         operator,
         task,
@@ -149,6 +150,7 @@ def run(
     make_folder(folder)
     console = console or Console(quiet)
     with exclusive(folder):
+        resume = resume and may_resume(config, folder, console)
         if not resume:
             for name in ("result.json", "checkpoint.pt", "metrics.csv", "config.json"):
                 (folder / name).unlink(missing_ok=True)
@@ -225,15 +227,7 @@ def _train_and_score(
     check_contract(config.operator, config.operator_options, config.d_model, longest, device)
     torch.manual_seed(derive(config.seed, "init"))  # on the CPU: the same weights on any device
     input_dim = int(getattr(task, "input_dim", 0))
-    model = Backbone(
-        config.operator,
-        config.operator_options,
-        vocab_size=config.vocab_size,
-        d_model=config.d_model,
-        n_layers=config.n_layers,
-        max_seqlen=longest,
-        input_dim=input_dim,
-    )
+    model = build_model(config, longest)
     result["parameters"] = sum(p.numel() for p in model.parameters())
     result["flops_per_token"] = flops_per_token(model, task.input_seqlen, input_dim)
     model.to(device)

@@ -14,10 +14,10 @@ from mechbench.atomic import make_folder
 from mechbench.checkpoint import load_weights
 from mechbench.checks import naming
 from mechbench.checks.properties import reach
-from mechbench.errors import ConfigError, ResultError
-from mechbench.model import Backbone
+from mechbench.errors import ConfigError, PluginError, ResultError
+from mechbench.model import build_model
 from mechbench.operators.base import make_operator, materialize, operator_options, operators_used
-from mechbench.registry import OPERATORS, load_plugins
+from mechbench.registry import OPERATORS, TASKS, load_plugin, loaded_plugins
 from mechbench.report.filters import plot_filters
 from mechbench.report.matrix import plot_matrices
 from mechbench.report.reach import plot_reach
@@ -70,21 +70,11 @@ def trained(folder: Path, *, layer: int = 0, seqlen: int | None = None) -> Speci
         ResultError: a file is missing or corrupt.
     """
     config = _config(folder / "config.json")
-    load_plugins(tuple(config.plugins))
-    for name in operators_used(config.operator, config.operator_options):
-        entry = OPERATORS.entry(name)
-        if entry.digest and entry.digest not in config.plugins.values():
-            raise ConfigError(f"{entry.origin} has changed since {folder} was trained")
+    _load_code(config, folder)
     if not 0 <= layer < config.n_layers:
         raise ConfigError(f"layer is {layer}: the model has layers 0 to {config.n_layers - 1}")
-    model = Backbone(
-        config.operator,
-        config.operator_options,
-        vocab_size=config.vocab_size,
-        d_model=config.d_model,
-        n_layers=config.n_layers,
-        max_seqlen=max(task_of(config, length).input_seqlen for length in config.eval_seqlens),
-    ).eval()
+    longest = max(task_of(config, length).input_seqlen for length in config.eval_seqlens)
+    model = build_model(config, longest).eval()
     load_weights(folder / "checkpoint.pt", config.cell_id, model)
     task = task_of(config)
     tokens = draw(task, _EXAMPLES, config.seed, "validation", 0, "cpu").inputs
@@ -138,6 +128,35 @@ def _input_of(module: nn.Module, model: nn.Module, tokens: Tensor) -> Tensor:
         model(tokens)
     handle.remove()
     return caught[0].float()
+
+
+def _load_code(config: Config, folder: Path) -> None:
+    """Load the plugins of a run, unless they were given, and see that all code is as it was.
+
+    Raises:
+        ConfigError: some of it has changed.
+        PluginError: a plugin is gone, or cannot be loaded.
+    """
+    for path, digest in config.plugins.items():
+        if digest in loaded_plugins():
+            continue
+        if not Path(path).expanduser().exists():
+            given = ", no plugin given is the same" if loaded_plugins() else ""
+            raise PluginError(
+                f"plugin {path} of {folder} is gone{given}: name the file as it was with "
+                "--plugin FILE.py"
+            )
+        load_plugin(path)
+    used = operators_used(config.operator, config.operator_options)
+    for entry in (*map(OPERATORS.entry, used), TASKS.entry(config.task)):
+        if entry.digest and entry.digest not in config.plugins.values():
+            raise ConfigError(f"{entry.origin} has changed since {folder} was trained")
+    here = TASKS.sources(config.task)
+    for name in used:
+        here |= OPERATORS.sources(name)
+    for name in sorted({*here, *config.sources} if config.sources else ()):
+        if here.get(name) != config.sources.get(name):
+            raise ConfigError(f"{name} has changed since {folder} was trained")
 
 
 def _config(path: Path) -> Config:

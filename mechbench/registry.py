@@ -11,21 +11,25 @@ import ast
 import hashlib
 import importlib
 import importlib.metadata
-import importlib.util
 import os
+import re
 import sys
-import traceback
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
 from mechbench.errors import ConfigError, PluginError, nearest
 from mechbench.families import FLA, Family
+from mechbench.fingerprint import fingerprint
+from mechbench.plugin_run import execute
+from mechbench.sources import executed, file_of, reached
 
 T = TypeVar("T", bound=Callable[..., Any])
 PLUGIN_VARIABLE = "MECHBENCH_PLUGINS"
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:-]{0,63}")
+_PREFIX = "mechbench_plugin_"  # of plugin files' modules
 
 
 @dataclass
@@ -40,6 +44,7 @@ class Entry:
     target: str = ""  # "module:attribute" of what is not loaded yet
     obj: Any = None
     digest: str = ""  # SHA-256 of the plugin file, empty for the rest
+    home: str = ""  # module that registered it, or the package's that it is of
 
 
 @dataclass
@@ -60,18 +65,24 @@ class Registry:
             name: what users write after `--operator` or `--task`.
             source: the paper and section it comes from.
 
+        What a notebook or a script registers anew, edited or not, takes the old one's place.
+
         Raises:
-            PluginError: the name is taken by something else; both origins are named.
+            PluginError: no name, or one that is taken by something else; both origins are named.
         """
+        _check_name(self.kind, name)
 
         def decorate(obj: T) -> T:
             module = str(getattr(obj, "__module__", ""))
             summary = (getattr(obj, "__doc__", None) or "").strip().split("\n")[0]
             target = f"{module}:{getattr(obj, '__qualname__', '')}"
             # What a plugin file registers is the plugin's, wherever the class was written.
-            origin, digest = _PLUGINS[_LOADING[-1]] if _LOADING else _origin(module)
-            new = Entry(name, self.kind, origin, summary, source, target, obj, digest)
+            home = _LOADING[-1] if _LOADING else module
+            origin, digest = _PLUGINS[home] if home in _PLUGINS else _origin(module)
+            new = Entry(name, self.kind, origin, summary, source, target, obj, digest, home)
             self._add(new)
+            if origin.startswith("module "):
+                self.sources(name)  # looked at now: a file may be edited before the run
             return obj
 
         return decorate
@@ -79,7 +90,7 @@ class Registry:
     def _add(self, new: Entry) -> None:
         self._discover()
         old = self.entries.get(new.name)
-        if old is not None and not _same(old, new):
+        if old is not None and not _same(old, new) and not _again(old, new):
             raise PluginError(
                 f"{self.kind} {new.name!r} is registered twice: by {old.origin} ({old.target}) "
                 f"and by {new.origin} ({new.target}); rename one"
@@ -116,7 +127,7 @@ class Registry:
             module, _, attribute = entry.target.partition(":")
             try:
                 obj = getattr(importlib.import_module(module), attribute)
-            except Exception as error:
+            except (Exception, SystemExit) as error:
                 if entry.origin == "built-in":
                     raise  # a fault of ours deserves its traceback
                 raise PluginError(
@@ -129,6 +140,41 @@ class Registry:
                 entry.obj = obj
         return entry.obj
 
+    def sources(self, name: str) -> dict[str, str]:
+        """Return the code beyond mechbench and the plugin file that decides what `name` does.
+
+        Raises:
+            ConfigError: no such name.
+            PluginError: it cannot be loaded.
+        """
+        obj = self.load(name)
+        entry = self.entries[name]
+        if entry.origin == "built-in":
+            return {}
+        roots = {entry.home, str(getattr(obj, "__module__", ""))}
+        out: dict[str, str] = {}
+        if isinstance(obj, type):
+            roots |= {base.__module__ for base in obj.__mro__}
+        if entry.origin.startswith("module "):
+            key = f"{entry.home}:{getattr(obj, '__qualname__', name)}"
+            out[key], more = fingerprint(obj)
+            roots = (roots - {entry.home}) | more
+        found = reached(filter(None, roots))
+        return {k: v for k, v in (out | found).items() if not k.startswith(_PREFIX)}
+
+    def must_have_file(self, name: str) -> None:
+        """Refuse what other processes could not load.
+
+        Raises:
+            ConfigError: it is registered in a script, a notebook or a module of one.
+        """
+        origin = self.entry(name).origin
+        if origin.startswith("module "):
+            raise ConfigError(
+                f"{self.kind} {name!r} is registered by {origin}: other processes load plugin "
+                "files only; put it into one, and name it with --plugin FILE.py or in the suite"
+            )
+
     def _discover(self) -> None:
         if self._discovered:
             return
@@ -136,21 +182,25 @@ class Registry:
             self.entries[found.name] = found
         for point in importlib.metadata.entry_points(group=self.group):
             package = point.dist.name if point.dist else point.value
+            _check_name(self.kind, point.name, f" of package {package}")
             old = self.entries.get(point.name)
             if old is not None and old.target != point.value:
                 raise PluginError(
                     f"{self.kind} {point.name!r} is registered twice: by {old.origin} "
                     f"and by package {package}; uninstall or rename one"
                 )
+            home = point.value.partition(":")[0]
             self.entries[point.name] = Entry(
-                point.name, self.kind, f"package {package}", target=point.value
+                point.name, self.kind, f"package {package}", target=point.value, home=home
             )
         for family in self.families:
             for name in family.names():
                 full, origin = f"{family.prefix}:{name}", f"package {family.distribution}"
                 target, summary = f"{family.adapter}:{name}", f"The layer {name}."
-                found = Entry(full, self.kind, origin, summary, family.source, target)
-                self.entries[full] = found
+                home = f"{family.package}.{Path(family.exports).parent.name}"
+                self.entries[full] = Entry(
+                    full, self.kind, origin, summary, family.source, target, home=home
+                )
         self._discovered = True
 
 
@@ -181,6 +231,20 @@ def _scan_built_ins(kind: str, package: str) -> list[Entry]:
 # module name -> (path, digest) of the plugin files executed so far
 _PLUGINS: dict[str, tuple[str, str]] = {}
 _LOADING: list[str] = []  # module names of the plugin files being executed, the innermost last
+_keeping = False  # plugin files that are loaded are not read again
+
+
+def _check_name(kind: str, name: Any, owner: str = "") -> None:
+    if not isinstance(name, str):
+        raise PluginError(
+            f"register_{kind} was given {name!r}: expected a name, @mechbench.register_{kind}"
+            "('name')"
+        )
+    if not _NAME.fullmatch(name):
+        raise PluginError(
+            f"{kind} name {name!r}{owner} is not possible: expected 1 to 64 of a-z, A-Z, 0-9 and "
+            "- _ . : with a letter or digit in front"
+        )
 
 
 def _same(old: Entry, new: Entry) -> bool:
@@ -190,9 +254,16 @@ def _same(old: Entry, new: Entry) -> bool:
     return old.target == new.target
 
 
+def _again(old: Entry, new: Entry) -> bool:
+    """Return whether a notebook's cell, a script's loop or a reload registers `new` over `old`."""
+    if old.origin != new.origin or not new.origin.startswith("module "):
+        return False
+    typed_in = file_of(new.home) is None
+    named = not new.target.endswith(":")
+    return named and (old.target == new.target or typed_in)
+
+
 def _origin(module: str) -> tuple[str, str]:
-    if module in _PLUGINS:
-        return _PLUGINS[module]
     return ("built-in" if module.startswith("mechbench.") else f"module {module}"), ""
 
 
@@ -203,61 +274,97 @@ def _one_line(error: BaseException) -> str:
 def load_plugin(path: str | os.PathLike[str]) -> None:
     """Execute a plugin file, which registers operators or tasks; a second load is a no-op.
 
+    A file that was edited since is executed anew and takes the place of what it was.
+
     Raises:
         PluginError: the file is unreadable, raises, or registers nothing.
     """
     file = Path(path).expanduser().resolve()
+    old = [name for name in _PLUGINS if _file_of(name) == str(file)]
+    if old and _keeping:
+        return
     try:
         code = file.read_bytes()
     except OSError as error:
         raise PluginError(f"plugin {path} cannot be read: {error.strerror or error}") from error
     digest = hashlib.sha256(code).hexdigest()
-    module_name = f"mechbench_plugin_{file.stem}_{digest[:12]}"
+    module_name = f"{_PREFIX}{file.stem}_{digest[:12]}"
     if module_name in sys.modules:
         return
     if file.suffix != ".py":
         raise PluginError(f"plugin {path} is not a Python file: expected a name ending in .py")
     before = {kind.kind: dict(kind.entries) for kind in (OPERATORS, TASKS) if kind.names()}
+    plugins = dict(_PLUGINS)
+    for name in old:
+        _leave(name)
     module = types.ModuleType(module_name)
     module.__file__ = str(file)
     sys.modules[module_name] = module  # dataclasses and pickling look the module up by name
     _PLUGINS[module_name] = (os.fspath(path), digest)  # as given: results name no home folder
     _LOADING.append(module_name)
+    executed(module, code)
+    without = {"operator": dict(OPERATORS.entries), "task": dict(TASKS.entries)}
     try:
-        # Exactly the bytes that were hashed: no cached bytecode.
-        exec(compile(code, str(file), "exec"), module.__dict__)
-    except BaseException as error:
-        _forget(module_name, before)
-        if isinstance(error, PluginError) or not isinstance(error, Exception):
-            raise
-        lines = [
-            f.lineno for f in traceback.extract_tb(error.__traceback__) if f.filename == str(file)
-        ]
-        line = lines[-1] if lines else getattr(error, "lineno", None)
-        where = f" at line {line}" if line else ""
-        raise PluginError(
-            f"plugin {path} raised {type(error).__name__}{where}: {_one_line(error)}"
-        ) from error
+        execute(module, code, path)
+        if without == {"operator": OPERATORS.entries, "task": TASKS.entries}:
+            raise PluginError(
+                f"plugin {path} registers nothing: decorate a class with "
+                "@mechbench.register_operator('name') or @mechbench.register_task('name')"
+            )
+    except BaseException:
+        del sys.modules[module_name]
+        _PLUGINS.clear()
+        _PLUGINS.update(plugins)
+        for registry in (OPERATORS, TASKS):
+            registry.entries.clear()
+            registry.entries.update(before[registry.kind])
+        raise
     finally:
         _LOADING.remove(module_name)
-    if before == {"operator": OPERATORS.entries, "task": TASKS.entries}:
-        _forget(module_name, before)
-        raise PluginError(
-            f"plugin {path} registers nothing: decorate a class with "
-            "@mechbench.register_operator('name') or @mechbench.register_task('name')"
-        )
+    for name in old:
+        sys.modules.pop(name, None)
+    reached([module_name])  # now: helpers may be edited before the run
 
 
-def _forget(module_name: str, before: dict[str, dict[str, Entry]]) -> None:
-    """Undo what a plugin file that failed half-way left behind."""
-    del sys.modules[module_name], _PLUGINS[module_name]
+def _file_of(module_name: str) -> str | None:
+    return getattr(sys.modules.get(module_name), "__file__", None)
+
+
+def _leave(module_name: str) -> None:
+    """Forget what a plugin file registered."""
+    del _PLUGINS[module_name]
     for registry in (OPERATORS, TASKS):
-        registry.entries.clear()
-        registry.entries.update(before[registry.kind])
+        for name in [n for n, entry in registry.entries.items() if entry.home == module_name]:
+            del registry.entries[name]
 
 
-def load_plugins(paths: tuple[str, ...] = ()) -> None:
-    """Load the plugin files given and those in MECHBENCH_PLUGINS (separated as in PATH)."""
-    listed = os.environ.get(PLUGIN_VARIABLE, "")
-    for path in [*filter(None, listed.split(os.pathsep)), *paths]:
+def load_plugins(paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]] = ()) -> None:
+    """Load the plugin files given and those in MECHBENCH_PLUGINS (separated as in PATH).
+
+    Raises:
+        ConfigError: `paths` is no path and no list of them.
+        PluginError: as `load_plugin`.
+    """
+    given = [paths] if isinstance(paths, str | os.PathLike) else paths
+    if not isinstance(given, Iterable):
+        raise ConfigError(f"plugins is {paths!r}: expected a list of paths")
+    listed = [*filter(None, os.environ.get(PLUGIN_VARIABLE, "").split(os.pathsep)), *given]
+    for path in listed:
+        if not isinstance(path, str | os.PathLike):
+            raise ConfigError(f"plugins holds {path!r}: expected paths")
         load_plugin(path)
+
+
+def loaded_plugins() -> set[str]:
+    """Return the digests of the plugin files that are loaded."""
+    return {digest for _, digest in _PLUGINS.values()}
+
+
+def keep_plugins() -> None:
+    """Go on with the plugin files as they are loaded, whatever is written to them.
+
+    For processes that run cells planned elsewhere: a result is stored under the id of the code that
+    it was planned with.
+    """
+    global _keeping
+    _keeping = True

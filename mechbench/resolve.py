@@ -89,8 +89,11 @@ def resolve(
     from mechbench.operators.base import operators_used
 
     options = resolve_operator(operator, dict(operator_options or {}))
-    entries = [OPERATORS.entry(name) for name in operators_used(operator, options)]
-    entries.append(TASKS.entry(task))
+    used = operators_used(operator, options)
+    entries = [*map(OPERATORS.entry, used), TASKS.entry(task)]
+    sources = TASKS.sources(task)
+    for name in used:
+        sources |= OPERATORS.sources(name)
     config = Config(
         operator=operator,
         task=task,
@@ -103,6 +106,7 @@ def resolve(
         dtype=dtype,
         device_type=device_type,
         plugins={entry.origin: entry.digest for entry in entries if entry.digest},
+        sources=sources,
         **given,
     )
     return config, device

@@ -123,7 +123,9 @@ class _Reader:
         for name in self._list(value, ("plugins",)):
             if not isinstance(name, str):
                 raise self._error(("plugins",), f"is {value!r}: expected file names")
-        return tuple(str(self.path.parent / name) for name in value)
+        # Beside the suite; of the copy in a leaderboard's folder, as the command line finds it.
+        beside = [(self.path.parent / name, Path(name)) for name in value]
+        return tuple(str(b if b.exists() or not here.exists() else here) for b, here in beside)
 
     def _settings(self, value: Any, where: Key) -> dict[str, Any]:
         self._known(value, tuple(_KINDS), where)

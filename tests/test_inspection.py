@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,8 @@ import torch
 from torch import nn
 
 import mechbench
-from mechbench.errors import ConfigError, OperatorError, ResultError
+from mechbench import registry
+from mechbench.errors import ConfigError, OperatorError, PluginError, ResultError
 from mechbench.inspection import Specimen, fresh, portraits, trained
 from mechbench.registry import load_plugin
 
@@ -34,20 +36,18 @@ class Mine(nn.Module):
 
 def run(out: Path, operator: str = "hyena", **settings: object) -> Path:
     """Train for two steps; return the folder."""
-    result = mechbench.run(
-        operator,
-        "recall",
-        seqlen=8,
-        vocab_size=8,
-        d_model=8,
-        budget_tokens=1000,
-        n_validation=16,
-        n_test=16,
-        device="cpu",
-        out=out,
-        quiet=True,
-        **settings,  # type: ignore[arg-type]
-    )
+    usual: dict[str, object] = {
+        "task": "recall",
+        "seqlen": 8,
+        "vocab_size": 8,
+        "d_model": 8,
+        "budget_tokens": 1000,
+        "n_validation": 16,
+        "n_test": 16,
+        "device": "cpu",
+        "quiet": True,
+    }
+    result = mechbench.run(operator, out=out, **usual | settings)  # type: ignore[arg-type]
     return result.path.parent
 
 
@@ -68,6 +68,13 @@ def test_trained_operator_has_the_stored_weights_and_what_reaches_it(stored: Pat
     assert one.u.mean(-1).abs().max() < 0.1
     assert one.title == "hyena, layer 0, trained on recall at 8"
     assert torch.equal(one.u, trained(stored).u)
+
+
+def test_model_that_reads_numbers_is_looked_into_too(tmp_path: Path) -> None:
+    folder = run(tmp_path / "runs", "hyena", task="icl-functions", vocab_size=2)
+    specimen = trained(folder, layer=1)
+    assert specimen.u.shape == (8, 7, 8)  # points and answers but the last
+    assert portraits(specimen, tmp_path / "plots")
 
 
 def test_looking_leaves_the_run_as_it_is(stored: Path, tmp_path: Path) -> None:
@@ -101,12 +108,57 @@ def test_run_of_a_plugin_brings_its_plugin_and_notices_a_change(tmp_path: Path) 
     path.write_text(PLUGIN)
     folder = run(tmp_path / "runs", "mine", plugins=(str(path),))
     assert portraits(trained(folder), tmp_path / "plots")
-    path.write_text(PLUGIN.replace('"mine"', '"yours"') + "# edited\n")
-    config = json.loads((folder / "config.json").read_text())
-    config["operator"] = "yours"
-    (folder / "config.json").write_text(json.dumps(config))
+    path.write_text(PLUGIN + "# edited\n")
+    forget_plugins()
     with pytest.raises(ConfigError, match=r"plugin\.py has changed since"):
         trained(folder)
+
+
+@pytest.mark.usefixtures("clean_registry")
+def test_plugin_that_is_gone_is_taken_from_where_it_is_given(tmp_path: Path) -> None:
+    path, moved = tmp_path / "plugin.py", tmp_path / "elsewhere" / "moved.py"
+    path.write_text(PLUGIN)
+    folder = run(tmp_path / "runs", "mine", plugins=(str(path),))
+    forget_plugins()
+    moved.parent.mkdir()
+    path.rename(moved)
+    with pytest.raises(PluginError, match=r"plugin\.py of .* is gone: name the file as it was"):
+        trained(folder)
+    load_plugin(moved)
+    assert trained(folder).name == "mine"
+    path.write_text(PLUGIN)  # both there: the one that is loaded is the same
+    assert trained(folder).name == "mine"
+    path.unlink()
+    forget_plugins()
+    moved.write_text(PLUGIN + "# edited\n")
+    load_plugin(moved)
+    with pytest.raises(PluginError, match="is gone, no plugin given is the same"):
+        trained(folder)
+
+
+@pytest.mark.usefixtures("clean_registry")
+def test_helper_of_a_plugin_that_changed_is_told_of(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    helper, path = tmp_path / "a_helper_of_it.py", tmp_path / "plugin.py"
+    helper.write_text("X = 1\n")
+    path.write_text("import a_helper_of_it\n" + PLUGIN)
+    folder = run(tmp_path / "runs", "mine", plugins=(str(path),))
+    assert trained(folder).name == "mine"
+    helper.write_text("X = 2\n")
+    forget_plugins()
+    del sys.modules["a_helper_of_it"]
+    with pytest.raises(ConfigError, match="a_helper_of_it has changed since"):
+        trained(folder)
+
+
+def forget_plugins() -> None:
+    """As if in another process."""
+    for name in list(registry._PLUGINS):
+        registry._leave(name)
+        del sys.modules[name]
 
 
 @pytest.mark.usefixtures("clean_registry")

@@ -4,6 +4,7 @@ import importlib.metadata
 import os
 import subprocess
 import sys
+import types
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -108,6 +109,174 @@ def test_two_factories_without_a_name_of_their_own_do_not_replace_each_other() -
         OPERATORS.register("made")(partial(dict, a=2))
 
 
+@pytest.mark.parametrize(
+    "name",
+    ["_hidden", "-x", "a b", "", "hyen\u0430", "a,b", "x" * 65, "a\nb", "a/b", "<b>", "=1", " x"],
+)
+def test_name_that_would_not_show_is_refused(write: Write, name: str) -> None:
+    for catalogue in (OPERATORS, TASKS):
+        with pytest.raises(PluginError, match=r"name .* is not possible: expected 1 to 64 of a-z"):
+            catalogue.register(name)
+    with pytest.raises(PluginError) as caught:
+        load_plugin(write(GOOD.replace('"mine"', repr(name))))
+    assert "plugin.py: operator name" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_name_of_a_package_is_judged_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    catalogue = fresh(monkeypatch, ("_hidden", "collections:OrderedDict"))
+    with pytest.raises(PluginError, match=r"name '_hidden' of package .* is not possible"):
+        catalogue.names()
+
+
+@pytest.mark.parametrize("name", ["a", "my-op_2.1", "lab:Layer", "X" * 64])
+def test_usual_names_are_taken(name: str) -> None:
+    OPERATORS.register(name)(partial(dict))
+    assert name in OPERATORS.names()
+
+
+def test_decorator_without_a_name_says_how_it_is_written() -> None:
+    with pytest.raises(PluginError, match=r"expected a name, @mechbench.register_operator\('name"):
+        registry.register_operator(dict)  # type: ignore[arg-type]
+
+
+def typed_in(monkeypatch: pytest.MonkeyPatch, text: str, file: Path | None = None) -> None:
+    """Execute `text` in `__main__`, as a notebook does, or a script if there is a file."""
+    main = sys.modules["__main__"]
+    if main.__doc__ != "ours":
+        main = types.ModuleType("__main__", "ours")
+        monkeypatch.setitem(sys.modules, "__main__", main)
+    if file is not None:
+        main.__file__ = str(file)
+        file.write_text(text)
+    exec(compile(text, str(file or "<cell>"), "exec"), main.__dict__)
+
+
+CELL = HEAD + "@mechbench.register_operator('mine')\nclass Mine:\n    SCALE = 1\n"
+
+
+def test_notebook_cell_run_again_takes_the_place_of_the_old(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    typed_in(monkeypatch, CELL)
+    one = OPERATORS.sources("mine")
+    assert list(one) == ["__main__:Mine"]
+    typed_in(monkeypatch, CELL)
+    assert OPERATORS.sources("mine") == one
+    typed_in(monkeypatch, CELL.replace("= 1", "= 2"))
+    assert OPERATORS.load("mine").SCALE == 2
+    assert OPERATORS.sources("mine") != one
+    typed_in(monkeypatch, CELL.replace("class Mine", "class Renamed"))
+    assert OPERATORS.load("mine").__name__ == "Renamed"
+    with pytest.raises(PluginError, match="'hyena' is registered twice"):
+        typed_in(monkeypatch, CELL.replace("mine", "hyena"))
+
+
+def test_script_is_known_by_its_text_and_what_a_loop_makes(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def of(text: str) -> dict[str, str]:
+        monkeypatch.setattr("mechbench.sources._SEEN", {})
+        typed_in(monkeypatch, text, tmp_path / "script.py")
+        return OPERATORS.sources("mine")
+
+    one = of(CELL)
+    assert set(one) == {"__main__", "__main__:Mine"}
+    assert of(CELL) == one
+    assert of(CELL + "# edited\n")["__main__"] != one["__main__"]
+    loop = CELL.replace("\n@", "\nfor k in (1, 2):\n  @").replace("\nclass", "\n  class")
+    loop = loop.replace("SCALE = 1", "SCALE = k")
+    both = of(loop)
+    assert OPERATORS.load("mine").SCALE == 2
+    assert of(loop.replace("(1, 2)", "(2, 1)"))["__main__:Mine"] != both["__main__:Mine"]
+    with pytest.raises(PluginError, match="'mine' is registered twice"):  # a slip, not an edit
+        of(CELL + CELL.replace("class Mine", "class Other"))
+
+
+def test_other_processes_need_a_file(monkeypatch: pytest.MonkeyPatch, write: Write) -> None:
+    typed_in(monkeypatch, CELL)
+    with pytest.raises(ConfigError, match="'mine' is registered by module __main__: other proc"):
+        OPERATORS.must_have_file("mine")
+    load_plugin(write(GOOD.replace("mine", "yours")))
+    for name in ("hyena", "yours"):
+        OPERATORS.must_have_file(name)
+
+
+def test_base_class_and_helpers_of_a_module_count(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    for name, text in {
+        "its_base": "import its_helper\nclass Base: pass\n",
+        "its_helper": "X = 1\n",
+        "a_layer": HEAD + "from its_base import Base\n"
+        "@mechbench.register_operator('mine')\nclass Mine(Base): pass\n",
+    }.items():
+        (tmp_path / f"{name}.py").write_text(text)
+    __import__("a_layer")
+    names = {"a_layer", "a_layer:Mine", "its_base", "its_helper"}
+    assert set(OPERATORS.sources("mine")) == names
+    (tmp_path / "use.py").write_text(
+        HEAD + "from a_layer import Mine\nmechbench.register_operator('same')(Mine)\n"
+    )
+    load_plugin(tmp_path / "use.py")
+    assert set(OPERATORS.sources("same")) == names - {"a_layer:Mine"}  # beside its own digest
+    for name in ("a_layer", "its_base", "its_helper"):
+        del sys.modules[name]
+
+
+def test_built_ins_and_a_plugin_that_needs_nothing_have_no_sources(write: Write) -> None:
+    load_plugin(write(GOOD))
+    for name in OPERATORS.names():
+        if OPERATORS.entry(name).origin in ("built-in", str(write(GOOD))):
+            assert OPERATORS.sources(name) == {}
+    assert all(TASKS.sources(name) == {} for name in TASKS.names())
+
+
+def test_edited_plugin_takes_the_place_of_the_old_and_a_broken_one_does_not(
+    write: Write,
+) -> None:
+    path = write(GOOD + "    SIZE = 1\n")
+    load_plugin(path)
+    first = OPERATORS.entry("mine")
+    write(GOOD + "    SIZE = 2\n1 / 0\n")
+    with pytest.raises(PluginError, match="raised ZeroDivisionError"):
+        load_plugin(path)
+    assert OPERATORS.entry("mine") is first
+    assert first.digest in registry.loaded_plugins()
+    write(GOOD + "    SIZE = 2\n")
+    load_plugin(path)
+    assert OPERATORS.load("mine").SIZE == 2
+    assert first.digest not in registry.loaded_plugins()
+    os.utime(path)  # touched, nothing else
+    second = OPERATORS.entry("mine")
+    load_plugin(path)
+    assert OPERATORS.entry("mine") is second
+
+
+def test_worker_goes_on_with_the_plugin_that_it_has(
+    write: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(registry, "_keeping", False)
+    registry.keep_plugins()
+    path = write(GOOD)
+    load_plugin(path)
+    first = OPERATORS.entry("mine")
+    write(GOOD + "# edited\n")
+    load_plugin(path)
+    assert OPERATORS.entry("mine") is first
+
+
+def test_one_path_may_stand_for_a_list_and_no_path_is_told(write: Write) -> None:
+    load_plugins(str(write(GOOD)))
+    load_plugins(write(GOOD.replace("mine", "yours"), "two.py"))
+    assert {"mine", "yours"} <= set(OPERATORS.names())
+    with pytest.raises(ConfigError, match="plugins is 3: expected a list of paths"):
+        load_plugins(3)  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="plugins holds 3: expected paths"):
+        load_plugins([3])  # type: ignore[list-item]
+
+
 def test_same_name_twice_in_one_file_raises(write: Write) -> None:
     with pytest.raises(PluginError, match="'mine' is registered twice"):
         load_plugin(write(GOOD + GOOD))
@@ -200,9 +369,17 @@ def test_plugin_that_fails_after_registering_anothers_class_leaves_nothing(write
 
 def test_plugin_may_not_end_the_process(write: Write) -> None:
     before = OPERATORS.names()
-    with pytest.raises((PluginError, SystemExit)):
+    with pytest.raises(PluginError, match="ended the program at line 9"):
         load_plugin(write(GOOD + "raise SystemExit(0)\n"))
     assert OPERATORS.names() == before
+
+
+def test_package_may_not_end_the_process(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "ends_it.py").write_text("import sys\nsys.exit(3)\n")
+    catalogue = fresh(monkeypatch, ("broken", "ends_it:X"))
+    with pytest.raises(PluginError, match=r"'broken' of package .* cannot be loaded: SystemExit"):
+        catalogue.load("broken")
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from mechbench.errors import ConfigError
+from mechbench.errors import ConfigError, PluginError
 from mechbench.operators.base import operator_options
 from mechbench.registry import OPERATORS, TASKS
 from mechbench.resolve import resolve
@@ -165,6 +165,30 @@ def test_plugin_of_a_suite_is_found_beside_it(tmp_path: Path, clean_registry: No
     cells = suite(tmp_path, text).cells("cpu")
     assert len(cells) == 4
     assert len(cells[0].config.plugins) == 1
+
+
+def test_plugin_of_a_moved_suite_is_found_from_the_current_folder(
+    tmp_path: Path, clean_registry: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As of the copy that lies in a leaderboard's folder."""
+    (tmp_path / "boards").mkdir()
+    moved = tmp_path / "boards" / "mine.toml"
+    moved.write_text(
+        HEAD + "plugins = ['tools/op.py']\ntasks = ['recall']\noperators = ['from-elsewhere']"
+    )
+    assert read_suite(moved).plugins == (str(tmp_path / "boards" / "tools" / "op.py"),)
+    with pytest.raises(PluginError, match=r"plugin .*boards/tools/op\.py cannot be read: No such"):
+        read_suite(moved).cells("cpu")
+    (tmp_path / "tools").mkdir()
+    (tmp_path / "tools" / "op.py").write_text(
+        "import torch, mechbench\n"
+        "@mechbench.register_operator('from-elsewhere')\n"
+        "class Op(torch.nn.Identity):\n"
+        "    def __init__(self, d_model: int, max_seqlen: int) -> None:\n"
+        "        super().__init__()\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    assert len(read_suite(moved).cells("cpu")) == 4
 
 
 def test_ten_thousand_cells_are_planned_within_five_seconds(tmp_path: Path) -> None:

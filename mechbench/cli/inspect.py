@@ -22,7 +22,13 @@ from mechbench.registry import OPERATORS, load_plugins
 @click.option("--d-model", type=click.IntRange(min=1), help="Channels.  [default: 64]")
 @click.option("--seed", type=click.IntRange(min=0), help="Of the fresh operator.  [default: 0]")
 @click.option("--option", "options", multiple=True, metavar="KEY=VALUE")
-@click.option("--plugin", "plugins", multiple=True, metavar="FILE.py", help="Load this file too.")
+@click.option(
+    "--plugin",
+    "plugins",
+    multiple=True,
+    metavar="FILE.py",
+    help="Load this file too; of a run, if its own is gone.",
+)
 @click.option("--out", default="report", show_default=True, help="Folder for the plots.")
 def command(
     operator: str | None,

@@ -144,6 +144,8 @@ def command(
     if settings["data_parallel"] > 1 and not launched():
         from mechbench.launch import launch
 
+        OPERATORS.must_have_file(operator)
+        TASKS.must_have_file(task)
         raise SystemExit(launch(settings["data_parallel"], sys.argv[1:]))
     from mechbench.cell import run
     from mechbench.report.summary import summary

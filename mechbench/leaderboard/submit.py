@@ -23,7 +23,10 @@ from mechbench.suite_file import read_suite
 from mechbench.sweep.plan import make_plan
 
 # What a result may have of its own at a point of a suite.
-_FREE = ("operator", "operator_options", "lr", "eval_seqlens", "plugins", "dtype", "device_type")
+_FREE = (
+    "operator", "operator_options", "lr", "eval_seqlens", "plugins", "sources", "dtype",
+    "device_type",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)

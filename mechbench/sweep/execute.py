@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from mechbench.atomic import make_folder
 from mechbench.errors import ConfigError
+from mechbench.registry import OPERATORS, TASKS
 from mechbench.suite import Cell, Suite
 from mechbench.sweep.estimate import Known, duration, estimate_s, known_speeds
 from mechbench.sweep.job import Job
@@ -125,10 +126,14 @@ def run_sweep(
         ray: run on this cluster in place of worker processes.
 
     Raises:
-        ConfigError: `out` cannot be written, or the tracker or Ray is not there.
+        ConfigError: `out` cannot be written, the tracker or Ray is not there, or an operator or
+            task is of a script, which workers cannot load.
         ResultError: a result cannot be stored, or a worker cannot start.
     """
     check_tracker(log)
+    for cell in outlook.cells:
+        OPERATORS.must_have_file(cell.config.operator)
+        TASKS.must_have_file(cell.config.task)
     make_folder(out)
     plan = outlook.plan
     finished = len(plan.done) + len(plan.failed)

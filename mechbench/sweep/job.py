@@ -28,6 +28,7 @@ class Job:
             "device": device,
             "out": str(self.out),
             "plugins": list(self.plugins),
+            "code": {**cell.config.plugins, **cell.config.sources},  # to say what has changed
             "checkpoint_s": self.checkpoint_s,
             "log": self.log,
         }

@@ -2,8 +2,8 @@
 
 Orders come as JSON lines on standard input, reports go as JSON lines to standard output:
 
-    {"call": {..}, "cell_id": .., "device": .., "out": .., "plugins": [..], "checkpoint_s": ..,
-     "log": ..}
+    {"call": {..}, "cell_id": .., "device": .., "out": .., "plugins": [..], "code": {..},
+     "checkpoint_s": .., "log": ..}
     {"event": "ready" | "bar" | "tokens" | "row" | "warn" | "done" | "failed" | "busy"
               | "interrupted", ..}
 
@@ -27,6 +27,7 @@ from typing import Any
 from mechbench.errors import BusyError, MechbenchError, OperatorError, ResultError
 from mechbench.progress_bar import Console
 from mechbench.results import read_result
+from mechbench.spec import Config
 
 Send = Callable[[dict[str, Any]], None]
 _EVERY_S = 0.2  # between reports of tokens
@@ -84,8 +85,7 @@ def run_order(order: dict[str, Any], console: Console) -> dict[str, Any]:
         load_plugins(tuple(order["plugins"]))
         config, device = resolve(**order["call"], device=order["device"])
         if config.cell_id != order["cell_id"]:
-            text = f"cell {order['cell_id']} has other settings here than where it was planned"
-            return {"event": "failed", "reason": text}
+            return {"event": "failed", "reason": _other(config, order)}
         if order["log"] != "none":
             name = f"{config.operator}-{config.task}-{config.seqlen}-{config.cell_id}"
             console = TrackedConsole(console, order["log"], Path(order["out"]), name)
@@ -113,6 +113,19 @@ def run_order(order: dict[str, Any], console: Console) -> dict[str, Any]:
     return {"event": "done", "result": result.data}
 
 
+def _other(config: Config, order: dict[str, Any]) -> str:
+    """Say why a cell is not here what it was where it was planned."""
+    here = {**config.plugins, **config.sources}
+    planned = order.get("code", here)
+    names = sorted(n for n in {*here, *planned} if here.get(n) != planned.get(n))
+    if names:
+        return (
+            f"{', '.join(names)} changed since the sweep was planned: start it again, to run what "
+            "remains with the code as it is"
+        )
+    return f"cell {order['cell_id']} has other settings here than where it was planned"
+
+
 def main() -> None:
     """Take orders until standard input ends."""
     reports = os.fdopen(os.dup(1), "w", buffering=1, encoding="utf-8")
@@ -130,7 +143,9 @@ def main() -> None:
     threading.Thread(target=listen, daemon=True).start()
     try:
         import mechbench.cell  # noqa: F401  # the slow part, before the first order
+        from mechbench.registry import keep_plugins
 
+        keep_plugins()
         send({"event": "ready"})
         while True:
             send(run_order(orders.get(), RemoteConsole(send)))

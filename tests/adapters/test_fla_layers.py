@@ -130,6 +130,24 @@ def test_options_are_typed_complete_and_storable() -> None:
             operator_options("fla:Recorded", {key: "2"})
 
 
+def test_layers_of_a_checkout_count_by_their_text(
+    fake: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An installed package counts by its version: see `tests/test_sources.py`."""
+    monkeypatch.setattr("mechbench.sources._SEEN", {})
+    one, _ = resolve("fla:Recorded", "recall", device="cpu")
+    assert set(one.sources) == {"fla", "fla.layers", "fla.layers.both"}
+    (fake / "fla" / "layers" / "both.py").write_text(LAYERS + "# edited\n")
+    for name in [n for n in sys.modules if n.split(".")[0] == "fla"]:
+        del sys.modules[name]
+    OPERATORS.entries["fla:Recorded"].obj = None
+    other, _ = resolve("fla:Recorded", "recall", device="cpu")
+    assert other.cell_id != one.cell_id
+    hybrid = {"pattern": "attention,fla:Plain"}
+    parts, _ = resolve("hybrid", "recall", operator_options=hybrid, device="cpu")
+    assert parts.sources == other.sources
+
+
 @pytest.mark.usefixtures("fake")
 def test_layer_trains_like_any_other_operator(tmp_path: Path) -> None:
     result = mechbench.run(

@@ -75,7 +75,9 @@ def test_foreign_operator_at_a_point_of_the_suite_is_welcome(
 ) -> None:
     data = at()
     config, _ = resolve("hyena", "recall", seqlen=64, n_test=1000, device="cpu")
-    foreign = config.to_dict() | {"operator": "theirs", "operator_options": {"x": 1}}
+    foreign = config.to_dict() | {
+        "operator": "theirs", "operator_options": {"x": 1}, "sources": {"their-layers": "1.0"},
+    }  # fmt: skip
     from mechbench.spec import Config
 
     data |= {"config": foreign, "cell_id": Config.from_dict(foreign).cell_id}

@@ -15,9 +15,10 @@ import torch
 
 import mechbench
 from mechbench.errors import ConfigError
+from mechbench.registry import register_operator
 from mechbench.results import read_result
 from mechbench.suite_file import read_suite
-from mechbench.sweep.execute import look, worker_devices
+from mechbench.sweep.execute import look, run_sweep, worker_devices
 
 KILLS = int(os.environ.get("MECHBENCH_TEST_KILLS", "2"))  # 10 takes minutes
 SUITE = """title = "T"
@@ -55,6 +56,22 @@ def test_outlook_counts_and_estimates(path: Path, tmp_path: Path) -> None:
         "  waiting       2  (for the learning rate's selection)",
     ]
     assert "with 2 workers (0 of 6 cells by measured speeds" in text
+
+
+def test_operator_of_a_script_is_refused_before_workers_start(
+    path: Path, tmp_path: Path, clean_registry: None
+) -> None:
+    @register_operator("of-a-script")
+    class Mine(torch.nn.Linear):
+        def __init__(self, d_model: int, max_seqlen: int) -> None:
+            super().__init__(d_model, d_model)
+
+    path.write_text(path.read_text().replace('"hyena"', '"of-a-script"'))
+    suite = read_suite(path)
+    outlook = look(suite, tmp_path / "runs", device="cpu")
+    with pytest.raises(ConfigError, match=r"'of-a-script' is registered by module .*plugin files"):
+        run_sweep(outlook, suite, tmp_path / "runs", ["cpu"], checkpoint_s=30)
+    assert not (tmp_path / "runs").exists()
 
 
 def test_workers_share_devices(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,5 +13,5 @@ def test_order_is_json() -> None:
     order = Job(Path("runs"), ("p.py",), 30.0).order(cell, "cpu")
     assert json.loads(json.dumps(order)) == {
         "call": {"operator": "a"}, "cell_id": "id", "device": "cpu", "out": "runs",
-        "plugins": ["p.py"], "checkpoint_s": 30.0, "log": "none",
+        "plugins": ["p.py"], "code": {}, "checkpoint_s": 30.0, "log": "none",
     }  # fmt: skip

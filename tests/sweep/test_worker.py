@@ -6,8 +6,9 @@ from typing import Any
 import pytest
 from torch import Tensor, nn
 
+from mechbench import registry
 from mechbench.atomic import exclusive
-from mechbench.registry import register_operator
+from mechbench.registry import load_plugin, register_operator
 from mechbench.resolve import resolve
 from mechbench.results import read_result
 from mechbench.sweep.worker import RemoteConsole, run_order
@@ -42,6 +43,42 @@ def test_cell_is_run_stored_and_reported(tmp_path: Path) -> None:
     assert report["result"] == stored.data
     assert [s["event"] for s in sent if s["event"] != "tokens"] == ["bar", "row", "row"]
     assert run(given)[0] == report  # read, not run again
+
+
+PLUGIN = """import mechbench
+from torch import nn
+
+@mechbench.register_operator("of-a-plugin")
+class Mine(nn.Linear):
+    def __init__(self, d_model: int, max_seqlen: int) -> None:
+        super().__init__(d_model, d_model)
+"""
+
+
+def test_plugin_touched_or_edited_since_planning(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A worker that has it keeps it; one that starts later says what has changed."""
+    monkeypatch.setattr(registry, "_keeping", False)
+    path = tmp_path / "plugin.py"
+    path.write_text(PLUGIN)
+    load_plugin(path)
+    given = order(tmp_path / "runs", operator="of-a-plugin")
+    plugins = resolve(**given["call"], device="cpu")[0].plugins
+    given |= {"plugins": [str(path)], "code": plugins}
+    path.write_text(PLUGIN)
+    assert run(given)[0]["event"] == "done"
+    path.write_text(PLUGIN + "# edited\n")
+    assert run(given)[0] == {
+        "event": "failed",
+        "reason": f"{path} changed since the sweep was planned: start it again, to run what "
+        "remains with the code as it is",
+    }
+    path.write_text(PLUGIN)
+    load_plugin(path)
+    registry.keep_plugins()
+    path.write_text(PLUGIN + "# edited\n")
+    assert run(given | {"out": str(tmp_path / "kept")})[0]["event"] == "done"
 
 
 def operator(name: str, error: Exception) -> None:

@@ -1,0 +1,33 @@
+"""May what is stored of a cell be taken for what its code would give? No torch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from mechbench.progress_bar import Console
+from mechbench.sources import UNKNOWN, edited
+from mechbench.spec import Config
+
+_STORED = ("result.json", "checkpoint.pt")
+
+
+def may_resume(config: Config, folder: Path, console: Console) -> bool:
+    """Return whether a result or checkpoint in `folder` is surely of the code that would run.
+
+    Warns, whatever the console: of a stored result that is not used, and of a file that was edited
+    after it was imported, as this process goes on with the code that it has.
+    """
+    for name in edited(config.sources):
+        console.warn(
+            f"{name} was edited after it was imported: this runs it as it was; start Python anew "
+            "to run it as it is"
+        )
+    unknown = [name for name, digest in config.sources.items() if digest == UNKNOWN]
+    if not unknown:
+        return True
+    if any((folder / name).exists() for name in _STORED):
+        console.warn(
+            f"the source of {', '.join(unknown)} cannot be known, so what is stored in {folder} "
+            "is not used: the cell runs again"
+        )
+    return False
