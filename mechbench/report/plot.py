@@ -22,7 +22,7 @@ _MARKERS = "osD^vPX<>"  # nine, so that colour and marker come together only aft
 _GREY = "#777777"
 # Inches of a panel and its margins. Fixed, as matplotlib's own layout gives up on long legends.
 _WIDTH, _LEFT, _RIGHT, _BOTTOM, _TOP = 8.0, 0.8, 2.75, 0.65, 0.65
-_LEGEND_IN, _TITLE_IN = 2.25, 7.1  # inches that their texts may take
+_LEGEND_IN, _TITLE_IN = 2.1, 7.0  # inches that their texts may take, hinting left out
 _TITLE_LINES = 3
 _SHOWN = "\N{ZERO WIDTH SPACE}"  # before a label that begins with "_", which matplotlib would hide
 _LABEL_GAP = 0.06  # of the y axis: direct labels that lie closer would touch
