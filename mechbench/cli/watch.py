@@ -25,10 +25,14 @@ def command(root: Path, every_s: float, last: int, once: bool) -> None:
     from mechbench.report.watch import picture, read_runs
 
     while True:
-        text = picture(read_runs(root)[:last])
+        runs, warnings = read_runs(root)
+        if not once:
+            click.clear()
+        click.echo(picture(runs[:last]))
+        for warning in warnings[:last]:
+            click.echo(f"mechbench: warning: {warning}", err=True)
+        if len(warnings) > last:
+            click.echo(f"mechbench: warning: and {len(warnings) - last} more", err=True)
         if once:
-            click.echo(text)
             return
-        click.clear()
-        click.echo(text)
         time.sleep(every_s)

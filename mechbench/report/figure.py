@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from mechbench.atomic import write_atomic
+from mechbench.report.fitting import boxes_for_glyphs, shortened, wrapped
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -30,7 +31,14 @@ def save_figure(figure: Figure, stem: Path) -> list[Path]:
         ) -> None:
             figure.savefig(file, format=suffix[1:], metadata=metadata)
 
-        with matplotlib.rc_context({"svg.hashsalt": "mechbench"}):
+        with matplotlib.rc_context({"svg.hashsalt": "mechbench"}), boxes_for_glyphs():
             write_atomic(path, write)
         paths.append(path)
     return paths
+
+
+def give_title(figure: Figure, title: str) -> None:
+    """Write a title over a figure, as wide as it is; an operator's name is no formula."""
+    text = shortened([title], 200)[title]
+    width = figure.get_size_inches()[0] - 0.4
+    figure.suptitle(wrapped(text, width, 12, 200, indent=""), parse_math=False)

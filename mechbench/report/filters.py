@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mechbench.report.figure import save_figure
+from mechbench.report.figure import give_title, save_figure
 
 if TYPE_CHECKING:
     import numpy as np
@@ -36,5 +36,5 @@ def plot_filters(taps: np.ndarray[Any, Any], title: str, stem: Path) -> list[Pat
     for axis in (over_time, spectrum):
         axis.grid(color="#DDDDDD", linewidth=0.6)
         axis.set_axisbelow(True)
-    figure.suptitle(title)
+    give_title(figure, title)
     return save_figure(figure, stem)

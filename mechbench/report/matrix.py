@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mechbench.report.figure import save_figure
+from mechbench.report.figure import give_title, save_figure
 
 if TYPE_CHECKING:
     import numpy as np
@@ -30,5 +30,5 @@ def plot_matrices(matrices: np.ndarray[Any, Any], title: str, stem: Path) -> lis
         axis.set_xlabel("input position s")
     axes[0].set_ylabel("output position t")
     figure.colorbar(image, ax=axes, shrink=0.85)
-    figure.suptitle(title)
+    give_title(figure, title)
     return save_figure(figure, stem)

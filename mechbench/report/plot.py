@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import itertools
 import math
-import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from mechbench.report.aggregate import Point, Section
 from mechbench.report.figure import save_figure
+from mechbench.report.fitting import FONT, shortened, wrapped
 from mechbench.report.table import WINDOWS, row_label
 
 Styles = Mapping[str, tuple[str, str]]  # label: colour and marker
@@ -22,10 +22,13 @@ _MARKERS = "osD^vPX<>"  # nine, so that colour and marker come together only aft
 _GREY = "#777777"
 # Inches of a panel and its margins. Fixed, as matplotlib's own layout gives up on long legends.
 _WIDTH, _LEFT, _RIGHT, _BOTTOM, _TOP = 8.0, 0.8, 2.75, 0.65, 0.65
+_LEGEND_IN, _TITLE_IN = 2.1, 7.0  # inches that their texts may take, hinting left out
+_TITLE_LINES = 3
+_SHOWN = "\N{ZERO WIDTH SPACE}"  # before a label that begins with "_", which matplotlib would hide
 _LABEL_GAP = 0.06  # of the y axis: direct labels that lie closer would touch
 _RC: dict[Any, Any] = {
     "text.parse_math": False,  # an option may hold a dollar sign
-    "font.family": "DejaVu Sans",  # comes with matplotlib
+    "font.family": FONT,
     "axes.spines.top": False,
     "axes.spines.right": False,
 }
@@ -85,12 +88,33 @@ def draw_panels(
 
 def _legend_height(section: Section) -> float:
     """Return the inches that a panel needs for the legend beside it."""
-    lines = sum(_legend_text(points).count("\n") + 1 for points in section.curves.values())
+    lines = sum(text.count("\n") + 1 for text in legend_texts(section).values())
     return 0.17 * (lines + 4) + 0.07 * len(section.curves) + _TOP
 
 
-def _legend_text(points: Sequence[Point]) -> str:
-    return "\n".join(textwrap.wrap(row_label(points), 36, subsequent_indent="  "))
+def legend_texts(section: Section) -> dict[str, str]:
+    """Return {label: text for a line's `label`}, wrapped to fit beside a panel.
+
+    `show_legend` draws them: one may begin with a mark that keeps matplotlib from hiding it.
+    """
+    short = shortened(section.curves)
+    texts = {}
+    for label, points in section.curves.items():
+        whole = short[label] + row_label(points).removeprefix(label)
+        text = wrapped(whole, _LEGEND_IN, 9, 36)
+        texts[label] = f"{_SHOWN}{text}" if text.startswith("_") else text
+    return texts
+
+
+def show_legend(axis: Any, handles: Sequence[Any] | None = None) -> None:
+    """Draw the legend beside a panel, by default of all that has a label."""
+    given = {} if handles is None else {"handles": handles}
+    legend = axis.legend(
+        loc="upper left", bbox_to_anchor=(1.01, 1.0), frameon=False, fontsize=9,
+        borderaxespad=0.0, **given,
+    )  # fmt: skip
+    for text in legend.get_texts():
+        text.set_text(text.get_text().removeprefix(_SHOWN))
 
 
 def _panel(axis: Any, section: Section, styles: Styles, x_label: str = "") -> None:
@@ -116,17 +140,18 @@ def _panel(axis: Any, section: Section, styles: Styles, x_label: str = "") -> No
             xs, values = [max(left, xs[at] / 2), min(right, xs[at] * 2)], [values[at]] * 2
         axis.plot(xs, values, color=colour, linestyle=dashes, linewidth=1.2, label=name)
     failed = False
-    for i, points in enumerate(section.curves.values()):
+    names = legend_texts(section)
+    for i, (label, points) in enumerate(section.curves.items()):
         # Side by side where all stand at one length.
         shift = 2 ** (1.4 * ((i + 0.5) / len(section.curves) - 0.5)) if lone else 1.0
-        _curve(axis, points, shift, styles[points[0].label])
+        _curve(axis, points, shift, styles[label], names[label])
         failed |= any(point.accuracy is None for point in points)
     if failed:
         axis.plot([], [], "x", color=_GREY, label="at 0: failed, no accuracy", markersize=8)
     _name_lines(axis, right)
 
 
-def _curve(axis: Any, points: list[Point], shift: float, style: tuple[str, str]) -> None:
+def _curve(axis: Any, points: list[Point], shift: float, style: tuple[str, str], name: str) -> None:
     colour, marker = style
     shown = [p for p in points if p.accuracy is not None]
     xs, ys = [p.eval_seqlen * shift for p in shown], [p.accuracy or 0.0 for p in shown]
@@ -134,7 +159,7 @@ def _curve(axis: Any, points: list[Point], shift: float, style: tuple[str, str])
     causal = all(p.causal is not False for p in points)
     axis.plot(
         xs, ys, color=colour, marker=marker, markersize=6, linewidth=1.8,
-        label=_legend_text(points), zorder=3, linestyle="-" if causal else "--",
+        label=name, zorder=3, linestyle="-" if causal else "--",
         markeredgecolor="white", markeredgewidth=0.6,
     )  # fmt: skip
     if len(shown) == 1:
@@ -154,7 +179,7 @@ def frame_accuracy(axis: Any, section: Section, x_label: str) -> None:
     axis.set_axisbelow(True)
     axis.set_ylabel("test accuracy")
     axis.set_xlabel(x_label)
-    axis.set_title("\n".join(textwrap.wrap(_title(section), 86)), fontsize=11, loc="left")
+    axis.set_title(_fitted(_title(section)), fontsize=11, loc="left")
 
 
 def references(section: Section) -> list[tuple[str, str, Any, dict[int, float]]]:
@@ -188,15 +213,13 @@ def _name_lines(axis: Any, right: float) -> None:
     short = all("\n" not in line.get_label() for line in named)
     if not (apart and reach and short):
         handles = sorted(named, key=lambda line: line.get_color() == _GREY)
-        axis.legend(
-            handles=handles, loc="upper left", bbox_to_anchor=(1.01, 1.0), frameon=False,
-            fontsize=9, borderaxespad=0.0,
-        )  # fmt: skip
+        show_legend(axis, handles)
         return
     for line, end in zip(named, ends, strict=True):
         if end is not None:
+            name = line.get_label().removeprefix(_SHOWN)
             axis.annotate(
-                line.get_label(), (1.0, end[1]), xycoords=("axes fraction", "data"), va="center",
+                name, (1.0, end[1]), xycoords=("axes fraction", "data"), va="center",
                 xytext=(6, 0), textcoords="offset points", color=line.get_color(), fontsize=9,
             )  # fmt: skip
 
@@ -206,6 +229,15 @@ def _title(section: Section) -> str:
     if not counts:
         return section.title
     return f"{section.title}; {_span(counts)} seed{'s' if counts[-1] > 1 else ''}"
+
+
+def _fitted(title: str) -> str:
+    """Return a title in as many lines as there is room for."""
+    for limit in (300, 240, 180, 120, 80):
+        text = wrapped(shortened([title], limit)[title], _TITLE_IN, 11, 86, indent="")
+        if text.count("\n") < _TITLE_LINES:
+            break
+    return text
 
 
 def _span(ordered: Sequence[object]) -> str:

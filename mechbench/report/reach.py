@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mechbench.report.figure import save_figure
+from mechbench.report.figure import give_title, save_figure
 
 if TYPE_CHECKING:
     import numpy as np
@@ -37,5 +37,5 @@ def plot_reach(norms: np.ndarray[Any, Any], title: str, stem: Path) -> list[Path
         axis.set_xlim(0, max(1, len(norms) - 1))
         axis.grid(color="#DDDDDD", linewidth=0.6)
         axis.set_axisbelow(True)
-    figure.suptitle(title)
+    give_title(figure, title)
     return save_figure(figure, stem)

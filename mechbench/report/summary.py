@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+from mechbench.report.escape import plain
 from mechbench.results import Result
 
 
@@ -9,33 +12,45 @@ def summary(result: Result) -> str:
     """Return accuracy per length with interval, chance and baselines, cost, and where it lies."""
     data, config = result.data, result.data["config"]
     head = (
-        f"{config['operator']} on {config['task']}: seqlen {config['seqlen']}, "
+        f"{plain(config['operator'])} on {plain(config['task'])}: seqlen {config['seqlen']}, "
         f"vocab_size {config['vocab_size']}, d_model {config['d_model']}, "
         f"{config['n_layers']} layers, seed {config['seed']}"
     )
     lines = [head]
     if data["status"] != "ok":
-        lines.append(f"  {data['status'].upper()}: {data['reason']}")
-    if data["causal"] is False:
+        reason = plain(data.get("reason") or "no reason stored")
+        lines.append(f"  {data['status'].upper()}: {reason}")
+    if data.get("causal") is False:
         lines.append("  NOT CAUSAL: it looks ahead, and is not ranked")
     if data.get("train_is_test"):  # absent in results of older versions
         lines.append("  training and test ask for the same, by the task's definition")
     for evaluation in data["evaluations"]:
         shortcuts = evaluation["shortcuts"].items()
         best = max(shortcuts, key=lambda item: item[1], default=("none", 0.0))
+        accuracy = (
+            f"{evaluation['accuracy']:.2%} "
+            f"[{evaluation['ci_low']:.2%}, {evaluation['ci_high']:.2%}]"
+        )
+        if evaluation.get("non_finite"):
+            accuracy = f"NAN ({evaluation['non_finite']} outputs are not finite)"
         lines.append(
-            f"  accuracy at {evaluation['seqlen']:>7d}  {evaluation['accuracy']:.2%} "
-            f"[{evaluation['ci_low']:.2%}, {evaluation['ci_high']:.2%}]  "
+            f"  accuracy at {evaluation['seqlen']:>7d}  {accuracy}  "
             f"({evaluation['n']} scored; 1 seed; chance {data['chance']:.1%}; "
-            f"{best[0]} {best[1]:.1%}; every predictable position "
+            f"{plain(best[0])} {best[1]:.1%}; every predictable position "
             f"{evaluation['dense_accuracy']:.2%})"
         )
-    rate = data["tokens_per_s"]
-    lines.append(
-        f"  {'solved' if data['solved'] else 'not solved'} after {data['steps']} steps, "
-        f"{data['train_tokens'] / 1e6:.1f} M tokens, {data['seconds']['train']:.1f} s"
-        + (f" at {rate / 1e3:,.0f} k tokens/s" if rate else "")
-        + (f", peak {data['peak_memory_mib']:,.0f} MiB" if data["peak_memory_mib"] else "")
-    )
-    lines.append(f"  stored in {result.path.parent}")
+    lines += [_cost(data), f"  stored in {result.path.parent}"]
     return "\n".join(lines)
+
+
+def _cost(data: dict[str, Any]) -> str:
+    """Return what training took; what a result of another version does not say is left out."""
+    steps, tokens = data.get("steps"), data.get("train_tokens")
+    seconds, rate = (data.get("seconds") or {}).get("train"), data.get("tokens_per_s")
+    memory = data.get("peak_memory_mib")
+    return (
+        f"  {'solved' if data.get('solved') else 'not solved'} after {steps or 0} steps, "
+        f"{(tokens or 0) / 1e6:.1f} M tokens, {seconds or 0.0:.1f} s"
+        + (f" at {rate / 1e3:,.0f} k tokens/s" if rate else "")
+        + (f", peak {memory:,.0f} MiB" if memory else "")
+    )

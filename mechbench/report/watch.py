@@ -3,16 +3,30 @@
 from __future__ import annotations
 
 import csv
-import json
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from mechbench.errors import ResultError
+from mechbench.report.escape import plain
+from mechbench.results import STATUSES, read_json
 
 _BLOCKS = "▁▂▃▄▅▆▇█"
 _COLUMNS = ("run", "step", "budget", "loss", "train", "validation", "status", "training accuracy")
+_WIDEST = 100  # characters of a run's name
+
+
+@dataclass(frozen=True)
+class Logged:
+    """A row of metrics.csv."""
+
+    step: int
+    tokens: int
+    loss: float
+    train_accuracy: float
+    validation_accuracy: float | None
 
 
 @dataclass(frozen=True)
@@ -20,39 +34,98 @@ class Watched:
     """One run as its files stand: rows of metrics so far, status once it has ended."""
 
     name: str
-    rows: list[dict[str, str]]
+    rows: list[Logged]
     budget_tokens: int
     status: str
 
 
-def read_runs(root: Path) -> list[Watched]:
-    """Return the runs below `root`, the last changed first; files being written are left out.
+def read_runs(root: Path) -> tuple[list[Watched], list[str]]:
+    """Return the runs below `root`, the last changed first, and a warning for each damaged one.
 
     Raises:
-        ResultError: `root` does not exist, or holds no run.
+        ResultError: `root` does not exist, or holds no readable run.
     """
     if not root.is_dir():
         raise ResultError(f"{root} does not exist: expected a folder of runs")
-    found = [run for path in root.rglob("config.json") if (run := _read(path.parent))]
+    found, warnings = [], []
+    for path in sorted(root.rglob("config.json")):
+        try:
+            found.append(_read(path.parent))
+        except ResultError as error:
+            folder = str(path.parent)
+            warnings.append(f"skipped: {plain(str(error).replace(folder, path.parent.name))}")
     if not found:
-        raise ResultError(f"no run below {root}")
-    return [run for _, run in sorted(found, key=lambda item: (-item[0], item[1].name))]
+        raise ResultError(warnings[0] if warnings else f"no run below {root}")
+    runs = [run for _, run in sorted(found, key=lambda item: (-item[0], item[1].name))]
+    return runs, warnings
 
 
-def _read(folder: Path) -> tuple[float, Watched] | None:
-    metrics, result = folder / "metrics.csv", folder / "result.json"
+def _read(folder: Path) -> tuple[float, Watched]:
+    """Return when a run last changed, and the run.
+
+    Raises:
+        ResultError: one of its files is damaged.
+    """
+    config, result, metrics = (folder / f for f in ("config.json", "result.json", "metrics.csv"))
+    settings = read_json(config)
+    texts = [_field(config, settings, name, str) for name in ("operator", "task")]
+    seqlen, seed = (_field(config, settings, name, int) for name in ("seqlen", "seed"))
+    budget = _field(config, settings, "budget_tokens", int)
+    if budget < 1:
+        raise ResultError(f"{config} is damaged: budget_tokens is {budget}: expected 1 or more")
+    status = "training"
+    if result.exists():
+        status = _field(result, read_json(result), "status", str)
+        if status not in STATUSES:
+            raise ResultError(f"{result} is damaged: status is {status!r}: expected {STATUSES}")
     try:
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        text = metrics.read_text(encoding="utf-8") if metrics.exists() else ""
-        status = "training"
-        if result.exists():
-            status = json.loads(result.read_text(encoding="utf-8"))["status"]
-        name = f"{config['operator']} {config['task']} {config['seqlen']} seed {config['seed']}"
+        rows = _rows(metrics) if metrics.exists() else []
         changed = max(p.stat().st_mtime for p in (metrics, result, folder) if p.exists())
-        rows = list(csv.DictReader(text.splitlines()))
-        return changed, Watched(name, rows, config["budget_tokens"], status)
-    except (OSError, ValueError, KeyError):
-        return None
+    except OSError as error:  # removed while we look
+        raise ResultError(f"{folder} cannot be read: {error.strerror or error}") from error
+    name = plain(f"{' '.join(texts)} {seqlen} seed {seed}", _WIDEST)
+    return changed, Watched(name, rows, budget, status)
+
+
+def _field(path: Path, data: Any, name: str, kind: type) -> Any:
+    value = data.get(name) if isinstance(data, dict) else None
+    if type(value) is not kind:
+        raise ResultError(f"{path} is damaged: {name} is {value!r:.60}: expected {kind.__name__}")
+    return value
+
+
+def _rows(path: Path) -> list[Logged]:
+    if not path.is_file():
+        raise ResultError(f"{path} is damaged: expected a file")
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            reader = csv.DictReader(file, strict=True)
+            return [_logged(row) for row in reader]
+    except (ValueError, KeyError, TypeError, csv.Error) as error:
+        text = " ".join(str(error).split())[:100]
+        raise ResultError(f"{path} is damaged: {type(error).__name__}: {text}") from error
+
+
+def _logged(row: Mapping[str, str]) -> Logged:
+    validated = row["validation_accuracy"]
+    return Logged(
+        _count(row["step"]), _count(row["tokens"]), float(row["loss"]),
+        _share(row["train_accuracy"]), _share(validated) if validated else None,
+    )  # fmt: skip
+
+
+def _count(text: str) -> int:
+    value = int(text)
+    if not 0 <= value < 2**63:
+        raise ValueError(f"count is {text:.40}: expected 0 to {2**63 - 1}")
+    return value
+
+
+def _share(text: str) -> float:
+    value = float(text)
+    if not 0 <= value <= 1:
+        raise ValueError(f"accuracy is {text}: expected 0 to 1")
+    return value
 
 
 def picture(runs: Sequence[Watched], width: int = 24) -> str:
@@ -68,17 +141,17 @@ def picture(runs: Sequence[Watched], width: int = 24) -> str:
 def _line(run: Watched, width: int) -> tuple[str, ...]:
     if not run.rows:
         return (run.name, *("-",) * 5, run.status, "")
-    last: dict[str, Any] = run.rows[-1]
-    validated = [r["validation_accuracy"] for r in run.rows if r.get("validation_accuracy")]
+    last = run.rows[-1]
+    validated = [r.validation_accuracy for r in run.rows if r.validation_accuracy is not None]
     return (
         run.name,
-        last["step"],
-        f"{int(last['tokens']) / run.budget_tokens:.0%}",
-        f"{float(last['loss']):.3f}",
-        f"{float(last['train_accuracy']):.1%}",
-        f"{float(validated[-1]):.1%}" if validated else "-",
+        str(last.step),
+        f"{last.tokens / run.budget_tokens:.0%}",
+        f"{last.loss:.3f}" if abs(last.loss) < 1e6 or math.isnan(last.loss) else f"{last.loss:.3g}",
+        f"{last.train_accuracy:.1%}",
+        f"{validated[-1]:.1%}" if validated else "-",
         run.status,
-        curve([float(row["train_accuracy"]) for row in run.rows], width),
+        curve([row.train_accuracy for row in run.rows], width),
     )
 
 

@@ -79,24 +79,28 @@ def test_seeds_share_an_identity_and_nothing_else_does() -> None:
     same = [
         Config("hyena", "recall", budget_tokens=1, plugins={"/else/a.py": "12"}, seed=5),
         Config("hyena", "recall", budget_tokens=1, plugins={"a.py": "12"}, eval_seqlens=(1, 2)),
+        Config("hyena", "recall", budget_tokens=1, plugins={"a.py": "12"}, allow_noncausal=True),
     ]
     other = [
         Config("hyena", "recall", budget_tokens=2, plugins={"a.py": "12"}),
         Config("hyena", "recall", budget_tokens=1, plugins={"a.py": "13"}),
         Config("hyena", "recall", budget_tokens=1, plugins={"a.py": "12"}, lr=1.0),
+        Config("hyena", "recall", budget_tokens=1, plugins={"a.py": "12"}, max_seqlen=128),
+        Config("hyena", "recall", budget_tokens=1, plugins={"a.py": "12"}, sources={"fla": "1"}),
     ]
     assert {identity(config) for config in same} == {identity(base)}
-    assert len({identity(config) for config in (base, *other)}) == 4
+    assert len({identity(config) for config in (base, *other)}) == 6
 
 
 @pytest.mark.parametrize(
     ("old", "new", "text"),
     [
         ('"schema_version": 1', '"schema_version": 2', "no result of schema version 1"),
-        ('"seqlen": 64', '"seqlem": 64', "does not fit this version"),
-        ('"dense_accuracy": 0.9', '"dense_accuracy": null', "is corrupt: TypeError"),
-        ('"evaluations": [', '"evaluations": [3, ', "is corrupt: TypeError"),
-        ('"provenance": {', '"provenance": 3, "other": {', "is corrupt: AttributeError"),
+        ('"seqlen": 64', '"seqlem": 64', "is damaged: config.seqlen is missing"),
+        ('"dense_accuracy": 0.9', '"dense_accuracy": null', "dense_accuracy is None: expected a"),
+        ('"evaluations": [', '"evaluations": [3, ', "evaluations[0] is 3: expected an object"),
+        ('"provenance": {', '"provenance": 3, "other": {', "provenance is 3: expected an object"),
+        ('"seed": 0', '"seed": 7', "the configuration's is"),
     ],
 )
 def test_file_that_does_not_fit_is_left_out_with_a_warning(
@@ -117,7 +121,29 @@ def test_file_that_does_not_fit_is_left_out_with_a_warning(
 def test_nothing_readable_names_a_reason(store: Store, tmp_path: Path) -> None:
     path = store()
     path.write_text(json.dumps({"schema_version": 1}))
-    with pytest.raises(ResultError, match=r"no readable result: skipped: .* lacks cell_id"):
+    with pytest.raises(ResultError, match=r"no readable result: skipped: .* cell_id is missing"):
         collect([tmp_path])
     with pytest.raises(ResultError, match="does not exist"):
         collect([tmp_path / "absent"])
+
+
+def test_a_result_copied_under_another_seed_is_left_out(store: Store, tmp_path: Path) -> None:
+    data = json.loads(store({64: 0.9}).read_text())
+    for seed in range(1, 10):
+        copied = {**data, "config": {**data["config"], "seed": seed}}
+        path = tmp_path / "runs" / f"copy-{seed}" / "result.json"
+        path.parent.mkdir()
+        path.write_text(json.dumps(copied))
+    rows, warnings = collect([tmp_path / "runs"])
+    assert [row.config.seed for row in rows] == [0]
+    assert len(warnings) == 9
+    assert all("is damaged: cell_id is" in warning for warning in warnings)
+
+
+def test_a_folder_with_an_odd_name_is_named_on_one_line(store: Store, tmp_path: Path) -> None:
+    store()
+    odd = tmp_path / "runs" / "a\nb\x1b[2J"
+    odd.mkdir()
+    (odd / "result.json").write_text("{")
+    (warning,) = collect([tmp_path / "runs"])[1]
+    assert warning.startswith("skipped: a b\\x1b[2J/result.json is corrupt: ")

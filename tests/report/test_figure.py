@@ -4,10 +4,11 @@ from pathlib import Path
 
 import matplotlib
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from mechbench.errors import ResultError
-from mechbench.report.figure import save_figure
+from mechbench.report.figure import give_title, save_figure
 
 
 def figure() -> Figure:
@@ -52,3 +53,14 @@ def test_settings_of_matplotlib_stay_as_they_were(tmp_path: Path) -> None:
 def test_folder_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(ResultError, match=r"cannot write .*plot\.png: No such file"):
         save_figure(figure(), tmp_path / "absent" / "plot")
+
+
+def test_a_title_is_no_formula_and_fits() -> None:
+    figure = Figure(figsize=(4, 3), layout="constrained")
+    figure.add_subplot()
+    give_title(figure, "$x^{2$ _y " + 20 * "long name ")
+    FigureCanvasAgg(figure).draw()
+    (title,) = figure.texts
+    assert title.get_text().startswith("$x^{2$ _y long")
+    assert title.get_window_extent().x0 >= 0
+    assert title.get_window_extent().x1 <= figure.bbox.x1

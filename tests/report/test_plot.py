@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from mechbench.report.aggregate import Section, aggregate
@@ -63,3 +65,54 @@ def test_a_dollar_sign_many_labels_and_only_failures_are_drawn(
     paths = plot_accuracy(sections, tmp_path / "plot")
     assert [path.name for path in paths] == ["plot.png", "plot.svg"]
     assert all(path.stat().st_size for path in paths)
+
+
+def test_names_that_begin_with_an_underscore_are_in_the_legend(
+    store: Store, tmp_path: Path
+) -> None:
+    names = ["_hidden", "__init__", "$x^{2$"]
+    for name in names:
+        for seqlen in (64, 128):
+            store({seqlen: 0.9}, seqlen=seqlen, operator=name)
+    axis = Figure().add_subplot()
+    _panel(axis, section(tmp_path), dict.fromkeys(names, ("#0072B2", "o")))
+    legend = axis.get_legend()
+    assert legend is not None
+    assert {text.get_text() for text in legend.get_texts()} >= set(names)
+
+
+def test_a_name_that_begins_with_an_underscore_stands_at_its_line(
+    store: Store, tmp_path: Path
+) -> None:
+    for seqlen in (64, 128):
+        store({seqlen: 0.9}, seqlen=seqlen, operator="_hidden")
+    axis = Figure().add_subplot()
+    _panel(axis, section(tmp_path), {"_hidden": ("#0072B2", "o")})
+    assert "_hidden" in {text.get_text() for text in axis.texts}
+
+
+def test_nothing_is_cut_by_the_edge_of_the_figure(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Wide letters, long names that differ in one letter, letters the font lacks."""
+    long = "very-long-" * 12
+    names = ["W" * 60, f"{long}A{long}"[:190], f"{long}B{long}"[:190], "算子", "_" * 40]
+    for name in names:
+        store({64: 0.9}, operator=name, task_options={"text": "M" * 300})
+    figures: list[Figure] = []
+    monkeypatch.setattr(
+        "mechbench.report.plot.save_figure", lambda figure, stem: figures.append(figure) or []
+    )
+    plot_accuracy(aggregate(collect([tmp_path / "runs"])[0]), tmp_path / "plot")
+    (figure,) = figures
+    with warnings.catch_warnings(action="ignore"):  # glyphs
+        FigureCanvasAgg(figure).draw()
+        (axis,) = figure.axes
+        legend = axis.get_legend()
+        assert legend is not None
+        shown = [*legend.get_texts(), axis._left_title]
+        boxes = [text.get_window_extent() for text in shown]
+    assert len({text.get_text() for text in shown}) == len(names) + len(["chance", "16", "title"])
+    assert max(box.x1 for box in boxes) <= figure.bbox.x1
+    assert min(box.y0 for box in boxes) >= 0
+    assert max(box.y1 for box in boxes) <= figure.bbox.y1

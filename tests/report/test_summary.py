@@ -64,3 +64,23 @@ def test_memory_of_the_training_data_is_called_so(store: Store) -> None:
     assert line not in text(path)
     assert line not in text(path, train_is_test=False)
     assert text(path, train_is_test=True)[1] == line
+
+
+def test_what_an_older_result_does_not_say_is_left_out(store: Store) -> None:
+    path = store({64: 0.9}, operator="a\n\x1b[2J")
+    data = json.loads(path.read_text())
+    for name in ("solved", "causal", "steps", "train_tokens", "tokens_per_s", "seconds"):
+        del data[name]
+    path.write_text(json.dumps(data | {"peak_memory_mib": None}))
+    lines = text(path)
+    assert lines[0].startswith("a \\x1b[2J on recall: ")
+    assert lines[2:] == [
+        "  not solved after 0 steps, 0.0 M tokens, 0.0 s", f"  stored in {path.parent}"
+    ]  # fmt: skip
+
+
+def test_outputs_that_are_not_finite_are_no_accuracy(store: Store) -> None:
+    path = store({64: 0.0})
+    evaluations = json.loads(path.read_text())["evaluations"]
+    lines = text(path, evaluations=[{**evaluations[0], "non_finite": 7}])
+    assert lines[1].startswith("  accuracy at      64  NAN (7 outputs are not finite)  (1000 scor")
