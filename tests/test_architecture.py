@@ -68,6 +68,7 @@ FLOORS = {
     "tasks.base": 3,
     "tasks.distinct": 4,
     "tasks.first_occurrence": 4,
+    "tasks.halves": 4,
     "tasks.shortcuts": 4,
     "tasks.streams": 4,
     "tasks": 5,

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
+_BLOCK = 1 << 22  # probabilities held at once
+
 
 @register_task("arithmetic", source="Poli et al. 2023 (Hyena), table 4.1 and appendix C.1")
 @dataclass(frozen=True)
@@ -104,20 +106,94 @@ class Arithmetic:
         """Add the places of which both digits are in sight."""
         import torch
 
-        B, length = inputs.shape
-        D = self.n_digits
+        length, D = inputs.shape[1], self.n_digits
         answers = torch.full_like(inputs, UNKNOWN)
-        plus = inputs[:1] == self._base  # it stands at one place in all examples
-        at = int(plus.int().argmax())
-        if not plus.any() or at + D >= length:
-            return answers
-        hidden = D - at  # leading digits of the first number
-        first = torch.cat([inputs.new_zeros(B, hidden), inputs[:, :at]], 1)
-        result = self._add(first, inputs[:, at + 1 : at + 1 + D])
-        if hidden:
-            result[:, : hidden + 1] = UNKNOWN
-        answers[:, at + D :] = result[:, : length - at - D]
+        plus = inputs == self._base
+        place = torch.where(plus.any(1), plus.int().argmax(1), length)
+        for at in place.unique().tolist():  # one unless rows are cut differently
+            if at + D >= length:
+                continue
+            rows = place == at
+            hidden = D - at  # leading digits of the first number
+            first = torch.nn.functional.pad(inputs[rows, :at], (hidden, 0))
+            result = self._add(first, inputs[rows, at + 1 : at + 1 + D])
+            if hidden:
+                result[:, : hidden + 1] = UNKNOWN
+            answers[rows, at + D :] = result[:, : length - at - D]
         return answers
+
+    def window_guess(self, inputs: Tensor, at: Tensor) -> Tensor:
+        """Name the likeliest digit, the hidden ones being uniform.
+
+        Carries are a Markov chain over the places: those below the place asked for tell what is
+        carried into it, the digits already named what it carries.
+        """
+        import torch
+
+        guess = torch.empty_like(at)
+        for column in at.unique().tolist():  # at most D + 1
+            rows = at == column
+            pieces = inputs[rows].split(max(1, _BLOCK // self._base))
+            guess[rows] = torch.cat([self._likeliest(piece, column) for piece in pieces])
+        return guess
+
+    def _likeliest(self, inputs: Tensor, column: int) -> Tensor:
+        """Return (B,): the likeliest answer at `column`, the last of `inputs`."""
+        import torch
+
+        D, base = self.n_digits, self._base
+        hidden, named = column + 1 - inputs.shape[1], column - 2 * D  # digits of the result named
+        known = torch.ones(len(inputs), dtype=torch.float64, device=inputs.device)
+
+        def seen(position: int) -> Tensor | None:
+            return inputs[:, position - hidden] if position >= hidden else None
+
+        def p_sum(place: int, total: Tensor) -> Tensor:
+            """Return the probability that the two digits of `place` sum to `total`."""
+            first, second = seen(place), seen(D + 1 + place)
+            if second is None:
+                return (base - (total - base + 1).abs()).clamp_min(0) / base**2
+            if first is None:
+                return ((total >= second) & (total < second + base)) / base
+            return (total == first + second).double()
+
+        def p_carry(place: int, carried: int) -> Tensor:
+            """Return the probability that `place` carries when `carried` is carried into it."""
+            first, second = seen(place), seen(D + 1 + place)
+            if second is None:
+                return known * (base - 1 + 2 * carried) / (2 * base)
+            if first is None:
+                return (second + carried) / base
+            return (first + second + carried >= base).double()
+
+        below = [known, known * 0]  # of no carry and a carry into the place asked for
+        for place in range(D - 1, max(named, 1) - 1, -1):
+            carry = sum(below[c] * p_carry(place, c) for c in (0, 1))
+            below = [1 - carry, carry]
+        if not named:
+            carry = sum(below[c] * p_carry(0, c) for c in (0, 1))
+            return (carry > 0.5).long()
+        digit = seen(2 * D + 1)
+        above = [known if digit is None else (digit == c).double() for c in (0, 1)]
+        for place in range(named - 1):
+            digit = seen(2 * D + 2 + place)
+            into = []
+            for carried in (0, 1):
+                if digit is None:
+                    p = p_carry(place, carried)
+                    into.append(above[0] * (1 - p) + above[1] * p)
+                else:
+                    into.append(
+                        sum(above[c] * p_sum(place, digit + c * base - carried) for c in (0, 1))
+                    )
+            above = into
+        digits = torch.arange(base, device=inputs.device)[:, None]  # against (B,)
+        score = sum(
+            below[carried] * above[c] * p_sum(named - 1, digits + c * base - carried)
+            for carried in (0, 1)
+            for c in (0, 1)
+        )
+        return score.argmax(0)
 
     def _add(self, first: Tensor, second: Tensor) -> Tensor:
         """Return the (B, D + 1) digits of the sum of two (B, D) numbers."""

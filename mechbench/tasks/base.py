@@ -91,7 +91,15 @@ class Task(Protocol):
         """Solve from the inputs alone: (B, L_in) -> (B, L_in), -1 where they do not tell.
 
         `inputs` may also be only the last W tokens up to a scored position; that is how the
-        required context is measured.
+        required context is measured. Rows need not be cut at the same position.
+        """
+
+    def window_guess(self, inputs: Tensor, at: Tensor) -> Tensor:
+        """Return (B,): the likeliest answer at the last position, where the oracle cannot tell.
+
+        `inputs` are the W tokens up to a scored position, `at` (B,) the positions of the last of
+        them in their examples. -1 where every answer is as likely as by `chance`. Optional, -1
+        everywhere without it; then what a short window shows must not bear upon the answer.
         """
 
     def describe(self, token: Any) -> str:

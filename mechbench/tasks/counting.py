@@ -127,6 +127,24 @@ class Counting:
         answers[:, -1] = torch.where(told, self._n_symbols + count - 1, UNKNOWN)
         return answers
 
+    def window_guess(self, inputs: Tensor, at: Tensor) -> Tensor:
+        """Name the likeliest count: of n in all, c fall into the window like balls of an urn.
+
+        P(c | n) = C(W - 1, c - 1) C(L - W, n - c) / C(L - 1, n - 1), counts being uniform before.
+        """
+        import torch
+
+        L, W, C = self.seqlen, inputs.shape[1], self.n_counts
+        counts, which = self._count(inputs).unique(return_inverse=True)
+        hidden = torch.arange(1, C + 1, device=inputs.device) - counts[:, None]  # (counts, C)
+        n = (hidden + counts[:, None]).double()
+        possible = (hidden >= 0) & (hidden <= L - W)
+        hidden = hidden.clamp(0, L - W).double()
+        log_p = -torch.lgamma(hidden + 1) - torch.lgamma(L - W - hidden + 1)
+        log_p += torch.lgamma(n) + torch.lgamma(L - n + 1)
+        likeliest = log_p.masked_fill(~possible, -torch.inf).argmax(1)
+        return self._n_symbols + likeliest[which]
+
     def _count(self, inputs: Tensor) -> Tensor:
         return (inputs == inputs[:, -1:]).sum(1)
 

@@ -29,6 +29,7 @@ from mechbench.errors import ConfigError, SeqlenError
 from mechbench.registry import register_task
 from mechbench.tasks.base import IGNORE, UNKNOWN, Batch
 from mechbench.tasks.first_occurrence import first_occurrence
+from mechbench.tasks.halves import Halves
 from mechbench.tasks.shortcuts import latest, most_frequent
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ _RANGE = 1 << 24  # torch.randint's stream changed between releases for larger r
 
 @register_task("fuzzy-recall", source="Poli et al. 2024 (MAD), section 3.1")
 @dataclass(frozen=True)
-class FuzzyRecall:
+class FuzzyRecall(Halves):
     """Fuzzy recall: name the tokens of a value by the tokens of its key.
 
     Attributes:
@@ -83,19 +84,9 @@ class FuzzyRecall:
         return self.key_len + self.value_len
 
     @property
-    def n_keys(self) -> int:
-        """Number of key tokens, the first ones; value tokens follow."""
-        return (self.vocab_size - 1) // 2
-
-    @property
     def input_seqlen(self) -> int:
         """Tokens a model reads: all but the last of the last value."""
         return self.seqlen
-
-    @property
-    def chance(self) -> float:
-        """A uniform guess among the value tokens: 1 / (V - 1 - (V - 1) // 2)."""
-        return 1.0 / (self.vocab_size - 1 - self.n_keys)
 
     @property
     def shortcuts(self) -> Mapping[str, Callable[[Tensor], Tensor]]:
@@ -211,6 +202,64 @@ class FuzzyRecall:
         answer = inputs.gather(1, source.clamp(0, L - 1))
         known &= (answer >= K) & (answer < pad)
         return torch.where(known, answer, UNKNOWN)
+
+    def window_guess(self, inputs: Tensor, at: Tensor) -> Tensor:
+        """Take the pair that the window cuts for that of the current key, where that can be.
+
+        Of a key cut, what is left must be the end of the current one, and its value is in sight. Of
+        a value cut, any number of tokens may be hidden; every number that fits what is shown of the
+        current value counts in proportion to its probability. A value has no token twice.
+        """
+        import torch
+
+        W, k, size = inputs.shape[1], self.key_len, self.value_len
+        K, pad = self.n_keys, self.vocab_size - 1
+        if k > W:
+            return torch.full_like(at, UNKNOWN)
+        position = torch.arange(W, device=inputs.device)
+        whole = (inputs < K).unfold(1, k, 1).all(2)
+        end = torch.where(whole, position[k - 1 :], -1).amax(1)  # of the current key
+        shown = W - 1 - end  # tokens of the current value
+        known = (end >= 0) & (shown < size)
+        left = (inputs >= K).int().argmax(1)  # tokens of a key that was cut
+        nth = torch.arange(size, device=inputs.device)
+
+        def take(start: Tensor, length: Tensor, blank: int) -> Tensor:
+            """Return (B, size): `length` tokens from `start` on, then blanks."""
+            tokens = inputs.gather(1, (start[:, None] + nth).clamp(0, W - 1))
+            return torch.where(nth < length[:, None], tokens, blank)
+
+        current = take(end + 1, shown, -2)
+        is_value = (inputs >= K) & (inputs < pad)
+        run = is_value.gather(1, (left[:, None] + nth).clamp_max(W - 1)).int().cumprod(1).sum(1)
+        tail = take(left, run, -3)
+        cut = known & (left < k) & (run > 0) & (left + run <= end + 1 - k)
+        own = (end + 1)[:, None] - left[:, None] + nth.new_tensor(range(k))  # key's end, from left
+        same = inputs[:, :k] == inputs.gather(1, own.clamp(0, W - 1))
+        cut &= (same | (nth.new_tensor(range(k)) >= left[:, None])).all(1)
+        weight = torch.zeros(len(inputs), size, device=inputs.device)  # of the tokens of the tail
+        other = torch.zeros(len(inputs), device=inputs.device)  # of each token shown nowhere
+        for hidden in range(size):
+            whole_value = torch.cat([current[:, :hidden], tail], 1)[:, :size]
+            fits = cut & (hidden + run <= size) & ((left == 0) | (hidden == 0))
+            fits &= ((whole_value == current) | (nth >= shown[:, None]) | (nth < hidden)).all(1)
+            fits &= (shown - hidden < run) & ~(
+                (current[:, :hidden, None] == tail[:, None]).flatten(1).any(1)
+            )
+            seen = (shown.clamp_max(hidden) + run)[:, None]  # tokens of the value in sight
+            p = torch.where(nth < seen, 1 / (self.n_values - nth), 1.0).prod(1) * fits
+            ahead = shown - hidden
+            weight.scatter_add_(1, ahead.clamp(0, size - 1)[:, None], (p * (ahead >= 0))[:, None])
+            unshown = (self.n_values - run - shown).clamp_min(1)
+            other += p * (ahead < 0) / unshown
+        best = weight.max(1)
+        named = (best.values > 0) & (best.values >= other)
+        taken = torch.cat([current, torch.where((other > 0)[:, None], tail, -3)], 1)
+        fresh = torch.full_like(at, K)
+        for value in range(K + 2 * size, K - 1, -1):
+            fresh = torch.where((taken == value).any(1), fresh, value)
+        guess = torch.where(named, tail.gather(1, best.indices[:, None])[:, 0], fresh)
+        return torch.where(known, guess, UNKNOWN)
 
     def _number(self, keys: Tensor) -> Tensor:
         """Return (B, P): one number for each key of (B, P, key_len) tokens."""

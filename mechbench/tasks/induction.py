@@ -137,6 +137,25 @@ class Induction:
         known = (latest > first) & (ahead < self.induction_len)
         return torch.where(known, inputs.gather(1, source * known), UNKNOWN)
 
+    def window_guess(self, inputs: Tensor, at: Tensor) -> Tensor:
+        """Take the window to begin within the tokens to repeat: the longest overlap that fits.
+
+        An overlap of one token more is V - 2 times as likely as none of its tokens standing there.
+        """
+        import torch
+
+        W, latest_start = inputs.shape[1], self.seqlen - 2 - self.induction_len
+        repeated = at - self.seqlen  # tokens shown behind the last `=>`
+        guess = torch.full_like(at, UNKNOWN)
+        for overlap in range(min(W - 1, int(repeated.max())), -1, -1):
+            # The token to name stands `overlap` behind the window's first one.
+            trigger = at - W - repeated + overlap  # of the first `=>`
+            fits = (repeated >= overlap) & (repeated < W)
+            fits &= (trigger >= 0) & (trigger <= latest_start)
+            fits &= (inputs[:, :overlap] == inputs[:, W - overlap :]).all(1)
+            guess = torch.where((guess == UNKNOWN) & fits, inputs[:, overlap], guess)
+        return guess
+
     def _most_frequent(self, inputs: Tensor) -> Tensor:
         import torch
 

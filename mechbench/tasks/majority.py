@@ -118,6 +118,14 @@ class Majority:
         answers[:, -1] = torch.where(told, top.indices[:, 0], UNKNOWN)
         return answers
 
+    def window_guess(self, inputs: Tensor, at: Tensor) -> Tensor:
+        """Name the window's own winner.
+
+        Swap it with any other token in what is hidden: that is as likely or likelier, and then it
+        wins where the other won.
+        """
+        return self._rank(inputs).argmax(1)
+
     def _rank(self, inputs: Tensor) -> Tensor:
         """Return (B, V): the counts, times L + 1, plus where each token occurred last."""
         import torch

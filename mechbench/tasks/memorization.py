@@ -25,6 +25,7 @@ from mechbench.registry import register_task
 from mechbench.seeds import derive
 from mechbench.tasks.base import IGNORE, UNKNOWN, Batch
 from mechbench.tasks.distinct import draw_distinct
+from mechbench.tasks.halves import Halves
 
 if TYPE_CHECKING:
     import torch
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
 
 @register_task("memorization", source="Poli et al. 2024 (MAD), section 3.1")
 @dataclass(frozen=True)
-class Memorization:
+class Memorization(Halves):
     """Memorisation: name the value that a fixed map gives to each key.
 
     Attributes:
@@ -70,19 +71,9 @@ class Memorization:
             )
 
     @property
-    def n_keys(self) -> int:
-        """Number of keys, the first tokens; values follow."""
-        return (self.vocab_size - 1) // 2
-
-    @property
     def input_seqlen(self) -> int:
         """Tokens a model reads: all L."""
         return self.seqlen
-
-    @property
-    def chance(self) -> float:
-        """A uniform guess among the values: 2 / (V - 1) for odd V."""
-        return 1.0 / (self.vocab_size - 1 - self.n_keys)
 
     @property
     def shortcuts(self) -> Mapping[str, Callable[[Tensor], Tensor]]:
@@ -118,7 +109,7 @@ class Memorization:
         return answers
 
     def _values(self, device: torch.device) -> Tensor:
-        return _draw_map(self.n_keys, self.vocab_size - 1 - self.n_keys, self.map_seed, str(device))
+        return _draw_map(self.n_keys, self.n_values, self.map_seed, str(device))
 
     def _constant(self, inputs: Tensor) -> Tensor:
         return self._values(inputs.device)[:1].expand_as(inputs)

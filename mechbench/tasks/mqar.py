@@ -143,3 +143,21 @@ class Mqar:
         source = first_occurrence(torch.where(is_key, inputs, -1 - position))
         known = is_key & (source < position)
         return torch.where(known, inputs.gather(1, (source + 1) * known), UNKNOWN)
+
+    def window_guess(self, inputs: Tensor, at: Tensor) -> Tensor:
+        """Name the value that the window begins with, else one that no pair in sight has.
+
+        The first is the likeliest: its hidden key is one of at most n_pairs, values are more. (With
+        many pairs and power below 1 one of the others may be, by less than its 2 / V.)
+        """
+        import torch
+
+        n = self.n_pairs
+        column = at[:, None] + 1 - inputs.shape[1] + torch.arange(inputs.shape[1], device=at.device)
+        in_pair = (column < 2 * n) & (column % 2 == 1)
+        # One of the first n + 1 values is in no pair.
+        value = torch.where(in_pair, inputs - self._first_value, n + 1).clamp_max(n + 1)
+        taken = torch.zeros(len(inputs), n + 2, dtype=torch.int8, device=at.device)
+        taken.scatter_(1, value, 1)
+        other = self._first_value + taken[:, : n + 1].argmin(1)
+        return torch.where(in_pair[:, 0], inputs[:, 0], other)

@@ -156,6 +156,17 @@ class MultiKeyRecall:
         answers[:, -1] = values[:, P]
         return answers
 
+    def window_guess(self, inputs: Tensor, at: Tensor) -> Tensor:
+        """Name the value of the pair that the window cuts, if what is left of its key fits."""
+        import torch
+
+        left = (inputs.shape[1] - 1 - self.key_len) % (self.key_len + 1)  # tokens of that pair
+        if not left:
+            return torch.full_like(at, UNKNOWN)
+        query = inputs[:, inputs.shape[1] - left + 1 :]
+        fits = (inputs[:, : left - 1] == query).all(1)
+        return torch.where(fits, inputs[:, left - 1], UNKNOWN)
+
     def _number(self, keys: Tensor) -> Tensor:
         """Return (B, P): one number for each tuple of (B, P, key_len) tokens."""
         import torch

@@ -165,3 +165,11 @@ class NoisyRecall:
         value_of.scatter_(1, keys[:, :-1], inputs[:, 1:])  # equal keys write equal values
         value_of[:, K] = UNKNOWN
         return value_of.gather(1, keys)
+
+    def window_guess(self, inputs: Tensor, at: Tensor) -> Tensor:
+        """Name the value that the window begins with, if any: the hidden key may be the queried."""
+        import torch
+
+        front = inputs[:, 0]
+        is_value = (front >= self.n_keys) & (front < self._first_noise)
+        return torch.where(is_value, front, UNKNOWN)

@@ -1,14 +1,27 @@
 from __future__ import annotations
 
-import dataclasses
-
 import pytest
 import torch
 
-from mechbench.tasks.base import IGNORE, UNKNOWN, Batch
-from mechbench.tasks.baselines import required_context, shortcut_accuracies, windows
+from mechbench.tasks import baselines
+from mechbench.tasks.arithmetic import Arithmetic
+from mechbench.tasks.base import IGNORE, UNKNOWN, Batch, Task, matches
+from mechbench.tasks.baselines import (
+    STANDARD_ERROR,
+    required_context,
+    shortcut_accuracies,
+    windows,
+)
+from mechbench.tasks.counting import Counting
+from mechbench.tasks.fuzzy_recall import FuzzyRecall
+from mechbench.tasks.icl_functions import IclFunctions
 from mechbench.tasks.induction import Induction
+from mechbench.tasks.majority import Majority
+from mechbench.tasks.mqar import Mqar
+from mechbench.tasks.noisy_recall import NoisyRecall
 from mechbench.tasks.recall import Recall
+from mechbench.tasks.selective_copying import SelectiveCopying
+from mechbench.tasks.streams import draw
 
 
 def test_windows_are_powers_of_two_and_the_whole_input() -> None:
@@ -18,33 +31,74 @@ def test_windows_are_powers_of_two_and_the_whole_input() -> None:
     assert windows(131074)[-2:] == [131072, 131074]
 
 
-@pytest.mark.parametrize("task", [Recall(10, 60), Induction(10, 60, 4, 3)])
-def test_required_context_equals_a_plain_loop_over_windows(task: Recall | Induction) -> None:
-    batch = task.sample(40, torch.Generator().manual_seed(0))
+def certainly(cls: type[Task]) -> type[Task]:
+    """Return the task without guesses: what it cannot tell counts as chance."""
+    return type(cls.__name__, (cls,), {"window_guess": None})
+
+
+def by_loop(task: Task, batch: Batch, window: int) -> float:
+    """Return the share that the oracle tells from the last `window` tokens, one by one."""
+    points = []
+    for row, column in (batch.targets != IGNORE).nonzero().tolist():
+        seen = batch.inputs[row : row + 1, max(0, column + 1 - window) : column + 1]
+        guess = task.oracle(seen)[0, -1]
+        right = float(matches(guess, batch.targets[row, column]))
+        points.append(task.chance if guess == UNKNOWN else right)
+    return sum(points) / len(points)
+
+
+@pytest.mark.parametrize(
+    "task",
+    [
+        Recall(10, 60), certainly(Induction)(10, 60, 4, 3), certainly(FuzzyRecall)(16, 60),
+        certainly(Mqar)(64, 60, 6), certainly(NoisyRecall)(24, 60), certainly(Arithmetic)(4, 25),
+        certainly(Majority)(4, 20), certainly(IclFunctions)(8, 40), SelectiveCopying(8, 40, 8),
+    ],
+)  # fmt: skip
+def test_required_context_looks_at_every_scored_position(task: Task) -> None:
+    batch = task.sample(30, torch.Generator().manual_seed(0))
     found = required_context(task, batch)
     assert list(found) == windows(task.input_seqlen)
     for window, accuracy in found.items():
-        points = []
-        for row, column in (batch.targets != IGNORE).nonzero().tolist():
-            seen = batch.inputs[row : row + 1, max(0, column + 1 - window) : column + 1]
-            guess = int(task.oracle(seen)[0, -1])
-            right = guess == int(batch.targets[row, column])
-            points.append(task.chance if guess == UNKNOWN else float(right))
-        assert accuracy == pytest.approx(sum(points) / len(points))
+        assert accuracy == pytest.approx(by_loop(task, batch, window)), window
 
 
-def test_required_context_looks_at_a_few_columns_only() -> None:
-    task = Induction(10, 60, 20)
-    seen: list[int] = []
+def test_required_context_of_the_settings_once_published_wrong() -> None:
+    def found(task: Task, window: int) -> float:
+        return required_context(task, draw(task, 2048, 0, "test", 0, "cpu"))[window]
 
-    class Counted(Induction):
+    # Eight columns for all gave 79.5 and 47.5 percent.
+    assert found(certainly(FuzzyRecall)(32, 128), 64) == pytest.approx(0.557, abs=0.005)
+    assert found(certainly(Mqar)(8192, 256, 16), 32) == pytest.approx(0.277, abs=0.005)
+    # Certainty alone gave chance: 5 and 10 percent.
+    assert found(Majority(20, 64), 16) == pytest.approx(0.47, abs=0.02)
+    assert found(Counting(20, 64), 16) > 0.2
+
+
+def test_a_sample_of_positions_errs_by_less_than_it_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    task = NoisyRecall(64, 256)
+    batch = task.sample(400, torch.Generator().manual_seed(0))
+    whole = required_context(task, batch)
+    n_scored = int((batch.targets != IGNORE).sum())
+    seen = 0
+
+    class Counted(NoisyRecall):
         def oracle(self, inputs: torch.Tensor) -> torch.Tensor:
-            seen.append(inputs.shape[1])
+            nonlocal seen
+            seen += len(inputs)
             return super().oracle(inputs)
 
-    counted = Counted(**dataclasses.asdict(task))
-    required_context(counted, task.sample(4, torch.Generator().manual_seed(0)), max_columns=3)
-    assert len({length for length in seen if length > 60}) <= 3
+    monkeypatch.setattr(baselines, "_FREE_TOKENS", 1 << 12)
+    monkeypatch.setattr(baselines, "_BLOCK_TOKENS", 1 << 12)
+    sampled = required_context(Counted(64, 256), batch)
+    assert seen < n_scored
+    for window, accuracy in whole.items():
+        assert sampled[window] == pytest.approx(accuracy, abs=4 * STANDARD_ERROR)
+    assert sampled != whole
+    assert sampled == required_context(Counted(64, 256), batch)
+    monkeypatch.setattr(baselines, "_POSITIONS", 5000)
+    few = required_context(task, batch)
+    assert all(few[w] == pytest.approx(whole[w], abs=0.03) for w in whole)
 
 
 def test_shortcuts_are_scored_on_the_targets_alone() -> None:
