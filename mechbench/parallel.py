@@ -7,6 +7,7 @@ of one process within rounding, whatever their number. The first process leads: 
 
 from __future__ import annotations
 
+import atexit
 import os
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
@@ -15,6 +16,10 @@ from mechbench.errors import ConfigError
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+
+# Names the file where the processes that `mechbench.launch` starts meet; torchrun has its own way.
+MEETING = "MECHBENCH_MEETING"
 
 
 class Group:
@@ -98,5 +103,12 @@ def join(processes: int, device: str) -> tuple[Group, str]:
         device = f"cuda:{local}"
         torch.cuda.set_device(local)
     if not dist.is_initialized():
-        dist.init_process_group("nccl" if on_cuda else "gloo")
+        dist.init_process_group(
+            "nccl" if on_cuda else "gloo",
+            init_method=os.environ.get(MEETING, "env://"),
+            rank=rank,
+            world_size=size,
+        )
+        # Before Python takes its modules down: a connection that is broken then aborts a process.
+        atexit.register(dist.destroy_process_group)
     return Group(rank, size, dist.new_group(backend="gloo")), device

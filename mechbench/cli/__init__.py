@@ -19,7 +19,7 @@ COMMANDS = {
     "watch": "Show live curves of runs in the terminal.",
     "leaderboard": "Build leaderboards from stored results, and add results to them.",
     "report": "Turn stored results into a table and a plot.",
-    "list": "List operators or tasks with their sources.",
+    "list": "List operators, tasks or suites with what they are.",
     "show": "Draw one example of a task, its chance level and baselines.",
     "check": "Say whether an operator is sound, and which properties of attention it has.",
     "bench": "Measure time and memory of operators against the sequence length.",

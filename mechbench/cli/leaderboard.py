@@ -43,13 +43,13 @@ def build(root: Path) -> None:
 
 @command.command("submit")
 @click.argument("results", nargs=-1, required=True, type=_PATH)
-@click.option("--suite", type=_PATH, help="The suite, tasks/NAME.toml; stored beside the results.")
+@click.option("--suite", help="The suite, by name or path; stored beside the results.")
 @click.option(
     "--to", type=_PATH, help="Folder of the leaderboard.  [default: leaderboards/NAME of --suite]"
 )
 @click.option("--without-refused", is_flag=True, help="Add the others where some are refused.")
 def submit(
-    results: tuple[Path, ...], suite: Path | None, to: Path | None, without_refused: bool
+    results: tuple[Path, ...], suite: str | None, to: Path | None, without_refused: bool
 ) -> None:
     """Check RESULTS (files or folders) and add them to a leaderboard.
 
@@ -58,11 +58,13 @@ def submit(
     by more than its interval. Results of no point of the suite are left out.
     """
     if suite is None and to is None:
-        raise click.UsageError("name the leaderboard: --suite tasks/NAME.toml or --to FOLDER")
+        raise click.UsageError("name the leaderboard: --suite NAME or --to FOLDER")
     from mechbench.leaderboard.submit import submit as add
+    from mechbench.suite_names import find_suite
 
-    folder = to or Path("leaderboards") / (suite.stem if suite else "")
-    done = add(results, folder, suite, without_refused=without_refused)
+    path = find_suite(suite) if suite is not None else None
+    folder = to or Path("leaderboards") / (path.stem if path else "")
+    done = add(results, folder, path, without_refused=without_refused)
     for line in done.refused:
         click.echo(f"mechbench: refused: {line}", err=True)
     if done.refused and not without_refused:

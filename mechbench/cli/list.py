@@ -2,23 +2,39 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import click
 
 from mechbench.registry import OPERATORS, TASKS, load_plugins
 
 
 @click.command("list")
-@click.argument("kind", type=click.Choice(["operators", "tasks"]))
+@click.argument("kind", type=click.Choice(["operators", "tasks", "suites"]))
 @click.option("--plugin", "plugins", multiple=True, metavar="FILE.py", help="Load this file too.")
 def command(kind: str, plugins: tuple[str, ...]) -> None:
-    """Print every operator or task with its description, source and origin."""
+    """Print every operator, task or suite that has a name.
+
+    Operators and tasks with their sources and origins; suites with what they are about.
+    """
     load_plugins(plugins)
+    if kind == "suites":
+        from mechbench.suite_file import read_suite
+        from mechbench.suite_names import shipped_suites
+
+        suites = shipped_suites().items()
+        _print([("NAME", "TITLE"), *((name, read_suite(path).title) for name, path in suites)])
+        return
     registry = OPERATORS if kind == "operators" else TASKS
     rows = [("NAME", "WHAT IT IS", "SOURCE", "FROM")]
     for name in registry.names():
         entry = registry.entry(name)
         rows.append((name, entry.summary or "-", entry.source or "-", entry.origin))
-    widths = [max(len(row[i]) for row in rows) for i in range(3)]
+    _print(rows)
+
+
+def _print(rows: Sequence[Sequence[str]]) -> None:
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
-        cells = [text.ljust(width) for text, width in zip(row, widths, strict=False)]
-        click.echo("  ".join([*cells, row[3]]).rstrip())
+        padded = [text.ljust(width) for text, width in zip(row, widths, strict=True)]
+        click.echo("  ".join(padded).rstrip())

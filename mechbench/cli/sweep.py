@@ -7,13 +7,14 @@ from pathlib import Path
 import click
 
 from mechbench.suite_file import read_suite
+from mechbench.suite_names import find_suite
 from mechbench.tracking import TRACKERS, check_tracker
 
 _POSITIVE = click.IntRange(min=1)
 
 
 @click.command("sweep")
-@click.argument("suite", type=click.Path(path_type=Path))
+@click.argument("suite")
 @click.option(
     "--out",
     type=click.Path(path_type=Path),
@@ -71,7 +72,7 @@ _POSITIVE = click.IntRange(min=1)
 )
 @click.option("--quiet", is_flag=True, help="Nothing but warnings and errors.")
 def command(
-    suite: Path,
+    suite: str,
     out: Path,
     dry_run: bool,
     jobs: int | None,
@@ -85,21 +86,23 @@ def command(
     ray_address: str | None,
     quiet: bool,
 ) -> None:
-    """Run every cell of a suite, tasks/NAME.toml, the longest first.
+    """Run every cell of SUITE, the longest first.
+
+    SUITE is a name that `mechbench list suites` shows, or the path of a .toml file.
 
     The same command continues; a changed suite runs only what is new. A cell that fails is
     recorded with its reason and does not stop the others. Exit code 1: a cell failed.
     """
     if ray_address is not None and executor != "ray":
         raise click.UsageError("--ray-address goes with --executor ray")
-    read = read_suite(suite)
+    read = read_suite(find_suite(suite))
     check_tracker(log)
     from mechbench.sweep.execute import RayCluster, look, run_sweep, worker_devices
 
     devices = worker_devices(device, jobs, jobs_per_device)
     outlook = look(read, out, device=device, dtype=dtype, retry_failed=retry_failed)
     if not quiet or dry_run:
-        click.echo(outlook.text(str(suite), len(devices)))
+        click.echo(outlook.text(suite, len(devices)))
     if dry_run:
         return
     plan, signal_number = run_sweep(

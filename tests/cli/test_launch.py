@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import json
+import os
 import signal
+import socket
 import time
 from pathlib import Path
 
@@ -36,6 +39,24 @@ def same(folder: Path, one: str, two: str, tolerance: float) -> None:
     assert losses(folder / two) == pytest.approx(losses(folder / one), rel=tolerance)
 
 
+def listening(pid: int) -> set[str]:
+    """Return the addresses at which a process and its children accept connections."""
+    found = set()
+    for child in Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="utf-8").split():
+        found |= listening(int(child))
+    sockets = set()
+    for path in Path(f"/proc/{pid}/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):  # closed meanwhile
+            sockets.add(os.readlink(path))
+    for table in (f"/proc/{pid}/net/tcp", f"/proc/{pid}/net/tcp6"):
+        for line in Path(table).read_text(encoding="utf-8").splitlines()[1:]:
+            _, local, _, state, *rest = line.split()
+            if state == "0A" and f"socket:[{rest[5]}]" in sockets:
+                address = bytes.fromhex(local.split(":")[0])
+                found.add(socket.inet_ntoa(address[::-1]) if len(address) == 4 else address.hex())
+    return found
+
+
 def test_two_processes_give_what_one_gives(mechbench: CommandLine) -> None:
     one, two = mechbench.together((*RUN, "--out", "one"), (*RUN, *TWO, "--out", "two"))
     assert (one.returncode, two.returncode) == (0, 0), one.stderr + two.stderr
@@ -50,12 +71,13 @@ def test_two_processes_give_what_one_gives(mechbench: CommandLine) -> None:
 def test_interrupted_run_of_two_continues(mechbench: CommandLine) -> None:
     longer = (*RUN, *TWO, "--budget", "12000", "--checkpoint-every", "0")
     with mechbench.start(*longer) as process:
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 300
         while not list(mechbench.folder.glob("runs/*/checkpoint.pt")):
             assert time.monotonic() < deadline
             time.sleep(0.1)
+        assert listening(process.pid) == {"127.0.0.1"}
         process.send_signal(signal.SIGTERM)
-        _, error = process.communicate(timeout=60)
+        _, error = process.communicate(timeout=300)
     assert process.returncode == 128 + signal.SIGTERM, error
     assert "the same command continues" in error
     one = (*RUN, "--budget", "12000", "--out", "one")

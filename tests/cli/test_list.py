@@ -38,6 +38,14 @@ def test_every_name_stands_beside_what_it_is_its_source_and_origin(
     assert len(starts) == 1
 
 
+def test_every_suite_stands_beside_its_title(mechbench: CommandLine) -> None:
+    head, *rows = mechbench.works("list", "suites").stdout.splitlines()
+    assert head.split() == ["NAME", "TITLE"]
+    found = dict(re.split(r" {2,}", row) for row in rows)
+    assert found["quick"] == "Quick look"
+    assert len(found) == len(rows) > 10
+
+
 def test_plugin_is_listed_with_its_file(mechbench: CommandLine) -> None:
     (mechbench.folder / "plugin.py").write_text(PLUGIN)
     done = mechbench.works("list", "operators", "--plugin", "plugin.py")
@@ -54,7 +62,7 @@ def test_help_needs_no_torch(mechbench: CommandLine, args: tuple[str, ...]) -> N
     assert "torch" not in loaded
 
 
-@pytest.mark.parametrize("kind", ["operators", "tasks"])
+@pytest.mark.parametrize("kind", ["operators", "tasks", "suites"])
 def test_listing_needs_no_torch(mechbench: CommandLine, kind: str) -> None:
     done = mechbench("list", kind, flags=("-X", "importtime"))
     assert done.returncode == 0
@@ -64,8 +72,8 @@ def test_listing_needs_no_torch(mechbench: CommandLine, kind: str) -> None:
 @pytest.mark.parametrize(
     ("args", "message"),
     [
-        ((), "Missing argument '{operators|tasks}'. Choose from: operators, tasks"),
-        (("operator",), "'operator' is not one of 'operators', 'tasks'."),
+        ((), "Missing argument '{operators|tasks|suites}'. Choose from: operators, tasks, suites"),
+        (("operator",), "'operator' is not one of 'operators', 'tasks', 'suites'."),
         (("operators", "--plugin", "none.py"), "plugin none.py cannot be read: No such file"),
     ],
 )
