@@ -57,7 +57,7 @@ def exponent(figures: Mapping[int, float]) -> float | None:
     upper = lengths[-max(2, (len(lengths) + 1) // 2) :]
     if len(upper) < 2 or any(figures[n] <= 0 for n in upper):
         return None
-    xs, ys = [math.log(n) for n in upper], [math.log(figures[n]) for n in upper]
-    x, y = sum(xs) / len(xs), sum(ys) / len(ys)
-    above = sum((a - x) * (b - y) for a, b in zip(xs, ys, strict=True))
-    return above / sum((a - x) ** 2 for a in xs)
+    import numpy as np
+
+    slope, _ = np.polyfit(np.log(upper), np.log([figures[n] for n in upper]), 1)
+    return float(slope)

@@ -89,11 +89,11 @@ def peak_mib(work: Callable[[], object], device: str) -> float | None:
 
 
 def release(device: str) -> None:
-    """Give back what a cell held, so that the next one starts from an empty device."""
+    """Give back what a reading held, so that the next one starts from an empty device."""
     if device.startswith("cuda"):
         gc.collect()
         try:
             torch.cuda.empty_cache()
         except RuntimeError:
-            # A kernel has broken the context: the cells that follow say so, each in its row.
+            # A kernel has broken the context: the readings that follow say so, each in its status.
             return

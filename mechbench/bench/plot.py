@@ -1,4 +1,4 @@
-"""Time against length, both logarithmic; crossovers and lost cells marked. No torch."""
+"""Time against length, both logarithmic; crossovers and lost readings marked. No torch."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def _draw(axis: Any, record: Record) -> None:
     crossed = lost = False
     for i, (name, points) in enumerate(curves.items()):
         colour, marker = COLOURS[i % len(COLOURS)], _MARKERS[i % len(_MARKERS)]
-        gone = [n for n, row in record.of(name).items() if row.status == OUT_OF_MEMORY]
+        gone = [n for n, reading in record.of(name).items() if reading.status == OUT_OF_MEMORY]
         met = _crossed(points, curves.get(REFERENCE, {}), name)
         label = name + (f", as fast at {', '.join(_length(x) for x, _ in met)}" if met else "")
         if not points and not gone:

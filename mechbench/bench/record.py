@@ -1,4 +1,4 @@
-"""What a bench writes down: its setting, the machine's rates, and a row a cell. No torch."""
+"""What a bench writes down: its setting, the machine's rates, and the readings. No torch."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Line:
 
 @dataclass(frozen=True)
 class Setting:
-    """What all cells of a bench share."""
+    """What all readings of a bench share."""
 
     d_model: int
     tokens: int  # in a batch, as near as whole sequences come
@@ -45,7 +45,7 @@ class Rates:
 
 @dataclass(frozen=True)
 class Measured:
-    """One cell's figures."""
+    """The figures of a reading."""
 
     forward_ms: tuple[float, ...]  # one a repeat
     both_ms: tuple[float, ...]  # forward and backward
@@ -64,7 +64,7 @@ class Measured:
 
 @dataclass(frozen=True)
 class Work:
-    """What a cell has to do at least: bytes to move, and operations where they can be counted."""
+    """What a pass has to do at least: bytes to move, and operations where they can be counted."""
 
     forward_bytes: int
     both_bytes: int
@@ -73,8 +73,8 @@ class Work:
 
 
 @dataclass(frozen=True)
-class Row:
-    """One cell: a line at a length."""
+class Reading:
+    """A line at a length."""
 
     line: str
     seqlen: int
@@ -101,18 +101,20 @@ class Record:
     setting: Setting
     rates: Rates
     provenance: dict[str, str | None]
-    rows: list[Row] = field(default_factory=list)
+    readings: list[Reading] = field(default_factory=list)
 
-    def of(self, line: str) -> dict[int, Row]:
-        """Return the rows of a line by length, ascending."""
-        return {r.seqlen: r for r in sorted(self.rows, key=lambda r: r.seqlen) if r.line == line}
+    def of(self, line: str) -> dict[int, Reading]:
+        """Return the readings of a line by length, ascending."""
+        return {
+            r.seqlen: r for r in sorted(self.readings, key=lambda r: r.seqlen) if r.line == line
+        }
 
     def medians(self, line: str, *, backward: bool = True) -> dict[int, float]:
         """Return the median ms of a batch by length, where it was measured."""
         return {
-            n: row.measured.both if backward else row.measured.forward
-            for n, row in self.of(line).items()
-            if row.measured is not None
+            n: reading.measured.both if backward else reading.measured.forward
+            for n, reading in self.of(line).items()
+            if reading.measured is not None
         }
 
 

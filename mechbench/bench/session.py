@@ -1,4 +1,4 @@
-"""A bench from its lines to its files; what is measured is on disk before the next cell."""
+"""A bench from its lines to its files; what is measured is on disk before the next reading."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from typing import Any
 from tqdm import tqdm
 
 from mechbench.atomic import make_folder, write_text
-from mechbench.bench.cells import measure_cell
 from mechbench.bench.plot import plot_times
 from mechbench.bench.rates import machine_rates
-from mechbench.bench.record import NOT_RUN, OUT_OF_MEMORY, Line, Record, Row, Setting
+from mechbench.bench.readings import take_reading
+from mechbench.bench.record import NOT_RUN, OUT_OF_MEMORY, Line, Reading, Record, Setting
 from mechbench.bench.table import to_csv, to_json, to_markdown
 from mechbench.errors import ConfigError, nearest
 from mechbench.operators.base import RESERVED, operator_options
@@ -61,7 +61,7 @@ def run_bench(
 ) -> tuple[Record, list[Path]]:
     """Measure every line at every length, the short lengths first; return what was found.
 
-    OUT/bench.csv, bench.md and bench.json are written anew after each cell, the plot at the end,
+    OUT/bench.csv, bench.md and bench.json are written anew after each reading, the plot at the end,
     also of an interrupted bench. After an out-of-memory error the longer lengths of that line are
     not run.
 
@@ -78,7 +78,7 @@ def run_bench(
     try:
         with tqdm(
             total=len(lengths) * len(lines),
-            unit="cell",
+            unit="reading",
             disable=not sys.stderr.isatty(),
             dynamic_ncols=True,
         ) as bar:
@@ -87,16 +87,16 @@ def run_bench(
                     bar.set_description(f"{line.name} {seqlen}")
                     if line.name in full:
                         reason = f"{OUT_OF_MEMORY} at {full[line.name]}"
-                        row = Row(line.name, seqlen, setting.batch(seqlen), NOT_RUN, reason)
+                        reading = Reading(line.name, seqlen, setting.batch(seqlen), NOT_RUN, reason)
                     else:
-                        row = measure_cell(line, seqlen, setting)
-                    if row.status == OUT_OF_MEMORY:
+                        reading = take_reading(line, seqlen, setting)
+                    if reading.status == OUT_OF_MEMORY:
                         full[line.name] = seqlen
-                    record.rows.append(row)
+                    record.readings.append(reading)
                     files = _write(record, out)
                     bar.update()
     finally:
-        if record.rows:
+        if record.readings:
             files += plot_times(record, out / STEM)
     return record, files
 

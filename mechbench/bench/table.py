@@ -14,8 +14,8 @@ from mechbench.bench.record import (
     OUT_OF_MEMORY,
     REFERENCE,
     Measured,
+    Reading,
     Record,
-    Row,
     quartiles,
 )
 from mechbench.report.table import markdown_table
@@ -48,28 +48,28 @@ _NOTES = (
 )  # fmt: skip
 
 
-def flat(record: Record, row: Row) -> dict[str, Any]:
-    """Return all that is known of a cell, as a line of the CSV file; None where it is not."""
-    m, work, rates, setting = row.measured, row.work, record.rates, record.setting
+def flat(record: Record, reading: Reading) -> dict[str, Any]:
+    """Return all that is known of a reading, as a row of the CSV file; None where it is not."""
+    m, work, rates, setting = reading.measured, reading.work, record.rates, record.setting
     out: dict[str, Any] = {
-        "line": row.line,
-        "seqlen": row.seqlen,
-        "batch": row.batch,
-        "status": row.status,
-        "reason": row.reason,
-        "backend": row.backend,
+        "line": reading.line,
+        "seqlen": reading.seqlen,
+        "batch": reading.batch,
+        "status": reading.status,
+        "reason": reading.reason,
+        "backend": reading.backend,
     }
     for name, samples in (
         ("forward", m.forward_ms if m else None),
         ("forward_backward", m.both_ms if m else None),
     ):
         backward = name == "forward_backward"
-        ms = record.medians(row.line, backward=backward).get(row.seqlen)
-        reference = record.medians(REFERENCE, backward=backward).get(row.seqlen)
+        ms = record.medians(reading.line, backward=backward).get(reading.seqlen)
+        reference = record.medians(REFERENCE, backward=backward).get(reading.seqlen)
         low, high = quartiles(samples) if samples else (None, None)
         moved = (work.both_bytes if backward else work.forward_bytes) if work else None
         flops = (work.both_flops if backward else work.forward_flops) if work else None
-        compared = ms and reference and compares(row.line)
+        compared = ms and reference and compares(reading.line)
         out |= {
             f"{name}_ms": ms,
             f"{name}_ms_q1": low,
@@ -106,9 +106,9 @@ def summary(record: Record, line: str) -> dict[str, Any]:
     both, forward = record.medians(line), record.medians(line, backward=False)
     against = compares(line) and line != REFERENCE
     memory = {
-        n: row.measured.peak_mib / row.batch
-        for n, row in record.of(line).items()
-        if row.measured is not None and row.measured.peak_mib is not None
+        n: reading.measured.peak_mib / reading.batch
+        for n, reading in record.of(line).items()
+        if reading.measured is not None and reading.measured.peak_mib is not None
     }
     return {
         "crossover": crossover(both, record.medians(REFERENCE)) if against else None,
@@ -121,8 +121,8 @@ def summary(record: Record, line: str) -> dict[str, Any]:
 
 
 def to_csv(record: Record) -> str:
-    """Return one line a cell."""
-    lines = [flat(record, row) for row in record.rows]
+    """Return one row a reading."""
+    lines = [flat(record, reading) for reading in record.readings]
     text = io.StringIO()
     writer = csv.DictWriter(text, fieldnames=list(lines[0]), lineterminator="\n")
     writer.writeheader()
@@ -139,13 +139,13 @@ def to_json(record: Record) -> dict[str, Any]:
         "rates": dataclasses.asdict(record.rates),
         "lines": [dataclasses.asdict(line) for line in record.lines],
         "seqlens": record.seqlens,
-        "rows": [dataclasses.asdict(row) for row in record.rows],
+        "rows": [dataclasses.asdict(reading) for reading in record.readings],
         "summary": {line.name: summary(record, line.name) for line in record.lines},
     }
 
 
 def to_markdown(record: Record) -> str:
-    """Return provenance, the times by length, crossovers and exponents, every cell, and notes."""
+    """Return provenance, the times by length, crossovers and exponents, every reading, and notes."""
     s, p, r = record.setting, record.provenance, record.rates
     facts = [
         f"device: {p['device']}; measured: copy {r.copy_gb_s:,.3g} GB/s (read and written), matrix "
@@ -161,15 +161,15 @@ def to_markdown(record: Record) -> str:
         f"options of {x.name}: {canonical_json(x.options)}" for x in record.lines if x.options
     ]
     reasons = [
-        f"{row.line} at {row.seqlen} (batch {row.batch}): {row.status}, {row.reason}"
-        for row in record.rows
-        if row.status in (OUT_OF_MEMORY, ERROR)
+        f"{reading.line} at {reading.seqlen} (batch {reading.batch}): {reading.status}, {reading.reason}"
+        for reading in record.readings
+        if reading.status in (OUT_OF_MEMORY, ERROR)
     ]
     blocks = ["# Time and memory against sequence length", _bullets(facts + options)]
     blocks += ["## Forward / forward+backward, ms a batch, by sequence length", _times(record)]
     blocks += ["## Crossover with attention, and growth of one sequence", _summaries(record)]
-    blocks += ["## Every cell", _details(record)]
-    kernels = [_kernels(row) for row in record.rows if row.candidates]
+    blocks += ["## Every reading", _details(record)]
+    kernels = [_kernels(reading) for reading in record.readings if reading.candidates]
     if kernels:
         blocks += ["Kernels of attention, forward / forward+backward, ms:", _bullets(kernels)]
     if reasons:
@@ -184,14 +184,14 @@ def _bullets(lines: list[str] | tuple[str, ...]) -> str:
 def _times(record: Record) -> str:
     table = [["", *map(str, record.seqlens)]]
     for line in record.lines:
-        rows = record.of(line.name)
-        cells = [_pair(rows[n]) if n in rows else "-" for n in record.seqlens]
+        found = record.of(line.name)
+        cells = [_pair(found[n]) if n in found else "-" for n in record.seqlens]
         table.append([line.name, *cells])
     return markdown_table(table)
 
 
-def _pair(row: Row) -> str:
-    return row.outcome if row.measured is None else _both(row.measured)
+def _pair(reading: Reading) -> str:
+    return reading.outcome if reading.measured is None else _both(reading.measured)
 
 
 def _both(measured: Measured) -> str:
@@ -212,14 +212,14 @@ def _details(record: Record) -> str:
         "peak memory, MiB", "bandwidth, f / f+b", "FLOPs, f / f+b", "speed-up, f / f+b",
     ]]  # fmt: skip
     for line in record.lines:
-        for row in record.of(line.name).values():
-            start = [row.line, str(row.seqlen), str(row.batch)]
-            if row.status != OK or row.measured is None:
-                table.append([*start, row.backend or "-", row.outcome, *["-"] * 5])
+        for reading in record.of(line.name).values():
+            start = [reading.line, str(reading.seqlen), str(reading.batch)]
+            if reading.status != OK or reading.measured is None:
+                table.append([*start, reading.backend or "-", reading.outcome, *["-"] * 5])
                 continue
-            f, m = flat(record, row), row.measured
+            f, m = flat(record, reading), reading.measured
             table.append([
-                *start, row.backend or "-", _spread(m, "forward_ms"), _spread(m, "both_ms"),
+                *start, reading.backend or "-", _spread(m, "forward_ms"), _spread(m, "both_ms"),
                 "-" if m.peak_mib is None else f"{m.peak_mib:,.0f}",
                 *(
                     f"{_show(f[f'forward_{key}'])} / {_show(f[f'forward_backward_{key}'])}"
@@ -229,12 +229,12 @@ def _details(record: Record) -> str:
     return markdown_table(table)
 
 
-def _kernels(row: Row) -> str:
+def _kernels(reading: Reading) -> str:
     told = (
         f"{name} {found}" if isinstance(found, str) else f"{name} {_both(found)}"
-        for name, found in row.candidates.items()
+        for name, found in reading.candidates.items()
     )
-    return f"at {row.seqlen}: {', '.join(told)}"
+    return f"at {reading.seqlen}: {', '.join(told)}"
 
 
 def _spread(measured: Measured, name: str) -> str:

@@ -72,7 +72,7 @@ def command(
     """Measure time and memory of operators alone against the sequence length.
 
     With --operator attention also the speed-up over attention, the better of its flash and cuDNN
-    kernels, and the length from which an operator is faster. Files are written after every cell.
+    kernels, and the length from which an operator is faster. Files are written after every reading.
     Out of memory is a result; exit code 1: an operator raised.
     """
     given = parse_pairs(options)
@@ -96,8 +96,10 @@ def command(
     for path in files:
         click.echo(path)
     click.echo(f"\n{to_markdown(record)}", nl=False)
-    failed = [row for row in record.rows if row.status == ERROR]
-    for row in failed:
-        click.echo(f"mechbench: warning: {row.line} at {row.seqlen}: {row.reason}", err=True)
+    failed = [reading for reading in record.readings if reading.status == ERROR]
+    for reading in failed:
+        click.echo(
+            f"mechbench: warning: {reading.line} at {reading.seqlen}: {reading.reason}", err=True
+        )
     if failed:
         raise SystemExit(1)

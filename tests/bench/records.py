@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mechbench.bench.record import Line, Measured, Rates, Record, Row, Setting, Work
+from mechbench.bench.record import Line, Measured, Rates, Reading, Record, Setting, Work
 
 SEQLENS = [1024, 2048, 4096, 8192]
 
@@ -27,16 +27,16 @@ def record() -> Record:
     for n in SEQLENS:
         batch = setting.batch(n)
         kernels = {"flash": measured(n / 1024), "cuDNN": "No available kernel."}
-        out.rows += [
-            Row("hyena", n, batch, "ok", "", "torch", measured(4.0), work),
-            Row("attention", n, batch, "ok", "", "flash", measured(n / 1024), work, kernels),
-            Row("fft_conv/torch", n, batch, "ok", "", "torch", measured(1.0, None), work),
+        out.readings += [
+            Reading("hyena", n, batch, "ok", "", "torch", measured(4.0), work),
+            Reading("attention", n, batch, "ok", "", "flash", measured(n / 1024), work, kernels),
+            Reading("fft_conv/torch", n, batch, "ok", "", "torch", measured(1.0, None), work),
         ]
     name = "eager-attention"
-    out.rows += [
-        Row(name, 1024, 8, "ok", "", "", measured(10.0), work),
-        Row(name, 2048, 4, "out of memory", "Tried to allocate 96.00 GiB"),
-        Row(name, 4096, 2, "not run", "out of memory at 2048"),
-        Row(name, 8192, 1, "not run", "out of memory at 2048"),
+    out.readings += [
+        Reading(name, 1024, 8, "ok", "", "", measured(10.0), work),
+        Reading(name, 2048, 4, "out of memory", "Tried to allocate 96.00 GiB"),
+        Reading(name, 4096, 2, "not run", "out of memory at 2048"),
+        Reading(name, 8192, 1, "not run", "out of memory at 2048"),
     ]
     return out

@@ -30,5 +30,5 @@ def test_files_name_lines_crossing_and_loss_and_are_the_same_again(tmp_path: Pat
 
 def test_nothing_measured_is_an_empty_plot(tmp_path: Path) -> None:
     made = record()
-    made.rows = [row for row in made.rows if row.measured is None]
+    made.readings = [reading for reading in made.readings if reading.measured is None]
     assert len(plot_times(made, tmp_path / "bench")) == 2

@@ -22,7 +22,7 @@ def test_medians_leave_out_what_was_not_measured() -> None:
     made = record()
     assert made.medians("eager-attention") == {1024: 20.0}
     assert made.medians("eager-attention", backward=False) == {1024: 5.0}
-    assert [row.outcome for row in made.of("eager-attention").values()][1:3] == [
+    assert [reading.outcome for reading in made.of("eager-attention").values()][1:3] == [
         "out of memory",
         "not run: out of memory at 2048",
     ]

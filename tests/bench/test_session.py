@@ -6,7 +6,7 @@ import pytest
 
 from bench.records import measured
 from mechbench.bench import session
-from mechbench.bench.record import Line, Rates, Row, Setting
+from mechbench.bench.record import Line, Rates, Reading, Setting
 from mechbench.bench.session import lines_of, run_bench
 from mechbench.errors import ConfigError
 
@@ -49,17 +49,17 @@ def _no_rates(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_after_out_of_memory_the_longer_ones_are_not_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def cell(line: Line, seqlen: int, setting: Setting) -> Row:
+    def reading_of(line: Line, seqlen: int, setting: Setting) -> Reading:
         if line.name == "b" and seqlen >= 128:
-            return Row("b", seqlen, setting.batch(seqlen), "out of memory", "too large")
-        return Row(line.name, seqlen, setting.batch(seqlen), "ok", "", "", measured(1.0, None))
+            return Reading("b", seqlen, setting.batch(seqlen), "out of memory", "too large")
+        return Reading(line.name, seqlen, setting.batch(seqlen), "ok", "", "", measured(1.0, None))
 
-    monkeypatch.setattr(session, "measure_cell", cell)
+    monkeypatch.setattr(session, "take_reading", reading_of)
     record, files = run_bench([Line("a"), Line("b")], [256, 64, 128, 512, 64], SETTING, tmp_path)
-    assert [row.outcome for row in record.of("b").values()] == [
+    assert [reading.outcome for reading in record.of("b").values()] == [
         "ok", "out of memory", "not run: out of memory at 128", "not run: out of memory at 128",
     ]  # fmt: skip
-    assert [row.status for row in record.of("a").values()] == ["ok"] * 4
+    assert [reading.status for reading in record.of("a").values()] == ["ok"] * 4
     assert sorted(tmp_path.iterdir()) == sorted(files)
 
 
@@ -67,13 +67,13 @@ def test_after_out_of_memory_the_longer_ones_are_not_run(
 def test_interrupted_bench_keeps_what_it_has(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def cell(line: Line, seqlen: int, setting: Setting) -> Row:
+    def reading_of(line: Line, seqlen: int, setting: Setting) -> Reading:
         if seqlen > 64:
             assert len((tmp_path / "bench.csv").read_text().splitlines()) == 2
             raise KeyboardInterrupt
-        return Row(line.name, seqlen, 4, "ok", "", "", measured(1.0, None))
+        return Reading(line.name, seqlen, 4, "ok", "", "", measured(1.0, None))
 
-    monkeypatch.setattr(session, "measure_cell", cell)
+    monkeypatch.setattr(session, "take_reading", reading_of)
     with pytest.raises(KeyboardInterrupt):
         run_bench([Line("a")], [64, 128], SETTING, tmp_path)
     suffixes = sorted(path.suffix for path in tmp_path.iterdir())

@@ -25,8 +25,8 @@ def test_csv_has_a_line_a_cell_with_what_follows_from_the_figures() -> None:
 
 def test_what_was_not_measured_has_its_status_and_no_figure() -> None:
     made = record()
-    (row,) = [r for r in made.rows if r.status == "out of memory"]
-    line = flat(made, row)
+    (reading,) = [r for r in made.readings if r.status == "out of memory"]
+    line = flat(made, reading)
     assert (line["seqlen"], line["batch"]) == (2048, 4)
     assert {line[k] for k in ("forward_ms", "forward_backward_speedup", "peak_memory_mib")} == {
         None
@@ -48,8 +48,8 @@ def test_summary_is_against_attention_and_per_sequence() -> None:
 
 def test_convolution_alone_has_no_speedup_over_a_whole_layer() -> None:
     made = record()
-    (row, *_) = made.of("fft_conv/torch").values()
-    assert flat(made, row)["forward_speedup"] is None
+    (reading, *_) = made.of("fft_conv/torch").values()
+    assert flat(made, reading)["forward_speedup"] is None
 
 
 def test_markdown_tells_times_provenance_and_losses() -> None:
@@ -72,6 +72,6 @@ def test_json_keeps_every_repeat() -> None:
 
 def test_tables_of_a_bench_on_its_way() -> None:
     made = record()
-    del made.rows[1:]
+    del made.readings[1:]
     assert "| attention | - | - | - | - |" in to_markdown(made)
     assert len(to_csv(made).splitlines()) == 2

@@ -1,4 +1,4 @@
-"""One cell: a sequence mixer alone, or `fft_conv` alone, at one length.
+"""One reading: a sequence mixer alone, or `fft_conv` alone, at one length.
 
 A mixer has float32 parameters and runs under autocast, as in training, eagerly; its input is
 (B, L, D) in the bench's dtype. `fft_conv` gets (B, D, L) in that dtype and a float32 filter
@@ -29,7 +29,7 @@ from mechbench.bench.record import (
     REFERENCE,
     Line,
     Measured,
-    Row,
+    Reading,
     Setting,
     Work,
 )
@@ -61,36 +61,36 @@ class _Case:
     work: Work
 
 
-def measure_cell(line: Line, seqlen: int, setting: Setting) -> Row:
-    """Measure one cell; what goes wrong becomes the row's status, memory is given back."""
+def take_reading(line: Line, seqlen: int, setting: Setting) -> Reading:
+    """Measure a line at a length; what goes wrong becomes the status, memory is given back."""
     with on(setting.device):
-        row = _guarded(line, seqlen, setting)
+        reading = _guarded(line, seqlen, setting)
         release(setting.device)
-    return row
+    return reading
 
 
-def _guarded(line: Line, seqlen: int, setting: Setting) -> Row:
+def _guarded(line: Line, seqlen: int, setting: Setting) -> Reading:
     batch = setting.batch(seqlen)
     try:
         forget_backends_used()
         if line.conv_backend is not None:
-            return _conv_row(line, seqlen, setting)
-        return _operator_row(line, seqlen, setting)
+            return _conv_reading(line, seqlen, setting)
+        return _operator_reading(line, seqlen, setting)
     except Exception as error:
         text = " ".join(str(error).split())
         if is_out_of_memory(error):
             told = ". ".join(text.split(". ")[:2]).removesuffix(".")  # what was asked for
-            return Row(line.name, seqlen, batch, OUT_OF_MEMORY, told[:200])
-        return Row(line.name, seqlen, batch, ERROR, f"{type(error).__name__}: {text}"[:200])
+            return Reading(line.name, seqlen, batch, OUT_OF_MEMORY, told[:200])
+        return Reading(line.name, seqlen, batch, ERROR, f"{type(error).__name__}: {text}"[:200])
 
 
-def _operator_row(line: Line, seqlen: int, setting: Setting) -> Row:
+def _operator_reading(line: Line, seqlen: int, setting: Setting) -> Reading:
     case = _operator_case(line, seqlen, setting)
     batch = setting.batch(seqlen)
     if line.name != REFERENCE:
         measured = _measure(case, setting)
         backend = ", ".join(sorted(backends_used()))
-        return Row(line.name, seqlen, batch, OK, "", backend, measured, case.work)
+        return Reading(line.name, seqlen, batch, OK, "", backend, measured, case.work)
     candidates: dict[str, Measured | str] = {}
     if _is_cuda(setting):
         for name, kernel in SDPA.items():
@@ -99,10 +99,10 @@ def _operator_row(line: Line, seqlen: int, setting: Setting) -> Row:
     if not found:
         if candidates and all(v == OUT_OF_MEMORY for v in candidates.values()):
             told = f"{' and '.join(candidates)} alike"
-            return Row(line.name, seqlen, batch, OUT_OF_MEMORY, told, candidates=candidates)
+            return Reading(line.name, seqlen, batch, OUT_OF_MEMORY, told, candidates=candidates)
         found = {DEFAULT_SDPA: _measure(case, setting)}
     best = min(found, key=lambda name: found[name].both)
-    return Row(line.name, seqlen, batch, OK, "", best, found[best], case.work, candidates)
+    return Reading(line.name, seqlen, batch, OK, "", best, found[best], case.work, candidates)
 
 
 def _forced(case: _Case, setting: Setting, kernel: SDPBackend) -> Measured | str:
@@ -148,19 +148,19 @@ def _operator_case(line: Line, seqlen: int, setting: Setting) -> _Case:
     return _case(run, u, torch.randn_like(y), list(module.parameters()), work)
 
 
-def _conv_row(line: Line, seqlen: int, setting: Setting) -> Row:
+def _conv_reading(line: Line, seqlen: int, setting: Setting) -> Reading:
     B, D, name = setting.batch(seqlen), setting.d_model, str(line.conv_backend)
     torch.manual_seed(derive(setting.seed, "bench"))
     u = torch.randn(B, D, seqlen, device=setting.device, dtype=getattr(torch, setting.dtype))
     h = (torch.randn(D, seqlen, device=setting.device) / seqlen**0.5).requires_grad_()
     reason = available_backends()[name].unsupported(u, h)
     if reason is not None:
-        return Row(line.name, seqlen, B, NOT_RUN, reason)
+        return Reading(line.name, seqlen, B, NOT_RUN, reason)
     moved = 2 * u.nbytes + h.nbytes  # u and h in, y out; then their gradients
     case = _case(
         lambda x: fft_conv(x, h, backend=name), u, torch.randn_like(u), [h], Work(moved, 2 * moved)
     )
-    return Row(line.name, seqlen, B, OK, "", name, _measure(case, setting), case.work)
+    return Reading(line.name, seqlen, B, OK, "", name, _measure(case, setting), case.work)
 
 
 def _case(

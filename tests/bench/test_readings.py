@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from mechbench.bench import cells
-from mechbench.bench.cells import DEFAULT_SDPA, SDPA, count_flops, measure_cell
+from mechbench.bench import readings
+from mechbench.bench.readings import DEFAULT_SDPA, SDPA, count_flops, take_reading
 from mechbench.bench.record import Line, Measured, Setting
 from mechbench.operators.base import make_operator, operator_options
 from mechbench.registry import register_operator
@@ -28,33 +28,33 @@ def test_operator_alone(name: str, device: str) -> None:
     dtype = "float32" if device == "cpu" else "bfloat16"
     d_model, length = (D, L) if device == "cpu" else (64, 1024)
     setting = Setting(d_model, 16 * length, device, dtype, 3)
-    row = measure_cell(Line(name, operator_options(name, {})), length, setting)
-    assert (row.status, row.reason, row.batch) == ("ok", "", 16)
-    assert row.measured is not None
-    assert row.work is not None
-    assert len(row.measured.forward_ms) == len(row.measured.both_ms) == 3
-    assert row.measured.forward > 0
-    assert (row.measured.peak_mib is None) == (device == "cpu")
+    reading = take_reading(Line(name, operator_options(name, {})), length, setting)
+    assert (reading.status, reading.reason, reading.batch) == ("ok", "", 16)
+    assert reading.measured is not None
+    assert reading.work is not None
+    assert len(reading.measured.forward_ms) == len(reading.measured.both_ms) == 3
+    assert reading.measured.forward > 0
+    assert (reading.measured.peak_mib is None) == (device == "cpu")
     size = 16 * length * d_model * (4 if device == "cpu" else 2)
-    assert (row.work.forward_bytes, row.work.both_bytes) == (2 * size, 4 * size)
+    assert (reading.work.forward_bytes, reading.work.both_bytes) == (2 * size, 4 * size)
     if name == "hyena":
-        assert row.backend == ("torch" if device == "cpu" else row.backend) != ""
+        assert reading.backend == ("torch" if device == "cpu" else reading.backend) != ""
     else:
-        assert row.backend in ((DEFAULT_SDPA,) if device == "cpu" else tuple(SDPA))
+        assert reading.backend in ((DEFAULT_SDPA,) if device == "cpu" else tuple(SDPA))
 
 
 def test_fft_conv_alone_by_backend(device: str) -> None:
     setting = Setting(D, B * L, device, "float32", 2)
-    row = measure_cell(Line("fft_conv/torch", {}, "torch"), L, setting)
-    assert (row.status, row.backend) == ("ok", "torch")
-    assert row.work is not None
-    assert row.work.forward_bytes == 4 * (2 * B + 1) * D * L
+    reading = take_reading(Line("fft_conv/torch", {}, "torch"), L, setting)
+    assert (reading.status, reading.backend) == ("ok", "torch")
+    assert reading.work is not None
+    assert reading.work.forward_bytes == 4 * (2 * B + 1) * D * L
 
 
 def test_backend_that_cannot_run_is_a_row_with_its_reason() -> None:
-    row = measure_cell(Line("fft_conv/cufft", {}, "cufft"), L, SETTING)
-    assert (row.status, row.measured) == ("not run", None)
-    assert row.reason
+    reading = take_reading(Line("fft_conv/cufft", {}, "cufft"), L, SETTING)
+    assert (reading.status, reading.measured) == ("not run", None)
+    assert reading.reason
 
 
 def test_out_of_memory_is_a_row() -> None:
@@ -65,9 +65,9 @@ def test_out_of_memory_is_a_row() -> None:
                 "CUDA out of memory. Tried to allocate 96.00 GiB. GPU 0 has 2.5 GiB free."
             )
 
-    row = measure_cell(Line("greedy"), L, SETTING)
-    assert (row.status, row.seqlen, row.batch) == ("out of memory", L, B)
-    assert row.reason == "CUDA out of memory. Tried to allocate 96.00 GiB"
+    reading = take_reading(Line("greedy"), L, SETTING)
+    assert (reading.status, reading.seqlen, reading.batch) == ("out of memory", L, B)
+    assert reading.reason == "CUDA out of memory. Tried to allocate 96.00 GiB"
 
 
 @pytest.mark.parametrize(
@@ -82,10 +82,10 @@ def test_fault_of_an_operator_is_a_row_with_one_line(fault: object, says: str) -
     class Own(Faulty):
         fail = staticmethod(fault)  # type: ignore[arg-type]
 
-    row = measure_cell(Line("faulty"), L, SETTING)
-    assert row.status == "error"
-    assert row.reason.startswith(says)
-    assert "\n" not in row.reason
+    reading = take_reading(Line("faulty"), L, SETTING)
+    assert reading.status == "error"
+    assert reading.reason.startswith(says)
+    assert "\n" not in reading.reason
 
 
 def test_flops_of_attention_are_those_of_its_causal_half() -> None:
@@ -110,15 +110,15 @@ def test_better_kernel_of_attention_is_taken(monkeypatch: pytest.MonkeyPatch) ->
         SDPA["flash"]: Measured((1.0,), (3.0,), 1.0),
         SDPA["cuDNN"]: Measured((2.0,), (2.5,), 1.0),
     }
-    monkeypatch.setattr(cells, "_is_cuda", lambda setting: True)
-    monkeypatch.setattr(cells, "_forced", lambda case, setting, kernel: figures[kernel])
+    monkeypatch.setattr(readings, "_is_cuda", lambda setting: True)
+    monkeypatch.setattr(readings, "_forced", lambda case, setting, kernel: figures[kernel])
     line = Line("attention", operator_options("attention", {}))
-    row = cells._operator_row(line, L, SETTING)
-    assert (row.backend, row.measured) == ("cuDNN", figures[SDPA["cuDNN"]])
-    assert set(row.candidates) == set(SDPA)
+    reading = readings._operator_reading(line, L, SETTING)
+    assert (reading.backend, reading.measured) == ("cuDNN", figures[SDPA["cuDNN"]])
+    assert set(reading.candidates) == set(SDPA)
     figures[SDPA["cuDNN"]] = "No available kernel."
-    assert cells._operator_row(line, L, SETTING).backend == "flash"
+    assert readings._operator_reading(line, L, SETTING).backend == "flash"
     figures[SDPA["flash"]] = "No available kernel."
-    assert cells._operator_row(line, L, SETTING).backend == DEFAULT_SDPA
+    assert readings._operator_reading(line, L, SETTING).backend == DEFAULT_SDPA
     figures.update(dict.fromkeys(figures, "out of memory"))
-    assert cells._operator_row(line, L, SETTING).status == "out of memory"
+    assert readings._operator_reading(line, L, SETTING).status == "out of memory"
