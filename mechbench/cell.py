@@ -18,6 +18,7 @@ from mechbench.checkpoint import load_checkpoint, save_checkpoint
 from mechbench.checks import check_causality, check_contract, naming
 from mechbench.cost import flops_per_token
 from mechbench.errors import ConfigError, OperatorError
+from mechbench.lengths import check_longer, for_tokens, tokens_built_for
 from mechbench.memory import is_out_of_memory, peak_memory_mib
 from mechbench.model import build_model
 from mechbench.ops.fft_conv import backends_used, forget_backends_used
@@ -225,18 +226,19 @@ def _train_and_score(
     check_contract(config.operator, config.operator_options, config.d_model, longest, device)
     torch.manual_seed(derive(config.seed, "init"))  # on the CPU: the same weights on any device
     input_dim = int(getattr(task, "input_dim", 0))
-    model = build_model(config, longest)
+    model = build_model(config, tokens_built_for(config))
     result["parameters"] = sum(p.numel() for p in model.parameters())
     result["flops_per_token"] = flops_per_token(model, task.input_seqlen, input_dim)
     model.to(device)
     if device.startswith("cuda"):
         torch.cuda.reset_peak_memory_stats(device)
+    probe = draw(task, 2, config.seed, "validation", 0, "cpu").inputs
+    check_longer(model, config, probe, device)
     optimizer = make_optimizer(model, config.lr, config.weight_decay)
     progress, warning = load_checkpoint(folder / "checkpoint.pt", config.cell_id, model, optimizer)
     if warning:
         console.warn(warning)
     if progress is None:
-        probe = draw(task, 2, config.seed, "validation", 0, "cpu").inputs
         result["causal"] = check_causality(model, probe, config.vocab_size, config.operator, device)
         if not result["causal"] and not config.allow_noncausal:
             raise OperatorError(
@@ -280,9 +282,9 @@ def _train_and_score(
     before = time.perf_counter()
     for length, batches in tests.items():
         console.say(f"scoring {config.n_test} test examples at seqlen {length}")
-        result["evaluations"].append(
-            evaluation(model, task_of(config, length), batches, progress, config, device)
-        )
+        scored = task_of(config, length)
+        reader = for_tokens(model, config, scored.input_seqlen, device)
+        result["evaluations"].append(evaluation(reader, scored, batches, progress, config, device))
     result["seconds"]["evaluate"] = time.perf_counter() - before
     result["peak_memory_mib"] = peak_memory_mib(device)
 

@@ -70,7 +70,7 @@ def resolve(
     )
     lengths = sorted({*eval_seqlens, made.seqlen})
     for length in lengths:
-        make_task(task, vocab_size=made.vocab_size, seqlen=length, **params)
+        longest = make_task(task, vocab_size=made.vocab_size, seqlen=length, **params)
     if curriculum not in ("auto", "none"):
         raise ConfigError(f"curriculum is {curriculum!r}: choose from auto, none")
     given["curriculum"] = stages(made, curriculum, given.get("batch_size"))
@@ -85,12 +85,13 @@ def resolve(
     device_type = device.partition(":")[0]
     if dtype == "auto":
         dtype = "bfloat16" if device_type == "cuda" else "float32"
+    from mechbench.operators.base import depends_on_max_seqlen, operators_used
     from mechbench.operators.base import operator_options as resolve_operator
-    from mechbench.operators.base import operators_used
 
     options = resolve_operator(operator, dict(operator_options or {}))
     entries = [OPERATORS.entry(name) for name in operators_used(operator, options)]
     entries.append(TASKS.entry(task))
+    longer = lengths[-1] > made.seqlen and depends_on_max_seqlen(operator, options)
     config = Config(
         operator=operator,
         task=task,
@@ -103,6 +104,7 @@ def resolve(
         dtype=dtype,
         device_type=device_type,
         plugins={entry.origin: entry.digest for entry in entries if entry.digest},
+        max_seqlen=longest.input_seqlen if longer else 0,
         **given,
     )
     return config, device
