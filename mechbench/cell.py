@@ -28,15 +28,11 @@ from mechbench.parallel import ALONE, Group, join
 from mechbench.progress_bar import Console
 from mechbench.registry import load_plugins
 from mechbench.resolve import resolve, task_of
-from mechbench.results import (
-    Result,
-    read_or_set_aside,
-    read_result,
-    write_json,
-)
+from mechbench.results import Result, read_result, write_json
 from mechbench.seeds import derive
 from mechbench.signals import Stopper
 from mechbench.spec import Config
+from mechbench.stored import stored_result
 from mechbench.tasks.base import Batch, Task
 from mechbench.tasks.streams import Unseen, draw, evaluation_batches
 from mechbench.train import Hooks, Progress, train
@@ -153,7 +149,7 @@ def run(
         if not resume:
             for name in ("result.json", "checkpoint.pt", "metrics.csv", "config.json"):
                 (folder / name).unlink(missing_ok=True)
-        stored, warning = read_or_set_aside(folder / "result.json")
+        stored, warning = stored_result(folder, config.cell_id)
         if warning:
             console.warn(warning)
         if stored is not None and stored.data["status"] not in _RETRIED:

@@ -21,7 +21,7 @@ from mechbench.cell import Interrupted
 from mechbench.errors import ConfigError, OperatorError, ResultError
 from mechbench.model import Backbone
 from mechbench.registry import register_operator
-from mechbench.results import Result, read_result, wilson_interval
+from mechbench.results import Result, read_result, wilson_interval, write_json
 from mechbench.spec import Config
 from mechbench.tasks.recall import Recall
 from mechbench.tasks.streams import evaluation_batches
@@ -503,3 +503,18 @@ def test_full_disk_at_a_checkpoint_is_an_error_and_nothing_is_lost(
 def test_convolution_backend_is_that_of_this_run_alone(run: Run) -> None:
     assert run("hyena").fft_conv_backend
     assert run("attention").fft_conv_backend is None
+
+
+@pytest.mark.parametrize("removed", [{"evaluations": []}, {"config": {}}])
+def test_result_without_its_evaluations_or_configuration_is_not_believed(
+    mine: Operator,
+    run: Run,
+    removed: dict[str, Any],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    first = run()
+    expected, passes = outcome(first), mine.passes
+    write_json(first.path, first.data | removed)
+    assert outcome(run()) == expected
+    assert mine.passes == passes  # scored again from the checkpoint
+    assert "is not believed" in capsys.readouterr().err
