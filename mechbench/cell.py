@@ -14,9 +14,10 @@ import torch
 from torch import nn
 
 from mechbench.atomic import exclusive, make_folder, write_text
-from mechbench.checkpoint import load_checkpoint, save_checkpoint
+from mechbench.checkpoint import check_extra_state, load_checkpoint, save_checkpoint
 from mechbench.checks import check_causality, check_contract, naming
 from mechbench.cost import flops_per_token
+from mechbench.draws import callers_generators
 from mechbench.errors import ConfigError, OperatorError
 from mechbench.lengths import check_longer, for_tokens, tokens_built_for
 from mechbench.memory import is_out_of_memory, peak_memory_mib
@@ -145,7 +146,7 @@ def run(
         return _follow(config, device, folder, group)
     make_folder(folder)
     console = console or Console(quiet)
-    with exclusive(folder):
+    with exclusive(folder), callers_generators(device):
         if not resume:
             for name in ("result.json", "checkpoint.pt", "metrics.csv", "config.json"):
                 (folder / name).unlink(missing_ok=True)
@@ -243,6 +244,8 @@ def _train_and_score(
             )
         progress = Progress(causal=bool(result["causal"]))
     result["causal"] = progress.causal
+    if (warning := check_extra_state(model, config.operator)) is not None:
+        console.warn(warning)
 
     validation = evaluation_batches(task, config.n_validation, config.seed, "validation")
     tests = {

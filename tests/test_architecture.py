@@ -86,6 +86,7 @@ FLOORS = {
     "report.selection": 7,
     "report.table": 8,
     "report.plot": 9,
+    "draws": 1,
     "lengths": 8,
     "checks.gate": 7,
     "checks.subject": 7,

@@ -518,3 +518,22 @@ def test_result_without_its_evaluations_or_configuration_is_not_believed(
     assert outcome(run()) == expected
     assert mine.passes == passes  # scored again from the checkpoint
     assert "is not believed" in capsys.readouterr().err
+
+
+def test_drawing_operator_continues_to_the_same_result_and_leaves_generators_alone(
+    mine: Operator, run: Run
+) -> None:
+    mine.hook = lambda step, u: 1.0 + float(torch.rand(()))
+    before = torch.get_rng_state()
+    expected = outcome(run(folder="whole"))
+    assert torch.equal(torch.get_rng_state(), before)
+
+    def interrupt(step: int, u: Tensor) -> float:
+        if step == 13:
+            os.kill(os.getpid(), signal.SIGINT)
+        return 1.0 + float(torch.rand(()))
+
+    mine.hook, mine.passes = interrupt, 0
+    with pytest.raises(Interrupted):
+        run()
+    assert outcome(run()) == expected
