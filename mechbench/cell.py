@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from mechbench.atomic import exclusive, make_folder, write_text
+from mechbench.atomic import discard_if_empty, exclusive, make_folder, write_text
 from mechbench.checkpoint import check_extra_state, load_checkpoint, save_checkpoint
 from mechbench.checks import check_causality, check_contract, naming
 from mechbench.cost import flops_per_token
@@ -157,9 +157,12 @@ def run(
             group.any(False)  # the others wait for what to do
             console.say(f"already done: {folder} (--fresh runs it again)")
             return stored
-        write_json(folder / "config.json", config.to_dict())
         group.any(True)
-        return _run_cell(config, device, folder, console, checkpoint_s, group)
+        try:
+            return _run_cell(config, device, folder, console, checkpoint_s, group)
+        except BaseException:
+            discard_if_empty(folder)  # what failed before training leaves nothing
+            raise
 
 
 def _join(processes: int, config: Config, device: str) -> tuple[Group, str]:
@@ -255,6 +258,8 @@ def _train_and_score(
     held_out = [] if getattr(task, "train_is_test", False) else [*validation, *tests[config.seqlen]]
     unseen = Unseen.of(held_out, device)
     shares = [batch.map(group.share) for batch in validation]
+    if not group.rank:
+        write_json(folder / "config.json", config.to_dict())
     _train(
         model, optimizer, task, config, progress, shares, unseen, device, folder, console,
         checkpoint_s, group,
@@ -341,6 +346,7 @@ def _train(
 
 def _finish(result: dict[str, Any], folder: Path, began: float) -> None:
     result["seconds"]["total"] = time.perf_counter() - began
+    write_json(folder / "config.json", result["config"])
     write_json(folder / "result.json", result)
 
 

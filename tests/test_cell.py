@@ -390,7 +390,7 @@ def test_operator_that_breaks_its_contract_is_stored_as_an_error(run: Run, tmp_p
 def test_error_of_the_user_stores_no_result(run: Run, tmp_path: Path) -> None:
     with pytest.raises(ConfigError):
         run("hyena", operator_options={"order": 1})
-    assert not list(tmp_path.rglob("result.json"))
+    assert list((tmp_path / "runs").iterdir()) == []
     with pytest.raises(ConfigError, match="unknown operator"):
         run("hyna", "other")
     assert not (tmp_path / "other").exists()
@@ -537,3 +537,28 @@ def test_drawing_operator_continues_to_the_same_result_and_leaves_generators_alo
     with pytest.raises(Interrupted):
         run()
     assert outcome(run()) == expected
+
+
+def test_configuration_is_stored_when_training_begins_and_with_every_result(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    @register_operator("short")
+    class Short(nn.Module):
+        def __init__(self, d_model: int, max_seqlen: int) -> None:
+            super().__init__()
+
+        def forward(self, u: Tensor) -> Tensor:
+            return u[:, 1:]
+
+    with pytest.raises(OperatorError):
+        run("short", "refused")
+    assert read_result(the_folder(tmp_path, "refused") / "result.json").status == "error"
+    assert (the_folder(tmp_path, "refused") / "config.json").exists()
+
+    def interrupt(*args: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("mechbench.cell.load_checkpoint", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        run("attention")
+    assert list((tmp_path / "runs").iterdir()) == []
