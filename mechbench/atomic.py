@@ -11,10 +11,8 @@ from typing import IO
 
 from mechbench.errors import BusyError, ConfigError, ResultError
 
-try:
-    import fcntl
-except ImportError:  # Windows: atomic writes hold, the lock does not
-    fcntl = None  # type: ignore[assignment]
+_LOCK, _HOLDER = ".lock", ".holder"  # of a folder; the process id of who holds it
+_TEMPORARY = ".tmp"  # how the name of what is being written ends
 
 
 def _umask() -> int:
@@ -31,7 +29,7 @@ def write_atomic(path: Path, write: Callable[[IO[bytes]], object]) -> None:
     """
     temporary = None
     try:
-        descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        descriptor, temporary = tempfile.mkstemp(_TEMPORARY, f".{path.name}.", path.parent)
         with os.fdopen(descriptor, "wb") as file:
             os.chmod(temporary, 0o666 & ~_umask())  # mkstemp's own mode shuts others out
             write(file)
@@ -82,32 +80,58 @@ def set_aside(path: Path) -> Path:
     return target
 
 
+def discard_if_empty(folder: Path) -> None:
+    """Remove a folder that is held and in which nothing was stored."""
+    with contextlib.suppress(OSError):
+        if {path.name for path in folder.iterdir()} <= {_LOCK, _HOLDER}:
+            for name in (_LOCK, _HOLDER):
+                (folder / name).unlink(missing_ok=True)
+            folder.rmdir()
+
+
 @contextlib.contextmanager
 def exclusive(folder: Path) -> Iterator[None]:
     """Hold `folder` for this process; the lock goes with the process, however it ends.
+
+    What writers that were killed have left half written is removed.
 
     Raises:
         BusyError: another process holds it.
         ResultError: the lock cannot be made.
     """
+    from filelock import FileLock, Timeout  # slow to import, and most of what reads holds nothing
+
+    path, holder = folder / _LOCK, folder / _HOLDER
+    if path.is_symlink():  # older versions of filelock follow it and empty its target
+        raise ResultError(f"cannot lock {folder}: {path.name} is a symbolic link; remove it")
+    lock = FileLock(path, mode=0o666 & ~_umask())
     try:
-        descriptor = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT, 0o666)
-    except OSError as error:
-        raise ResultError(f"cannot lock {folder}: {error.strerror or error}") from error
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise BusyError(
+            f"{folder} is in use by process {_read_holder(holder)}: the same run is already "
+            "going; wait for it, or change a setting"
+        ) from None
+    except (OSError, NotImplementedError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise ResultError(f"cannot lock {folder}: {reason}") from error
     try:
-        if fcntl is not None:
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                holder = os.pread(descriptor, 32, 0).decode(errors="replace").strip()
-                raise BusyError(
-                    f"{folder} is in use by process {holder or 'unknown'}: the same run is "
-                    "already going; wait for it, or change a setting"
-                ) from None
+        for left in folder.glob(f".*{_TEMPORARY}"):
+            with contextlib.suppress(OSError):
+                left.unlink()
         # Who holds it is a courtesy: a full disk is found by what has to be written.
-        with contextlib.suppress(OSError):
-            os.ftruncate(descriptor, 0)
-            os.pwrite(descriptor, str(os.getpid()).encode(), 0)
+        with contextlib.suppress(ResultError):
+            write_text(holder, str(os.getpid()))
         yield
     finally:
-        os.close(descriptor)
+        with contextlib.suppress(OSError):
+            holder.unlink()
+        lock.release()
+
+
+def _read_holder(path: Path) -> str:
+    try:
+        text = path.read_text(encoding="utf-8", errors="replace")[:20].strip()
+    except OSError:
+        return "unknown"
+    return text if text.isdigit() else "unknown"

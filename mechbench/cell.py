@@ -13,11 +13,13 @@ from typing import Any
 import torch
 from torch import nn
 
-from mechbench.atomic import exclusive, make_folder, write_text
-from mechbench.checkpoint import load_checkpoint, save_checkpoint
+from mechbench.atomic import discard_if_empty, exclusive, make_folder, write_text
+from mechbench.checkpoint import check_extra_state, load_checkpoint, save_checkpoint
 from mechbench.checks import check_causality, check_contract, naming
 from mechbench.cost import flops_per_token
+from mechbench.draws import callers_generators
 from mechbench.errors import ConfigError, OperatorError
+from mechbench.lengths import check_longer, for_tokens, tokens_built_for
 from mechbench.memory import is_out_of_memory, peak_memory_mib
 from mechbench.model import build_model
 from mechbench.ops.fft_conv import backends_used, forget_backends_used
@@ -27,16 +29,12 @@ from mechbench.parallel import ALONE, Group, join
 from mechbench.progress_bar import Console
 from mechbench.registry import load_plugins
 from mechbench.resolve import resolve, task_of
-from mechbench.results import (
-    Result,
-    read_or_set_aside,
-    read_result,
-    write_json,
-)
+from mechbench.results import Result, read_result, write_json
 from mechbench.reuse import may_resume
 from mechbench.seeds import derive
 from mechbench.signals import Stopper
 from mechbench.spec import Config
+from mechbench.stored import stored_result
 from mechbench.tasks.base import Batch, Task
 from mechbench.tasks.streams import Unseen, draw, evaluation_batches
 from mechbench.train import Hooks, Progress, train
@@ -149,21 +147,24 @@ def run(
         return _follow(config, device, folder, group)
     make_folder(folder)
     console = console or Console(quiet)
-    with exclusive(folder):
+    with exclusive(folder), callers_generators(device):
         resume = resume and may_resume(config, folder, console)
         if not resume:
             for name in ("result.json", "checkpoint.pt", "metrics.csv", "config.json"):
                 (folder / name).unlink(missing_ok=True)
-        stored, warning = read_or_set_aside(folder / "result.json")
+        stored, warning = stored_result(folder, config.cell_id)
         if warning:
             console.warn(warning)
         if stored is not None and stored.data["status"] not in _RETRIED:
             group.any(False)  # the others wait for what to do
             console.say(f"already done: {folder} (--fresh runs it again)")
             return stored
-        write_json(folder / "config.json", config.to_dict())
         group.any(True)
-        return _run_cell(config, device, folder, console, checkpoint_s, group)
+        try:
+            return _run_cell(config, device, folder, console, checkpoint_s, group)
+        except BaseException:
+            discard_if_empty(folder)  # what failed before training leaves nothing
+            raise
 
 
 def _join(processes: int, config: Config, device: str) -> tuple[Group, str]:
@@ -227,18 +228,19 @@ def _train_and_score(
     check_contract(config.operator, config.operator_options, config.d_model, longest, device)
     torch.manual_seed(derive(config.seed, "init"))  # on the CPU: the same weights on any device
     input_dim = int(getattr(task, "input_dim", 0))
-    model = build_model(config, longest)
+    model = build_model(config, tokens_built_for(config))
     result["parameters"] = sum(p.numel() for p in model.parameters())
     result["flops_per_token"] = flops_per_token(model, task.input_seqlen, input_dim)
     model.to(device)
     if device.startswith("cuda"):
         torch.cuda.reset_peak_memory_stats(device)
+    probe = draw(task, 2, config.seed, "validation", 0, "cpu").inputs
+    check_longer(model, config, probe, device)
     optimizer = make_optimizer(model, config.lr, config.weight_decay)
     progress, warning = load_checkpoint(folder / "checkpoint.pt", config.cell_id, model, optimizer)
     if warning:
         console.warn(warning)
     if progress is None:
-        probe = draw(task, 2, config.seed, "validation", 0, "cpu").inputs
         result["causal"] = check_causality(model, probe, config.vocab_size, config.operator, device)
         if not result["causal"] and not config.allow_noncausal:
             raise OperatorError(
@@ -247,6 +249,8 @@ def _train_and_score(
             )
         progress = Progress(causal=bool(result["causal"]))
     result["causal"] = progress.causal
+    if (warning := check_extra_state(model, config.operator)) is not None:
+        console.warn(warning)
 
     validation = evaluation_batches(task, config.n_validation, config.seed, "validation")
     tests = {
@@ -256,6 +260,8 @@ def _train_and_score(
     held_out = [] if getattr(task, "train_is_test", False) else [*validation, *tests[config.seqlen]]
     unseen = Unseen.of(held_out, device)
     shares = [batch.map(group.share) for batch in validation]
+    if not group.rank:
+        write_json(folder / "config.json", config.to_dict())
     _train(
         model, optimizer, task, config, progress, shares, unseen, device, folder, console,
         checkpoint_s, group,
@@ -282,9 +288,9 @@ def _train_and_score(
     before = time.perf_counter()
     for length, batches in tests.items():
         console.say(f"scoring {config.n_test} test examples at seqlen {length}")
-        result["evaluations"].append(
-            evaluation(model, task_of(config, length), batches, progress, config, device)
-        )
+        scored = task_of(config, length)
+        reader = for_tokens(model, config, scored.input_seqlen, device)
+        result["evaluations"].append(evaluation(reader, scored, batches, progress, config, device))
     result["seconds"]["evaluate"] = time.perf_counter() - before
     result["peak_memory_mib"] = peak_memory_mib(device)
 
@@ -342,6 +348,7 @@ def _train(
 
 def _finish(result: dict[str, Any], folder: Path, began: float) -> None:
     result["seconds"]["total"] = time.perf_counter() - began
+    write_json(folder / "config.json", result["config"])
     write_json(folder / "result.json", result)
 
 

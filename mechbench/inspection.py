@@ -15,6 +15,7 @@ from mechbench.checkpoint import load_weights
 from mechbench.checks import naming
 from mechbench.checks.properties import reach
 from mechbench.errors import ConfigError, PluginError, ResultError
+from mechbench.lengths import tokens_built_for
 from mechbench.model import build_model
 from mechbench.operators.base import make_operator, materialize, operator_options, operators_used
 from mechbench.registry import OPERATORS, TASKS, load_plugin, loaded_plugins
@@ -73,8 +74,7 @@ def trained(folder: Path, *, layer: int = 0, seqlen: int | None = None) -> Speci
     _load_code(config, folder)
     if not 0 <= layer < config.n_layers:
         raise ConfigError(f"layer is {layer}: the model has layers 0 to {config.n_layers - 1}")
-    longest = max(task_of(config, length).input_seqlen for length in config.eval_seqlens)
-    model = build_model(config, longest).eval()
+    model = build_model(config, tokens_built_for(config)).eval()
     load_weights(folder / "checkpoint.pt", config.cell_id, model)
     task = task_of(config)
     tokens = draw(task, _EXAMPLES, config.seed, "validation", 0, "cpu").inputs

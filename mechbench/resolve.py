@@ -70,7 +70,7 @@ def resolve(
     )
     lengths = sorted({*eval_seqlens, made.seqlen})
     for length in lengths:
-        make_task(task, vocab_size=made.vocab_size, seqlen=length, **params)
+        longest = make_task(task, vocab_size=made.vocab_size, seqlen=length, **params)
     if curriculum not in ("auto", "none"):
         raise ConfigError(f"curriculum is {curriculum!r}: choose from auto, none")
     given["curriculum"] = stages(made, curriculum, given.get("batch_size"))
@@ -85,8 +85,8 @@ def resolve(
     device_type = device.partition(":")[0]
     if dtype == "auto":
         dtype = "bfloat16" if device_type == "cuda" else "float32"
+    from mechbench.operators.base import depends_on_max_seqlen, operators_used
     from mechbench.operators.base import operator_options as resolve_operator
-    from mechbench.operators.base import operators_used
 
     options = resolve_operator(operator, dict(operator_options or {}))
     used = operators_used(operator, options)
@@ -94,6 +94,7 @@ def resolve(
     sources = TASKS.sources(task)
     for name in used:
         sources |= OPERATORS.sources(name)
+    longer = lengths[-1] > made.seqlen and depends_on_max_seqlen(operator, options)
     config = Config(
         operator=operator,
         task=task,
@@ -107,6 +108,7 @@ def resolve(
         device_type=device_type,
         plugins={entry.origin: entry.digest for entry in entries if entry.digest},
         sources=sources,
+        max_seqlen=longest.input_seqlen if longer else 0,
         **given,
     )
     return config, device

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from mechbench.curriculum import ADVANCE, stage_budget, stage_lr, stage_task
+from mechbench.draws import seed_step
 from mechbench.evaluate import Score, autocast, count_right, evaluate
 from mechbench.memory import first_micro_batch, is_out_of_memory
 from mechbench.ops import cross_entropy
@@ -168,8 +169,9 @@ def train(
 ) -> None:
     """Train until solved, diverged, out of budget or interrupted; `progress` says which.
 
-    Every batch is a function of (seed, stage, step), and validation and the curriculum's stages
-    fall on fixed steps, so a run resumed from a checkpoint goes on as if nothing had happened.
+    Every batch, and whatever an operator draws, is a function of (seed, stage, step), and
+    validation and the curriculum's stages fall on fixed steps, so a run resumed from a checkpoint
+    goes on as if nothing had happened.
     """
     tasks = [stage_task(task, length) for length, _ in config.curriculum]
     streams = [
@@ -221,6 +223,7 @@ def train(
         fraction = progress.tokens / config.budget_tokens
         factor = lr_factor(progress.step, fraction, config.warmup_steps)
         factor *= stage_lr(config.curriculum, progress.stage)
+        seed_step(config.seed, progress.step, device, group.rank)
         replayed = stepper.replay(batch.inputs, targets, factor)
         loss, right, norm = replayed or stepper.gradients(batch.inputs, targets)
         done = progress.step + 1

@@ -13,8 +13,15 @@ from typing import IO
 import pytest
 import torch
 
-from mechbench.atomic import exclusive, make_folder, set_aside, write_atomic, write_text
-from mechbench.errors import ConfigError, ResultError
+from mechbench.atomic import (
+    discard_if_empty,
+    exclusive,
+    make_folder,
+    set_aside,
+    write_atomic,
+    write_text,
+)
+from mechbench.errors import BusyError, ConfigError, ResultError
 
 HOLD = """
 import sys, time
@@ -183,8 +190,10 @@ def test_second_process_is_told_who_holds_the_folder_until_that_one_is_killed(
             pytest.fail("two hold one folder")
         process.kill()  # SIGKILL: no clean-up of its own
         process.wait()
+        assert (tmp_path / ".holder").read_text() == str(process.pid)
         with exclusive(tmp_path):
-            assert (tmp_path / ".lock").read_text() == str(os.getpid())
+            assert (tmp_path / ".holder").read_text() == str(os.getpid())
+        assert os.listdir(tmp_path) == [".lock"]
 
 
 def test_folder_is_free_again_after_an_error_inside(tmp_path: Path) -> None:
@@ -196,3 +205,67 @@ def test_folder_is_free_again_after_an_error_inside(tmp_path: Path) -> None:
 def test_full_disk_at_the_lock_is_no_traceback(tmp_path: Path) -> None:
     with contextlib.suppress(ResultError), full_disk(), exclusive(tmp_path):
         pass
+
+
+@pytest.mark.parametrize("target", ["there", "absent"])
+def test_lock_that_is_a_symbolic_link_is_not_followed(tmp_path: Path, target: str) -> None:
+    there = tmp_path / "there"
+    there.write_text("precious")
+    folder = tmp_path / "run"
+    folder.mkdir()
+    (folder / ".lock").symlink_to(tmp_path / target)
+    (folder / ".holder").symlink_to(there)
+    with pytest.raises(ResultError, match=r"is a symbolic link; remove it$"), exclusive(folder):
+        pytest.fail("it was followed")
+    (folder / ".lock").unlink()
+    with exclusive(folder):
+        assert (folder / ".holder").read_text() == str(os.getpid())
+    assert there.read_text() == "precious"
+    assert not (tmp_path / "absent").exists()
+
+
+def test_holder_that_is_not_known_is_not_guessed(tmp_path: Path) -> None:
+    with exclusive(tmp_path):
+        for text in ("", "../etc", "9" * 90):
+            (tmp_path / ".holder").write_text(text)
+            expected = "9" * 20 if text.isdigit() else "unknown"
+            with pytest.raises(BusyError, match=f"by process {expected}: "), exclusive(tmp_path):
+                pytest.fail("two hold one folder")
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from mechbench.atomic import exclusive, write_atomic
+
+def write(file):
+    file.write(b"half")
+    file.flush()
+    os.kill(os.getpid(), signal.SIGKILL)
+
+with exclusive(Path(sys.argv[1])):
+    write_atomic(Path(sys.argv[1]) / "result.json", write)
+"""
+
+
+def test_what_a_killed_writer_left_goes_when_the_folder_is_taken(tmp_path: Path) -> None:
+    subprocess.run([sys.executable, "-c", KILLED, str(tmp_path)], check=False)
+    left = sorted(path.name for path in tmp_path.iterdir())
+    assert len(left) == 3
+    assert left[2].startswith(".result.json.")
+    assert left[2].endswith(".tmp")
+    (tmp_path / ".mine").touch()
+    with exclusive(tmp_path):
+        pass
+    assert sorted(os.listdir(tmp_path)) == [".lock", ".mine"]
+
+
+def test_only_an_empty_folder_is_discarded(tmp_path: Path) -> None:
+    empty, full = tmp_path / "empty", tmp_path / "full"
+    for folder in (empty, full):
+        folder.mkdir()
+    (full / "metrics.csv").touch()
+    for folder in (empty, full):
+        with exclusive(folder):
+            discard_if_empty(folder)
+    assert sorted(p.name for p in tmp_path.rglob("*")) == [".lock", "full", "metrics.csv"]

@@ -21,7 +21,7 @@ from mechbench.cell import Interrupted
 from mechbench.errors import ConfigError, OperatorError, ResultError
 from mechbench.model import Backbone
 from mechbench.registry import register_operator
-from mechbench.results import Result, read_result, wilson_interval
+from mechbench.results import Result, read_result, wilson_interval, write_json
 from mechbench.spec import Config
 from mechbench.tasks.recall import Recall
 from mechbench.tasks.streams import evaluation_batches
@@ -390,7 +390,7 @@ def test_operator_that_breaks_its_contract_is_stored_as_an_error(run: Run, tmp_p
 def test_error_of_the_user_stores_no_result(run: Run, tmp_path: Path) -> None:
     with pytest.raises(ConfigError):
         run("hyena", operator_options={"order": 1})
-    assert not list(tmp_path.rglob("result.json"))
+    assert list((tmp_path / "runs").iterdir()) == []
     with pytest.raises(ConfigError, match="unknown operator"):
         run("hyna", "other")
     assert not (tmp_path / "other").exists()
@@ -503,3 +503,62 @@ def test_full_disk_at_a_checkpoint_is_an_error_and_nothing_is_lost(
 def test_convolution_backend_is_that_of_this_run_alone(run: Run) -> None:
     assert run("hyena").fft_conv_backend
     assert run("attention").fft_conv_backend is None
+
+
+@pytest.mark.parametrize("removed", [{"evaluations": []}, {"config": {}}])
+def test_result_without_its_evaluations_or_configuration_is_not_believed(
+    mine: Operator,
+    run: Run,
+    removed: dict[str, Any],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    first = run()
+    expected, passes = outcome(first), mine.passes
+    write_json(first.path, first.data | removed)
+    assert outcome(run()) == expected
+    assert mine.passes == passes  # scored again from the checkpoint
+    assert "is not believed" in capsys.readouterr().err
+
+
+def test_drawing_operator_continues_to_the_same_result_and_leaves_generators_alone(
+    mine: Operator, run: Run
+) -> None:
+    mine.hook = lambda step, u: 1.0 + float(torch.rand(()))
+    before = torch.get_rng_state()
+    expected = outcome(run(folder="whole"))
+    assert torch.equal(torch.get_rng_state(), before)
+
+    def interrupt(step: int, u: Tensor) -> float:
+        if step == 13:
+            os.kill(os.getpid(), signal.SIGINT)
+        return 1.0 + float(torch.rand(()))
+
+    mine.hook, mine.passes = interrupt, 0
+    with pytest.raises(Interrupted):
+        run()
+    assert outcome(run()) == expected
+
+
+def test_configuration_is_stored_when_training_begins_and_with_every_result(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    @register_operator("short")
+    class Short(nn.Module):
+        def __init__(self, d_model: int, max_seqlen: int) -> None:
+            super().__init__()
+
+        def forward(self, u: Tensor) -> Tensor:
+            return u[:, 1:]
+
+    with pytest.raises(OperatorError):
+        run("short", "refused")
+    assert read_result(the_folder(tmp_path, "refused") / "result.json").status == "error"
+    assert (the_folder(tmp_path, "refused") / "config.json").exists()
+
+    def interrupt(*args: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("mechbench.cell.load_checkpoint", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        run("attention")
+    assert list((tmp_path / "runs").iterdir()) == []

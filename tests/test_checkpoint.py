@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from mechbench.checkpoint import load_checkpoint, save_checkpoint
-from mechbench.errors import ResultError
+from mechbench.checkpoint import check_extra_state, load_checkpoint, load_weights, save_checkpoint
+from mechbench.errors import OperatorError, ResultError
 from mechbench.optim import make_optimizer
 from mechbench.train import Progress
 
@@ -176,3 +176,90 @@ def test_failed_save_keeps_the_previous_checkpoint(
         save_checkpoint(path, "cell", *build(1), Progress(step=8))
     assert load_checkpoint(path, "cell", *build(1)) == (PROGRESS, None)
     assert os.listdir(path.parent) == [path.name]
+
+
+class Stateful(nn.Module):
+    """Keeps what a plain state dict does not restore."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(2))
+        self.register_buffer("mean", torch.zeros(2), persistent=False)
+        self.register_buffer("table", torch.arange(3.0), persistent=False)
+        self.register_buffer("later", None)
+        self.register_buffer("grows", torch.zeros(0))
+        self.seen: Any = 0
+
+    def get_extra_state(self) -> Any:
+        return {"seen": self.seen, "where": torch.tensor([self.weight.sum().item()])}
+
+    def set_extra_state(self, state: Any) -> None:
+        self.seen = state["seen"]
+
+    def forward(self, u: Tensor) -> Tensor:
+        self.seen += 1
+        self.mean += u
+        self.later = u if self.later is None else self.later + u
+        self.grows = torch.cat([self.grows, u])
+        if not hasattr(self, "lazy"):
+            self.register_buffer("lazy", torch.zeros(2))
+            self.register_buffer("hidden", torch.zeros(2), persistent=False)
+        self.lazy += 2 * u
+        self.hidden -= u
+        total = self.mean + self.later + self.lazy + self.hidden + self.grows.sum() + self.seen
+        return self.weight * total
+
+
+def stateful() -> tuple[nn.Module, torch.optim.Optimizer]:
+    model = nn.Sequential(Stateful())
+    return model, make_optimizer(model, lr=1e-2, weight_decay=0.1)
+
+
+def test_what_an_operator_keeps_beside_its_weights_is_restored(tmp_path: Path) -> None:
+    path, u = tmp_path / "checkpoint.pt", torch.tensor([1.0, 2.0])
+    model, optimizer = stateful()
+    assert load_checkpoint(path, "cell", model, optimizer) == (None, None)
+    for _ in range(3):
+        model(u)
+    save_checkpoint(path, "cell", model, optimizer, PROGRESS)
+    stored = torch.load(path, weights_only=True)
+    assert set(stored["buffers"]) == {"0.mean", "0.hidden"}  # "table" is as it was built
+    other, its_optimizer = stateful()
+    assert load_checkpoint(path, "cell", other, its_optimizer) == (PROGRESS, None)
+    looked_at = stateful()[0]
+    load_weights(path, "cell", looked_at)
+    for _ in range(2):
+        expected = model(u)
+        assert torch.equal(other(u), expected)
+        assert torch.equal(looked_at(u), expected)
+
+
+def test_extra_state_that_the_operator_refuses_changes_no_weight(tmp_path: Path) -> None:
+    path = tmp_path / "checkpoint.pt"
+    model, optimizer = stateful()
+    model[0].weight.data += 1  # type: ignore[index, operator]
+    save_checkpoint(path, "cell", model, optimizer, PROGRESS)
+    other, its_optimizer = stateful()
+
+    def refuse(state: Any) -> None:
+        raise KeyError("seen")
+
+    other[0].set_extra_state = refuse  # type: ignore[index, assignment]
+    progress, warning = load_checkpoint(path, "cell", other, its_optimizer)
+    assert progress is None
+    assert "set aside as checkpoint.pt.corrupt-1, training starts over" in str(warning)
+    assert other[0].weight.tolist() == [1, 1]  # type: ignore[index]
+
+
+def test_extra_state_is_tried_before_training() -> None:
+    model = stateful()[0]
+    assert check_extra_state(model, "mine") is None
+    assert check_extra_state(nn.Linear(2, 2), "mine") is None
+    model[0].seen = Path("x")  # type: ignore[index, assignment]
+    warning = check_extra_state(model, "mine")
+    assert warning is not None
+    assert warning.startswith("the extra state of operator 'mine' holds objects")
+    assert "\n" not in warning
+    model[0].seen = lambda: 0  # type: ignore[index, assignment]
+    with pytest.raises(OperatorError, match="operator 'mine' has an extra state that cannot be st"):
+        check_extra_state(model, "mine")

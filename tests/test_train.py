@@ -1,10 +1,12 @@
 from __future__ import annotations
 
 import dataclasses
+import random
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -399,6 +401,43 @@ def test_resumed_training_equals_uninterrupted_training_bit_for_bit(
     assert all(torch.equal(w, whole.weights()[name]) for name, w in run.weights().items())
     final = [dataclasses.replace(r.progress, train_s=0.0, metrics=[]) for r in (run, whole)]
     assert final[0] == final[1]
+
+
+class Drawing(nn.Module):
+    """A model that draws from every generator in training, and from torch's in evaluation too."""
+
+    def __init__(self, seed: int) -> None:
+        super().__init__()
+        self.inner = make_model(seed, "attention")
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        logits: Tensor = nn.functional.dropout(self.inner(tokens), 0.3)
+        if self.training:
+            logits = logits * (1 + random.random() + float(np.random.rand()))  # noqa: NPY002
+        return logits
+
+
+def test_what_an_operator_draws_does_not_depend_on_interruptions_or_validations(
+    tmp_path: Path,
+) -> None:
+    whole = Run(config(12), Drawing(0))
+    whole.go()
+    path = tmp_path / "checkpoint.pt"
+    for seed, at in enumerate([3, 7, -1]):
+        run = Run(config(12), Drawing(seed))
+        run.progress = load_checkpoint(path, "cell", run.model, run.optimizer)[0] or run.progress
+        save = lambda run=run: save_checkpoint(  # noqa: E731
+            path, "cell", run.model, run.optimizer, run.progress
+        )
+        run.go(interrupted=lambda run=run, at=at: run.progress.step == at, checkpoint=save)
+    seldom = Run(config(12, validate_every=100), Drawing(0))
+    seldom.go()
+    for name, weight in whole.weights().items():
+        assert torch.equal(run.weights()[name], weight)
+        assert torch.equal(seldom.weights()[name], weight)
+    other = Run(config(12, seed=1), Drawing(0))
+    other.go()
+    assert other.rows() != whole.rows()
 
 
 def test_checkpoints_on_the_way_change_nothing() -> None:

@@ -2,7 +2,8 @@
 
 A file declares FAMILIES, {name: factory(n_filters, d_model, max_seqlen, *, options)}; that is the
 whole registration. What the factory makes maps a length L <= max_seqlen to taps (N, D, L) in
-float32 or wider, also under autocast.
+float32 or wider, also under autocast. Where weights or taps change with max_seqlen, the factory has
+an attribute `depends_on_max_seqlen`, as an operator has.
 """
 
 from __future__ import annotations
@@ -56,6 +57,12 @@ def make_filter(
             )
     own = {key: value for key, value in options.items() if key in taken}
     return known[family](n_filters, d_model, max_seqlen, **own)
+
+
+def filter_depends_on_max_seqlen(family: str, options: Mapping[str, object]) -> bool:
+    """Return whether a family's filter for a longer input is another filter."""
+    declared = getattr(families().get(family), "depends_on_max_seqlen", False)
+    return bool(declared(options) if callable(declared) else declared)
 
 
 def _defaults(factory: Callable[..., nn.Module]) -> dict[str, object]:

@@ -28,6 +28,8 @@ class ExplicitFilter(nn.Module):
         ConfigError: n_taps below 1.
     """
 
+    depends_on_max_seqlen = True  # a short one has fewer taps
+
     def __init__(self, n_filters: int, d_model: int, max_seqlen: int, *, n_taps: int = 64) -> None:
         super().__init__()
         if n_taps < 1:

@@ -28,6 +28,8 @@ class FNOFilter(nn.Module):
         ConfigError: n_modes below 1.
     """
 
+    depends_on_max_seqlen = True  # the period
+
     def __init__(self, n_filters: int, d_model: int, max_seqlen: int, *, n_modes: int = 64) -> None:
         super().__init__()
         if n_modes < 1:

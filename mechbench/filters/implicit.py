@@ -11,6 +11,7 @@ Romero et al. 2021 (arXiv:2102.02611), as the `CKConv` baseline of Poli et al. 2
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Literal
 
 import torch
@@ -64,6 +65,11 @@ class ImplicitFilter(nn.Module):
     Raises:
         ConfigError: emb_dim even or below 3.
     """
+
+    @staticmethod
+    def depends_on_max_seqlen(options: Mapping[str, object]) -> bool:
+        """Return whether time is a fraction of max_seqlen."""
+        return options["filter_time"] == "absolute"
 
     def __init__(
         self,
@@ -161,4 +167,5 @@ def ckconv(
     )
 
 
+ckconv.depends_on_max_seqlen = ImplicitFilter.depends_on_max_seqlen  # type: ignore[attr-defined]
 FAMILIES = {"hyena": ImplicitFilter, "ckconv": ckconv}

@@ -32,6 +32,8 @@ class TransferFilter(nn.Module):
         ConfigError: n_poles below 1.
     """
 
+    depends_on_max_seqlen = True  # on other roots of unity b / a is another system
+
     def __init__(self, n_filters: int, d_model: int, max_seqlen: int, *, n_poles: int = 64) -> None:
         super().__init__()
         if n_poles < 1:

@@ -38,6 +38,8 @@ class AFT(nn.Module):
         ConfigError: d_model is not a multiple of n_heads, or window below 1.
     """
 
+    depends_on_max_seqlen = True  # a short one has fewer lags
+
     def __init__(
         self, d_model: int, max_seqlen: int, *, n_heads: int = 0, window: int = 32
     ) -> None:

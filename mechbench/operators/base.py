@@ -34,6 +34,27 @@ def operators_used(name: str, options: dict[str, Any]) -> list[str]:
     return [name, *(parts(options) if parts else ())]
 
 
+def depends_on_max_seqlen(name: str, options: dict[str, Any]) -> bool:
+    """Return whether the operator built for longer inputs is another operator.
+
+    It then has other weights, or gives other outputs for the same input, and says so by an
+    attribute `depends_on_max_seqlen`: a bool, or a function of its options that returns one.
+
+    Raises:
+        OperatorError: the function raised.
+    """
+    declared = getattr(OPERATORS.load(name), "depends_on_max_seqlen", False)
+    try:
+        return bool(declared(options) if callable(declared) else declared)
+    except MechbenchError:
+        raise
+    except Exception as error:
+        text = " ".join(str(error).split())
+        raise OperatorError(
+            f"operator {name!r} raised {type(error).__name__} in depends_on_max_seqlen: {text}"
+        ) from error
+
+
 def make_operator(
     name: str, *, d_model: int, max_seqlen: int, layer: int = 0, **options: Any
 ) -> nn.Module:

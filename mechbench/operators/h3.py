@@ -35,6 +35,8 @@ class H3(nn.Module):
         ConfigError: d_state odd or below 2.
     """
 
+    depends_on_max_seqlen = True  # as the shift's taps
+
     def __init__(
         self, d_model: int, max_seqlen: int, *, d_state: int = 64, backend: str = "auto"
     ) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 from torch import nn
 
 from mechbench.errors import ConfigError, nearest
-from mechbench.operators.base import make_operator, operator_options
+from mechbench.operators.base import depends_on_max_seqlen, make_operator, operator_options
 from mechbench.registry import register_operator
 
 
@@ -41,15 +41,7 @@ def hybrid(
         ConfigError: an operator or option is unknown, or an option's name is not in the pattern.
     """
     names = parts({"pattern": pattern})
-    own: dict[str, dict[str, Any]] = {name: {} for name in names}
-    for key, value in options.items():
-        name, _, option = key.rpartition(".")
-        if name not in own:
-            known = [f"{known}.{option}" for known in own]
-            raise ConfigError(f"operator 'hybrid' has no option {key!r}: {nearest(key, known)}")
-        own[name][option] = value
-    # Of every operator, not only of this layer's: what is wrong is said at once.
-    resolved = {name: operator_options(name, given) for name, given in own.items()}
+    resolved = _resolved(names, options)
     name = names[layer % len(names)]
     return make_operator(
         name, d_model=d_model, max_seqlen=max_seqlen, layer=layer, **resolved[name]
@@ -71,4 +63,27 @@ def parts(options: Mapping[str, Any]) -> list[str]:
     return names
 
 
+def _resolved(names: list[str], options: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Return the options of every operator, not only of a layer's: what is wrong is said at once.
+
+    Raises:
+        ConfigError: an operator or option is unknown, or an option's name is not in the pattern.
+    """
+    own: dict[str, dict[str, Any]] = {name: {} for name in names}
+    for key, value in options.items():
+        name, _, option = key.rpartition(".")
+        if name not in own:
+            known = [f"{known}.{option}" for known in own]
+            raise ConfigError(f"operator 'hybrid' has no option {key!r}: {nearest(key, known)}")
+        own[name][option] = value
+    return {name: operator_options(name, given) for name, given in own.items()}
+
+
+def _depends(options: Mapping[str, Any]) -> bool:
+    given = {key: value for key, value in options.items() if key != "pattern"}
+    resolved = _resolved(parts(options), given)
+    return any(depends_on_max_seqlen(name, own) for name, own in resolved.items())
+
+
 hybrid.parts = parts  # type: ignore[attr-defined]  # read by `operators_used`
+hybrid.depends_on_max_seqlen = _depends  # type: ignore[attr-defined]

@@ -11,13 +11,14 @@ which gates before it convolves, so that order 2 has one long convolution.
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Mapping
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from mechbench.errors import ConfigError
-from mechbench.filters import make_filter
+from mechbench.filters import filter_depends_on_max_seqlen, make_filter
 from mechbench.filters.implicit import FilterNorm, FilterTime
 from mechbench.operators.base import check_seqlen, set_optim, toeplitz
 from mechbench.ops import fft_conv, from_channels, hyena_mix, short_conv, to_channels
@@ -58,6 +59,11 @@ class Hyena(nn.Module):
         ConfigError: an order that the variant does not define, an unknown filter, or an option
             that the chosen filter does not take.
     """
+
+    @staticmethod
+    def depends_on_max_seqlen(options: Mapping[str, Any]) -> bool:
+        """Return whether the filters do."""
+        return filter_depends_on_max_seqlen(options["filter"], options)
 
     def __init__(
         self,

@@ -22,5 +22,6 @@ def store_failure(config: Config, device: str, out: str | Path, reason: str) -> 
     make_folder(folder)
     with exclusive(folder):
         result = empty_result(config, task_of(config), device)
+        write_json(folder / "config.json", config.to_dict())
         write_json(folder / "result.json", result | {"stop": "error", "reason": reason})
     return read_result(folder / "result.json")

@@ -16,6 +16,7 @@ from typing import Any
 from mechbench.errors import ResultError
 from mechbench.report.selection import select_lr, trial
 from mechbench.results import read_result
+from mechbench.stored import doubt
 from mechbench.suite import Cell
 
 RETRIED = ("error", "out-of-memory")  # statuses that another machine or day may mend
@@ -44,15 +45,17 @@ class Plan:
 
 
 def stored_results(cells: Sequence[Cell], out: Path) -> dict[str, dict[str, Any]]:
-    """Return {cell id: result} of the cells that have a readable one below `out`."""
+    """Return {cell id: result} of the cells that have one below `out`, readable and their own."""
     found = {}
     for cell in cells:
         path = out / cell.cell_id / "result.json"
         if path.exists():
             try:
-                found[cell.cell_id] = read_result(path).data
+                data = read_result(path).data
             except ResultError:
-                continue  # `mechbench.cell.run` sets it aside and says so
+                continue  # `mechbench.cell.run` sets it aside and says so, as with the next
+            if doubt(data, cell.cell_id) is None:
+                found[cell.cell_id] = data
     return found
 
 

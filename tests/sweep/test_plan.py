@@ -99,8 +99,8 @@ def test_schedule_adds_what_a_finished_cell_decides(retry: bool) -> None:
 
 
 def test_results_are_read_and_damaged_ones_count_as_absent(tmp_path: Path) -> None:
-    first, second, third = cells(lrs=(1e-3,), seeds=(0, 1, 2))
-    for cell in (first, second):
+    first, second, third, fourth = cells(lrs=(1e-3,), seeds=(0, 1, 2, 3))
+    for cell in (first, second, fourth):
         (tmp_path / cell.cell_id).mkdir()
     data = {
         "schema_version": 1, "cell_id": first.cell_id, "chance": 0.1, "evaluations": [],
@@ -108,4 +108,5 @@ def test_results_are_read_and_damaged_ones_count_as_absent(tmp_path: Path) -> No
     }  # fmt: skip
     write_json(tmp_path / first.cell_id / "result.json", data)
     (tmp_path / second.cell_id / "result.json").write_text("{")
-    assert stored_results([first, second, third], tmp_path) == {first.cell_id: data}
+    write_json(tmp_path / fourth.cell_id / "result.json", data)  # a copy of another cell's
+    assert stored_results([first, second, third, fourth], tmp_path) == {first.cell_id: data}
