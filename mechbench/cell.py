@@ -34,6 +34,7 @@ from mechbench.results import (
     write_json,
 )
 from mechbench.seeds import derive
+from mechbench.settings import check_call
 from mechbench.signals import Stopper
 from mechbench.spec import Config
 from mechbench.tasks.base import Batch, Task
@@ -121,6 +122,10 @@ def run(
         ResultError: the folder is in use, or cannot be written.
         Interrupted: SIGINT or SIGTERM; the same call continues.
     """
+    check_call(
+        plugins=plugins, out=out, checkpoint_s=checkpoint_s, data_parallel=data_parallel,
+        resume=resume, quiet=quiet,
+    )  # fmt: skip
     load_plugins(tuple(plugins))
     config, device = resolve(
         operator,

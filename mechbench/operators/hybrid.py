@@ -41,6 +41,14 @@ def hybrid(
         ConfigError: an operator or option is unknown, or an option's name is not in the pattern.
     """
     names = parts({"pattern": pattern})
+    resolved = _resolved(names, options)  # of every operator: what is wrong is said at once
+    name = names[layer % len(names)]
+    return make_operator(
+        name, d_model=d_model, max_seqlen=max_seqlen, layer=layer, **resolved[name]
+    )
+
+
+def _resolved(names: list[str], options: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     own: dict[str, dict[str, Any]] = {name: {} for name in names}
     for key, value in options.items():
         name, _, option = key.rpartition(".")
@@ -48,12 +56,21 @@ def hybrid(
             known = [f"{known}.{option}" for known in own]
             raise ConfigError(f"operator 'hybrid' has no option {key!r}: {nearest(key, known)}")
         own[name][option] = value
-    # Of every operator, not only of this layer's: what is wrong is said at once.
-    resolved = {name: operator_options(name, given) for name, given in own.items()}
-    name = names[layer % len(names)]
-    return make_operator(
-        name, d_model=d_model, max_seqlen=max_seqlen, layer=layer, **resolved[name]
-    )
+    return {name: operator_options(name, given) for name, given in own.items()}
+
+
+def typed(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the options with those of the pattern's operators as these type them.
+
+    Raises:
+        ConfigError: as `hybrid`.
+    """
+    given = {key: value for key, value in options.items() if key != "pattern"}
+    resolved = _resolved(parts(options), given)
+    for key in given:
+        name, _, option = key.rpartition(".")
+        given[key] = resolved[name][option]
+    return {**options, **given}
 
 
 def parts(options: Mapping[str, Any]) -> list[str]:
@@ -72,3 +89,4 @@ def parts(options: Mapping[str, Any]) -> list[str]:
 
 
 hybrid.parts = parts  # type: ignore[attr-defined]  # read by `operators_used`
+hybrid.typed = typed  # type: ignore[attr-defined]  # read by `operator_options`
