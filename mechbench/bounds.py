@@ -39,7 +39,8 @@ class Bound:
     @property
     def too_large(self) -> str:
         """Say what a value above the range should have been."""
-        return f"expected at most {self.most} ({self.why})"
+        most = self.most if self.kind is int else f"{self.most:g}"
+        return f"expected at most {most} ({self.why})"
 
 
 INT64 = 2**63 - 1
@@ -49,7 +50,7 @@ SETTINGS: dict[str, Bound] = {
     "seqlen": Bound(int, 1, 2**24, "an example of 16 million tokens is the longest"),
     "vocab_size": Bound(int, 1, 2**20, "tokens are embedded one by one"),
     "d_model": Bound(int, 1, 2**16, "a layer has at least d_model^2 weights"),
-    "n_layers": Bound(int, 1, 2**10, "layers are built one by one"),
+    "n_layers": Bound(int, 1, 128, "layers are built and counted one by one"),
     "batch_size": Bound(int, 1, 2**20, "a step's sequences are drawn at once"),
     "budget_tokens": Bound(int, 1, 10**15, "years on the fastest GPU"),
     "seed": Bound(int, 0, INT64, "seeds are 63 bits"),
@@ -75,7 +76,7 @@ SETTINGS: dict[str, Bound] = {
     "tokens": Bound(int, 1, 2**28, "a batch of 268 million tokens is the largest"),
     "repeats": Bound(int, 1, 10**5, "the median is known long before"),
     "examples": Bound(int, 1, 2**20, "they are held in memory"),
-    "layer": Bound(int, 0, 2**10, "a model has at most 1024 layers"),
+    "layer": Bound(int, 0, 127, "a model has at most 128 layers"),
     "last": Bound(int, 1, 10**6, "no terminal shows more"),
     "every_s": Bound(float, 0.1, 86_400, "that is a day"),
 }
@@ -124,10 +125,14 @@ STEP = Product(2**28, "tokens a step", "they are drawn at once, and held by the 
 EVALUATION = Product(2**30, "tokens to score", "they are held in memory three times, 24 GB")
 TRAINING_SET = Product(2**30, "tokens of a training set", "they are held on the device, 24 GB")
 LOGITS = Product(2**32, "logits of one sequence", "they take 16 GB")
+SHOW = Product(2**25, "tokens to solve", "each is solved anew for every required context")
 CHECK = Product(2**24, "numbers in an input", "it is examined up to eight times as long")
 BENCH = Product(2**33, "numbers in a batch", "they take 32 GB")
 MATRIX = Product(2**29, "numbers in the matrices H(u)", "they take 2 GB")
 CELLS = Product(200_000, "cells", "every one is resolved before the first is trained")
+
+
+DEFAULT_SHOW = 2**22  # tokens of a portrait's examples where their number is not given
 
 
 def over(product: Product, *sizes: int) -> int:
