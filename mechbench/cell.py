@@ -32,6 +32,7 @@ from mechbench.resolve import resolve, task_of
 from mechbench.results import Result, read_result, write_json
 from mechbench.reuse import may_resume
 from mechbench.seeds import derive
+from mechbench.settings import check_call
 from mechbench.signals import Stopper
 from mechbench.spec import Config
 from mechbench.stored import stored_result
@@ -120,6 +121,10 @@ def run(
         ResultError: the folder is in use, or cannot be written.
         Interrupted: SIGINT or SIGTERM; the same call continues.
     """
+    check_call(
+        out=out, checkpoint_s=checkpoint_s, data_parallel=data_parallel,
+        resume=resume, quiet=quiet,
+    )  # fmt: skip
     load_plugins(plugins)
     config, device = resolve(
         operator,

@@ -12,6 +12,7 @@ import dataclasses
 import math
 from typing import Any
 
+from mechbench.errors import ConfigError
 from mechbench.spec import default_batch_size
 from mechbench.tasks.base import Task
 
@@ -39,6 +40,25 @@ def stages(task: Task, curriculum: str, batch_size: int | None) -> tuple[tuple[i
         (length, batch_size or min(64, max(1, _STAGE_TOKENS // length)))
         for length in [*lengths, task.seqlen]
     )
+
+
+def check_budget(task: Task, curriculum: tuple[tuple[int, int], ...], budget_tokens: int) -> None:
+    """Check that the budget holds a step of every stage: training takes whole steps only.
+
+    Raises:
+        ConfigError: it does not; the smallest that does is named.
+    """
+    tokens = {
+        batch_size * stage_task(task, seqlen).input_seqlen: (seqlen, batch_size)
+        for seqlen, batch_size in curriculum
+    }
+    need = max(tokens)
+    if budget_tokens < need:
+        seqlen, batch_size = tokens[need]
+        raise ConfigError(
+            f"budget_tokens is {budget_tokens}: less than one step, {batch_size} sequences at "
+            f"seqlen {seqlen}: expected at least {need}"
+        )
 
 
 def stage_task(task: Task, seqlen: int) -> Task:

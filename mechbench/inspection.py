@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from mechbench.atomic import make_folder
+from mechbench.bounds import MATRIX
 from mechbench.checkpoint import load_weights
 from mechbench.checks import naming
 from mechbench.checks.properties import reach
@@ -24,6 +25,7 @@ from mechbench.report.matrix import plot_matrices
 from mechbench.report.reach import plot_reach
 from mechbench.resolve import task_of
 from mechbench.seeds import derive
+from mechbench.settings import check_product, setting
 from mechbench.spec import Config
 from mechbench.tasks.streams import draw
 
@@ -51,10 +53,20 @@ def fresh(
         ConfigError: unknown operator or option.
         OperatorError: it cannot be built.
     """
+    seed, seqlen = setting("seed", seed), _check_seqlen(seqlen)
+    d_model = setting("d_model", d_model)
+    check_product(MATRIX, seqlen=seqlen, keys=seqlen, d_model=d_model)
     torch.manual_seed(derive(seed, "inspect"))
     resolved = operator_options(operator, options)
     module = make_operator(operator, d_model=d_model, max_seqlen=seqlen, **resolved).eval()
     return Specimen(operator, operator, module, torch.randn(_EXAMPLES, seqlen, d_model))
+
+
+def _check_seqlen(seqlen: int) -> int:
+    found: int = setting("seqlen", seqlen)
+    if not 2 <= found <= _LONGEST:
+        raise ConfigError(f"seqlen is {found}: expected 2 to {_LONGEST}")
+    return found
 
 
 def trained(folder: Path, *, layer: int = 0, seqlen: int | None = None) -> Specimen:
@@ -70,6 +82,8 @@ def trained(folder: Path, *, layer: int = 0, seqlen: int | None = None) -> Speci
         PluginError: a plugin of the run cannot be loaded.
         ResultError: a file is missing or corrupt.
     """
+    if seqlen is not None:
+        _check_seqlen(seqlen)
     config = _config(folder / "config.json")
     _load_code(config, folder)
     if not 0 <= layer < config.n_layers:

@@ -1,15 +1,27 @@
-"""Options of a component (`--option key=value`), checked and typed from its signature. No torch."""
+"""Options of a component (`--option key=value`), checked and typed from its signature. No torch.
+
+Values are numbers, texts, true, false, none, and lists and tables of these: what a result stores.
+An option whose default is none of them (a function, a class, a dtype, a module) is the component's
+own affair: it keeps that default, nobody can set it, and the identity of a cell has it by the
+source of the component, not by value.
+"""
 
 from __future__ import annotations
 
+import copy
+import dataclasses
 import functools
 import inspect
+import json
+import math
 import types
 import typing
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Literal, Union, get_args, get_origin
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
+from mechbench.bounds import INT64
 from mechbench.errors import ConfigError, nearest
+from mechbench.settings import plain, shown, storable, stored
 
 _TRUE, _FALSE = {"true", "yes", "on", "1"}, {"false", "no", "off", "0"}
 
@@ -32,8 +44,21 @@ def parse_pairs(pairs: Iterable[str], flag: str = "--option") -> dict[str, str]:
 
 
 def signature_options(component: Callable[..., Any], reserved: Iterable[str]) -> dict[str, Any]:
-    """Return {option: inspect.Parameter with a resolved annotation}; "**" stands for any other."""
-    return {k: v for k, v in _parameters(component).items() if k == "**" or k not in reserved}
+    """Return {option: inspect.Parameter with a resolved annotation}; "**" stands for any other.
+
+    Options that the component keeps to itself, for the type of their default, are not among them.
+    """
+    return {
+        k: v
+        for k, v in _parameters(component).items()
+        if k == "**" or (k not in reserved and not _own(v))
+    }
+
+
+def _own(parameter: inspect.Parameter) -> bool:
+    """Return whether nobody can set it, because results cannot store its default."""
+    default = parameter.default
+    return default is not inspect.Parameter.empty and not storable(default)
 
 
 @functools.lru_cache(maxsize=256)  # a sweep asks the same few components ten thousand times
@@ -45,7 +70,7 @@ def _parameters(component: Callable[..., Any]) -> dict[str, Any]:
     target = component.__init__ if inspect.isclass(component) else component
     try:
         hints = typing.get_type_hints(target)
-    except (NameError, TypeError):
+    except Exception:  # an annotation may be any expression, of names that are not there
         hints = {}
     out: dict[str, Any] = {}
     for name, parameter in signature.parameters.items():
@@ -53,6 +78,10 @@ def _parameters(component: Callable[..., Any]) -> dict[str, Any]:
             out["**"] = parameter
         elif parameter.kind is not inspect.Parameter.VAR_POSITIONAL:
             out[name] = parameter.replace(annotation=hints.get(name, parameter.annotation))
+    if dataclasses.is_dataclass(component):
+        for field in dataclasses.fields(component):
+            if field.name in out and field.default_factory is not dataclasses.MISSING:
+                out[field.name] = out[field.name].replace(default=field.default_factory())
     return out
 
 
@@ -65,7 +94,8 @@ def resolve_options(
 ) -> dict[str, Any]:
     """Return every option of `component` with its value: what was given, typed, else the default.
 
-    Strings are converted to the annotated type; values of the right type pass as they are.
+    Values get the annotated type: texts are read ("3", "none", "1,2,3" or "[1, 2, 3]" of a list),
+    whole numbers are floats where a float is declared, NumPy's numbers are Python's.
 
     Args:
         component: class or factory whose signature declares the options.
@@ -80,24 +110,56 @@ def resolve_options(
     open_ended = options.pop("**", None) is not None
     out: dict[str, Any] = {}
     for key, value in given.items():
+        what = f"option {key!r} of {owner}"
         if key in options:
-            out[key] = _convert(value, options[key].annotation, f"option {key!r} of {owner}")
+            out[key] = _convert(plain(value), options[key].annotation, what)
+        elif key in (declared := _parameters(component)) and key not in reserved:
+            default = shown(declared[key].default)
+            raise ConfigError(
+                f"{owner} keeps its option {key!r} to itself: results cannot store its default, "
+                f"{default}"
+            )
         elif open_ended and key not in reserved:
-            out[key] = _guess(value)
+            out[key] = stored(_guess(plain(value)), what)
         else:
             raise ConfigError(f"{owner} has no option {key!r}: {nearest(key, options)}")
+        _check_range(out[key], what)
     for key, parameter in options.items():
         if key not in out:
             if parameter.default is inspect.Parameter.empty:
                 raise ConfigError(f"{owner} needs the option {key!r}: add {key}=VALUE")
-            out[key] = parameter.default
+            out[key] = _default(parameter)
     return dict(sorted(out.items()))
+
+
+def _default(parameter: inspect.Parameter) -> Any:
+    """Return the default in the form that the same value would have if it were given."""
+    default = copy.deepcopy(plain(parameter.default))  # a list's default is shared otherwise
+    kinds = get_args(parameter.annotation) or (parameter.annotation,)
+    return (
+        float(default) if type(default) is int and float in kinds and int not in kinds else default
+    )
+
+
+def _check_range(value: Any, what: str) -> None:
+    """Refuse numbers that JSON or 64 bits cannot hold, also in lists and tables."""
+    if isinstance(value, Mapping):
+        value = list(value.values())
+    if isinstance(value, list | tuple):
+        for item in value:
+            _check_range(item, what)
+    elif isinstance(value, float) and not math.isfinite(value):
+        raise ConfigError(f"{what} is {shown(value)}: expected a finite number")
+    elif isinstance(value, int) and abs(value) > INT64:
+        raise ConfigError(f"{what} is {shown(value)}: expected at most {INT64} (64 bits)")
 
 
 def _names(kind: Any) -> list[str]:
     """Return how a message calls a type: a Literal by its choices."""
     if get_origin(kind) is Literal:
         return [str(choice) for choice in get_args(kind)]
+    if get_origin(kind) is not None:
+        return [str(kind).replace("typing.", "").replace("collections.abc.", "")]
     return [getattr(kind, "__name__", str(kind)).replace("NoneType", "none")]
 
 
@@ -115,43 +177,120 @@ def _guess(value: Any) -> Any:
 
 
 def _convert(value: Any, annotation: Any, what: str) -> Any:
-    """Return `value` as `annotation` says."""
+    """Return `value` as `annotation` says.
+
+    Raises:
+        ConfigError: it cannot be that, or results could not store what it is.
+    """
     if annotation in (inspect.Parameter.empty, Any) or isinstance(annotation, str):
-        return _guess(value)
+        return stored(_guess(value), what)
     origin = get_origin(annotation)
+    if origin is Annotated:
+        return _convert(value, get_args(annotation)[0], what)
     if origin is Literal:
         choices = {str(c): c for c in get_args(annotation)}
         if str(value) not in choices:
-            raise ConfigError(f"{what} is {value!r}: {nearest(str(value), choices)}")
+            raise ConfigError(f"{what} is {shown(value)}: {nearest(str(value), choices)}")
         return choices[str(value)]
     if origin in (Union, types.UnionType):
-        kinds = get_args(annotation)
-        if type(None) in kinds and (value is None or str(value).lower() == "none"):
-            return None
-        for kind in kinds:
-            if kind is not type(None):
-                try:
-                    return _convert(value, kind, what)
-                except ConfigError:
-                    continue
-        names = " or ".join(name for kind in kinds for name in _names(kind))
-        raise ConfigError(f"{what} is {value!r}: expected {names}")
+        return _convert_union(value, get_args(annotation), what)
     if annotation is bool:
         low = str(value).lower()
         if low in _TRUE | _FALSE:
             return low in _TRUE
-        raise ConfigError(f"{what} is {value!r}: expected true or false")
+        raise ConfigError(f"{what} is {shown(value)}: expected true or false")
     if annotation in (int, float):
-        try:
-            if isinstance(value, bool):
-                raise ValueError
-            number = annotation(value)
-            if annotation is int and isinstance(value, float) and number != value:
-                raise ValueError
-            return number
-        except (TypeError, ValueError, OverflowError):
-            kind = {int: "a whole number", float: "a number"}[annotation]
-            raise ConfigError(f"{what} is {value!r}: expected {kind}") from None
+        return _number(value, annotation, what)
     if annotation is str:
-        return str(value)
-    return _guess(value)
+        if isinstance(value, str | bool | int | float):
+            return str(value)
+        raise ConfigError(f"{what} is {shown(value)}: expected a text")
+    container = _CONTAINERS.get(origin or annotation)
+    if container is dict:
+        return _table(value, annotation, what)
+    if container is not None:
+        return container(_items(value, annotation, what))
+    if annotation is type(None) and str(value).lower() == "none":
+        return None
+    raise ConfigError(
+        f"{what} is {shown(value)}: expected a {_names(annotation)[0]}, which no result can store; "
+        "give it a default, and the option is the component's own"
+    )
+
+
+_CONTAINERS: dict[Any, type] = {
+    list: list, Sequence: tuple, Iterable: tuple, tuple: tuple, dict: dict, Mapping: dict,
+}  # fmt: skip
+
+
+def _number(value: Any, kind: type, what: str) -> int | float:
+    """Return a whole number or a number; "2e4" is a whole number too."""
+    try:
+        if not isinstance(value, str | int | float) or isinstance(value, bool):
+            raise ValueError
+        if kind is float:
+            return float(value)
+        try:
+            return int(value) if not isinstance(value, float) else _exact(value)
+        except ValueError:
+            return _exact(float(value))
+    except (ValueError, OverflowError):
+        expected = {int: "a whole number", float: "a number"}[kind]
+        raise ConfigError(f"{what} is {shown(value)}: expected {expected}") from None
+
+
+def _exact(value: float) -> int:
+    if not value.is_integer():
+        raise ValueError
+    return int(value)
+
+
+def _convert_union(value: Any, kinds: tuple[Any, ...], what: str) -> Any:
+    if type(None) in kinds and (value is None or str(value).lower() == "none"):
+        return None
+    if type(value) in kinds and not isinstance(value, str):
+        return value  # of int | float: what it is already
+    for kind in kinds:
+        if kind is not type(None):
+            try:
+                return _convert(value, kind, what)
+            except ConfigError:
+                continue
+    names = " or ".join(name for kind in kinds for name in _names(kind))
+    raise ConfigError(f"{what} is {shown(value)}: expected {names}")
+
+
+def _items(value: Any, annotation: Any, what: str) -> list[Any]:
+    """Return the items of a list or tuple, each of its type."""
+    given = _read(value, "[") if isinstance(value, str) else value
+    kinds = get_args(annotation)
+    expected = f"expected {_names(annotation)[0]}, as 1,2,3 or [1, 2, 3]"
+    if not isinstance(given, list | tuple):
+        raise ConfigError(f"{what} is {shown(value)}: {expected}")
+    if (get_origin(annotation) or annotation) is tuple and kinds and kinds[-1] is not Ellipsis:
+        if len(kinds) != len(given):
+            raise ConfigError(f"{what} is {shown(value)}: expected {len(kinds)} values")
+        return [_convert(plain(v), k, what) for v, k in zip(given, kinds, strict=True)]
+    kind = kinds[0] if kinds else Any
+    return [_convert(plain(item), kind, what) for item in given]
+
+
+def _table(value: Any, annotation: Any, what: str) -> dict[str, Any]:
+    given = _read(value, "{") if isinstance(value, str) else value
+    if not isinstance(given, Mapping) or not all(isinstance(key, str) for key in given):
+        expected = f'expected {_names(annotation)[0]}, as {{"name": 1}}'
+        raise ConfigError(f"{what} is {shown(value)}: {expected}")
+    kind = [*get_args(annotation), Any, Any][1]
+    return {str(key): _convert(plain(item), kind, what) for key, item in given.items()}
+
+
+def _read(text: str, opening: str) -> Any:
+    """Return what a text says: JSON, or values between commas; None for neither."""
+    if text.lstrip()[:1] in ("[", "{"):
+        try:
+            return json.loads(text)
+        except (ValueError, RecursionError):
+            return None
+    if opening == "{":
+        return None
+    return [item.strip() for item in text.split(",")] if text.strip() else []

@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
-from dataclasses import fields
+from dataclasses import dataclass, fields, is_dataclass
+from functools import lru_cache
 from typing import Any
 
-from mechbench.curriculum import stages
+from mechbench.bounds import EVALUATION, LOGITS, OPTIONS, PARAMETERS, STEP, TRAINING_SET
+from mechbench.curriculum import check_budget, stages
 from mechbench.errors import ConfigError, nearest
+from mechbench.options import signature_options
 from mechbench.registry import OPERATORS, TASKS
+from mechbench.settings import check_options, check_product, setting
 from mechbench.spec import (
     Config,
+    canonical_json,
     default_budget_tokens,
     default_examples,
 )
-from mechbench.tasks.base import Task, make_task
+from mechbench.tasks.base import RESERVED, Task, make_task, task_parameters
 
+_QUICK = 1024  # channels of an operator that is built in milliseconds
 DTYPES = ("float32", "bfloat16")
 _DERIVED = {
     "task_version",
@@ -55,40 +62,20 @@ def resolve(
     Raises:
         ConfigError: anything unknown, of the wrong type or out of range.
     """
-    known = {field.name for field in fields(Config)} - _DERIVED
-    for key in settings:
-        if key not in known:
-            raise ConfigError(f"unknown setting {key!r}: {nearest(key, known)}")
-    given = {key: value for key, value in settings.items() if value is not None}
-    if dtype not in ("auto", *DTYPES):
-        raise ConfigError(f"unknown dtype {dtype!r}: {nearest(dtype, ('auto', *DTYPES))}")
-    _check_device(device)
-    OPERATORS.entry(operator)
-    params = dict(task_options or {})
-    made = make_task(
-        task, vocab_size=given.pop("vocab_size", None), seqlen=given.pop("seqlen", None), **params
+    draft = _draft(operator, task, task_options, eval_seqlens, device, dtype, curriculum, settings)
+    made, lengths, given = draft.task, draft.lengths, draft.settings
+    operator_options = setting(
+        "operator_options", {} if operator_options is None else operator_options
     )
-    lengths = sorted({*eval_seqlens, made.seqlen})
-    for length in lengths:
-        longest = make_task(task, vocab_size=made.vocab_size, seqlen=length, **params)
-    if curriculum not in ("auto", "none"):
-        raise ConfigError(f"curriculum is {curriculum!r}: choose from auto, none")
-    given["curriculum"] = stages(made, curriculum, given.get("batch_size"))
-    given["batch_size"] = given["curriculum"][-1][1]
-    given.setdefault("budget_tokens", default_budget_tokens(given["batch_size"], made.input_seqlen))
-    n_validation, n_test = default_examples(made.seqlen)
-    given.setdefault("n_validation", n_validation)
-    given.setdefault("n_test", n_test)
-    Config(operator, task, **given)  # checks ranges before torch is loaded
 
-    device = device_of(device)
+    device = device_of(draft.device)
     device_type = device.partition(":")[0]
     if dtype == "auto":
         dtype = "bfloat16" if device_type == "cuda" else "float32"
     from mechbench.operators.base import depends_on_max_seqlen, operators_used
     from mechbench.operators.base import operator_options as resolve_operator
 
-    options = resolve_operator(operator, dict(operator_options or {}))
+    options = resolve_operator(operator, operator_options)
     used = operators_used(operator, options)
     entries = [*map(OPERATORS.entry, used), TASKS.entry(task)]
     sources = TASKS.sources(task)
@@ -108,28 +95,138 @@ def resolve(
         device_type=device_type,
         plugins={entry.origin: entry.digest for entry in entries if entry.digest},
         sources=sources,
-        max_seqlen=longest.input_seqlen if longer else 0,
+        max_seqlen=draft.longest if longer else 0,
         **given,
     )
+    _check_operator(config, draft.longest)
     return config, device
 
 
+@dataclass(frozen=True)
+class _Draft:
+    """What can be said of a configuration before torch is loaded."""
+
+    task: Task
+    longest: int  # input, in tokens
+    lengths: list[int]  # to score
+    settings: dict[str, Any]  # fields of Config
+    device: str
+
+
 def check_without_torch(
-    task: str, parameters: Mapping[str, Any], settings: Mapping[str, Any], budget: int | None
+    operator: str,
+    task: str,
+    *,
+    task_options: Mapping[str, Any] | None = None,
+    eval_seqlens: Sequence[int] = (),
+    device: str = "auto",
+    dtype: str = "auto",
+    curriculum: str = "auto",
+    **settings: Any,
 ) -> None:
-    """Check what can be checked before torch is imported: the task at every length, and ranges.
+    """Check what can be checked before torch is imported; takes what `resolve` takes.
 
     Raises:
         ConfigError: as `resolve`.
     """
-    for length in {settings.get("seqlen"), *settings.get("eval_seqlens", ())}:
-        made = make_task(task, vocab_size=settings.get("vocab_size"), seqlen=length, **parameters)
-    ranges = {
-        key: settings[key]
-        for key in ("lr", "d_model", "n_layers", "batch_size")
-        if settings.get(key) is not None
-    }
-    Config("", task, budget_tokens=budget or 1, seqlen=made.seqlen, **ranges)
+    _draft(operator, task, task_options, eval_seqlens, device, dtype, curriculum, settings)
+
+
+def _draft(
+    operator: str,
+    task: str,
+    task_options: Mapping[str, Any] | None,
+    eval_seqlens: Sequence[int],
+    device: str,
+    dtype: str,
+    curriculum: str,
+    settings: Mapping[str, Any],
+) -> _Draft:
+    known = {field.name for field in fields(Config)} - _DERIVED
+    for key in settings:
+        if key not in known:
+            raise ConfigError(f"unknown setting {key!r}: {nearest(key, known)}")
+    given = {key: setting(key, value) for key, value in settings.items() if value is not None}
+    if setting("dtype", dtype) not in ("auto", *DTYPES):
+        raise ConfigError(f"unknown dtype {dtype!r}: {nearest(dtype, ('auto', *DTYPES))}")
+    device = setting("device", device)
+    _check_device(device)
+    if setting("curriculum", curriculum) not in ("auto", "none"):
+        raise ConfigError(f"curriculum is {curriculum!r}: choose from auto, none")
+    OPERATORS.entry(setting("operator", operator))
+    TASKS.entry(setting("task", task))
+    params = task_parameters(setting("task_options", {} if task_options is None else task_options))
+    sizes = {key: given.pop(key, None) for key in ("vocab_size", "seqlen")}
+    made = make_task(task, **sizes, **params)
+    lengths = sorted({*setting("eval_seqlens", eval_seqlens), made.seqlen})
+    longest = 0
+    for length in lengths:
+        at = make_task(task, vocab_size=made.vocab_size, seqlen=length, **params)
+        longest = max(longest, at.input_seqlen)
+    given["curriculum"] = stages(made, curriculum, given.get("batch_size"))
+    given["batch_size"] = given["curriculum"][-1][1]
+    given.setdefault("budget_tokens", default_budget_tokens(given["batch_size"], made.input_seqlen))
+    n_validation, n_test = default_examples(made.seqlen)
+    given.setdefault("n_validation", n_validation)
+    given.setdefault("n_test", n_test)
+    sizes = {"vocab_size": made.vocab_size, "seqlen": made.seqlen}
+    config = Config(operator, task, **sizes, **given)  # checks ranges before torch is loaded
+    _check_work(config, made, longest)
+    check_budget(made, config.curriculum, config.budget_tokens)
+    return _Draft(made, longest, lengths, given, device)
+
+
+def _check_work(config: Config, made: Task, longest: int) -> None:
+    """Check sizes that are fine alone and too many together; `longest` is an input's, in tokens."""
+    numbers = max(1, int(getattr(made, "input_dim", 0)))
+    check_product(PARAMETERS, n_layers=config.n_layers, weights_a_layer=8 * config.d_model**2)
+    check_product(PARAMETERS, vocab_size=config.vocab_size, d_model=config.d_model)
+    check_product(STEP, batch_size=config.batch_size, tokens=made.input_seqlen * numbers)
+    for name in ("n_test", "n_validation"):
+        check_product(EVALUATION, **{name: getattr(config, name)}, tokens=longest * numbers)
+    check_product(TRAINING_SET, n_train=config.n_train, tokens=made.input_seqlen * numbers)
+    if not getattr(made, "input_dim", 0):
+        check_product(LOGITS, vocab_size=config.vocab_size, tokens=longest)
+
+
+def _check_operator(config: Config, longest: int) -> None:
+    """Check the options of built-in operators; those of plugins are checked once they train."""
+    from mechbench.operators.base import operators_used
+
+    used = operators_used(config.operator, config.operator_options)
+    if any(OPERATORS.entry(name).origin != "built-in" for name in used):
+        return
+    ours = {}
+    for key, value in config.operator_options.items():
+        name = key.rpartition(".")[2]  # of a hybrid's part
+        if name in OPTIONS and value is not None:
+            check_options(**{name: value})
+            ours[key] = (
+                min(int(value), longest) if name in ("n_taps", "n_modes", "window") else int(value)
+            )
+    widest = max(ours.values(), default=1)
+    check_product(
+        PARAMETERS, n_layers=config.n_layers, d_model=config.d_model, widest_option=max(1, widest)
+    )
+    if max(config.d_model, widest) <= _QUICK:
+        for layer in range(min(config.n_layers, len(used))):
+            _build(config.operator, canonical_json(config.operator_options), config.d_model, layer)
+
+
+@lru_cache(maxsize=512)  # a sweep has many cells and few operators
+def _build(operator: str, options: str, d_model: int, layer: int) -> None:
+    """Build a small operator and drop it: what does not fit together is said before anything runs.
+
+    Raises:
+        ConfigError: options that do not fit each other or d_model.
+        OperatorError: it cannot be built.
+    """
+    import torch
+
+    from mechbench.operators.base import make_operator
+
+    with torch.random.fork_rng(devices=()):  # the caller's draws stay as they were
+        make_operator(operator, d_model=d_model, max_seqlen=64, layer=layer, **json.loads(options))
 
 
 def task_of(config: Config, seqlen: int | None = None) -> Task:
@@ -143,10 +240,14 @@ def task_of(config: Config, seqlen: int | None = None) -> Task:
 
 
 def _task_options(task: Any) -> dict[str, Any]:
+    """Return the parameters of a task; what it keeps to itself is not among them."""
+    if not is_dataclass(task):
+        raise ConfigError(
+            f"task {type(task).__name__} is no dataclass: its parameters are the fields of one"
+        )
+    options = signature_options(type(task), RESERVED)
     return {
-        field.name: getattr(task, field.name)
-        for field in fields(task)
-        if field.name not in ("vocab_size", "seqlen")
+        field.name: getattr(task, field.name) for field in fields(task) if field.name in options
     }
 
 

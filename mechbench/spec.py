@@ -9,14 +9,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from mechbench.errors import ConfigError, nearest
+from mechbench.settings import setting, settings, stored
 
 PROTOCOL = 2  # raised whenever the same configuration would train or score differently
 
 LOSSES = ("dense", "scored")
-_COUNTS = (
-    "d_model", "n_layers", "batch_size", "budget_tokens", "n_validation", "n_test",
-    "validate_every",
-)  # fmt: skip
 # Fields that came after results were stored, and what those had.
 ADDED: dict[str, Any] = {"n_train": 0, "max_seqlen": 0, "sources": {}}
 
@@ -63,12 +60,16 @@ class Config:
     protocol: int = PROTOCOL
 
     def __post_init__(self) -> None:
-        for name in _COUNTS:
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name} is {getattr(self, name)}: expected at least 1")
-        for name in ("weight_decay", "warmup_steps"):
-            if not 0 <= getattr(self, name) < float("inf"):
-                raise ConfigError(f"{name} is {getattr(self, name)}: expected 0 or more")
+        """Give every field its one type: equal settings are one cell, however they were given."""
+        for name, value in settings({n: getattr(self, n) for n in _CHECKED}).items():
+            object.__setattr__(self, name, value)
+        for name in ("operator_options", "task_options", "plugins", "sources"):
+            object.__setattr__(self, name, stored(getattr(self, name), name))
+        stages = tuple(
+            (setting("seqlen", seqlen), setting("batch_size", batch))
+            for seqlen, batch in self.curriculum
+        )
+        object.__setattr__(self, "curriculum", stages)
         most = max((self.batch_size, *(batch for _, batch in self.curriculum)))
         if self.n_train and self.n_train < most:
             raise ConfigError(
@@ -77,8 +78,6 @@ class Config:
             )
         if self.loss_on not in LOSSES:
             raise ConfigError(f"loss_on is {self.loss_on!r}: {nearest(self.loss_on, LOSSES)}")
-        if not 0 < self.lr < float("inf"):
-            raise ConfigError(f"lr is {self.lr}: expected a positive number")
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields as JSON types."""
@@ -97,10 +96,9 @@ class Config:
             absent = [name for name in names if name not in data]
             if absent:
                 raise KeyError(*absent)
-            lengths = tuple(data["eval_seqlens"])
             stages = tuple((seqlen, batch) for seqlen, batch in data["curriculum"])
-            return cls(**{**data, "eval_seqlens": lengths, "curriculum": stages})
-        except (KeyError, TypeError) as error:
+            return cls(**{**data, "curriculum": stages})
+        except (KeyError, TypeError, ValueError, ConfigError) as error:
             raise ConfigError(f"stored configuration does not fit this version: {error}") from error
 
     @property
@@ -115,6 +113,13 @@ class Config:
             if data[name] == before:
                 del data[name]
         return hashlib.sha256(canonical_json(data).encode()).hexdigest()[:16]
+
+
+_CHECKED = tuple(
+    f.name
+    for f in dataclasses.fields(Config)
+    if f.name not in ("operator_options", "task_options", "plugins", "sources", "curriculum")
+)
 
 
 def canonical_json(data: Any) -> str:

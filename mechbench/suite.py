@@ -7,17 +7,19 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
 
+from mechbench.bounds import CELLS
 from mechbench.errors import ConfigError
 from mechbench.registry import OPERATORS, TASKS, load_plugins
 from mechbench.resolve import resolve
 from mechbench.spec import Config
-from mechbench.tasks.base import make_task
+from mechbench.tasks.base import make_task, task_parameters
 from mechbench.toml_lines import Key, line_of
 
 BUDGET_SEQUENCES = "budget_sequences"  # training sequences at full length
@@ -87,6 +89,7 @@ class Suite:
                 and key are named.
             PluginError: a plugin cannot be loaded.
         """
+        self._check_size()
         load_plugins(self.plugins)
         for registry, entries in ((OPERATORS, self.operators), (TASKS, self.tasks)):
             for entry in entries:  # all names before torch is imported for the first cell
@@ -100,6 +103,15 @@ class Suite:
                 for cell in self._resolved(point, operator, device, dtype):
                     found.setdefault(cell.cell_id, cell)
         return list(found.values())
+
+    def _check_size(self) -> None:
+        n = 0
+        for task, operator in itertools.product(self.tasks, self.operators):
+            axes = {**self.grid, **task.grid, **operator.grid}  # the inner one counts
+            points = math.prod(len(values) for values in axes.values())
+            n += points * len(operator.lrs or self.lrs or (0,)) * len(self.seeds)
+        if n > CELLS.most:
+            raise self.error((), f"{n} {CELLS.what}: expected at most {CELLS.most} ({CELLS.why})")
 
     def _points(self, task: Entry, operator: Entry) -> Iterator[_Point]:
         base = _Point(operator, task)
@@ -138,6 +150,8 @@ class Suite:
         """Say where the value stands that an error is about: what its text names first."""
         text = str(error)
         words = set(re.findall(r"[\w-]+", text.partition(": ")[0]))
+        if "budget_tokens" in words:
+            words |= set(BUDGETS)  # it follows from whichever is given
         places = [place for key, place in point.places.items() if key.split(".")[-1] in words]
         entry = point.task if point.task.name in words else point.operator
         raise self.error([*places, entry.where][0], text) from error
@@ -173,6 +187,7 @@ class _Point:
             if key in BUDGETS:  # the inner one counts
                 for budget in BUDGETS:
                     self.values.pop(budget, None)
+                    self.places.pop(budget, None)
             self.values[kind + key] = value
             self.places[kind + key] = (*where, *key.split("."))
 
@@ -188,7 +203,7 @@ class _Point:
             sequences = epochs * out["n_train"]
         if sequences is not None:
             lengths = {"vocab_size": out.get("vocab_size"), "seqlen": out.get("seqlen")}
-            made = make_task(self.task.name, **lengths, **task_options)
+            made = make_task(self.task.name, **lengths, **task_parameters(task_options))
             out["budget_tokens"] = sequences * made.input_seqlen
         return {
             **out,

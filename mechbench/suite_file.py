@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from mechbench.errors import ConfigError, nearest
+from mechbench.settings import setting, shown
 from mechbench.spec import PROTOCOL, Config
 from mechbench.suite import BUDGETS, Entry, Suite, error_at
 from mechbench.toml_lines import Key, key_lines
@@ -21,11 +22,10 @@ _ELSEWHERE = {
     "operator", "task", "operator_options", "task_options", "task_version", "lr", "seed",
     "device_type", "plugins", "sources", "max_seqlen", "protocol",
 }  # fmt: skip
-_KINDS = {f.name: f.type for f in fields(Config) if f.name not in _ELSEWHERE} | {
-    **dict.fromkeys(BUDGETS, "int"),
-    "curriculum": "str",  # "auto" or "none"
-    "eval_seqlens": "list",
-}
+_SETTINGS = (
+    *(f.name for f in fields(Config) if f.name not in _ELSEWHERE),
+    *(name for name in BUDGETS if name != "budget_tokens"),  # that one is a field
+)
 _TOP = (
     "title", "question", "protocol", "seeds", "lrs", "plugins", "settings", "grid", "tasks",
     "operators",
@@ -104,18 +104,23 @@ class _Reader:
         return value
 
     def _seeds(self, value: Any) -> tuple[int, ...]:
-        for seed in self._list(value, ("seeds",)):
-            if not _is(seed, "int") or seed < 0:
-                raise self._error(("seeds",), f"{seed!r} is no seed: expected 0, 1, 2 ...")
-        return tuple(value)
+        return tuple(self._each(value, "seed", ("seeds",), "is no seed: expected 0, 1, 2 ..."))
 
     def _lrs(self, value: Any, where: Key) -> tuple[float, ...]:
-        if value == []:
-            return ()
-        for lr in self._list(value, where):
-            if not _is(lr, "float") or not 0 < lr < float("inf"):
-                raise self._error(where, f"{lr!r} is no learning rate: expected above 0")
-        return tuple(map(float, value))
+        return tuple(self._each(value, "lr", where, "is no learning rate: expected above 0"))
+
+    def _each(self, value: Any, name: str, where: Key, expected: str) -> list[Any]:
+        if value == [] and name == "lr":
+            return []
+        out = []
+        for item in self._list(value, where):
+            try:
+                out.append(setting(name, item))
+            except ConfigError as error:
+                most = str(error).rpartition(": expected at most ")
+                text = f"is too large: expected at most {most[2]}" if most[1] else expected
+                raise self._error(where, f"{shown(item)} {text}") from error
+        return out
 
     def _plugins(self, value: Any) -> tuple[str, ...]:
         if value == []:
@@ -128,25 +133,21 @@ class _Reader:
         return tuple(str(b if b.exists() or not here.exists() else here) for b, here in beside)
 
     def _settings(self, value: Any, where: Key) -> dict[str, Any]:
-        self._known(value, tuple(_KINDS), where)
-        for key, given in value.items():
-            self._setting(key, given, (*where, key))
+        self._known(value, _SETTINGS, where)
+        out = {key: self._setting(key, given, (*where, key)) for key, given in value.items()}
         first, *others = [key for key in BUDGETS if key in value] or [""]
         if others:
             raise self._error((*where, others[0]), f"stands beside {first}: give one of the two")
-        return dict(value)
+        return out
 
-    def _setting(self, key: str, value: Any, where: Key) -> None:
-        kind = str(_KINDS[key])
-        if not _is(value, kind):
-            wanted = {"int": "a whole number", "float": "a number", "str": "a text",
-                      "bool": "true or false", "list": "a list of lengths"}  # fmt: skip
-            raise self._error(where, f"is {value!r}: expected {wanted[kind]}")
-        if key in BUDGETS and value < 1:
-            raise self._error(where, f"is {value}: expected at least 1")
+    def _setting(self, key: str, value: Any, where: Key) -> Any:
+        try:
+            return setting(key, value)
+        except ConfigError as error:
+            raise self._error(where, str(error).removeprefix(f"{key} ")) from error
 
     def _grid(self, value: Any, where: Key) -> dict[str, list[Any]]:
-        self._known(value, (*_KINDS, "task", "operator"), where)
+        self._known(value, (*_SETTINGS, "task", "operator"), where)
         out: dict[str, list[Any]] = {}
         for key, values in value.items():
             if key in ("task", "operator"):
@@ -155,9 +156,9 @@ class _Reader:
                 for option, inner in values.items():
                     out[f"{key}.{option}"] = self._list(inner, (*where, key, option))
                 continue
-            out[key] = self._list(values, (*where, key))
-            for one in values:
-                self._setting(key, one, (*where, key))
+            out[key] = [
+                self._setting(key, one, (*where, key)) for one in self._list(values, (*where, key))
+            ]
         return out
 
     def _entries(self, data: dict[str, Any], key: str, keys: tuple[str, ...]) -> tuple[Entry, ...]:
@@ -183,11 +184,3 @@ class _Reader:
                 )
             )
         return tuple(out)
-
-
-def _is(value: Any, kind: str) -> bool:
-    if kind == "list":
-        return isinstance(value, list) and all(_is(item, "int") and item > 0 for item in value)
-    if isinstance(value, bool):
-        return kind == "bool"
-    return isinstance(value, {"int": int, "float": int | float, "str": str}.get(kind, ()))

@@ -16,131 +16,6 @@ import mechbench
 ROOT = Path(mechbench.__file__).parent
 TESTS = Path(__file__).parent
 
-# A module imports only from lower floors. The longest prefix counts, so a new operator, task,
-# filter, backend or subcommand needs no line here; a new module of another kind does.
-FLOORS = {
-    "errors": -1,
-    "sources": -1,
-    "fingerprint": 0,
-    "plugin_run": 0,
-    "families": 0,
-    "seeds": 0,
-    "cost": 0,
-    "memory": 0,
-    "signals": 0,
-    "progress_bar": 0,
-    "provenance": 0,
-    "optim": 0,
-    "launch": 2,
-    "parallel": 1,
-    "toml_lines": 0,
-    "ops.kernels": 0,
-    "ops.precision": 0,
-    "ops.affine_scan": 1,
-    "ops.decay_attention": 2,
-    "ops.delta_rule": 3,
-    "ops.exp_scan": 1,
-    "ops.rotary": 1,
-    "ops.short_conv": 1,
-    "ops.add_norm": 1,
-    "ops.linear": 1,
-    "ops.channels": 2,
-    "ops.core_conv": 1,
-    "ops.cross_entropy": 1,
-    "ops.sine": 1,
-    "ops.window": 1,
-    "ops.backends.torch_backend": 1,
-    "ops.backends": 2,
-    "ops.contract": 0,
-    "ops.fft_conv": 3,
-    "ops.hyena_mix": 4,
-    "ops": 5,
-    "atomic": 1,
-    "options": 1,
-    "registry": 1,
-    "spec": 1,
-    "step": 1,
-    "reuse": 2,
-    "tracking": 1,
-    "schema": 2,
-    "results": 3,
-    "results": 2,
-    "stored": 3,
-    "operators.base": 2,
-    "tasks.base": 3,
-    "tasks.distinct": 4,
-    "tasks.first_occurrence": 4,
-    "tasks.halves": 4,
-    "tasks.shortcuts": 4,
-    "tasks.streams": 4,
-    "tasks": 5,
-    "tasks.portrait": 6,
-    "curriculum": 5,
-    "filters": 6,
-    "operators.decay": 6,
-    "operators.multihead": 6,
-    "operators": 7,
-    "adapters": 7,
-    "model": 7,
-    "evaluate": 6,
-    "resolve": 6,
-    "suite": 7,
-    "suite_file": 8,
-    "suite_names": 1,
-    "report": 6,
-    "report.escape": 4,
-    "report.figure": 6,
-    "report.fitting": 5,
-    "report.aggregate": 7,
-    "report.filters": 7,
-    "report.matrix": 7,
-    "report.reach": 7,
-    "report.selection": 7,
-    "report.table": 8,
-    "report.plot": 9,
-    "draws": 1,
-    "lengths": 8,
-    "checks.gate": 7,
-    "checks.subject": 7,
-    "checks": 8,
-    "checks.page": 9,
-    "train": 7,
-    "outcome": 8,
-    "checkpoint": 8,
-    "cell": 9,
-    "inspection": 9,
-    "leaderboard": 7,
-    "leaderboard.store": 7,
-    "leaderboard.validate": 7,
-    "leaderboard.board": 9,
-    "leaderboard.readme": 9,
-    "leaderboard.heatmap": 10,
-    "leaderboard.page": 10,
-    "leaderboard.plots": 11,
-    "leaderboard.build": 12,
-    "leaderboard.submit": 13,
-    "bench": 7,
-    "bench.measure": 7,
-    "bench.rates": 8,
-    "bench.readings": 8,
-    "bench.table": 9,
-    "bench.plot": 10,
-    "bench.session": 11,
-    "sweep": 7,
-    "sweep.estimate": 8,
-    "sweep.job": 8,
-    "sweep.plan": 8,
-    "sweep.progress": 8,
-    "sweep.failure": 10,
-    "sweep.local": 11,
-    "sweep.worker": 11,
-    "sweep.ray_cluster": 12,
-    "sweep.execute": 13,
-    "cli": 14,
-    "__main__": 16,
-    "": 16,  # mechbench/__init__.py, which loads public names lazily
-}
-PACKAGES = {"checks": 8, "report": 10, "cli": 15}  # their __init__.py
 TORCH_FREE = (
     "launch",
     "parallel",
@@ -200,27 +75,10 @@ def imports(module: str) -> frozenset[str]:
     return frozenset(found)
 
 
-def floor(module: str) -> int:
-    if module in PACKAGES:
-        return PACKAGES[module]
-    parts = module.split(".")
-    for n in range(len(parts), 0, -1):
-        if ".".join(parts[:n]) in FLOORS:
-            return FLOORS[".".join(parts[:n])]
-    pytest.fail(f"mechbench.{module} stands on no floor: add it to FLOORS in {__file__}")
-
-
 def test_the_house_is_read_at_all() -> None:
     assert {"errors", "ops.fft_conv", "operators.hyena", "cli.run", ""} <= set(MODULES)
     assert imports("operators.hyena") >= {"errors", "filters.implicit", "ops", "registry"}
     assert "ops.backends" in imports("ops.fft_conv")
-
-
-@pytest.mark.parametrize("module", MODULES)
-def test_a_module_imports_only_from_lower_floors(module: str) -> None:
-    own = floor(module)
-    above = {name: floor(name) for name in imports(module) if floor(name) >= own}
-    assert not above, f"mechbench.{module} stands on floor {own}"
 
 
 @pytest.mark.parametrize("module", [m for m in MODULES if m.startswith("ops")])

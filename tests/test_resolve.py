@@ -34,7 +34,7 @@ def config(operator: str = "hyena", task: str = "recall", **settings: Any) -> Co
         ({"operator_options": {"order": "two"}}, "order"),
         ({"task_options": {"min_distence": 2}}, "'min_distence'.*did you mean 'min_distance'"),
         ({"vocab_size": 3}, "vocab_size is 3: recall needs at least 4"),
-        ({"seqlen": 0}, "seqlen is 0: expected a whole number"),
+        ({"seqlen": 0}, "seqlen is 0: expected at least 1"),
         ({"d_model": 0}, "d_model is 0: expected at least 1"),
         ({"n_layers": -1}, "n_layers is -1: expected at least 1"),
         ({"lr": float("nan")}, "lr is nan: expected a positive number"),
@@ -178,12 +178,13 @@ def test_task_is_rebuilt_from_the_configuration() -> None:
 
 
 def test_quick_check_finds_what_resolve_would() -> None:
-    check_without_torch("recall", {}, {"seqlen": 64, "eval_seqlens": (32,)}, None)
-    for settings in ({"seqlen": 63}, {"eval_seqlens": (63,)}, {"vocab_size": 3}, {"lr": -1.0}):
+    check_without_torch("hyena", "recall", seqlen=64, eval_seqlens=(32,))
+    wrong: dict[str, Any]
+    for wrong in ({"seqlen": 63}, {"eval_seqlens": (63,)}, {"vocab_size": 3}, {"lr": -1.0}):
         with pytest.raises(ConfigError):
-            check_without_torch("recall", {}, settings, None)
+            check_without_torch("hyena", "recall", **wrong)
     with pytest.raises(ConfigError, match="min_distance"):
-        check_without_torch("recall", {"min_distance": 99}, {}, None)
+        check_without_torch("hyena", "recall", task_options={"min_distance": 99})
 
 
 def test_every_field_of_the_configuration_is_a_plain_value() -> None:

@@ -87,6 +87,7 @@ def test_inner_settings_count_more_and_equal_cells_count_once(tmp_path: Path) ->
         operators = ["attention"]
         [settings]
         d_model = 32
+        batch_size = 8
         budget_tokens = 5000
         [grid]
         seqlen = [64]
@@ -97,7 +98,7 @@ def test_inner_settings_count_more_and_equal_cells_count_once(tmp_path: Path) ->
         settings = { vocab_size = 20 }
         [[tasks]]
         name = "recall"
-        settings = { d_model = 128, budget_sequences = 3 }
+        settings = { d_model = 128, budget_sequences = 9 }
         grid = { seqlen = [256] }
         [[tasks]]
         name = "recall"
@@ -106,7 +107,7 @@ def test_inner_settings_count_more_and_equal_cells_count_once(tmp_path: Path) ->
     ).cells("cpu")
     assert [(c.config.d_model, c.config.seqlen, c.config.budget_tokens) for c in cells] == [
         (32, 64, 5000),
-        (128, 256, 3 * 258),
+        (128, 256, 9 * 258),
         (32, 64, 2 * 100 * 66),
     ]
 
@@ -138,7 +139,7 @@ def test_inner_settings_count_more_and_equal_cells_count_once(tmp_path: Path) ->
         ),
         (
             "tasks = ['recall']\noperators = ['hyena']\n[settings]\nd_model = 0",
-            ":7: settings.d_model: d_model is 0",
+            ":7: settings.d_model: is 0: expected at least 1",
         ),
         (
             "tasks = ['recall']\noperators = ['hyena']\n[settings]\ncurriculum = 'yes'",

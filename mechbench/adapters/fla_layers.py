@@ -12,13 +12,13 @@ from __future__ import annotations
 
 import importlib
 import inspect
-import json
 from typing import Any
 
 from torch import Tensor, nn
 
 from mechbench.operators.base import RESERVED, check_seqlen
 from mechbench.options import signature_options
+from mechbench.settings import storable
 
 _OURS = ("hidden_size", "layer_idx", *RESERVED)  # passed by the adapter, or by the harness
 _D_HEAD = 32
@@ -66,7 +66,7 @@ class Factory:
             inspect.Parameter("layer", inspect.Parameter.KEYWORD_ONLY, default=0),
         ]
         self.__signature__ = inspect.Signature(
-            [*own, *(self._option(p) for p in accepted.values() if _storable(p.default))]
+            [*own, *(self._option(p) for p in accepted.values() if storable(p.default))]
         )
 
     def _option(self, parameter: inspect.Parameter) -> inspect.Parameter:
@@ -105,15 +105,6 @@ def _annotation(parameter: inspect.Parameter) -> Any:
         return kind | None
     fits = isinstance(default, (int, float) if kind is float else kind)
     return kind if fits else inspect.Parameter.empty
-
-
-def _storable(value: Any) -> bool:
-    """Return whether a default can stand in a configuration; else the layer keeps it to itself."""
-    try:
-        json.dumps(value, allow_nan=False)
-    except (TypeError, ValueError):
-        return False
-    return True
 
 
 def __getattr__(name: str) -> Factory:

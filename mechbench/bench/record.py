@@ -6,6 +6,8 @@ import statistics
 from dataclasses import dataclass, field
 from typing import Any
 
+from mechbench.settings import setting
+
 OK, OUT_OF_MEMORY, NOT_RUN, ERROR = "ok", "out of memory", "not run", "error"
 REFERENCE = "attention"  # the line that the others are compared with
 
@@ -29,6 +31,10 @@ class Setting:
     dtype: str  # "float32" or "bfloat16"
     repeats: int
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("d_model", "tokens", "repeats", "seed"):
+            object.__setattr__(self, name, setting(name, getattr(self, name)))
 
     def batch(self, seqlen: int) -> int:
         """Return the sequences in a batch, at least one."""

@@ -15,6 +15,7 @@ from mechbench.bench.rates import machine_rates
 from mechbench.bench.readings import take_reading
 from mechbench.bench.record import NOT_RUN, OUT_OF_MEMORY, Line, Reading, Record, Setting
 from mechbench.bench.table import to_csv, to_json, to_markdown
+from mechbench.bounds import BENCH
 from mechbench.errors import ConfigError, nearest
 from mechbench.operators.base import RESERVED, operator_options
 from mechbench.ops.fft_conv import available_backends
@@ -22,6 +23,8 @@ from mechbench.options import signature_options
 from mechbench.provenance import provenance
 from mechbench.registry import OPERATORS
 from mechbench.results import write_json
+from mechbench.settings import check_product
+from mechbench.settings import setting as check_setting
 
 STEM = "bench"  # of the files
 
@@ -69,8 +72,10 @@ def run_bench(
         ConfigError: the folder cannot be written.
         ResultError: a file cannot be written.
     """
+    lengths = sorted(set(check_setting("eval_seqlens", seqlens)))
+    for seqlen in lengths:
+        check_product(BENCH, tokens=setting.batch(seqlen) * seqlen, d_model=setting.d_model)
     make_folder(out)
-    lengths = sorted(set(seqlens))
     rates = machine_rates(setting.device, setting.dtype)
     record = Record(list(lines), lengths, setting, rates, provenance(setting.device))
     files: list[Path] = []

@@ -7,13 +7,16 @@ from pathlib import Path
 from typing import Any
 
 from mechbench.atomic import make_folder
+from mechbench.bounds import CHECK
 from mechbench.checks.growth import growth
 from mechbench.checks.properties import properties
 from mechbench.checks.sound import soundness
 from mechbench.checks.subject import Line, Subject
+from mechbench.errors import ConfigError
 from mechbench.operators.base import operator_options
 from mechbench.provenance import provenance
 from mechbench.results import write_json
+from mechbench.settings import check_product, setting
 
 _TITLES = {
     "soundness": "is it sound?",
@@ -87,6 +90,11 @@ def check_operator(
         ConfigError: unknown operator or option.
         OperatorError: it cannot be built.
     """
+    d_model, seqlen = setting("d_model", d_model), setting("seqlen", seqlen)
+    if seqlen < 2:
+        raise ConfigError(f"seqlen is {seqlen}: expected at least 2")
+    seed = setting("seed", seed)
+    check_product(CHECK, seqlen=seqlen, d_model=d_model)
     resolved = operator_options(operator, options)
     subject = Subject(operator, resolved, d_model, seqlen, device, seed)
     sections = {"soundness": soundness(subject)}

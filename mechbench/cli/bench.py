@@ -6,10 +6,9 @@ from pathlib import Path
 
 import click
 
+from mechbench.cli.arguments import Setting
 from mechbench.options import parse_pairs
 from mechbench.registry import OPERATORS, load_plugins
-
-_POSITIVE = click.IntRange(min=1)
 
 
 @click.command("bench")
@@ -18,16 +17,16 @@ _POSITIVE = click.IntRange(min=1)
 @click.option(
     "--seqlen",
     "seqlens",
-    type=_POSITIVE,
+    type=Setting("seqlen"),
     multiple=True,
     default=(1024, 2048, 4096, 8192),
     show_default=True,
     help="Length in tokens; repeatable.",
 )
-@click.option("--d-model", type=_POSITIVE, default=768, show_default=True)
+@click.option("--d-model", type=Setting("d_model"), default=768, show_default=True)
 @click.option(
     "--tokens",
-    type=_POSITIVE,
+    type=Setting("tokens"),
     default=131_072,
     show_default=True,
     help="Tokens of a batch: tokens / seqlen sequences, at least one.",
@@ -48,7 +47,9 @@ _POSITIVE = click.IntRange(min=1)
     show_default=True,
     help="auto: bfloat16 on CUDA, float32 on a CPU.",
 )
-@click.option("--repeats", type=_POSITIVE, default=10, show_default=True, help="Timed passes.")
+@click.option(
+    "--repeats", type=Setting("repeats"), default=10, show_default=True, help="Timed passes."
+)
 @click.option(
     "--out",
     type=click.Path(path_type=Path),

@@ -6,15 +6,16 @@ from pathlib import Path
 
 import click
 
+from mechbench.cli.arguments import Setting
 from mechbench.options import parse_pairs
 from mechbench.registry import OPERATORS, load_plugins
 
 
 @click.command("check")
 @click.option("--operator", required=True, help="Operator to examine.")
-@click.option("--seqlen", type=click.IntRange(min=2), default=512, show_default=True)
-@click.option("--d-model", type=click.IntRange(min=1), default=64, show_default=True)
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
+@click.option("--seqlen", type=Setting("seqlen"), default=512, show_default=True)
+@click.option("--d-model", type=Setting("d_model"), default=64, show_default=True)
+@click.option("--seed", type=Setting("seed"), default=0, show_default=True)
 @click.option("--option", "options", multiple=True, metavar="KEY=VALUE")
 @click.option("--plugin", "plugins", multiple=True, metavar="FILE.py", help="Load this file too.")
 @click.option("--device", default="cpu", show_default=True, help="auto, cpu, cuda or cuda:N.")

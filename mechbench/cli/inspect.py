@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from mechbench.cli.arguments import Setting
 from mechbench.options import parse_pairs
 from mechbench.registry import OPERATORS, load_plugins
 
@@ -13,14 +14,14 @@ from mechbench.registry import OPERATORS, load_plugins
 @click.command("inspect")
 @click.option("--operator", help="Operator to look into, freshly initialised.")
 @click.option("--run", "run_folder", metavar="RUN", help="Or a trained one: runs/<cell id>.")
-@click.option("--layer", type=click.IntRange(min=0), help="Block of the run.  [default: 0]")
+@click.option("--layer", type=Setting("layer"), help="Block of the run.  [default: 0]")
 @click.option(
     "--seqlen",
-    type=click.IntRange(2, 1024),
+    type=Setting("seqlen"),
     help="Tokens of the input.  [default: 64; of a run its own]",
 )
-@click.option("--d-model", type=click.IntRange(min=1), help="Channels.  [default: 64]")
-@click.option("--seed", type=click.IntRange(min=0), help="Of the fresh operator.  [default: 0]")
+@click.option("--d-model", type=Setting("d_model"), help="Channels.  [default: 64]")
+@click.option("--seed", type=Setting("seed"), help="Of the fresh operator.  [default: 0]")
 @click.option("--option", "options", multiple=True, metavar="KEY=VALUE")
 @click.option(
     "--plugin",

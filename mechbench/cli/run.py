@@ -8,31 +8,37 @@ from typing import Any
 
 import click
 
+from mechbench.cli.arguments import Setting
 from mechbench.options import parse_pairs
 from mechbench.parallel import follows, launched
 from mechbench.progress_bar import Console
 from mechbench.registry import OPERATORS, TASKS, load_plugins
 from mechbench.tracking import TRACKERS, TrackedConsole, check_tracker
 
-_POSITIVE = click.IntRange(min=1)
+# What `mechbench.cell.run` takes beside the configuration.
+_CALL = ("out", "resume", "checkpoint_s", "data_parallel", "quiet")
 
 
 @click.command("run")
 @click.option("--operator", required=True, help="Operator; see `mechbench list operators`.")
 @click.option("--task", required=True, help="Task; see `mechbench list tasks`.")
-@click.option("--seqlen", type=_POSITIVE, help="Task length, tokens.  [default: the task's]")
-@click.option("--vocab-size", type=_POSITIVE, help="Vocabulary.  [default: the task's]")
-@click.option("--d-model", type=_POSITIVE, help="Model width.  [default: 64]")
-@click.option("--n-layers", type=_POSITIVE, help="Blocks of operator and MLP.  [default: 2]")
-@click.option("--lr", type=float, help="Peak learning rate.  [default: 0.004]")
+@click.option(
+    "--seqlen", type=Setting("seqlen"), help="Task length, tokens.  [default: the task's]"
+)
+@click.option("--vocab-size", type=Setting("vocab_size"), help="Vocabulary.  [default: the task's]")
+@click.option("--d-model", type=Setting("d_model"), help="Model width.  [default: 64]")
+@click.option(
+    "--n-layers", type=Setting("n_layers"), help="Blocks of operator and MLP.  [default: 2]"
+)
+@click.option("--lr", type=Setting("lr"), help="Peak learning rate.  [default: 0.004]")
 @click.option(
     "--budget",
-    type=_POSITIVE,
+    type=Setting("budget_tokens"),
     help="Training tokens at most; training ends once solved.  [default: 1500 steps' worth]",
 )
 @click.option(
     "--batch-size",
-    type=_POSITIVE,
+    type=Setting("batch_size"),
     help="Sequences a step, whatever the memory.  [default: 64, fewer at length]",
 )
 @click.option(
@@ -42,7 +48,7 @@ _POSITIVE = click.IntRange(min=1)
     show_default=True,
     help="auto: lengths grow to seqlen; none: full length from the first step.",
 )
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
+@click.option("--seed", type=Setting("seed"), default=0, show_default=True)
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
 @click.option(
     "--dtype",
@@ -54,7 +60,7 @@ _POSITIVE = click.IntRange(min=1)
 @click.option(
     "--eval-seqlen",
     "eval_seqlens",
-    type=_POSITIVE,
+    type=Setting("seqlen"),
     multiple=True,
     help="Score at this length too (repeatable).",
 )
@@ -77,7 +83,7 @@ _POSITIVE = click.IntRange(min=1)
     type=click.Choice(["dense", "scored"]),
     help="Train on every predictable position, or only on those scored.  [default: dense]",
 )
-@click.option("--test-examples", "n_test", type=_POSITIVE, help="Examples of the test set.")
+@click.option("--test-examples", "n_test", type=Setting("n_test"), help="Examples of the test set.")
 @click.option(
     "--plugin",
     "plugins",
@@ -97,7 +103,7 @@ _POSITIVE = click.IntRange(min=1)
 @click.option(
     "--checkpoint-every",
     "checkpoint_s",
-    type=click.FloatRange(min=0),
+    type=Setting("checkpoint_s"),
     default=30.0,
     show_default=True,
     help="Seconds between checkpoints.",
@@ -111,7 +117,7 @@ _POSITIVE = click.IntRange(min=1)
 )
 @click.option(
     "--data-parallel",
-    type=click.IntRange(1, 1024),
+    type=Setting("data_parallel"),
     default=1,
     show_default=True,
     help="Processes that share each step's sequences, a GPU each; also under torchrun.",
@@ -140,7 +146,13 @@ def command(
     # Only now: what is wrong above is said without waiting for torch.
     from mechbench.resolve import check_without_torch
 
-    check_without_torch(task, task_parameters, settings, budget)
+    check_without_torch(
+        operator,
+        task,
+        task_options=task_parameters,
+        budget_tokens=budget,
+        **{key: value for key, value in settings.items() if key not in _CALL},
+    )
     if settings["data_parallel"] > 1 and not launched():
         from mechbench.launch import launch
 

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import click
 
+from mechbench.cli.arguments import Setting
 from mechbench.options import parse_pairs
 from mechbench.registry import load_plugins
 
 
 @click.command("show")
 @click.argument("task")
-@click.option("--seqlen", type=click.IntRange(min=1), help="Task length, tokens.")
-@click.option("--vocab-size", type=click.IntRange(min=1), help="Vocabulary.")
+@click.option("--seqlen", type=Setting("seqlen"), help="Task length, tokens.")
+@click.option("--vocab-size", type=Setting("vocab_size"), help="Vocabulary.")
 @click.option("--task-option", "task_options", multiple=True, metavar="KEY=VALUE")
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
+@click.option("--seed", type=Setting("seed"), default=0, show_default=True)
 @click.option(
     "--examples",
-    type=click.IntRange(min=1),
+    type=Setting("examples"),
     help="Examples to measure baselines on.  [default: 2048, fewer at great length]",
 )
 @click.option("--plugin", "plugins", multiple=True, metavar="FILE.py", help="Load this file too.")
@@ -32,9 +33,9 @@ def command(
     """Draw one example of TASK and measure what it gives away without being solved."""
     parameters = parse_pairs(task_options, "--task-option")
     load_plugins(plugins)
-    from mechbench.tasks.base import make_task
+    from mechbench.tasks.base import make_task, task_parameters
 
-    made = make_task(task, vocab_size=vocab_size, seqlen=seqlen, **parameters)
+    made = make_task(task, vocab_size=vocab_size, seqlen=seqlen, **task_parameters(parameters))
     from mechbench.tasks.portrait import portrait
 
     click.echo(portrait(task, made, seed, examples))

@@ -6,11 +6,10 @@ from pathlib import Path
 
 import click
 
+from mechbench.cli.arguments import Setting
 from mechbench.suite_file import read_suite
 from mechbench.suite_names import find_suite
 from mechbench.tracking import TRACKERS, check_tracker
-
-_POSITIVE = click.IntRange(min=1)
 
 
 @click.command("sweep")
@@ -25,12 +24,12 @@ _POSITIVE = click.IntRange(min=1)
 @click.option("--dry-run", is_flag=True, help="Show the plan and its cost, and run nothing.")
 @click.option(
     "--jobs",
-    type=_POSITIVE,
+    type=Setting("jobs"),
     help="Worker processes.  [default: as many as --jobs-per-device gives]",
 )
 @click.option(
     "--jobs-per-device",
-    type=_POSITIVE,
+    type=Setting("jobs_per_device"),
     default=1,
     show_default=True,
     help="Cells that share one GPU; what runs out of memory so is tried again alone.",
@@ -47,7 +46,7 @@ _POSITIVE = click.IntRange(min=1)
 @click.option(
     "--checkpoint-every",
     "checkpoint_s",
-    type=click.FloatRange(min=0),
+    type=Setting("checkpoint_s"),
     default=30.0,
     show_default=True,
     help="Seconds between checkpoints.",

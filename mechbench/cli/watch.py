@@ -7,14 +7,16 @@ from pathlib import Path
 
 import click
 
+from mechbench.cli.arguments import Setting
+
 
 @click.command("watch")
 @click.argument("root", type=click.Path(path_type=Path), default="runs")
 @click.option(
-    "--every", "every_s", type=click.FloatRange(min=0.1), default=2.0, show_default=True,
+    "--every", "every_s", type=Setting("every_s"), default=2.0, show_default=True,
     help="Seconds between looks.",
 )  # fmt: skip
-@click.option("--last", type=click.IntRange(min=1), default=20, show_default=True,
+@click.option("--last", type=Setting("last"), default=20, show_default=True,
               help="Runs to show, the last changed first.")  # fmt: skip
 @click.option("--once", is_flag=True, help="Look once and end.")
 def command(root: Path, every_s: float, last: int, once: bool) -> None:

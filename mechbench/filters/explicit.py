@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mechbench.errors import ConfigError
+from mechbench.settings import check_options
 
 
 class ExplicitFilter(nn.Module):
@@ -25,15 +25,14 @@ class ExplicitFilter(nn.Module):
         n_taps: free taps a channel; those beyond max_seqlen are left out.
 
     Raises:
-        ConfigError: n_taps below 1.
+        ConfigError: n_taps out of range.
     """
 
     depends_on_max_seqlen = True  # a short one has fewer taps
 
     def __init__(self, n_filters: int, d_model: int, max_seqlen: int, *, n_taps: int = 64) -> None:
         super().__init__()
-        if n_taps < 1:
-            raise ConfigError(f"n_taps is {n_taps}: expected at least 1")
+        check_options(n_taps=n_taps)
         n_taps = min(n_taps, max_seqlen)
         bound = n_taps**-0.5  # PyTorch's for a depthwise convolution
         self.taps = nn.Parameter(torch.empty(n_filters, d_model, n_taps).uniform_(-bound, bound))

@@ -12,7 +12,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from mechbench.errors import ConfigError
+from mechbench.settings import check_options
 
 
 class FNOFilter(nn.Module):
@@ -25,15 +25,14 @@ class FNOFilter(nn.Module):
         n_modes: frequencies 0, 1 .. n_modes - 1; those above half a turn a tap are left out.
 
     Raises:
-        ConfigError: n_modes below 1.
+        ConfigError: n_modes out of range.
     """
 
     depends_on_max_seqlen = True  # the period
 
     def __init__(self, n_filters: int, d_model: int, max_seqlen: int, *, n_modes: int = 64) -> None:
         super().__init__()
-        if n_modes < 1:
-            raise ConfigError(f"n_modes is {n_modes}: expected at least 1")
+        check_options(n_modes=n_modes)
         self.max_seqlen = max_seqlen
         n_modes = min(n_modes, max_seqlen // 2 + 1)
         # Taps then have a variance of 1 / max_seqlen, and a full convolution keeps its input's.

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from mechbench.errors import ConfigError
 from mechbench.ops.sine import sine
 from mechbench.ops.window import window
+from mechbench.settings import check_options
 
 FilterTime = Literal["absolute", "relative"]
 FilterNorm = Literal["none", "length", "l1"]
@@ -63,7 +64,7 @@ class ImplicitFilter(nn.Module):
         window: multiply by the window, or not (the `ckconv` family).
 
     Raises:
-        ConfigError: emb_dim even or below 3.
+        ConfigError: emb_dim even, or an option out of range.
     """
 
     @staticmethod
@@ -90,8 +91,18 @@ class ImplicitFilter(nn.Module):
         window: bool = True,
     ) -> None:
         super().__init__()
+        check_options(
+            filter_width=filter_width,
+            filter_layers=filter_layers,
+            sine_freq=sine_freq,
+            fast_decay=fast_decay,
+            slow_decay=slow_decay,
+            window_shift=window_shift,
+            filter_init_std=filter_init_std,
+        )
         if emb_dim < 3 or emb_dim % 2 == 0:
             raise ConfigError(f"emb_dim is {emb_dim}: expected an odd number of at least 3")
+        check_options(emb_dim=emb_dim)
         self.n_filters, self.d_model, self.max_seqlen = n_filters, d_model, max_seqlen
         self.window, self.shift = window, window_shift
         self.time, self.norm = filter_time, filter_norm
@@ -150,7 +161,7 @@ def ckconv(
     """Return an `ImplicitFilter` without its window.
 
     Raises:
-        ConfigError: emb_dim even or below 3.
+        ConfigError: emb_dim even, or an option out of range.
     """
     return ImplicitFilter(
         n_filters,

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from mechbench.errors import ConfigError
+from mechbench.settings import check_options
 
 _SSM_LR = 1e-3  # of A and dt, as in the source
 
@@ -70,10 +71,12 @@ class SSMFilter(nn.Module):
         dt_max: float = 0.1,
     ) -> None:
         super().__init__()
+        check_options(dt_min=dt_min, dt_max=dt_max)
         if d_state < 2 or d_state % 2:
             raise ConfigError(f"d_state is {d_state}: expected an even number of at least 2")
         if not 0 < dt_min <= dt_max:
             raise ConfigError(f"dt_min is {dt_min}: expected between 0 and dt_max ({dt_max})")
+        check_options(d_state=d_state)
         shape, modes = (n_filters, d_model), d_state // 2
         low, high = math.log(dt_min), math.log(dt_max)
         self.log_dt = nn.Parameter(torch.empty(*shape).uniform_(low, high))

@@ -15,8 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mechbench.errors import ConfigError
 from mechbench.ops.backends.torch_backend import transform_length
+from mechbench.settings import check_options
 
 
 class TransferFilter(nn.Module):
@@ -29,15 +29,14 @@ class TransferFilter(nn.Module):
         n_poles: n, order of the transfer function.
 
     Raises:
-        ConfigError: n_poles below 1.
+        ConfigError: n_poles out of range.
     """
 
     depends_on_max_seqlen = True  # on other roots of unity b / a is another system
 
     def __init__(self, n_filters: int, d_model: int, max_seqlen: int, *, n_poles: int = 64) -> None:
         super().__init__()
-        if n_poles < 1:
-            raise ConfigError(f"n_poles is {n_poles}: expected at least 1")
+        check_options(n_poles=n_poles)
         self.period = transform_length(max(max_seqlen, n_poles + 1))
         bound = n_poles**-0.5
         shape = (n_filters, d_model, n_poles)

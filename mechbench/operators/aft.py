@@ -20,6 +20,7 @@ from mechbench.errors import ConfigError
 from mechbench.operators.base import check_seqlen
 from mechbench.ops import exp_delay, exp_merge, exp_scan
 from mechbench.registry import register_operator
+from mechbench.settings import check_options
 
 _BLOCK = 2**18  # elements of (B, tokens, D) summed over the window at once
 
@@ -35,7 +36,7 @@ class AFT(nn.Module):
         window: lags with a learned bias; those beyond max_seqlen are left out.
 
     Raises:
-        ConfigError: d_model is not a multiple of n_heads, or window below 1.
+        ConfigError: d_model is not a multiple of n_heads, or an option out of range.
     """
 
     depends_on_max_seqlen = True  # a short one has fewer lags
@@ -44,10 +45,9 @@ class AFT(nn.Module):
         self, d_model: int, max_seqlen: int, *, n_heads: int = 0, window: int = 32
     ) -> None:
         super().__init__()
-        if n_heads < 0 or (n_heads and d_model % n_heads):
+        check_options(n_heads=n_heads, window=window)
+        if n_heads and d_model % n_heads:
             raise ConfigError(f"n_heads is {n_heads}: expected 0 or a divisor of {d_model}")
-        if window < 1:
-            raise ConfigError(f"window is {window}: expected at least 1")
         n_heads = n_heads or d_model
         self.max_seqlen, self.d_head = max_seqlen, d_model // n_heads
         self.query = nn.Linear(d_model, d_model)

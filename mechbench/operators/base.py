@@ -10,18 +10,24 @@ from torch import Tensor, nn
 from mechbench.errors import ConfigError, MechbenchError, OperatorError, SeqlenError
 from mechbench.options import resolve_options, signature_options
 from mechbench.registry import OPERATORS
+from mechbench.settings import setting
 
-RESERVED = ("d_model", "max_seqlen", "layer")
+RESERVED = ("name", "d_model", "max_seqlen", "layer")  # of `make_operator`, never options
 
 
 def operator_options(name: str, given: dict[str, Any]) -> dict[str, Any]:
     """Return every option of the operator `name`: those given, typed, and the defaults.
 
+    A component that takes any keyword may have an attribute `typed`, a function that types what
+    its signature does not tell.
+
     Raises:
         ConfigError: unknown operator or option, or a value of the wrong type.
     """
-    cls = OPERATORS.load(name)
-    return resolve_options(cls, given, owner=f"operator {name!r}", reserved=RESERVED)
+    component = OPERATORS.load(name)
+    out = resolve_options(component, given, owner=f"operator {name!r}", reserved=RESERVED)
+    typed = getattr(component, "typed", None)
+    return typed(out) if typed else out
 
 
 def operators_used(name: str, options: dict[str, Any]) -> list[str]:
@@ -71,10 +77,14 @@ def make_operator(
         ConfigError: unknown operator or option, or a value out of range.
         OperatorError: its constructor raised, or gave something that is no nn.Module.
     """
+    d_model = setting("d_model", d_model)
+    max_seqlen = setting("max_seqlen", max_seqlen)
+    if max_seqlen < 1:
+        raise ConfigError(f"max_seqlen is {max_seqlen}: expected at least 1")
     resolved = operator_options(name, options)
     component = OPERATORS.load(name)
     if "layer" in signature_options(component, ()):
-        resolved["layer"] = layer
+        resolved["layer"] = setting("layer", layer)
     try:
         operator = component(d_model=d_model, max_seqlen=max_seqlen, **resolved)
     except MechbenchError:

@@ -17,12 +17,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mechbench.errors import ConfigError
 from mechbench.operators.base import check_seqlen
 from mechbench.operators.decay import Decay
 from mechbench.operators.multihead import heads
 from mechbench.ops import delta_rule, delta_rule_matrix, short_conv
 from mechbench.registry import register_operator
+from mechbench.settings import check_options
 
 
 @register_operator(
@@ -40,7 +40,7 @@ class GatedDeltaNet(nn.Module):
         chunk: positions computed as one matrix; decides speed alone.
 
     Raises:
-        ConfigError: d_model is no multiple of n_heads, or an option is below 1.
+        ConfigError: d_model is no multiple of n_heads, or an option out of range.
     """
 
     def __init__(
@@ -54,10 +54,7 @@ class GatedDeltaNet(nn.Module):
         chunk: int = 64,
     ) -> None:
         super().__init__()
-        options = {"expand_v": expand_v, "short_filter": short_filter, "chunk": chunk}
-        for name, value in options.items():
-            if value < 1:
-                raise ConfigError(f"{name} is {value}: expected at least 1")
+        check_options(expand_v=expand_v, short_filter=short_filter, chunk=chunk)
         self.n_heads = heads(d_model, n_heads)
         self.max_seqlen, self.chunk = max_seqlen, chunk
         d_value = expand_v * d_model

@@ -16,11 +16,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mechbench.errors import ConfigError
 from mechbench.filters.ssm import SSMFilter
 from mechbench.operators.base import check_seqlen, toeplitz
 from mechbench.ops import fft_conv
 from mechbench.registry import register_operator
+from mechbench.settings import check_options
 
 
 @register_operator("gss", source="Mehta et al. 2022 (arXiv:2206.13947), section 3")
@@ -36,7 +36,7 @@ class GSS(nn.Module):
         backend: backend of the long convolution.
 
     Raises:
-        ConfigError: d_ssm or d_gate negative, or d_state odd or below 2.
+        ConfigError: d_state odd, or an option out of range.
     """
 
     def __init__(
@@ -50,9 +50,7 @@ class GSS(nn.Module):
         backend: str = "auto",
     ) -> None:
         super().__init__()
-        for name, width in (("d_ssm", d_ssm), ("d_gate", d_gate)):
-            if width < 0:
-                raise ConfigError(f"{name} is {width}: expected at least 1, or 0 for d_model")
+        check_options(d_ssm=d_ssm, d_gate=d_gate)
         d_ssm, d_gate = d_ssm or d_model, d_gate or d_model
         self.max_seqlen, self.backend = max_seqlen, backend
         self.in_proj = nn.Linear(d_model, d_ssm)

@@ -48,6 +48,20 @@ def hybrid(
     )
 
 
+def typed(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the options with those of the pattern's operators as these type them.
+
+    Raises:
+        ConfigError: as `hybrid`.
+    """
+    given = {key: value for key, value in options.items() if key != "pattern"}
+    resolved = _resolved(parts(options), given)
+    for key in given:
+        name, _, option = key.rpartition(".")
+        given[key] = resolved[name][option]
+    return {**options, **given}
+
+
 def parts(options: Mapping[str, Any]) -> list[str]:
     """Return the names of the pattern.
 
@@ -87,3 +101,4 @@ def _depends(options: Mapping[str, Any]) -> bool:
 
 hybrid.parts = parts  # type: ignore[attr-defined]  # read by `operators_used`
 hybrid.depends_on_max_seqlen = _depends  # type: ignore[attr-defined]
+hybrid.typed = typed  # type: ignore[attr-defined]  # read by `operator_options`

@@ -23,6 +23,7 @@ from mechbench.filters.implicit import FilterNorm, FilterTime
 from mechbench.operators.base import check_seqlen, set_optim, toeplitz
 from mechbench.ops import fft_conv, from_channels, hyena_mix, short_conv, to_channels
 from mechbench.registry import register_operator
+from mechbench.settings import check_options
 
 
 @register_operator("hyena", source="Poli et al. 2023 (arXiv:2302.10866), Definition 3.1")
@@ -92,12 +93,14 @@ class Hyena(nn.Module):
         backend: str = "auto",
     ) -> None:
         super().__init__()
+        check_options(short_filter=short_filter, filter_lr=filter_lr)
         least = 2 if variant == "released" else 1
         if order < least:
             raise ConfigError(
                 f"order is {order}: variant {variant!r} needs at least {least}"
                 + (", since its first gate has no long convolution" if least == 2 else "")
             )
+        check_options(order=order)
         self.max_seqlen, self.variant = max_seqlen, variant
         self.order, self.backend = order, backend
         n_filters = order if variant == "paper" else order - 1

@@ -13,11 +13,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mechbench.errors import ConfigError
 from mechbench.operators.base import check_seqlen
 from mechbench.operators.multihead import heads
 from mechbench.ops import decay_attention, decay_attention_matrix, rotary
 from mechbench.registry import register_operator
+from mechbench.settings import check_options
 
 
 @register_operator(
@@ -34,7 +34,7 @@ class LinearAttention(nn.Module):
         chunk: positions computed as one matrix; decides speed alone.
 
     Raises:
-        ConfigError: d_model is not an even multiple of n_heads, or chunk is below 1.
+        ConfigError: d_model is not an even multiple of n_heads, or an option out of range.
     """
 
     def __init__(
@@ -47,9 +47,8 @@ class LinearAttention(nn.Module):
         chunk: int = 64,
     ) -> None:
         super().__init__()
+        check_options(chunk=chunk, rotary_base=rotary_base)
         self.n_heads = heads(d_model, n_heads, even=True)
-        if chunk < 1:
-            raise ConfigError(f"chunk is {chunk}: expected at least 1")
         self.max_seqlen, self.rotary_base, self.chunk = max_seqlen, rotary_base, chunk
         self.qkv = nn.Linear(d_model, 3 * d_model)
         self.out_proj = nn.Linear(d_model, d_model)

@@ -22,6 +22,7 @@ from mechbench.operators.base import check_seqlen
 from mechbench.operators.decay import Decay
 from mechbench.ops import decay_attention, decay_attention_matrix, short_conv
 from mechbench.registry import register_operator
+from mechbench.settings import check_options
 
 
 @register_operator("mamba2", source="Dao & Gu 2024 (arXiv:2405.21060), sections 6 and 7")
@@ -38,7 +39,7 @@ class Mamba2(nn.Module):
         chunk: positions computed as one matrix; decides speed alone.
 
     Raises:
-        ConfigError: the inner channels are no multiple of n_heads, or an option is below 1.
+        ConfigError: the inner channels are no multiple of n_heads, or an option out of range.
     """
 
     def __init__(
@@ -53,13 +54,12 @@ class Mamba2(nn.Module):
         chunk: int = 64,
     ) -> None:
         super().__init__()
-        options = {"d_state": d_state, "expand": expand, "short_filter": short_filter}
-        for name, value in {**options, "chunk": chunk}.items():
-            if value < 1:
-                raise ConfigError(f"{name} is {value}: expected at least 1")
+        check_options(
+            d_state=d_state, expand=expand, short_filter=short_filter, chunk=chunk, n_heads=n_heads
+        )
         d_inner = expand * d_model
         self.n_heads = n_heads or max(1, d_inner // 64)
-        if self.n_heads < 1 or d_inner % self.n_heads:
+        if d_inner % self.n_heads:
             raise ConfigError(
                 f"{d_inner} inner channels over {self.n_heads} heads: expected a whole number each"
             )

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from mechbench.errors import ConfigError
 from mechbench.operators.base import check_seqlen
 from mechbench.ops import rotary
+from mechbench.settings import check_options
 
 
 class MultiHead(nn.Module):
@@ -25,6 +26,7 @@ class MultiHead(nn.Module):
         self, d_model: int, max_seqlen: int, *, n_heads: int = 0, rotary_base: float = 10_000.0
     ) -> None:
         super().__init__()
+        check_rotary(rotary_base)
         self.n_heads = heads(d_model, n_heads, even=True)
         self.max_seqlen, self.rotary_base = max_seqlen, rotary_base
         self.qkv = nn.Linear(d_model, 3 * d_model)
@@ -56,6 +58,17 @@ class MultiHead(nn.Module):
         return softmax_weights(q, k, self.window)
 
 
+def check_rotary(base: float) -> None:
+    """Check the base of rotary positions where there must be some.
+
+    Raises:
+        ConfigError: it is not a positive number.
+    """
+    check_options(rotary_base=base)
+    if base == 0:
+        raise ConfigError(f"rotary_base is {base}: expected a positive number")
+
+
 def heads(d_model: int, n_heads: int, *, even: bool = False) -> int:
     """Return the number of heads: `n_heads`, or for 0 as many as give d_head 32 (at least one).
 
@@ -63,8 +76,7 @@ def heads(d_model: int, n_heads: int, *, even: bool = False) -> int:
         ConfigError: d_model is no multiple of it, or with `even`, as rotary positions need, no
             even one.
     """
-    if n_heads < 0:
-        raise ConfigError(f"n_heads is {n_heads}: expected at least 1, or 0 for d_head 32")
+    check_options(n_heads=n_heads)
     n_heads = n_heads or max(1, d_model // 32)
     if d_model % n_heads or (even and d_model // n_heads % 2):
         raise ConfigError(

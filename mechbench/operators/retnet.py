@@ -13,11 +13,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mechbench.errors import ConfigError
 from mechbench.operators.base import check_seqlen
-from mechbench.operators.multihead import heads
+from mechbench.operators.multihead import check_rotary, heads
 from mechbench.ops import decay_attention, decay_attention_matrix, rotary
 from mechbench.registry import register_operator
+from mechbench.settings import check_options
 
 
 @register_operator("retnet", source="Sun et al. 2023 (arXiv:2307.08621), section 2")
@@ -33,7 +33,7 @@ class RetNet(nn.Module):
         chunk: positions computed as one matrix; decides speed alone.
 
     Raises:
-        ConfigError: d_model is not an even multiple of n_heads, or an option is below 1.
+        ConfigError: d_model is not an even multiple of n_heads, or an option out of range.
     """
 
     def __init__(
@@ -47,10 +47,9 @@ class RetNet(nn.Module):
         chunk: int = 64,
     ) -> None:
         super().__init__()
+        check_options(expand_v=expand_v, chunk=chunk)
+        check_rotary(rotary_base)
         self.n_heads = heads(d_model, n_heads, even=True)
-        for name, value in (("expand_v", expand_v), ("chunk", chunk)):
-            if value < 1:
-                raise ConfigError(f"{name} is {value}: expected at least 1")
         self.max_seqlen, self.rotary_base, self.chunk = max_seqlen, rotary_base, chunk
         self.widths = [d_model, d_model, expand_v * d_model, expand_v * d_model]  # q, k, v, gate
         self.in_proj = nn.Linear(d_model, sum(self.widths), bias=False)

@@ -13,9 +13,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mechbench.errors import ConfigError
 from mechbench.operators.multihead import MultiHead
 from mechbench.registry import register_operator
+from mechbench.settings import check_options
 
 
 @register_operator(
@@ -32,7 +32,7 @@ class SlidingAttention(MultiHead):
         window: positions that a query sees, itself included.
 
     Raises:
-        ConfigError: d_model is not an even multiple of n_heads, or window is below 1.
+        ConfigError: d_model is not an even multiple of n_heads, or an option out of range.
     """
 
     window: int
@@ -47,8 +47,7 @@ class SlidingAttention(MultiHead):
         window: int = 128,
     ) -> None:
         super().__init__(d_model, max_seqlen, n_heads=n_heads, rotary_base=rotary_base)
-        if window < 1:
-            raise ConfigError(f"window is {window}: expected at least 1")
+        check_options(window=window)
         self.window = window
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:

@@ -6,9 +6,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
-from mechbench.errors import ConfigError
+from mechbench.errors import ConfigError, MechbenchError
 from mechbench.options import resolve_options
 from mechbench.registry import TASKS
+from mechbench.settings import setting
 
 if TYPE_CHECKING:
     import torch
@@ -106,6 +107,23 @@ class Task(Protocol):
         """Return how `mechbench show` prints a token, or a list of `input_dim` numbers."""
 
 
+RESERVED = ("name", "vocab_size", "seqlen")  # of `make_task`, never parameters of a task
+
+
+def task_parameters(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the parameters of a task that `make_task` may take beside the sizes.
+
+    Raises:
+        ConfigError: one has a name that is not a parameter's.
+    """
+    for key in given:
+        if key == "name":
+            raise ConfigError("a task has no parameter 'name': the task is named by itself")
+        if key in RESERVED:
+            raise ConfigError(f"{key!r} is no option of the task: give it as the setting {key}")
+    return dict(given)
+
+
 def make_task(
     name: str, *, vocab_size: int | None = None, seqlen: int | None = None, **params: Any
 ) -> Task:
@@ -116,17 +134,20 @@ def make_task(
         SeqlenError: a length that the task cannot have.
     """
     cls = TASKS.load(name)
-    defaults = dict(getattr(cls, "defaults", {}))
-    given = {
-        "vocab_size": defaults.get("vocab_size") if vocab_size is None else vocab_size,
-        "seqlen": defaults.get("seqlen") if seqlen is None else seqlen,
-    }
     owner = f"task {name!r}"
-    for key, value in given.items():
-        if value is None:
+    sizes = dict(getattr(cls, "defaults", {}))
+    for key, value in (("vocab_size", vocab_size), ("seqlen", seqlen)):
+        if value is not None:
+            sizes[key] = value
+        if sizes.get(key) is None:
             raise ConfigError(f"{owner} has no default {key}: give one")
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            raise ConfigError(f"{key} is {value!r}: expected a whole number of at least 1")
-    options = resolve_options(cls, params, owner=owner, reserved=("vocab_size", "seqlen"))
-    task: Task = cls(**given, **options)
+    given = {key: setting(key, sizes[key]) for key in ("vocab_size", "seqlen")}
+    options = resolve_options(cls, params, owner=owner, reserved=RESERVED)
+    try:
+        task: Task = cls(**given, **options)
+    except MechbenchError:
+        raise
+    except Exception as error:
+        text = " ".join(str(error).split())
+        raise ConfigError(f"{owner} raised {type(error).__name__} when built: {text}") from error
     return task

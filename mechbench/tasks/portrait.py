@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from mechbench.bounds import DEFAULT_SHOW, SHOW
 from mechbench.results import wilson_interval
+from mechbench.settings import check_product
 from mechbench.spec import default_examples
 from mechbench.tasks.base import IGNORE, Batch, Task, matches
 from mechbench.tasks.baselines import required_context, shortcut_accuracies
@@ -13,8 +15,16 @@ _EDGE = 32  # tokens shown at each end of a long example
 
 
 def portrait(name: str, task: Task, seed: int, n_examples: int | None) -> str:
-    """Return the text: an example, chance, shortcuts and the required context."""
-    batch = draw(task, n_examples or default_examples(task.seqlen)[1], seed, "test", 0, "cpu")
+    """Return the text: an example, chance, shortcuts and the required context.
+
+    Raises:
+        ConfigError: more tokens than can be solved in reasonable time.
+    """
+    n_examples = n_examples or min(
+        default_examples(task.seqlen)[1], max(16, DEFAULT_SHOW // task.seqlen)
+    )
+    check_product(SHOW, examples=n_examples, tokens=task.input_seqlen)
+    batch = draw(task, n_examples, seed, "test", 0, "cpu")
     scored = batch.targets != IGNORE
     n = int(scored.sum())
     right = int(matches(task.oracle(batch.inputs), batch.targets)[scored].sum())

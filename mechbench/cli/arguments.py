@@ -1,0 +1,39 @@
+"""Arguments of the command line that are settings: typed and checked as everywhere else."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from mechbench.bounds import SETTINGS
+from mechbench.settings import setting
+
+
+class Setting(click.ParamType):
+    """The setting `name`: its text is read, then checked by `mechbench.settings.setting`.
+
+    So a value is refused in the words that a Python call gets.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.setting, self.kind = name, SETTINGS[name].kind
+        self.name = {int: "integer", float: "float"}[self.kind]
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return the number that a text says, checked.
+
+        Raises:
+            ConfigError: it is none, or out of range.
+        """
+        return setting(self.setting, self._read(value) if isinstance(value, str) else value)
+
+    def _read(self, text: str) -> int | float | str:
+        """Return the number; what is none stays a text, which no setting takes."""
+        for kind in (self.kind, float):  # 2e4 is a whole number too
+            try:
+                number: int | float = kind(text)
+                return number
+            except ValueError:
+                continue
+        return text
