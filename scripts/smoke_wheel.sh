@@ -32,7 +32,7 @@ cat >tiny.toml <<'SUITE'
 title = "Tiny"
 tasks = ["recall"]
 operators = ["attention", "hyena"]
-settings = { seqlen = 16, vocab_size = 8, d_model = 8, budget_sequences = 256, n_test = 32 }
+settings = { seqlen = 16, vocab_size = 8, d_model = 8, budget_sequences = 6400, n_test = 64 }
 SUITE
 run sweep tiny.toml --device cpu --out swept --quiet
 run leaderboard submit swept --suite tiny.toml --to boards/tiny

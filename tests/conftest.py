@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator
 
@@ -27,6 +28,45 @@ _CUDA = pytest.param(
 @pytest.fixture(scope="session", params=["cpu", _CUDA])
 def device(request: pytest.FixtureRequest) -> str:
     return str(request.param)
+
+
+class _NoSkips:
+    """Fails a session in which a test was skipped for another reason than a missing GPU."""
+
+    def __init__(self) -> None:
+        self.skipped: list[str] = []
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        if report.skipped and "gpu" not in report.keywords and not hasattr(report, "wasxfail"):
+            self.skipped.append(f"{report.nodeid}: {report.longrepr[-1]}")  # type: ignore[index]
+
+    def pytest_collectreport(self, report: pytest.CollectReport) -> None:
+        if report.skipped:
+            self.skipped.append(f"{report.nodeid}: {report.longrepr[-1]}")  # type: ignore[index]
+
+    def pytest_sessionfinish(self, session: pytest.Session) -> None:
+        if self.skipped and session.exitstatus == pytest.ExitCode.OK:
+            session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
+        if self.skipped:
+            terminalreporter.section("skipped, and only tests marked gpu may be", red=True)
+            for line in self.skipped:
+                terminalreporter.line(line)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--no-skips",
+        action="store_true",
+        default=os.environ.get("CI") == "true",
+        help="fail if a test is skipped that is not marked gpu; always so where CI=true",
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if config.getoption("--no-skips"):
+        config.pluginmanager.register(_NoSkips())
 
 
 @pytest.fixture

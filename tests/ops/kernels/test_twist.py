@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 
 from mechbench.ops.fft_conv import fft_conv_reference
+from mechbench.ops.kernels import twist
 from ops.kernels.conftest import relative_error
 
-twist = pytest.importorskip("mechbench.ops.kernels.twist", exc_type=ModuleNotFoundError)
 LENGTHS = [1, 2, 5, 33, 130, 1500]
 
 

@@ -3,10 +3,9 @@ from __future__ import annotations
 import pytest
 import torch
 
+from mechbench.ops.kernels import window as kernel
 from mechbench.ops.window import window
 from ops.kernels.conftest import relative_error
-
-kernel = pytest.importorskip("mechbench.ops.kernels.window", exc_type=ModuleNotFoundError)
 
 
 @pytest.mark.parametrize("L", [1, 2, 5, 33, 130, 1500])
