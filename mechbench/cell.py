@@ -15,14 +15,14 @@ from torch import nn
 
 from mechbench.atomic import exclusive, make_folder, write_text
 from mechbench.checkpoint import load_checkpoint, save_checkpoint
-from mechbench.checks import check_causality, check_contract, naming
+from mechbench.checks import Watchdog, after, before, guard, naming, settle
 from mechbench.cost import flops_per_token
 from mechbench.errors import ConfigError, OperatorError
 from mechbench.memory import is_out_of_memory, peak_memory_mib
 from mechbench.model import Backbone
 from mechbench.ops.fft_conv import backends_used, forget_backends_used
 from mechbench.optim import make_optimizer
-from mechbench.outcome import empty_result, evaluation
+from mechbench.outcome import empty_result, evaluation, note_non_finite
 from mechbench.parallel import ALONE, Group, join
 from mechbench.progress_bar import Console
 from mechbench.registry import load_plugins
@@ -37,7 +37,7 @@ from mechbench.seeds import derive
 from mechbench.signals import Stopper
 from mechbench.spec import Config
 from mechbench.tasks.base import Batch, Task
-from mechbench.tasks.streams import Unseen, draw, evaluation_batches
+from mechbench.tasks.streams import Unseen, evaluation_batches
 from mechbench.train import Hooks, Progress, train
 
 CHECKPOINT_S = 30.0  # seconds between checkpoints
@@ -192,11 +192,17 @@ def _run_cell(
     task = task_of(config)
     result = empty_result(config, task, device)
     try:
-        with naming(config.operator):
-            _train_and_score(config, device, folder, console, checkpoint_s, task, result, group)
+        dog = Watchdog(config.operator, console.warn)
+        with naming(config.operator), dog.watching():
+            _train_and_score(
+                config, device, folder, console, checkpoint_s, task, result, group, dog
+            )
     except OperatorError as error:
+        trained = result["stop"] is not None  # then the other processes wait
         result |= {"status": "error", "stop": "error", "reason": str(error)}
         _finish(result, folder, began)
+        if trained:
+            group.any(False)
         raise
     except Exception as error:
         if not is_out_of_memory(error):
@@ -218,11 +224,11 @@ def _train_and_score(
     task: Task,
     result: dict[str, Any],
     group: Group,
+    dog: Watchdog | None = None,
 ) -> None:
     """Fill `result` step by step, so that what is known survives an error."""
     forget_backends_used()
     longest = max(task_of(config, length).input_seqlen for length in config.eval_seqlens)
-    check_contract(config.operator, config.operator_options, config.d_model, longest, device)
     torch.manual_seed(derive(config.seed, "init"))  # on the CPU: the same weights on any device
     input_dim = int(getattr(task, "input_dim", 0))
     model = Backbone(
@@ -237,22 +243,20 @@ def _train_and_score(
     result["parameters"] = sum(p.numel() for p in model.parameters())
     result["flops_per_token"] = flops_per_token(model, task.input_seqlen, input_dim)
     model.to(device)
-    if device.startswith("cuda"):
-        torch.cuda.reset_peak_memory_stats(device)
+    guard(model, config.operator, dog)
     optimizer = make_optimizer(model, config.lr, config.weight_decay)
     progress, warning = load_checkpoint(folder / "checkpoint.pt", config.cell_id, model, optimizer)
     if warning:
         console.warn(warning)
     if progress is None:
-        probe = draw(task, 2, config.seed, "validation", 0, "cpu").inputs
-        result["causal"] = check_causality(model, probe, config.vocab_size, config.operator, device)
-        if not result["causal"] and not config.allow_noncausal:
-            raise OperatorError(
-                f"operator {config.operator!r} is not causal: its outputs move when later tokens "
-                "change; --allow-noncausal runs it all the same and marks the result"
-            )
-        progress = Progress(causal=bool(result["causal"]))
+        progress = Progress()
+        rows = progress.micro_batch(config, config.batch_size, task.input_seqlen)
+        tasks = [task_of(config, length) for length in config.eval_seqlens]
+        settle(before(model, config, tasks, rows, device, console.warn), result, config)
+        progress.causal = bool(result["causal"])
     result["causal"] = progress.causal
+    if device.startswith("cuda"):
+        torch.cuda.reset_peak_memory_stats(device)
 
     validation = evaluation_batches(task, config.n_validation, config.seed, "validation")
     tests = {
@@ -285,14 +289,19 @@ def _train_and_score(
     rates = [row["tokens_per_s"] for row in progress.metrics]
     result["tokens_per_s"] = statistics.median(rates) if rates else None
     result["seconds"]["train"] = progress.train_s
-    before = time.perf_counter()
+    start = time.perf_counter()
     for length, batches in tests.items():
         console.say(f"scoring {config.n_test} test examples at seqlen {length}")
         result["evaluations"].append(
             evaluation(model, task_of(config, length), batches, progress, config, device)
         )
-    result["seconds"]["evaluate"] = time.perf_counter() - before
+    note_non_finite(result, config)
+    result["seconds"]["evaluate"] = time.perf_counter() - start
     result["peak_memory_mib"] = peak_memory_mib(device)
+    for length, batches in tests.items():
+        scored = task_of(config, length)
+        rows = progress.micro_batch(config, config.n_test, scored.input_seqlen)
+        settle(after(model, config, scored, batches[0], rows, device), result, config)
 
 
 def _train(
