@@ -300,8 +300,12 @@ def _train_and_score(
     result["peak_memory_mib"] = peak_memory_mib(device)
     for length, batches in tests.items():
         scored = task_of(config, length)
-        rows = progress.micro_batch(config, config.n_test, scored.input_seqlen)
-        settle(after(model, config, scored, batches[0], rows, device), result, config)
+        rows, scored_rows = (
+            progress.micro_batch(config, n, scored.input_seqlen)
+            for n in (config.batch_size, config.n_test)
+        )
+        found = after(model, config, scored, batches[0], rows, scored_rows, device)
+        settle(found, result, config)
 
 
 def _train(

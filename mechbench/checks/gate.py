@@ -25,6 +25,7 @@ from mechbench.checks.lookahead import (
     cuts,
     model_function,
     repeating,
+    tolerance,
     undisturbed,
 )
 from mechbench.errors import OperatorError
@@ -79,7 +80,13 @@ def before(
 
 
 def after(
-    model: nn.Module, config: Config, task: Task, batch: Batch, rows: int, device: str
+    model: nn.Module,
+    config: Config,
+    task: Task,
+    batch: Batch,
+    rows: int,
+    scored_rows: int,
+    device: str,
 ) -> str | None:
     """Probe the trained model at one length as it was scored; return why it is not causal.
 
@@ -90,21 +97,48 @@ def after(
         config: of the run.
         task: at the length.
         batch: evaluation examples of the length.
-        rows: sequences that scoring puts through the model at once.
+        rows: sequences that training puts through the model at once.
+        scored_rows: the same of scoring.
         device: where to run.
 
     Raises:
         OperatorError: the operator raised or repeats itself differently.
     """
     training = task.seqlen == config.seqlen
+    rows = min(rows, scored_rows)
     with undisturbed(torch.device(device)):
         finding = _probe(model, batch, config, device, rows, training=training)
+        if finding is None and _differs(model, batch, config, device, rows, scored_rows):
+            finding = _probe(model, batch, config, device, scored_rows, training=False)
     model.zero_grad(set_to_none=True)
     if finding is None or finding.kind == "not finite":
         return None
     if finding.kind == "restless":
         raise OperatorError(f"operator {config.operator!r} {finding.text}")
     return finding.text
+
+
+@torch.no_grad()
+def _differs(
+    model: nn.Module, batch: Batch, config: Config, device: str, rows: int, scored_rows: int
+) -> bool:
+    """Return whether a few sequences get other logits among as many as scoring takes at once.
+
+    One more pass tells whether the large batch needs a probe of its own, at five times the cost.
+    """
+    scored_rows = min(scored_rows, len(batch.inputs))
+    if scored_rows <= rows:
+        return False
+    model.eval()
+    try:
+        with autocast(device, config.dtype):
+            few = model(batch.inputs[:rows].to(device))
+            many = model(batch.inputs[:scored_rows].to(device))[:rows]
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+        return False  # then it was not scored in such batches
+    return not float((many - few).abs().max() / few.abs().max()) <= tolerance(few.dtype)
 
 
 def settle(found: str | None, result: dict[str, Any], config: Config) -> None:

@@ -8,10 +8,11 @@ import torch
 from torch import Tensor, nn
 
 from mechbench.checks.subject import Subject
+from mechbench.model import Backbone
 from mechbench.ops import fft_conv
 from mechbench.registry import register_operator
 
-D, L = 8, 32
+D, L, V = 8, 32, 8
 
 
 class Base(nn.Module):
@@ -206,7 +207,7 @@ class AfterCalls(Base):
 
     def forward(self, u: Tensor) -> Tensor:
         type(self).calls += 1
-        return super().forward(u) + (shifted(u) if self.calls > 100 else 0)
+        return super().forward(u) + (shifted(u) if self.calls > 60 else 0)
 
 
 class BatchStatistics(Base):
@@ -322,4 +323,15 @@ def subject(
     name = component if isinstance(component, str) else "mine"
     if not isinstance(component, str):
         register_operator("mine")(component)
-    return Subject(name, dict(options), D, seqlen, "cpu")
+    return Subject(name, dict(options), D, seqlen, "cpu", steps=20)
+
+
+def model(
+    component: str | Callable[..., nn.Module], *, max_seqlen: int = L, **options: object
+) -> Backbone:
+    """Return a small model around a built-in, or around a class registered as "mine"."""
+    name = component if isinstance(component, str) else "mine"
+    if not isinstance(component, str):
+        register_operator("mine")(component)
+    torch.manual_seed(0)
+    return Backbone(name, options, vocab_size=V, d_model=D, n_layers=2, max_seqlen=max_seqlen)
