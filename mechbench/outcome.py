@@ -56,12 +56,14 @@ def note_non_finite(result: dict[str, Any], config: Config) -> None:
 
     What is beside that length stays a row with its count in "non_finite", which is no measurement.
     """
-    bad = {row["seqlen"]: row["non_finite"] for row in result["evaluations"] if row.get("non_finite")}
+    bad = {
+        row["seqlen"]: row["non_finite"] for row in result["evaluations"] if row.get("non_finite")
+    }
     if not bad or result["status"] not in ("ok", "diverged"):
         return
     if config.seqlen in bad:
         result["status"] = "diverged"
-    if result["reason"] is None or result["reason"].startswith("logits "):
+    if result["reason"] is None:
         lengths = ", ".join(map(str, sorted(bad)))
         result["reason"] = f"logits are not finite at seqlen {lengths}"
 

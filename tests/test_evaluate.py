@@ -114,8 +114,8 @@ def test_logits_that_are_not_finite_answer_nothing_and_are_counted(value: float)
             return torch.where(bad[..., None], value, super().forward(tokens))
 
     score = evaluate(Broken(), batches(), 2, "cpu", "float32")
-    # The answers of row 2, whose last token is a 2 (and class 0 the answer), do not count.
-    assert (score.correct, score.n, score.non_finite) == (2, 4, 1)
+    # In row 2, whose last token is a 2, class 0 is the answer, and the argmax of NaN.
+    assert (score.correct, score.n, score.non_finite) == (EXPECTED.correct, 4, 1)
     assert evaluate(Echo(), batches(), 2, "cpu", "float32").non_finite == 0
 
 

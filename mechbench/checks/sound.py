@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from mechbench.checks.lookahead import (
     Finding,
+    Function,
     by_gradient,
     by_value,
     cuts,
@@ -156,9 +157,15 @@ def causal_by_gradient(subject: Subject) -> Line:
     def look(module: nn.Module, u: Tensor, seed: int) -> Finding | None:
         with undisturbed(u.device):
             run = repeating(operator_function(module, u), seed)
-            return by_gradient(run, cuts(u.shape[1], len(u), seed)[0], seed)
+            at = cuts(u.shape[1], len(u), seed)[0]
+            return by_gradient(run, at, seed) or _in_training(module, run, at, seed)
 
     return _causal("causal by gradient", subject, look)
+
+
+def _in_training(module: nn.Module, run: Function, at: Tensor, seed: int) -> Finding | None:
+    module.train()
+    return by_gradient(run, at, seed)
 
 
 def _causal(

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import functools
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -32,6 +33,10 @@ class Mine(nn.Module):
 """
 
 
+def wrong_linear(d_model: int, max_seqlen: int) -> nn.Module:
+    return nn.Sequential(nn.Linear(d_model + 1, d_model))
+
+
 def plugin(tmp_path: Path) -> Backbone:
     (tmp_path / "plugin.py").write_text(PLUGIN)
     load_plugin(tmp_path / "plugin.py")
@@ -59,13 +64,12 @@ def test_error_in_the_operators_file_names_it_with_line_and_reason(tmp_path: Pat
 
 
 def test_error_below_a_call_of_the_operator_is_its_own_wherever_the_code_lies() -> None:
-    @register_operator("made")
-    def made(d_model: int, max_seqlen: int) -> nn.Module:
-        return nn.Sequential(nn.Linear(d_model + 1, d_model))  # torch's code alone runs
-
+    register_operator("made")(functools.partial(wrong_linear))  # torch's code alone runs
     built = Backbone("made", {}, vocab_size=V, d_model=D, n_layers=1, max_seqlen=L)
-    found = blame("made", raised(lambda: built(tokens())))
-    assert str(found).startswith("operator 'made' raised RuntimeError in its forward pass: mat1")
+    error = raised(lambda: built(tokens()))
+    assert str(blame("made", error)).startswith(
+        "operator 'made' raised RuntimeError in its forward pass: mat1"
+    )
 
 
 def test_error_in_the_backward_pass_is_the_operators() -> None:

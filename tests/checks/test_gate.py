@@ -164,7 +164,9 @@ def test_kept_state_and_dropout_are_told_as_what_they_are() -> None:
 
 
 def test_operator_that_no_gradient_reaches_is_refused() -> None:
-    with pytest.raises(OperatorError, match="'mine' cannot learn: no gradient reaches any of its 2"):
+    with pytest.raises(
+        OperatorError, match="'mine' cannot learn: no gradient reaches any of its 2"
+    ):
         gate(broken.Detached)
 
 

@@ -39,7 +39,12 @@ def operator(forward: Callable[[Tensor], Tensor]) -> type[nn.Module]:
 
 
 def value(
-    component: Any, length: int = L, *, rows: int = B, dtype: str = "float32", training: bool = False
+    component: Any,
+    length: int = L,
+    *,
+    rows: int = B,
+    dtype: str = "float32",
+    training: bool = False,
 ) -> Finding | None:
     built = model(component, max_seqlen=length).train(training)
     run = repeating(model_function(built, tokens(length, rows)), 0)
