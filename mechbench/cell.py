@@ -15,7 +15,7 @@ from torch import nn
 
 from mechbench.atomic import discard_if_empty, exclusive, make_folder, write_text
 from mechbench.checkpoint import check_extra_state, load_checkpoint, save_checkpoint
-from mechbench.checks import check_causality, check_contract, naming
+from mechbench.checks import Watchdog, after, before, guard, naming, settle
 from mechbench.cost import flops_per_token
 from mechbench.draws import callers_generators
 from mechbench.errors import ConfigError, OperatorError
@@ -24,7 +24,7 @@ from mechbench.memory import is_out_of_memory, peak_memory_mib
 from mechbench.model import build_model
 from mechbench.ops.fft_conv import backends_used, forget_backends_used
 from mechbench.optim import make_optimizer
-from mechbench.outcome import empty_result, evaluation
+from mechbench.outcome import empty_result, evaluation, note_non_finite
 from mechbench.parallel import ALONE, Group, join
 from mechbench.progress_bar import Console
 from mechbench.registry import load_plugins
@@ -200,11 +200,17 @@ def _run_cell(
     task = task_of(config)
     result = empty_result(config, task, device)
     try:
-        with naming(config.operator):
-            _train_and_score(config, device, folder, console, checkpoint_s, task, result, group)
+        dog = Watchdog(config.operator, console.warn)
+        with naming(config.operator), dog.watching():
+            _train_and_score(
+                config, device, folder, console, checkpoint_s, task, result, group, dog
+            )
     except OperatorError as error:
+        trained = result["stop"] is not None  # then the other processes wait
         result |= {"status": "error", "stop": "error", "reason": str(error)}
         _finish(result, folder, began)
+        if trained:
+            group.any(False)
         raise
     except Exception as error:
         if not is_out_of_memory(error):
@@ -226,36 +232,34 @@ def _train_and_score(
     task: Task,
     result: dict[str, Any],
     group: Group,
+    dog: Watchdog | None = None,
 ) -> None:
     """Fill `result` step by step, so that what is known survives an error."""
     forget_backends_used()
     longest = max(task_of(config, length).input_seqlen for length in config.eval_seqlens)
-    check_contract(config.operator, config.operator_options, config.d_model, longest, device)
     torch.manual_seed(derive(config.seed, "init"))  # on the CPU: the same weights on any device
     input_dim = int(getattr(task, "input_dim", 0))
     model = build_model(config, tokens_built_for(config))
     result["parameters"] = sum(p.numel() for p in model.parameters())
     result["flops_per_token"] = flops_per_token(model, task.input_seqlen, input_dim)
     model.to(device)
-    if device.startswith("cuda"):
-        torch.cuda.reset_peak_memory_stats(device)
-    probe = draw(task, 2, config.seed, "validation", 0, "cpu").inputs
-    check_longer(model, config, probe, device)
+    guard(model, config.operator, dog)
+    check_longer(model, config, draw(task, 2, config.seed, "validation", 0, "cpu").inputs, device)
     optimizer = make_optimizer(model, config.lr, config.weight_decay)
     progress, warning = load_checkpoint(folder / "checkpoint.pt", config.cell_id, model, optimizer)
     if warning:
         console.warn(warning)
     if progress is None:
-        result["causal"] = check_causality(model, probe, config.vocab_size, config.operator, device)
-        if not result["causal"] and not config.allow_noncausal:
-            raise OperatorError(
-                f"operator {config.operator!r} is not causal: its outputs move when later tokens "
-                "change; --allow-noncausal runs it all the same and marks the result"
-            )
-        progress = Progress(causal=bool(result["causal"]))
+        progress = Progress()
+        rows = progress.micro_batch(config, config.batch_size, task.input_seqlen)
+        tasks = [task_of(config, length) for length in config.eval_seqlens]
+        settle(before(model, config, tasks, rows, device, console.warn), result, config)
+        progress.causal = bool(result["causal"])
     result["causal"] = progress.causal
     if (warning := check_extra_state(model, config.operator)) is not None:
         console.warn(warning)
+    if device.startswith("cuda"):
+        torch.cuda.reset_peak_memory_stats(device)
 
     validation = evaluation_batches(task, config.n_validation, config.seed, "validation")
     tests = {
@@ -290,14 +294,27 @@ def _train_and_score(
     rates = [row["tokens_per_s"] for row in progress.metrics]
     result["tokens_per_s"] = statistics.median(rates) if rates else None
     result["seconds"]["train"] = progress.train_s
-    before = time.perf_counter()
+    start = time.perf_counter()
+    readers = {}
     for length, batches in tests.items():
         console.say(f"scoring {config.n_test} test examples at seqlen {length}")
         scored = task_of(config, length)
         reader = for_tokens(model, config, scored.input_seqlen, device)
+        if reader is not model:
+            guard(reader, config.operator, dog)
+        readers[length] = reader
         result["evaluations"].append(evaluation(reader, scored, batches, progress, config, device))
-    result["seconds"]["evaluate"] = time.perf_counter() - before
+    note_non_finite(result, config)
+    result["seconds"]["evaluate"] = time.perf_counter() - start
     result["peak_memory_mib"] = peak_memory_mib(device)
+    for length, batches in tests.items():
+        scored = task_of(config, length)
+        rows, scored_rows = (
+            progress.micro_batch(config, n, scored.input_seqlen)
+            for n in (config.batch_size, config.n_test)
+        )
+        found = after(readers[length], config, scored, batches[0], rows, scored_rows, device)
+        settle(found, result, config)
 
 
 def _train(

@@ -20,6 +20,7 @@ class Score:
     n: int
     dense_correct: int
     dense_n: int
+    non_finite: int = 0  # examples with NaN or infinity among the headline's logits
 
     @property
     def accuracy(self) -> float:
@@ -40,13 +41,23 @@ def autocast(device: str, dtype: str) -> torch.autocast:
 
 
 def count_right(logits: Tensor, targets: Tensor) -> Tensor:
-    """Return (2,) int64: right answers and scored positions; no synchronisation."""
+    """Return (2,) int64: right answers and scored positions; no synchronisation.
+
+    Logits that are not finite answer nothing: NaN has an argmax, class 0, but no choice was made.
+    """
     scored = targets != IGNORE
     if targets.is_floating_point():
-        right = (matches(logits[..., 0].float(), targets) & scored).sum()
+        right = matches(logits[..., 0].float(), targets) & scored
     else:
-        right = (logits.argmax(-1) == targets).sum()  # -100 is never an argmax
-    return torch.stack([right, scored.sum()])
+        right = logits.argmax(-1) == targets  # -100 is never an argmax
+    right &= logits.isfinite().all(-1)
+    return torch.stack([right.sum(), scored.sum()])
+
+
+def count_non_finite(logits: Tensor, targets: Tensor) -> Tensor:
+    """Return (1,) int64: examples with NaN or infinity at a scored position."""
+    bad = ~logits.isfinite().all(-1) & (targets != IGNORE)
+    return bad.any(-1).sum()[None]
 
 
 @torch.no_grad()
@@ -60,7 +71,7 @@ def evaluate(
     """
     was_training = model.training
     model.eval()
-    total = torch.zeros(4, dtype=torch.int64, device=device)
+    total = torch.zeros(5, dtype=torch.int64, device=device)
     for batch in batches:
         start = 0
         while start < len(batch.inputs):
@@ -70,8 +81,11 @@ def evaluate(
                     logits = model(batch.inputs[rows].to(device))
                 total += torch.cat(
                     [
-                        count_right(logits, targets[rows].to(device))
-                        for targets in (batch.targets, batch.dense_targets)
+                        *(
+                            count_right(logits, targets[rows].to(device))
+                            for targets in (batch.targets, batch.dense_targets)
+                        ),
+                        count_non_finite(logits, batch.targets[rows].to(device)),
                     ]
                 )
                 start += micro_batch

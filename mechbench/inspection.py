@@ -96,7 +96,8 @@ def trained(folder: Path, *, layer: int = 0, seqlen: int | None = None) -> Speci
         raise ConfigError(f"seqlen is {seqlen}: the run's inputs have {task.input_seqlen} tokens")
     module = model.blocks[layer].operator
     assert isinstance(module, nn.Module)
-    u = _input_of(module, model, tokens[:, : seqlen or _LONGEST])
+    with naming(config.operator):
+        u = _input_of(module, model, tokens[:, : seqlen or _LONGEST])
     title = f"{config.operator}, layer {layer}, trained on {config.task} at {config.seqlen}"
     return Specimen(config.operator, title, module, u)
 

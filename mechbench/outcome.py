@@ -34,7 +34,7 @@ def evaluation(
             for name in ("inputs", "targets", "dense_targets")
         )
     )
-    return {
+    row = {
         "seqlen": task.seqlen,
         "n": score.n,
         "correct": score.correct,
@@ -46,6 +46,26 @@ def evaluation(
         "shortcuts": shortcut_accuracies(task, whole),
         "required_context": {str(w): a for w, a in required_context(task, whole).items()},
     }
+    if score.non_finite:
+        row["non_finite"] = score.non_finite
+    return row
+
+
+def note_non_finite(result: dict[str, Any], config: Config) -> None:
+    """Say in `result` where logits are not finite; at the trained length the run has diverged.
+
+    What is beside that length stays a row with its count in "non_finite", which is no measurement.
+    """
+    bad = {
+        row["seqlen"]: row["non_finite"] for row in result["evaluations"] if row.get("non_finite")
+    }
+    if not bad or result["status"] not in ("ok", "diverged"):
+        return
+    if config.seqlen in bad:
+        result["status"] = "diverged"
+    if result["reason"] is None:
+        lengths = ", ".join(map(str, sorted(bad)))
+        result["reason"] = f"logits are not finite at seqlen {lengths}"
 
 
 def empty_result(config: Config, task: Task, device: str) -> dict[str, Any]:

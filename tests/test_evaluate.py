@@ -5,7 +5,7 @@ import torch
 from torch import Tensor, nn
 
 from mechbench import evaluate as module
-from mechbench.evaluate import Score, autocast, count_right, evaluate
+from mechbench.evaluate import Score, autocast, count_non_finite, count_right, evaluate
 from mechbench.tasks.base import IGNORE, Batch
 
 V = 5
@@ -101,6 +101,32 @@ def test_other_errors_are_not_retried() -> None:
     with pytest.raises(RuntimeError, match="shapes"):
         evaluate(model, batches(), 4, "cpu", "float32")
     assert len(model.sizes) == 1
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_logits_that_are_not_finite_answer_nothing_and_are_counted(value: float) -> None:
+    class Broken(Echo):
+        """Spoils what it says at a token 2, and at the first position."""
+
+        def forward(self, tokens: Tensor) -> Tensor:
+            bad = tokens == 2
+            bad[:, 0] = True
+            return torch.where(bad[..., None], value, super().forward(tokens))
+
+    score = evaluate(Broken(), batches(), 2, "cpu", "float32")
+    # In row 2, whose last token is a 2, class 0 is the answer, and the argmax of NaN.
+    assert (score.correct, score.n, score.non_finite) == (EXPECTED.correct, 4, 1)
+    assert evaluate(Echo(), batches(), 2, "cpu", "float32").non_finite == 0
+
+
+def test_one_logit_among_many_is_enough() -> None:
+    logits = torch.eye(3)[None].clone()
+    logits[0, 1, 0] = float("nan")
+    targets = torch.tensor([[0, 1, IGNORE]])
+    assert count_right(logits, targets).tolist() == [1, 2]
+    assert count_non_finite(logits, targets).tolist() == [1]
+    logits[0, 1, 0], logits[0, 2, 0] = 0.0, float("nan")  # nobody asks there
+    assert count_non_finite(logits, targets).tolist() == [0]
 
 
 @pytest.mark.parametrize("training", [True, False])

@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 
 from mechbench.errors import ConfigError, PluginError
-from mechbench.operators.base import operator_options
 from mechbench.registry import OPERATORS, TASKS
 from mechbench.resolve import resolve
 from mechbench.suite import Suite

@@ -33,6 +33,7 @@ from mechbench.bench.record import (
     Setting,
     Work,
 )
+from mechbench.checks.contract import breach
 from mechbench.cost import FFT_FLOPS
 from mechbench.errors import OperatorError
 from mechbench.evaluate import autocast
@@ -76,7 +77,7 @@ def _guarded(line: Line, seqlen: int, setting: Setting) -> Reading:
         if line.conv_backend is not None:
             return _conv_reading(line, seqlen, setting)
         return _operator_reading(line, seqlen, setting)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         text = " ".join(str(error).split())
         if is_out_of_memory(error):
             told = ". ".join(text.split(". ")[:2]).removesuffix(".")  # what was asked for
@@ -141,8 +142,9 @@ def _operator_case(line: Line, seqlen: int, setting: Setting) -> _Case:
 
     with torch.no_grad():
         y = run(u)
-    if y.shape != u.shape:
-        raise OperatorError(f"gave {tuple(y.shape)} for an input of {tuple(u.shape)}")
+    fault = breach(u, y)
+    if fault is not None:
+        raise OperatorError(f"operator {line.name!r} {fault}")
     moved = u.nbytes + y.nbytes
     work = Work(moved, 2 * moved, forward_flops, both_flops)
     return _case(run, u, torch.randn_like(y), list(module.parameters()), work)

@@ -1,162 +1,254 @@
-"""What stands before every training run: the operator's contract, causality of the actual model."""
+"""What stands before and after every training run: the contract, and causality of the model.
+
+Before, at the longest length first, so that no budget is spent on what fails there. After, again,
+with the trained weights: a branch that starts at zero looks ahead only then. The model is probed as
+it is used: at every evaluated length, at the batch sizes of training and scoring, with and without
+gradients, in the run's precision and in float32, on the task's own inputs.
+
+Cost: two forward passes a length and mode where nothing moves, five where rounding does, and one to
+three backward passes at the trained length.
+"""
 
 from __future__ import annotations
 
-import contextlib
 import copy
-import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from mechbench.errors import MechbenchError, OperatorError
+from mechbench.checks.lookahead import (
+    Finding,
+    by_gradient,
+    by_value,
+    cuts,
+    model_function,
+    repeating,
+    tolerance,
+    undisturbed,
+)
+from mechbench.errors import OperatorError
 from mechbench.evaluate import autocast
+from mechbench.lengths import for_tokens
 from mechbench.memory import is_out_of_memory
-from mechbench.operators.base import make_operator
-from mechbench.registry import OPERATORS
+from mechbench.seeds import derive
+from mechbench.spec import Config
+from mechbench.tasks.base import IGNORE, Batch, Task
+from mechbench.tasks.streams import draw
 
-# Largest movement of an output before a perturbed suffix, relative to the largest output.
-_TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-3}
-_EXACT_SEQLEN = 512  # the float64 check looks at no more tokens than this
-
-
-def blame(operator: str, error: Exception) -> OperatorError | None:
-    """Return the error that names `operator`, if its own file stands in the traceback."""
-    if isinstance(error, MechbenchError) or is_out_of_memory(error):
-        return None
-    module = OPERATORS.entry(operator).target.partition(":")[0]
-    import sys
-
-    file = getattr(sys.modules.get(module), "__file__", None)
-    frames = [f for f in traceback.extract_tb(error.__traceback__) if f.filename == file]
-    if not frames:
-        return None
-    text = " ".join(str(error).split())
-    return OperatorError(
-        f"operator {operator!r} raised {type(error).__name__} at line {frames[-1].lineno} "
-        f"of its file: {text}"
-    )
+_NUMBERS = 1 << 25  # logits and residual stream that a probe looks at at once
 
 
-@contextlib.contextmanager
-def naming(operator: str) -> Iterator[None]:
-    """Turn what an operator raises into an error with its name; other errors pass as they are."""
-    try:
-        yield
-    except Exception as error:
-        named = blame(operator, error)
-        if named is None:
-            raise
-        raise named from error
+def before(
+    model: nn.Module,
+    config: Config,
+    tasks: Sequence[Task],
+    rows: int,
+    device: str,
+    warn: Callable[[str], None],
+) -> str | None:
+    """Run the model as training and scoring will; return why it is not causal, or None.
 
+    `model` itself stays as it is: a copy is probed.
 
-def check_contract(
-    operator: str, options: dict[str, Any], d_model: int, max_seqlen: int, device: str
-) -> None:
-    """Run the operator on a small random input.
+    Args:
+        model: about to be trained, on its device.
+        config: of the run.
+        tasks: the task at every evaluated length, the trained one among them.
+        rows: sequences that training puts through the model at once.
+        device: where to run.
+        warn: told if no gradient passes the operator.
 
     Raises:
-        OperatorError: it raises, returns a wrong shape or type, or gives NaN or infinity.
+        OperatorError: the operator raised, broke its contract, gives NaN or infinity, repeats
+            itself differently, or gets no gradient.
     """
-    module = make_operator(operator, d_model=d_model, max_seqlen=max_seqlen, **options)
-    module = module.to(device).eval()
-    L = min(max_seqlen, 32)
-    generator = torch.Generator().manual_seed(0)
-    u = torch.randn(2, L, d_model, generator=generator).to(device)
-    try:
-        with torch.no_grad():
-            y = module(u)
-    except Exception as error:
-        if isinstance(error, MechbenchError) or is_out_of_memory(error):
-            raise
-        text = " ".join(str(error).split())
-        raise OperatorError(
-            f"operator {operator!r} raised {type(error).__name__} on an input of shape "
-            f"{tuple(u.shape)}: {text}"
-        ) from error
-    if not isinstance(y, Tensor):
-        raise OperatorError(
-            f"operator {operator!r} returned a {type(y).__name__}: expected a tensor of shape "
-            f"{tuple(u.shape)}"
-        )
-    if y.shape != u.shape:
-        raise OperatorError(
-            f"operator {operator!r} returned shape {tuple(y.shape)}: expected {tuple(u.shape)}"
-        )
-    if not torch.isfinite(y).all():
-        raise OperatorError(f"operator {operator!r} gives NaN or infinity on random input")
+    probed = _copy(model)
+    trained = next(task for task in tasks if task.seqlen == config.seqlen)
+    longest = max(tasks, key=lambda task: task.input_seqlen)
+    with undisturbed(torch.device(device)):
+        batch = draw(longest, 1, config.seed, "validation", 0, "cpu")
+        reader = for_tokens(probed, config, longest.input_seqlen, device)
+        finding = _probe(reader, batch, config, device, 1, training=False)
+        if finding is None or finding.kind == "not finite":  # beyond the trained length no fault
+            batch = draw(trained, rows, config.seed, "validation", 0, "cpu")
+            _first_step(probed, batch.inputs[:1].to(device), config, device, warn)
+            finding = _probe(probed, batch, config, device, rows, training=True)
+    if finding is None or finding.kind in ("ahead", "mixed"):
+        probed.zero_grad(set_to_none=True)
+        return finding and finding.text
+    raise OperatorError(f"operator {config.operator!r} {finding.text}")
 
 
-def leak(model: nn.Module, tokens: Tensor, vocab_size: int) -> float:
-    """Return how far outputs move when only later tokens change, relative to the largest output.
+def after(
+    model: nn.Module,
+    config: Config,
+    task: Task,
+    batch: Batch,
+    rows: int,
+    scored_rows: int,
+    device: str,
+) -> str | None:
+    """Probe the trained model at one length as it was scored; return why it is not causal.
+
+    What is not finite cannot be judged, and is told by the score.
 
     Args:
-        model: tokens (B, L) to logits (B, L, V), in evaluation mode.
-        tokens: (B, L), or (B, L, d) numbers; every one from a cut on is replaced, for two cuts: the
-            middle and the last token.
-        vocab_size: V.
-    """
-    L = tokens.shape[1]
-    with torch.no_grad():
-        before = model(tokens)
-        scale = before.abs().max().clamp_min(1e-30)
-        worst = torch.zeros((), device=tokens.device, dtype=before.dtype)
-        for cut in {max(1, L // 2), L - 1} - {0}:
-            changed = tokens.clone()
-            if tokens.is_floating_point():
-                changed[:, cut:] += 1
-            else:
-                # Never a whole turn, which would change nothing: 1 at V = 2, about half elsewhere.
-                changed[:, cut:] = (changed[:, cut:] + (vocab_size + 1) // 2) % vocab_size
-            moved = (model(changed)[:, :cut] - before[:, :cut]).abs().max()
-            worst = torch.maximum(worst, moved / scale)
-    return float(worst)
-
-
-def check_causality(
-    model: nn.Module, tokens: Tensor, vocab_size: int, operator: str, device: str
-) -> bool:
-    """Return whether `model` is causal: at full length in float32, and to rounding in float64.
-
-    Args:
-        model: the model about to be trained.
-        tokens: (B, L) inputs of the task at the trained length, or (B, L, d) numbers.
-        vocab_size: V.
-        operator: name, for messages.
+        model: trained, on its device; its gradients are dropped.
+        config: of the run.
+        task: at the length.
+        batch: evaluation examples of the length.
+        rows: sequences that training puts through the model at once.
+        scored_rows: the same of scoring.
         device: where to run.
 
     Raises:
-        OperatorError: the model gives NaN or infinity at this length.
+        OperatorError: the operator raised or repeats itself differently.
     """
-    was_training = model.training
+    training = task.seqlen == config.seqlen
+    rows = min(rows, scored_rows)
+    with undisturbed(torch.device(device)):
+        finding = _probe(model, batch, config, device, rows, training=training)
+        if finding is None and _differs(model, batch, config, device, rows, scored_rows):
+            finding = _probe(model, batch, config, device, scored_rows, training=False)
+    model.zero_grad(set_to_none=True)
+    if finding is None or finding.kind == "not finite":
+        return None
+    if finding.kind == "restless":
+        raise OperatorError(f"operator {config.operator!r} {finding.text}")
+    return finding.text
+
+
+@torch.no_grad()
+def _differs(
+    model: nn.Module, batch: Batch, config: Config, device: str, rows: int, scored_rows: int
+) -> bool:
+    """Return whether a few sequences get other logits among as many as scoring takes at once.
+
+    One more pass tells whether the large batch needs a probe of its own, at five times the cost.
+    """
+    scored_rows = min(scored_rows, len(batch.inputs))
+    if scored_rows <= rows:
+        return False
     model.eval()
     try:
-        try:
-            full = leak(model, tokens.to(device), vocab_size)
-        except RuntimeError as error:
-            if is_out_of_memory(error):
-                raise
-            with autocast(device, "bfloat16"):  # kernels that know half types only
-                full = leak(model, tokens.to(device), vocab_size) * 0.03
-        if full != full or full == float("inf"):
-            raise OperatorError(
-                f"operator {operator!r} gives NaN or infinity at {tokens.shape[1]} tokens"
-            )
-        if full > _TOLERANCE[torch.float32]:
-            return False
-        start = tokens[:, :_EXACT_SEQLEN].to(device)
-        try:
-            exact = leak(
-                copy.deepcopy(model).double(),
-                start.double() if start.is_floating_point() else start,
-                vocab_size,
-            )
-        except Exception as error:
-            if is_out_of_memory(error):
-                raise
-            return True  # no float64 kernels: the full-length check stands alone
-        return exact <= _TOLERANCE[torch.float64]
+        with autocast(device, config.dtype):
+            few = model(batch.inputs[:rows].to(device))
+            many = model(batch.inputs[:scored_rows].to(device))[:rows]
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+        return False  # then it was not scored in such batches
+    return not float((many - few).abs().max() / few.abs().max()) <= tolerance(few.dtype)
+
+
+def settle(found: str | None, result: dict[str, Any], config: Config) -> None:
+    """Note in `result` whether the model is causal, once it was probed.
+
+    Raises:
+        OperatorError: it is not, and the configuration does not allow that; scores are dropped.
+    """
+    result["causal"] = found is None and result["causal"] is not False
+    if found is None or config.allow_noncausal:
+        return
+    result["evaluations"] = []
+    raise OperatorError(
+        f"operator {config.operator!r} is not causal: {found}; --allow-noncausal runs it all the "
+        "same and marks the result"
+    )
+
+
+def _copy(model: nn.Module) -> nn.Module:
+    try:
+        return copy.deepcopy(model)
+    except Exception:
+        # What cannot be copied is probed itself: its gradients are dropped afterwards.
+        return model
+
+
+def _first_step(
+    model: nn.Module, tokens: Tensor, config: Config, device: str, warn: Callable[[str], None]
+) -> None:
+    """Run forward and backward on one sequence, and look whether gradients arrive."""
+    operators = [block.operator for block in model.blocks]  # type: ignore[union-attr]
+    reached: list[Tensor] = []
+
+    def enter(module: nn.Module, args: tuple[Tensor, ...]) -> None:
+        args[0].retain_grad()
+        reached.append(args[0])
+
+    handles = [operator.register_forward_pre_hook(enter) for operator in operators]
+    try:
+        with autocast(device, config.dtype):
+            logits = model.train()(tokens)
     finally:
-        model.train(was_training)
+        for handle in handles:
+            handle.remove()
+    weight = torch.randn_like(logits, dtype=torch.float32)
+    (logits.float() * weight).sum().backward()
+    own = [p for operator in operators for p in operator.parameters() if p.requires_grad]
+    if own and all(p.grad is None for p in own):
+        raise OperatorError(
+            f"operator {config.operator!r} cannot learn: no gradient reaches any of its "
+            f"{len(own)} parameter tensors (a detached output, or torch.no_grad?)"
+        )
+    if any(u.grad is None for u in reached):
+        warn(
+            f"no gradient passes operator {config.operator!r} to what comes before it (a detached "
+            "input, or none is used?)"
+        )
+
+
+def _probe(
+    model: nn.Module, batch: Batch, config: Config, device: str, rows: int, *, training: bool
+) -> Finding | None:
+    """Judge with as many sequences as fit."""
+    L = batch.inputs.shape[1]
+    if L < 2:
+        return None
+    width = max(config.vocab_size, 4 * config.d_model)
+    rows = min(rows, len(batch.inputs), max(4, _NUMBERS // (L * width)))
+    while True:
+        try:
+            return _judge(model, batch, config, device, rows, training)
+        except Exception as error:
+            if not is_out_of_memory(error) or rows == 1:
+                raise
+        rows //= 2
+        if device.startswith("cuda"):
+            torch.cuda.empty_cache()
+
+
+def _judge(
+    model: nn.Module, batch: Batch, config: Config, device: str, rows: int, training: bool
+) -> Finding | None:
+    inputs = batch.inputs[:rows].to(device)
+    paying = (batch.targets != IGNORE).any(0).nonzero().flatten()
+    seed = derive(config.seed, "gate", inputs.shape[1])
+    at = cuts(inputs.shape[1], rows, seed, paying)
+    run = model_function(model.eval(), inputs)
+    with autocast(device, config.dtype):
+        finding = by_value(run, at, seed)
+    if finding is None and config.dtype != "float32":
+        finding = _in_float32(lambda: by_value(run, at, seed))
+    if finding is not None or not training:
+        return finding
+    model.train()
+    run = repeating(run, seed)
+    with autocast(device, config.dtype):
+        finding = by_value(run, at[:1], seed, grad=True)
+        if finding is None or finding.kind == "restless":  # its own state moves on in training
+            finding = by_gradient(run, at[-1], seed)
+    return finding
+
+
+def _in_float32(judge: Callable[[], Finding | None]) -> Finding | None:
+    """Return what shows in float32 alone; nothing where the kernels know half types only."""
+    try:
+        finding = judge()
+    except Exception as error:
+        if is_out_of_memory(error):
+            raise
+        return None
+    return finding if finding is not None and finding.kind in ("ahead", "mixed") else None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -36,6 +35,7 @@ class Subject:
     seqlen: int
     device: str
     seed: int = 0
+    steps: int = 200  # of the training after which it is looked at again
     _built: dict[int, nn.Module] = field(default_factory=dict)
 
     def build(self, max_seqlen: int | None = None, *, seed: int | None = None) -> nn.Module:
@@ -53,8 +53,8 @@ class Subject:
 
     def exact(self) -> tuple[nn.Module, torch.dtype]:
         """Return a float64 copy of the operator, or the operator where it knows no float64."""
-        module = copy.deepcopy(self.module()).double()
         try:
+            module = self.build().double()
             with torch.no_grad():
                 module(self.inputs(2, 8, dtype=torch.float64))
         except Exception as error:
@@ -73,7 +73,7 @@ class Subject:
 
 
 def judged(name: str, measure: Callable[[], Line]) -> Line:
-    """Return what `measure` finds; an error of the operator is a FAIL of this line.
+    """Return what `measure` finds; an error of the operator, or its exit, is a FAIL of this line.
 
     Raises:
         MechbenchError: the error is the user's, not the operator's.
@@ -82,7 +82,7 @@ def judged(name: str, measure: Callable[[], Line]) -> Line:
         return measure()
     except MechbenchError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         if is_out_of_memory(error):
             return Line(name, "-", "out of memory")
         text = " ".join(str(error).split())[:200]

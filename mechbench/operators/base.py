@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import UninitializedParameter
 
 from mechbench.errors import ConfigError, MechbenchError, OperatorError, SeqlenError
 from mechbench.options import resolve_options, signature_options
@@ -89,7 +90,7 @@ def make_operator(
         operator = component(d_model=d_model, max_seqlen=max_seqlen, **resolved)
     except MechbenchError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         text = " ".join(str(error).split())
         raise OperatorError(
             f"operator {name!r} raised {type(error).__name__} when built: {text}"
@@ -97,6 +98,12 @@ def make_operator(
     if not isinstance(operator, nn.Module):
         raise OperatorError(
             f"operator {name!r} gave a {type(operator).__name__}: expected a torch.nn.Module"
+        )
+    lazy = [key for key, p in operator.named_parameters() if isinstance(p, UninitializedParameter)]
+    if lazy:
+        raise OperatorError(
+            f"operator {name!r} has a lazy parameter {lazy[0]!r}: expected sizes that are known "
+            "when it is built, such as nn.Linear(d_model, ...)"
         )
     return operator
 

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -8,250 +7,246 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from mechbench.checks import blame, check_causality, check_contract, leak, naming
-from mechbench.errors import ConfigError, OperatorError
+import mechbench
+from checks import broken_operators as broken
+from checks.broken_operators import model
+from mechbench.checks import after, before, settle
+from mechbench.errors import OperatorError
 from mechbench.model import Backbone
-from mechbench.registry import load_plugin, register_operator
+from mechbench.registry import register_operator
+from mechbench.results import Result, read_result
+from mechbench.spec import Config
+from mechbench.tasks.base import Batch
+from mechbench.tasks.icl_functions import IclFunctions
+from mechbench.tasks.recall import Recall
 
 pytestmark = pytest.mark.usefixtures("clean_registry")
-V, D, L = 8, 8, 20
+TASK = Recall(8, 16)
+CONFIG = Config(
+    "mine", "recall", seqlen=16, vocab_size=8, d_model=8, eval_seqlens=(16,), budget_tokens=1
+)
+STEPS, B = 30, 8
+WITH_WEIGHTS = (broken.Opening, broken.AfterCalls)  # that show it only once trained
+BEFORE = [c for c in broken.LOOKING_AHEAD if c not in WITH_WEIGHTS]
 
 
-def register(forward: Callable[[Tensor], Any], name: str = "mine") -> None:
-    """Register an operator that computes `forward`."""
+def gate(
+    component: Any, config: Config = CONFIG, *, rows: int = B, warn: Any = None
+) -> tuple[str | None, nn.Module]:
+    built = model(component, max_seqlen=64)
+    tasks = [Recall(8, length) for length in config.eval_seqlens]
+    return before(built, config, tasks, rows, "cpu", warn or pytest.fail), built
 
-    @register_operator(name)
-    class Mine(nn.Module):
+
+def examples(task: Any = TASK, rows: int = 32) -> Batch:
+    batch: Batch = task.sample(rows, torch.Generator().manual_seed(0))
+    return batch
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Any:
+    def run(component: Any, **changes: Any) -> Result:
+        register_operator("mine")(component)
+        settings: dict[str, Any] = {
+            "seqlen": 16, "vocab_size": 8, "d_model": 8, "n_layers": 1, "batch_size": B,
+            "budget_tokens": STEPS * B * 18, "n_test": 64, "n_validation": 64,
+            "validate_every": 10, "device": "cpu", "quiet": True, "out": tmp_path,
+        }  # fmt: skip
+        return mechbench.run("mine", "recall", **{**settings, **changes})
+
+    return run
+
+
+def stored(tmp_path: Path) -> Result:
+    (path,) = tmp_path.rglob("result.json")
+    return read_result(path)
+
+
+@pytest.mark.parametrize("component", broken.SOUND)
+def test_sound_operators_pass_before_and_after(component: type[nn.Module]) -> None:
+    found, built = gate(component)
+    assert found is None
+    assert after(built, CONFIG, TASK, examples(), B, 32, "cpu") is None
+
+
+@pytest.mark.parametrize("component", BEFORE)
+def test_looking_ahead_is_found_before_a_step_is_taken(
+    component: type[nn.Module], run: Any, tmp_path: Path
+) -> None:
+    with pytest.raises(OperatorError, match="operator 'mine' is not causal: "):
+        run(component, eval_seqlens=(32,))
+    result = stored(tmp_path)
+    assert (result.status, result.causal, result.steps) == ("error", False, 0)
+
+
+@pytest.mark.parametrize("component", WITH_WEIGHTS)
+def test_looking_ahead_that_training_brings_about_is_found_after_it(
+    component: Any, run: Any, tmp_path: Path
+) -> None:
+    component.calls = 0
+    with pytest.raises(OperatorError, match="operator 'mine' is not causal: ") as got:
+        run(component)
+    result = stored(tmp_path)
+    assert (result.status, result.causal, result.steps) == ("error", False, STEPS)
+    assert (result.evaluations, result.reason) == ([], str(got.value))
+
+
+def test_allowed_it_is_scored_and_marked(run: Any) -> None:
+    result = run(broken.Opening, allow_noncausal=True)
+    assert (result.status, result.causal) == ("ok", False)
+    assert result.evaluations
+
+
+def test_looking_ahead_under_autocast_alone_is_found(run: Any) -> None:
+    with pytest.raises(OperatorError, match="is not causal"):
+        run(broken.InHalf, dtype="bfloat16")
+    assert run(broken.InHalf, seed=1).causal
+
+
+def test_looking_ahead_in_batches_as_large_as_scoring_takes_is_found() -> None:
+    class InHugeBatches(broken.Base):
+        def forward(self, u: Tensor) -> Tensor:
+            return super().forward(u) + (broken.shifted(u) if len(u) > 20 else 0)
+
+    found, built = gate(InHugeBatches)
+    assert found is None
+    assert after(built, CONFIG, TASK, examples(), B, 20, "cpu") is None
+    assert "moves by" in str(after(built, CONFIG, TASK, examples(), B, 32, "cpu"))
+
+
+def test_kernels_for_half_types_alone_are_judged_in_them() -> None:
+    class Half(broken.Base):
+        ahead = 0.0
+
+        def forward(self, u: Tensor) -> Tensor:
+            if not torch.is_autocast_enabled("cpu"):
+                raise AssertionError("bfloat16 only")
+            return super().forward(u) + self.ahead * broken.shifted(u)
+
+    class HalfAhead(Half):
+        ahead = 1.0
+
+    config = Config(**{**CONFIG.__dict__, "dtype": "bfloat16"})
+    assert gate(Half, config)[0] is None
+    register_operator("ahead")(HalfAhead)
+    built = model("ahead")
+    assert before(built, config, [TASK], B, "cpu", pytest.fail) is not None
+
+
+def test_model_and_random_state_are_left_as_they_were() -> None:
+    class Noisy(broken.Base):
         def __init__(self, d_model: int, max_seqlen: int) -> None:
-            super().__init__()
-            self.scale = nn.Parameter(torch.ones(d_model))
+            super().__init__(d_model, max_seqlen)
+            self.register_buffer("seen", torch.zeros(()))
 
-        def forward(self, u: Tensor) -> Any:
-            return forward(u * self.scale)
+        def forward(self, u: Tensor) -> Tensor:
+            if self.training:
+                self.seen += 1
+            return nn.functional.dropout(super().forward(u), 0.1, self.training)
 
-
-def oom(u: Tensor) -> Tensor:
-    raise torch.cuda.OutOfMemoryError("CUDA out of memory")
-
-
-def model(operator: str = "mine", max_seqlen: int = L, **options: object) -> Backbone:
-    torch.manual_seed(0)
-    return Backbone(
-        operator, options, vocab_size=V, d_model=D, n_layers=2, max_seqlen=max_seqlen
-    ).eval()
-
-
-def tokens(length: int = L, vocab_size: int = V) -> Tensor:
-    return torch.randint(vocab_size, (2, length), generator=torch.Generator().manual_seed(0))
-
-
-def next_token(u: Tensor) -> Tensor:
-    """Look one token ahead."""
-    return torch.cat([u[:, 1:], u[:, -1:]], 1)
-
-
-def whole_mean(u: Tensor) -> Tensor:
-    return u.mean(1, keepdim=True).expand_as(u)
-
-
-def last_token_only(u: Tensor) -> Tensor:
-    """Only the very last token is seen too early, and only at the position before it."""
-    return torch.cat([u[:, :-2], u[:, -1:], u[:, -1:]], 1)
-
-
-def faint(u: Tensor) -> Tensor:
-    """Hide in float32's rounding what the future holds."""
-    return u + 1e-5 * next_token(u)
-
-
-def causal_mean(u: Tensor) -> Tensor:
-    steps = torch.arange(1, u.shape[1] + 1, device=u.device)[:, None]
-    return u.cumsum(1) / steps
-
-
-@pytest.mark.parametrize(
-    ("forward", "text"),
-    [
-        (lambda u: u[:, :-1], r"returned shape \(2, 19, 8\): expected \(2, 20, 8\)"),
-        (lambda u: u.transpose(1, 2), r"returned shape \(2, 8, 20\): expected \(2, 20, 8\)"),
-        (lambda u: (u, None), r"returned a tuple: expected a tensor of shape \(2, 20, 8\)"),
-        (lambda u: None, "returned a NoneType: expected a tensor"),
-        (lambda u: u / 0, "gives NaN or infinity"),
-        (lambda u: u.log(), "gives NaN or infinity"),
-        (lambda u: u @ u, r"raised RuntimeError on an input of shape \(2, 20, 8\): .*size"),
-        (lambda u: u.nothing(), "raised AttributeError on an input of shape"),
-    ],
-)
-def test_broken_contract_is_named_with_its_operator(
-    forward: Callable[[Tensor], Any], text: str
-) -> None:
-    register(forward)
-    with pytest.raises(OperatorError, match=f"operator 'mine' {text}") as got:
-        check_contract("mine", {}, D, L, "cpu")
-    assert "\n" not in str(got.value)
-
-
-@pytest.mark.parametrize("name", ["hyena", "attention"])
-@pytest.mark.parametrize("length", [1, 2, 1 << 20])
-def test_built_ins_keep_the_contract_at_any_length(name: str, length: int, device: str) -> None:
-    check_contract(name, {}, D, length, device)
-
-
-def test_error_of_the_user_stays_one() -> None:
-    with pytest.raises(ConfigError, match="order is 1"):
-        check_contract("hyena", {"order": 1}, D, L, "cpu")
-
-
-def test_running_out_of_memory_is_no_breach_of_contract() -> None:
-    register(oom)
-    with pytest.raises(torch.cuda.OutOfMemoryError):
-        check_contract("mine", {}, D, L, "cpu")
-
-
-@pytest.mark.parametrize(
-    ("name", "options"),
-    [("hyena", {}), ("hyena", {"variant": "paper", "order": 3}), ("attention", {})],
-)
-@pytest.mark.parametrize("length", [1, 2, 3, L])
-def test_built_ins_do_not_leak(name: str, options: dict[str, Any], length: int) -> None:
-    built = model(name, **options)
-    assert leak(built.double(), tokens(length), V) < 1e-12
-    built = model(name, **options)
-    assert leak(built, tokens(length), V) < 1e-5
-    assert check_causality(built, tokens(length), V, name, "cpu")
-
-
-@pytest.mark.parametrize("forward", [whole_mean, next_token, last_token_only])
-@pytest.mark.parametrize("length", [2, 3, L, 33])
-def test_looking_ahead_is_found(forward: Callable[[Tensor], Tensor], length: int) -> None:
-    register(forward)
-    built = model(max_seqlen=length)
-    assert leak(built, tokens(length), V) > 1e-3
-    assert not check_causality(built, tokens(length), V, "mine", "cpu")
-
-
-def test_looking_ahead_at_all_tokens_but_the_last_is_found() -> None:
-    register(lambda u: torch.cat([u[:, 1:-1], u[:, -2:]], 1))
-    assert leak(model(), tokens(), V) > 1e-3
-
-
-@pytest.mark.parametrize("vocab_size", [2, 3, 4, 5])
-def test_looking_ahead_is_found_in_any_vocabulary(vocab_size: int) -> None:
-    register(whole_mean)
-    assert leak(model(), tokens(vocab_size=vocab_size), vocab_size) > 1e-3
-
-
-def test_looking_ahead_below_the_rounding_of_float32_is_found() -> None:
-    register(faint)
-    assert leak(model(), tokens(), V) < 1e-3
-    assert not check_causality(model(), tokens(), V, "mine", "cpu")
-
-
-def test_looking_ahead_far_into_a_long_input_is_found() -> None:
-    register(lambda u: torch.cat([u[:, :600], u[:, 601:], u[:, -1:]], 1))
-    assert not check_causality(model(max_seqlen=1200), tokens(1200), V, "mine", "cpu")
-
-
-@pytest.mark.parametrize("error", [RuntimeError, TypeError, AssertionError, ValueError])
-def test_operator_for_single_precision_alone_is_judged_at_full_length(
-    error: type[Exception],
-) -> None:
-    def single(forward: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
-        def run(u: Tensor) -> Tensor:
-            if u.dtype == torch.float64:
-                raise error("float32 only")
-            return forward(u)
-
-        return run
-
-    register(single(causal_mean), "causal")
-    register(single(next_token), "ahead")
-    assert check_causality(model("causal"), tokens(), V, "causal", "cpu")
-    assert not check_causality(model("ahead"), tokens(), V, "ahead", "cpu")
-
-
-def test_nan_at_full_length_is_an_error_not_a_verdict() -> None:
-    register(lambda u: u if u.shape[1] < L else u / 0)
-    check_contract("mine", {}, D, L - 1, "cpu")
-    with pytest.raises(OperatorError, match=f"'mine' gives NaN or infinity at {L} tokens"):
-        check_causality(model(), tokens(), V, "mine", "cpu")
-
-
-def test_out_of_memory_passes_and_the_mode_is_given_back() -> None:
-    register(oom)
-    for training in (True, False):
-        built = model().train(training)
-        with pytest.raises(torch.cuda.OutOfMemoryError):
-            check_causality(built, tokens(), V, "mine", "cpu")
-        assert built.training is training
-
-
-def test_dropout_does_not_look_like_a_look_ahead() -> None:
-    register(causal_mean)
-    built = model().train()
-    built.norm = nn.Sequential(built.norm, nn.Dropout(0.5))
-    assert check_causality(built, tokens(), V, "mine", "cpu")
+    built = model(Noisy, max_seqlen=64).train()
+    weights = {k: v.clone() for k, v in built.state_dict().items()}
+    state = torch.get_rng_state()
+    assert before(built, CONFIG, [TASK], B, "cpu", pytest.fail) is None
+    assert torch.equal(torch.get_rng_state(), state)
+    assert all(torch.equal(v, weights[k]) for k, v in built.state_dict().items())
+    assert all(p.grad is None for p in built.parameters())
     assert built.training
 
 
-PLUGIN = """import mechbench
-from torch import nn
-
-@mechbench.register_operator("mine")
-class Mine(nn.Module):
-    def __init__(self, d_model, max_seqlen):
-        super().__init__()
-
-    def forward(self, u):
-        if u.shape[1] > 3:
-            raise ValueError("too\\n long")
-        return u @ u
-"""
+def test_kept_state_and_dropout_are_told_as_what_they_are() -> None:
+    with pytest.raises(
+        OperatorError,
+        match="^operator 'mine' gives another output for the same input in evaluation mode: "
+        "dropout or kept state$",
+    ):
+        gate(broken.DropoutAlways)
 
 
-def raised(call: Callable[[], object]) -> Exception:
-    with pytest.raises(Exception) as got:  # noqa: PT011 - any
-        call()
-    return got.value
+def test_operator_that_no_gradient_reaches_is_refused() -> None:
+    with pytest.raises(
+        OperatorError, match="'mine' cannot learn: no gradient reaches any of its 2"
+    ):
+        gate(broken.Detached)
 
 
-def test_blame_names_the_operator_its_line_and_the_reason(tmp_path: Path) -> None:
-    (tmp_path / "plugin.py").write_text(PLUGIN)
-    load_plugin(tmp_path / "plugin.py")
-    built = model()
-    found = blame("mine", raised(lambda: built(tokens())))
-    assert isinstance(found, OperatorError)
-    assert str(found) == "operator 'mine' raised ValueError at line 11 of its file: too long"
-    # also for what torch raises on its behalf
-    deep = blame("mine", raised(lambda: built(tokens(3))))
-    assert "raised RuntimeError at line 12 of its file" in str(deep)
+def test_operator_that_passes_no_gradient_on_is_warned_of() -> None:
+    class Positions(broken.Base):
+        def forward(self, u: Tensor) -> Tensor:
+            return super().forward(u.detach())
+
+    told: list[str] = []
+    assert gate(Positions, warn=told.append)[0] is None
+    assert told == [
+        "no gradient passes operator 'mine' to what comes before it (a detached input, or none is "
+        "used?)"
+    ]
 
 
-def test_blame_leaves_errors_of_others_alone(tmp_path: Path) -> None:
-    (tmp_path / "plugin.py").write_text(PLUGIN)
-    load_plugin(tmp_path / "plugin.py")
-    assert blame("mine", raised(lambda: torch.ones(2) @ torch.ones(3))) is None
-    error = raised(lambda: model()(tokens()))
-    assert blame("hyena", error) is None
-    register(oom, "greedy")
-    assert blame("greedy", raised(lambda: model("greedy")(tokens()))) is None
-    assert blame("mine", OperatorError("said already")) is None
+def test_longest_length_is_tried_before_training(run: Any, tmp_path: Path) -> None:
+    class Short(broken.Base):
+        def forward(self, u: Tensor) -> Tensor:
+            if u.shape[1] > 40:
+                raise ValueError("too long for me")
+            return super().forward(u)
+
+    with pytest.raises(OperatorError, match="raised ValueError at line .*: too long for me"):
+        run(Short, eval_seqlens=(64,))
+    assert stored(tmp_path).steps == 0
 
 
-def test_naming_raises_what_blame_finds_and_passes_the_rest(tmp_path: Path) -> None:
-    (tmp_path / "plugin.py").write_text(PLUGIN)
-    load_plugin(tmp_path / "plugin.py")
-    built = model()
-    with pytest.raises(OperatorError, match="'mine' raised ValueError at line 11"), naming("mine"):
-        built(tokens())
-    with pytest.raises(RuntimeError, match="no operator's"), naming("mine"):
-        raise RuntimeError("no operator's")
+@pytest.mark.parametrize(
+    ("component", "text"),
+    [
+        (broken.InPlace, "raised RuntimeError in its backward pass: one of the variables"),
+        (broken.WrongDtype, "returned torch.float64 for an input of torch.float32"),
+        (broken.Leaving, "raised SystemExit at line "),
+        (broken.Lazy, "has a lazy parameter 'mix.weight'"),
+        (broken.WrongLater, r"returned shape \(8, 17, 8\): expected \(8, 18, 8\)"),
+    ],
+)
+def test_whatever_an_operator_does_is_stored_in_its_name(
+    component: Any, text: str, run: Any, tmp_path: Path
+) -> None:
+    broken.WrongLater.steps = 0
+    with pytest.raises(OperatorError, match=f"^operator 'mine' {text}"):
+        run(component)
+    assert stored(tmp_path).status == "error"
 
 
-@pytest.mark.parametrize(("operator", "causal"), [("hyena", True), ("mine", False)])
-def test_causality_is_checked_on_numbers_too(operator: str, causal: bool) -> None:
-    register(whole_mean)
-    torch.manual_seed(0)
-    built = Backbone(operator, {}, vocab_size=V, d_model=D, n_layers=2, max_seqlen=L, input_dim=3)
-    numbers = torch.randn(2, L, 3)
-    assert check_causality(built, numbers, V, operator, "cpu") == causal
+def test_nan_at_the_trained_length_is_an_error_beyond_it_a_score(run: Any) -> None:
+    class Far(broken.Base):
+        def forward(self, u: Tensor) -> Tensor:
+            y = super().forward(u)
+            return y / 0 if u.shape[1] > 20 else y
+
+    with pytest.raises(OperatorError, match="'mine' gives NaN or infinity at 34 tokens"):
+        run(Far, seqlen=32)
+    result = run(Far, eval_seqlens=(32,))
+    assert (result.status, result.causal) == ("ok", True)
+    assert result.reason == "logits are not finite at seqlen 32"
+    trained, far = result.evaluations
+    assert "non_finite" not in trained
+    assert (far["non_finite"], far["correct"], far["n"]) == (64, 0, 64)
+
+
+@pytest.mark.parametrize(("component", "causal"), [("hyena", True), (broken.Noncausal, False)])
+def test_causality_is_checked_on_numbers_too(component: Any, causal: bool, run: Any) -> None:
+    task = IclFunctions(vocab_size=3, seqlen=8)
+    if not isinstance(component, str):
+        register_operator("mine")(component)
+        component = "mine"
+    L = task.input_seqlen
+    built = Backbone(
+        component, {}, vocab_size=3, d_model=8, n_layers=2, max_seqlen=L, input_dim=task.input_dim
+    )
+    config = Config("mine", "icl-functions", seqlen=8, eval_seqlens=(8,), budget_tokens=1)
+    assert (before(built, config, [task], B, "cpu", pytest.fail) is None) == causal
+
+
+def test_a_look_ahead_once_found_stays_found() -> None:
+    allowed = Config(**{**CONFIG.__dict__, "allow_noncausal": True})
+    result: dict[str, Any] = {"causal": None}
+    settle("it moves", result, allowed)
+    settle(None, result, allowed)
+    assert result["causal"] is False

@@ -47,7 +47,7 @@ def test_fault_is_in_the_verdict_and_a_wrong_shape_ends_it() -> None:
     register_operator("ahead")(Noncausal)
     page = check_operator("ahead", {}, d_model=8, seqlen=16)
     assert not page.sound
-    assert page.text().endswith("FAIL: causal by value, causal by gradient")
+    assert page.text().endswith("FAIL: causal by value, causal by gradient, causal once trained")
     register_operator("shape")(WrongShape)
     page = check_operator("shape", {}, d_model=8, seqlen=16)
     assert list(page.sections) == ["soundness"]

@@ -1,6 +1,10 @@
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
+import torch
+from torch import Tensor, nn
 
 from checks import broken_operators as broken
 from checks.broken_operators import subject
@@ -8,6 +12,7 @@ from mechbench.checks.sound import soundness
 from mechbench.registry import OPERATORS
 
 pytestmark = pytest.mark.usefixtures("clean_registry")
+CAUSAL = {"causal by value", "causal by gradient", "causal once trained"}
 BUILT_IN = [n for n in OPERATORS.names() if OPERATORS.entry(n).origin == "built-in"]
 
 
@@ -23,10 +28,19 @@ def test_built_ins_are_sound(name: str) -> None:
 @pytest.mark.parametrize(
     ("fault", "lines"),
     [
-        (broken.Base, set()),
-        (broken.FixedConv, set()),
-        (broken.Noncausal, {"causal by value", "causal by gradient"}),
-        (broken.BatchDependent, {"rows of a batch apart"}),
+        *((sound, set()) for sound in broken.SOUND),
+        (broken.Noncausal, CAUSAL),
+        (broken.Faint, CAUSAL),
+        (broken.WholeMaximum, CAUSAL),
+        (broken.FarAhead, CAUSAL),
+        (broken.AtOddBlocks, CAUSAL),
+        (broken.InTraining, CAUSAL),
+        (broken.InLargeBatches, CAUSAL),
+        (broken.Hashed, CAUSAL),
+        (broken.Opening, {"causal once trained"}),
+        (broken.BatchStatistics, CAUSAL),
+        (broken.WithoutGradients, {"causal by value", "causal once trained"}),
+        (broken.BatchDependent, {"rows of a batch apart", *CAUSAL}),
         (broken.NanInHalf, {"finite in bfloat16"}),
         (broken.NanGradientInHalf, {"finite in bfloat16"}),
         (broken.DeadParameter, {"gradient everywhere"}),
@@ -37,6 +51,46 @@ def test_each_fault_fails_its_own_line_and_no_other(fault: type, lines: set[str]
     found = verdicts(fault)
     assert {name for name, verdict in found.items() if verdict == "FAIL"} == lines
     assert "-" not in found.values()
+
+
+def test_looking_ahead_after_many_calls_is_found_by_training() -> None:
+    broken.AfterCalls.calls = 0
+    examined = dataclasses.replace(subject(broken.AfterCalls), steps=80)
+    (line,) = [x for x in soundness(examined) if x.verdict == "FAIL"]
+    assert line.name == "causal once trained"
+
+
+def test_looking_ahead_beyond_the_length_of_the_other_lines_is_found() -> None:
+    class VeryFar(broken.Base):
+        def forward(self, u: Tensor) -> Tensor:
+            return super().forward(u) + (broken.shifted(u) if u.shape[1] > 200 else 0)
+
+    lines = soundness(subject(VeryFar, seqlen=256))
+    assert {x.name for x in lines if x.verdict == "FAIL"} == CAUSAL
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
+@pytest.mark.parametrize("layer", [broken.NoParameters, nn.Linear])
+def test_scripted_operator_is_sound(layer: type[nn.Module]) -> None:
+    def scripted(d_model: int, max_seqlen: int) -> nn.Module:
+        return torch.jit.script(layer(d_model, d_model))
+
+    assert set(verdicts(scripted).values()) == {"PASS"}
+
+
+def test_operator_that_gets_no_gradient_fails_there_alone() -> None:
+    (line,) = [x for x in soundness(subject(broken.Detached)) if x.verdict == "FAIL"]
+    assert (line.name, line.text) == ("gradient everywhere", "none in 1 of 1: scale")
+
+
+def test_causality_of_what_does_not_repeat_itself_is_not_measured() -> None:
+    lines = {x.name: x for x in soundness(subject(broken.DropoutAlways))}
+    assert lines["repeats agree"].verdict == "FAIL"
+    assert lines["causal by value"].verdict == "-"
+    assert lines["causal by value"].text == (
+        "not measured: it gives another output for the same input in evaluation mode: dropout or "
+        "kept state"
+    )
 
 
 def test_operator_that_does_not_repeat_itself_fails_there() -> None:
@@ -55,7 +109,7 @@ def test_wrong_shape_is_said_and_the_rest_not_measured(fault: type, text: str) -
     first, *rest = soundness(subject(fault))
     assert (first.name, first.verdict, first.text) == ("shape and dtype", "FAIL", text)
     assert {line.verdict for line in rest} == {"-"}
-    assert len(rest) == 8
+    assert len(rest) == 9
 
 
 def test_dead_parameters_are_named() -> None:

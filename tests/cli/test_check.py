@@ -48,7 +48,7 @@ def test_fault_of_a_plugin_is_exit_code_1_and_goes_with_its_option(
     assert call(monkeypatch, "check", *common) == 1
     out = capsys.readouterr().out
     assert "  FAIL  causal by value" in out
-    assert out.split("\n")[-3] == "FAIL: causal by value, causal by gradient"
+    assert out.split("\n")[-3] == "FAIL: causal by value, causal by gradient, causal once trained"
     data = json.loads((tmp_path / "found" / "check.json").read_text())
     assert data["sound"] is False
     assert call(monkeypatch, "check", *common, "--option", "share=0") == 0
