@@ -19,7 +19,7 @@ from mechbench.checks import check_causality, check_contract, naming
 from mechbench.cost import flops_per_token
 from mechbench.errors import ConfigError, OperatorError
 from mechbench.memory import is_out_of_memory, peak_memory_mib
-from mechbench.model import Backbone
+from mechbench.model import build_model
 from mechbench.ops.fft_conv import backends_used, forget_backends_used
 from mechbench.optim import make_optimizer
 from mechbench.outcome import empty_result, evaluation
@@ -225,15 +225,7 @@ def _train_and_score(
     check_contract(config.operator, config.operator_options, config.d_model, longest, device)
     torch.manual_seed(derive(config.seed, "init"))  # on the CPU: the same weights on any device
     input_dim = int(getattr(task, "input_dim", 0))
-    model = Backbone(
-        config.operator,
-        config.operator_options,
-        vocab_size=config.vocab_size,
-        d_model=config.d_model,
-        n_layers=config.n_layers,
-        max_seqlen=longest,
-        input_dim=input_dim,
-    )
+    model = build_model(config, longest)
     result["parameters"] = sum(p.numel() for p in model.parameters())
     result["flops_per_token"] = flops_per_token(model, task.input_seqlen, input_dim)
     model.to(device)

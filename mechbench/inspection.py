@@ -15,7 +15,7 @@ from mechbench.checkpoint import load_weights
 from mechbench.checks import naming
 from mechbench.checks.properties import reach
 from mechbench.errors import ConfigError, ResultError
-from mechbench.model import Backbone
+from mechbench.model import build_model
 from mechbench.operators.base import make_operator, materialize, operator_options, operators_used
 from mechbench.registry import OPERATORS, load_plugins
 from mechbench.report.filters import plot_filters
@@ -77,14 +77,8 @@ def trained(folder: Path, *, layer: int = 0, seqlen: int | None = None) -> Speci
             raise ConfigError(f"{entry.origin} has changed since {folder} was trained")
     if not 0 <= layer < config.n_layers:
         raise ConfigError(f"layer is {layer}: the model has layers 0 to {config.n_layers - 1}")
-    model = Backbone(
-        config.operator,
-        config.operator_options,
-        vocab_size=config.vocab_size,
-        d_model=config.d_model,
-        n_layers=config.n_layers,
-        max_seqlen=max(task_of(config, length).input_seqlen for length in config.eval_seqlens),
-    ).eval()
+    longest = max(task_of(config, length).input_seqlen for length in config.eval_seqlens)
+    model = build_model(config, longest).eval()
     load_weights(folder / "checkpoint.pt", config.cell_id, model)
     task = task_of(config)
     tokens = draw(task, _EXAMPLES, config.seed, "validation", 0, "cpu").inputs

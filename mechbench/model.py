@@ -7,6 +7,8 @@ from torch import Tensor, nn
 
 from mechbench.operators.base import make_operator
 from mechbench.ops import add_norm, autocast_dtype, linear
+from mechbench.resolve import task_of
+from mechbench.spec import Config
 
 
 class Block(nn.Module):
@@ -81,3 +83,25 @@ class Backbone(nn.Module):
             x, delta = block(x, delta)
         _, u = add_norm(x, delta, self.norm, autocast_dtype(x))
         return linear(u, self.head)
+
+
+def build_model(config: Config, max_seqlen: int) -> Backbone:
+    """Build the model of a configuration, the one way there is, freshly initialised.
+
+    Args:
+        config: a resolved configuration.
+        max_seqlen: longest input, in tokens.
+
+    Raises:
+        ConfigError: an option of the operator does not fit.
+        OperatorError: the operator cannot be built.
+    """
+    return Backbone(
+        config.operator,
+        config.operator_options,
+        vocab_size=config.vocab_size,
+        d_model=config.d_model,
+        n_layers=config.n_layers,
+        max_seqlen=max_seqlen,
+        input_dim=int(getattr(task_of(config), "input_dim", 0)),
+    )

@@ -72,7 +72,7 @@ FLOORS = {
     "operators.multihead": 6,
     "operators": 7,
     "adapters": 7,
-    "model": 6,
+    "model": 7,
     "evaluate": 6,
     "resolve": 6,
     "suite": 7,

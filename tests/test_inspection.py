@@ -34,20 +34,18 @@ class Mine(nn.Module):
 
 def run(out: Path, operator: str = "hyena", **settings: object) -> Path:
     """Train for two steps; return the folder."""
-    result = mechbench.run(
-        operator,
-        "recall",
-        seqlen=8,
-        vocab_size=8,
-        d_model=8,
-        budget_tokens=1000,
-        n_validation=16,
-        n_test=16,
-        device="cpu",
-        out=out,
-        quiet=True,
-        **settings,  # type: ignore[arg-type]
-    )
+    usual: dict[str, object] = {
+        "task": "recall",
+        "seqlen": 8,
+        "vocab_size": 8,
+        "d_model": 8,
+        "budget_tokens": 1000,
+        "n_validation": 16,
+        "n_test": 16,
+        "device": "cpu",
+        "quiet": True,
+    }
+    result = mechbench.run(operator, out=out, **usual | settings)  # type: ignore[arg-type]
     return result.path.parent
 
 
@@ -68,6 +66,13 @@ def test_trained_operator_has_the_stored_weights_and_what_reaches_it(stored: Pat
     assert one.u.mean(-1).abs().max() < 0.1
     assert one.title == "hyena, layer 0, trained on recall at 8"
     assert torch.equal(one.u, trained(stored).u)
+
+
+def test_model_that_reads_numbers_is_looked_into_too(tmp_path: Path) -> None:
+    folder = run(tmp_path / "runs", "hyena", task="icl-functions", vocab_size=2)
+    specimen = trained(folder, layer=1)
+    assert specimen.u.shape == (8, 7, 8)  # points and answers but the last
+    assert portraits(specimen, tmp_path / "plots")
 
 
 def test_looking_leaves_the_run_as_it_is(stored: Path, tmp_path: Path) -> None:
