@@ -11,7 +11,8 @@
                      interval over examples' scored positions; of a task whose answers are numbers
                      the share predicted within 0.1 standard deviations), dense_n,
                      dense_accuracy (every predictable position), shortcuts {name: accuracy},
-                     required_context {W: accuracy}
+                     required_context {W: accuracy}, and perhaps non_finite: scored positions
+                     whose outputs were not finite, a failure at that length if there are any
     train_is_test    the task asks for the same in training and test by its definition
                      (memorisation): accuracy says what was remembered, no example was excluded
     solved           validation accuracy reached 0.995 twice in a row
@@ -28,6 +29,8 @@
     fft_conv_backend the backend in use, null if none was
     provenance       mechbench, torch and python version, platform, device, git commit, date,
                      command
+
+What reading checks, field by field, stands in mechbench/schema.py.
 """
 
 from __future__ import annotations
@@ -39,15 +42,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mechbench.atomic import set_aside, write_text
-from mechbench.errors import ResultError
+from mechbench.errors import ConfigError, ResultError
 
 if TYPE_CHECKING:
     import pandas as pd
 
+    from mechbench.spec import Config
+
 SCHEMA_VERSION = 1
 STATUSES = ("ok", "diverged", "out-of-memory", "error")
 NOT_RUN = "not-run"  # of a planned cell, in leaderboards only
-_REQUIRED = ("cell_id", "status", "config", "chance", "evaluations", "provenance")
+_LARGEST = 2**26  # bytes of a file that is read: a thousand times a usual result
 
 
 @dataclass(frozen=True)
@@ -101,32 +106,77 @@ def write_json(path: Path, data: dict[str, Any]) -> None:
     write_text(path, json.dumps(data, indent=1, sort_keys=True, allow_nan=False) + "\n")
 
 
-def read_result(path: Path) -> Result:
-    """Read and check one result.json.
+def read_json(path: Path) -> Any:
+    """Read a JSON file that nobody vouches for.
 
     Raises:
-        ResultError: not JSON, fields missing, or another schema version.
+        ResultError: it cannot be read, is no JSON or no file, or names a field twice.
     """
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
+        if path.exists() and not path.is_file():
+            raise ValueError("expected a file")  # a pipe would keep its reader waiting
+        if path.exists() and path.stat().st_size > _LARGEST:
+            raise ValueError(f"it is larger than {_LARGEST // 2**20} MiB")
+        data = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=_object)
+        # Python reads NaN, infinities and half characters, and others cannot write them.
+        json.dumps(data, allow_nan=False, ensure_ascii=False).encode()
+    except RecursionError as error:
+        raise ResultError(f"{path} is corrupt: it is nested too deeply") from error
     except (OSError, ValueError) as error:
-        raise ResultError(f"{path} is corrupt: {' '.join(str(error).split())}") from error
+        text = " ".join(str(error).split())[:300]
+        raise ResultError(f"{path} is corrupt: {text}") from error
+    return data
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    data = dict(pairs)
+    if len(data) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"field {twice[:60]!r} stands there twice")
+    return data
+
+
+def read_result(path: Path, cell_id: str | None = None) -> Result:
+    """Read and check one result.json; a `cell_id` says whose result is expected.
+
+    Raises:
+        ResultError: not JSON, of another schema version or cell, or a field is wrong; the first
+            such field is named.
+    """
+    from mechbench.schema import result_faults
+
+    data = read_json(path)
     if not isinstance(data, dict) or data.get("schema_version") != SCHEMA_VERSION:
         raise ResultError(f"{path} is no result of schema version {SCHEMA_VERSION}")
-    missing = [key for key in _REQUIRED if key not in data]
-    if missing:
-        raise ResultError(f"{path} lacks {', '.join(missing)}")
-    if data["status"] not in STATUSES:
-        raise ResultError(f"{path} has status {data['status']!r}: expected one of {STATUSES}")
+    faults = result_faults(data)
+    if faults:
+        raise ResultError(f"{path} is damaged: {faults[0]}")
+    if cell_id is not None and data["cell_id"] != cell_id:
+        raise ResultError(f"{path} is of cell {data['cell_id']}: expected {cell_id}")
     return Result(path, data)
 
 
-def read_or_set_aside(path: Path) -> tuple[Result | None, str | None]:
-    """Return (result, None), (None, warning) after renaming a corrupt file, or (None, None)."""
+def read_config(path: Path) -> Config:
+    """Read a run's config.json.
+
+    Raises:
+        ResultError: not JSON, or a field is missing, unknown, of another type or out of range.
+    """
+    from mechbench.schema import stored_config
+
+    try:
+        return stored_config(read_json(path))
+    except ConfigError as error:
+        raise ResultError(f"{path} is damaged: {error}") from error
+
+
+def read_or_set_aside(path: Path, cell_id: str | None = None) -> tuple[Result | None, str | None]:
+    """Return (result, None), (None, warning) after renaming a damaged file, or (None, None)."""
     if not path.exists():
         return None, None
     try:
-        return read_result(path), None
+        return read_result(path, cell_id), None
     except ResultError as error:
         return None, f"{error}; set aside as {set_aside(path).name}"
 
@@ -166,7 +216,9 @@ def load_results(*paths: Path | str) -> pd.DataFrame:
         extra |= {k: v for k, v in data["provenance"].items() if k in ("device", "torch", "date")}
         for evaluation in data["evaluations"] or [{}]:
             evaluated = {**evaluation, "eval_seqlen": evaluation.get("seqlen")}
-            rows.append({**evaluated, **extra, **scalars, **data["config"], "path": str(path)})
+            known = {**evaluated, **extra, **scalars}
+            # Again: a field of a later version may be called like one of these.
+            rows.append({**known, **evaluated, **extra, **data["config"], "path": str(path)})
     frame = pd.DataFrame(rows)
     return frame.sort_values(
         ["task", "operator", "seqlen", "eval_seqlen", "seed", "cell_id"], ignore_index=True

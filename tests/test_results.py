@@ -18,6 +18,8 @@ from mechbench.results import (
     Result,
     find_results,
     load_results,
+    read_config,
+    read_json,
     read_or_set_aside,
     read_result,
     wilson_interval,
@@ -29,7 +31,11 @@ Z = 1.959964
 
 
 def evaluation(seqlen: int, accuracy: float = 0.5) -> dict[str, Any]:
-    return {"seqlen": seqlen, "n": 100, "accuracy": accuracy, "shortcuts": {"last": 0.1}}
+    return {
+        "seqlen": seqlen, "n": 100, "correct": round(100 * accuracy), "accuracy": accuracy,
+        "ci_low": 0.0, "ci_high": 1.0, "dense_n": 100, "dense_accuracy": accuracy,
+        "shortcuts": {"last": 0.1}, "required_context": {"16": 0.5},
+    }  # fmt: skip
 
 
 def stored(root: Path, name: str = "one", **changes: Any) -> Path:
@@ -101,7 +107,16 @@ def test_round_trip(tmp_path: Path) -> None:
         ("\udcff", "is corrupt"),  # no UTF-8
         ("[1]", "is no result of schema version 1"),
         ('{"schema_version": 2}', "is no result of schema version 1"),
-        ('{"schema_version": 1, "status": "ok"}', "lacks cell_id, config, chance, evaluations"),
+        ('{"schema_version": 1, "status": "ok"}', "is damaged: cell_id is missing"),
+        ('{"schema_version": NaN}', "is corrupt: Out of range float values"),
+        ('{"schema_version": 1e999}', "is corrupt: Out of range float values"),
+        ('{"schema_version": 1, "reason": "\\ud800"}', "is corrupt: 'utf-8' codec can't encode"),
+        (
+            '{"schema_version": 1, "a": {"b": 1, "b": 2}}',
+            "is corrupt: field 'b' stands there twice",
+        ),
+        ("[" * 100_000, "is corrupt: it is nested too deeply"),
+        ('{"schema_version": ' + "9" * 5000 + "}", "is corrupt: Exceeds the limit"),
     ],
 )
 def test_damaged_file_is_named(tmp_path: Path, text: str, message: str) -> None:
@@ -113,8 +128,55 @@ def test_damaged_file_is_named(tmp_path: Path, text: str, message: str) -> None:
 
 
 def test_unknown_status_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ResultError, match="has status 'fine': expected one of"):
+    with pytest.raises(ResultError, match="status is 'fine': expected 'ok', 'diverged'"):
         read_result(stored(tmp_path, status="fine"))
+
+
+def test_a_pipe_in_place_of_a_file_keeps_nobody_waiting(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "result.json")
+    with pytest.raises(ResultError, match="is corrupt: expected a file"):
+        read_json(tmp_path / "result.json")
+
+
+def test_a_file_without_end_is_not_read(tmp_path: Path) -> None:
+    with (tmp_path / "result.json").open("wb") as file:
+        file.truncate(2**27)
+    with pytest.raises(ResultError, match="is corrupt: it is larger than 64 MiB"):
+        read_json(tmp_path / "result.json")
+
+
+def test_result_of_another_cell_is_not_taken(tmp_path: Path) -> None:
+    path = stored(tmp_path)
+    known = read_result(path).cell_id
+    assert read_result(path, known).cell_id == known
+    with pytest.raises(ResultError, match=f"is of cell {known}: expected 00"):
+        read_result(path, "00")
+    assert "set aside as result.json.corrupt-1" in str(read_or_set_aside(path, "00")[1])
+
+
+def test_configuration_is_read_with_its_types(tmp_path: Path) -> None:
+    config = Config("hyena", "recall", budget_tokens=10, curriculum=((8, 4), (16, 2)))
+    path = tmp_path / "config.json"
+    write_json(path, config.to_dict())
+    assert read_config(path) == config
+    for changes, text in (
+        ({"seqlen": "64"}, "seqlen is '64': expected a valid integer"),
+        ({"curriculum": [[8]]}, r"curriculum\[0\]\[1\] is missing"),
+        ({"plugins": 3}, "plugins is 3: expected an object"),
+        ({"batch_size": 0}, "batch_size is 0: expected at least 1"),
+        ({"colour": 0}, "does not fit this version"),
+    ):
+        write_json(path, config.to_dict() | changes)
+        with pytest.raises(ResultError, match=f"{path} is damaged: .*{text}"):
+            read_config(path)
+    path.write_text("[]")
+    with pytest.raises(ResultError, match=r"it is \[\]: expected an object"):
+        read_config(path)
+
+
+def test_a_field_of_a_later_version_hides_nothing(tmp_path: Path) -> None:
+    stored(tmp_path, accuracy="later", seqlen=7)
+    assert load_results(tmp_path)["accuracy"].tolist() == [0.5, 0.25]
 
 
 def test_absent_file_is_a_result_error(tmp_path: Path) -> None:

@@ -93,10 +93,11 @@ def test_seeds_share_an_identity_and_nothing_else_does() -> None:
     ("old", "new", "text"),
     [
         ('"schema_version": 1', '"schema_version": 2', "no result of schema version 1"),
-        ('"seqlen": 64', '"seqlem": 64', "does not fit this version"),
-        ('"dense_accuracy": 0.9', '"dense_accuracy": null', "is corrupt: TypeError"),
-        ('"evaluations": [', '"evaluations": [3, ', "is corrupt: TypeError"),
-        ('"provenance": {', '"provenance": 3, "other": {', "is corrupt: AttributeError"),
+        ('"seqlen": 64', '"seqlem": 64', "is damaged: config.seqlen is missing"),
+        ('"dense_accuracy": 0.9', '"dense_accuracy": null', "dense_accuracy is None: expected a"),
+        ('"evaluations": [', '"evaluations": [3, ', "evaluations[0] is 3: expected an object"),
+        ('"provenance": {', '"provenance": 3, "other": {', "provenance is 3: expected an object"),
+        ('"seed": 0', '"seed": 7', "the configuration's is"),
     ],
 )
 def test_file_that_does_not_fit_is_left_out_with_a_warning(
@@ -117,7 +118,7 @@ def test_file_that_does_not_fit_is_left_out_with_a_warning(
 def test_nothing_readable_names_a_reason(store: Store, tmp_path: Path) -> None:
     path = store()
     path.write_text(json.dumps({"schema_version": 1}))
-    with pytest.raises(ResultError, match=r"no readable result: skipped: .* lacks cell_id"):
+    with pytest.raises(ResultError, match=r"no readable result: skipped: .* cell_id is missing"):
         collect([tmp_path])
     with pytest.raises(ResultError, match="does not exist"):
         collect([tmp_path / "absent"])

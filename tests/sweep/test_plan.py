@@ -104,7 +104,7 @@ def test_results_are_read_and_damaged_ones_count_as_absent(tmp_path: Path) -> No
         (tmp_path / cell.cell_id).mkdir()
     data = {
         "schema_version": 1, "cell_id": first.cell_id, "chance": 0.1, "evaluations": [],
-        "provenance": {}, **result(first),
+        "provenance": {}, **result(first, status="diverged"),
     }  # fmt: skip
     write_json(tmp_path / first.cell_id / "result.json", data)
     (tmp_path / second.cell_id / "result.json").write_text("{")
