@@ -79,6 +79,7 @@ FLOORS = {
     "suite": 7,
     "suite_file": 8,
     "report": 6,
+    "report.escape": 5,
     "report.aggregate": 7,
     "report.filters": 7,
     "report.matrix": 7,

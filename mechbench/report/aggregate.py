@@ -5,15 +5,16 @@ from __future__ import annotations
 import json
 import statistics
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from mechbench.report.collect import Row
+from mechbench.report.collect import NAN, OUTCOMES, Row, age, identity
+from mechbench.report.escape import markdown, plain
 from mechbench.report.intervals import Counts, bootstrap_interval, ties
-from mechbench.report.labels import SETTINGS, crosses_lengths, labels, setting, show
-from mechbench.results import NOT_RUN, STATUSES
+from mechbench.report.labels import CODE, SETTINGS, crosses_lengths, labels, setting, texts
+from mechbench.results import NOT_RUN
 from mechbench.spec import Config, canonical_json
 
 
@@ -79,10 +80,11 @@ class Point:
 
     @property
     def failures(self) -> str:
-        """Statuses other than "ok" with their counts, such as "diverged (1 of 3)"."""
+        """Outcomes other than "ok" with their counts, such as "diverged (1 of 3)"."""
         total = sum(self.statuses.values())
+        named = {NAN: f"{NAN} at {self.eval_seqlen}"}
         return ", ".join(
-            status if total == 1 else f"{status} ({count} of {total})"
+            named.get(status, status) + ("" if total == 1 else f" ({count} of {total})")
             for status, count in self.statuses.items()
             if status != "ok"
         )
@@ -99,7 +101,7 @@ class Section:
     shortcuts: dict[int, dict[str, float]]
     required_context: dict[int, dict[int, float]]
     crossing: bool  # some model is scored at a length that it was not trained at
-    differences: tuple[str, ...]  # settings that are not the same for all labels
+    differences: tuple[str, ...]  # settings that are not the same for all labels, as Markdown
     failures: tuple[str, ...]
 
     @cached_property
@@ -153,7 +155,9 @@ def aggregate(rows: Sequence[Row], hidden: Sequence[str] = ()) -> list[Section]:
     several = len({(s.task, s.task_version, s.protocol) for s in groups}) > len(
         {s.task for s in groups}
     )
-    return [_section(key, groups[key], several, hidden) for key in sorted(groups, key=_place)]
+    ordered = sorted(groups, key=_place)
+    titles = _titles(ordered, several)
+    return [_section(key, titles[key], groups[key], hidden) for key in ordered]
 
 
 def _place(key: Setting) -> tuple[Any, ...]:
@@ -171,15 +175,18 @@ def _setting(row: Row) -> Setting:
     return Setting(c.task, options, c.vocab_size, c.d_model, c.n_layers, c.task_version, c.protocol)
 
 
-def _section(key: Setting, rows: list[Row], versioned: bool, hidden: Sequence[str] = ()) -> Section:
+def _section(key: Setting, title: str, rows: list[Row], hidden: Sequence[str] = ()) -> Section:
     configs = [row.config for row in rows]
-    named = list(zip(labels(configs, hidden), rows, strict=True))
-    costs: dict[tuple[str, int], list[Row]] = defaultdict(list)
-    groups: dict[tuple[str, int], list[Row]] = defaultdict(list)
-    for label, row in named:
-        costs[label, row.config.seqlen] += [row] if row.status != NOT_RUN else []
-        groups[label, row.eval_seqlen].append(row)
-    cost = {key: _cost(group) for key, group in costs.items()}
+    identities = [identity(config, without=hidden) for config in configs]
+    names = labels(configs, identities, hidden)
+    named = list(zip(names, rows, strict=True))
+    groups: dict[tuple[str, int, str], list[Row]] = defaultdict(list)
+    trained: dict[str, list[Row]] = defaultdict(list)
+    for name, row, decides in zip(names, rows, identities, strict=True):
+        groups[name, row.eval_seqlen, decides].append(row)
+        trained[decides] += [row] if row.status != NOT_RUN else []
+    rates = texts(config.lr for config in configs)
+    cost = {decides: _cost(_once(group), rates) for decides, group in trained.items()}
     at: dict[int, list[Row]] = defaultdict(list)
     for row in rows:
         at[row.eval_seqlen].append(row)
@@ -189,10 +196,10 @@ def _section(key: Setting, rows: list[Row], versioned: bool, hidden: Sequence[st
     }
     return Section(
         setting=key,
-        title=_title(key, rows[0].config.task_options, versioned),
+        title=title,
         points=tuple(
-            _point(label, length, group, cost[label, group[0].config.seqlen])
-            for (label, length), group in sorted(groups.items())
+            _point(label, length, _once(group), cost[decides])
+            for (label, length, decides), group in sorted(groups.items())
         ),
         chance={
             length: statistics.fmean(row.data["chance"] for row in at[length]) for length in scored
@@ -212,13 +219,36 @@ def _section(key: Setting, rows: list[Row], versioned: bool, hidden: Sequence[st
     )
 
 
-def _title(key: Setting, task_options: dict[str, Any], versioned: bool) -> str:
-    parts = [key.task, *(f"{name}={show(v)}" for name, v in sorted(task_options.items()))]
-    parts += [f"vocab_size {key.vocab_size}", f"d_model {key.d_model}"]
-    parts.append(f"{key.n_layers} layer{'s' if key.n_layers > 1 else ''}")
-    if versioned:
-        parts.append(f"task version {key.task_version}, protocol {key.protocol}")
-    return ", ".join(parts)
+def _titles(settings: Sequence[Setting], versioned: bool) -> dict[Setting, str]:
+    """Return a title a setting, no two the same."""
+    values: dict[tuple[str, str], list[Any]] = defaultdict(list)
+    for key in settings:
+        for name, value in json.loads(key.task_options).items():
+            values[key.task, name].append(value)
+    shown = {name: texts(found) for name, found in values.items()}
+    titles: dict[Setting, str] = {}
+    for key in settings:
+        options = sorted(json.loads(key.task_options).items())
+        parts = [key.task]
+        parts += [f"{name}={shown[key.task, name][canonical_json(v)]}" for name, v in options]
+        parts += [f"vocab_size {key.vocab_size}", f"d_model {key.d_model}"]
+        parts.append(f"{key.n_layers} layer{'s' if key.n_layers > 1 else ''}")
+        if versioned:
+            parts.append(f"task version {key.task_version}, protocol {key.protocol}")
+        title = ", ".join(parts)
+        same = sum(other == title or other.startswith(f"{title} #") for other in titles.values())
+        titles[key] = f"{title} #{same + 1}" if same else title
+    return titles
+
+
+def _once(rows: Sequence[Row]) -> list[Row]:
+    """Return the newest row of each seed: one that counted twice would narrow the interval."""
+    found: dict[tuple[int, float], Row] = {}
+    for row in rows:
+        older = found.get((row.config.seed, row.config.lr))  # what was not run has every rate
+        if older is None or (older.data is not row.data and age(older.data) <= age(row.data)):
+            found[row.config.seed, row.config.lr] = row
+    return list(found.values())
 
 
 def _point(label: str, length: int, rows: list[Row], cost: Cost) -> Point:
@@ -233,7 +263,7 @@ def _point(label: str, length: int, rows: list[Row], cost: Cost) -> Point:
     if counts:
         low, high = bootstrap_interval([counts[seed] for seed in sorted(counts)])
     measured = [row.data.get("causal") for row in rows if row.data.get("causal") is not None]
-    statuses = [row.status for row in rows]
+    statuses = [row.outcome for row in rows]
     return Point(
         label=label,
         operator=rows[0].config.operator,
@@ -245,14 +275,14 @@ def _point(label: str, length: int, rows: list[Row], cost: Cost) -> Point:
         ci_low=low,
         ci_high=high,
         dense_accuracy=_mean([e["dense_accuracy"] for e in evaluations]),
-        statuses={s: statuses.count(s) for s in (*STATUSES, NOT_RUN) if s in statuses},
+        statuses={s: statuses.count(s) for s in OUTCOMES if s in statuses},
         causal=all(measured) if measured else None,
         cost=cost,
     )
 
 
-def _cost(rows: list[Row]) -> Cost:
-    results = list({row.data["cell_id"]: row.data for row in rows}.values())
+def _cost(rows: list[Row], rates: Mapping[str, str]) -> Cost:
+    results = [row.data for row in rows]
 
     def mean(name: str) -> float | None:
         return _mean([data[name] for data in results if data.get(name) is not None])
@@ -274,7 +304,7 @@ def _cost(rows: list[Row]) -> Cost:
         peak_memory_mib=mean("peak_memory_mib"),
         train_s=_mean([s for s in seconds if s is not None]),
         steps=mean("steps"),
-        lr=", ".join(f"{lr:g}" for lr in sorted({row.config.lr for row in rows})),
+        lr=", ".join(rates[canonical_json(lr)] for lr in sorted({row.config.lr for row in rows})),
         solved=sum(bool(data.get("solved")) for data in results),
         results=len(results),
         devices="; ".join(devices),
@@ -282,41 +312,49 @@ def _cost(rows: list[Row]) -> Cost:
 
 
 def _differences(named: list[tuple[str, Row]], hidden: Sequence[str]) -> list[str]:
-    """Say which settings differ between labels that were trained at one length."""
+    """Say which settings differ between labels that were trained at one length, as Markdown."""
     at: dict[int, dict[str, Config]] = defaultdict(dict)
     for label, row in named:
         at[row.config.seqlen][label] = row.config
+    absent = {*CODE, "max_seqlen", *hidden}  # the operator decides the first three
     return [
         f"{'Budgets differ' if name == 'budget_tokens' else f'`{name}` differs'}"
         f" (trained at {length}): {text}"
         for name in SETTINGS
-        if name not in ("plugins", *hidden)  # another operator lies in another file anyway
+        if name not in absent
         for length, configs in sorted(at.items())
         if (text := _difference({k: setting(c, name) for k, c in sorted(configs.items())}))
     ]
 
 
-def _difference(values: dict[str, str]) -> str:
+def _difference(values: Mapping[str, Any]) -> str:
     """Return "8 for a, b; 16 for c", the rarest value first; empty if all are the same."""
+    shown = texts(values.values())
     holders: dict[str, list[str]] = defaultdict(list)
     for label, value in values.items():
-        holders[value].append(label)
+        holders[shown[canonical_json(value)]].append(markdown(label))
     if len(holders) < 2:
         return ""
     ordered = sorted(holders.items(), key=lambda item: (len(item[1]), item[0]))
-    named = [f"{value} for {', '.join(labels)}" for value, labels in ordered]
+    named = [f"{markdown(value)} for {', '.join(labels)}" for value, labels in ordered]
     if len(ordered[-1][1]) > 2:
-        named[-1] = f"{ordered[-1][0]} for all others"
+        named[-1] = f"{markdown(ordered[-1][0])} for all others"
     return "; ".join(named)
 
 
 def _failures(named: list[tuple[str, Row]]) -> list[str]:
     lines = set()
     for label, row in named:
-        if row.status not in ("ok", NOT_RUN):
-            reason = " ".join(str(row.data.get("reason") or "no reason stored").split())
-            at = "" if f"trained at {row.config.seqlen}" in label else f" at {row.config.seqlen}"
-            lines.add(f"{label}{at}, seed {row.config.seed}: {row.status}: {reason}")
+        if row.outcome in ("ok", NOT_RUN):
+            continue
+        at, why = f" at {row.config.seqlen}", f"{row.status}: {row.data.get('reason') or ''}"
+        if row.outcome == NAN:
+            n = row.evaluation["n"] if row.evaluation else 0
+            why = f"{NAN} at {row.eval_seqlen}: {row.non_finite} of {n} scored outputs not finite"
+        elif not row.data.get("reason"):
+            why = f"{row.status}: no reason stored"
+        at = "" if f"trained at {row.config.seqlen}" in label else at
+        lines.add(f"{label}{at}, seed {row.config.seed}: {plain(why, 600)}")
     return sorted(lines)
 
 

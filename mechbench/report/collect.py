@@ -7,9 +7,13 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from mechbench.errors import ConfigError, ResultError
-from mechbench.results import NOT_RUN, find_results, read_result
+from mechbench.errors import ResultError
+from mechbench.report.escape import plain
+from mechbench.results import NOT_RUN, STATUSES, find_results, read_result
 from mechbench.spec import Config, canonical_json
+
+NAN = "nan"  # outputs at a length that are not finite, of a result that is "ok" otherwise
+OUTCOMES = (*STATUSES, NAN, NOT_RUN)
 
 
 @dataclass(frozen=True)
@@ -27,9 +31,19 @@ class Row:
         return str(self.data["status"])
 
     @property
+    def outcome(self) -> str:
+        """Status at this length: that of the result, or NAN."""
+        return NAN if self.status == "ok" and self.non_finite else self.status
+
+    @property
+    def non_finite(self) -> int:
+        """Scored positions there whose outputs were not finite."""
+        return int((self.evaluation or {}).get("non_finite") or 0)
+
+    @property
     def accuracy(self) -> float | None:
-        """Accuracy there; None if not scored, or scored with the weights of a diverged run."""
-        if self.evaluation is None or self.status == "diverged":
+        """Accuracy there; None if not scored, of a diverged run or with outputs not finite."""
+        if self.evaluation is None or self.status == "diverged" or self.non_finite:
             return None
         return float(self.evaluation["accuracy"])
 
@@ -37,9 +51,10 @@ class Row:
 def identity(config: Config, without: Sequence[str] = ()) -> str:
     """Return what decides training, seed left out: equal for the seeds of one experiment.
 
-    Further settings can be left out, such as the learning rate.
+    Whether looking ahead was allowed decides what is refused, not what is trained. Further settings
+    can be left out, such as the learning rate.
     """
-    absent = {"seed", "eval_seqlens", *without}
+    absent = {"seed", "eval_seqlens", "allow_noncausal", *without}
     data = {f.name: getattr(config, f.name) for f in fields(config) if f.name not in absent}
     return canonical_json(data | {"plugins": sorted(config.plugins.values())})
 
@@ -55,15 +70,11 @@ def collect(paths: Sequence[Path]) -> tuple[list[Row], list[str]]:
     read: list[tuple[str, list[Row]]] = []
     warnings = []
     for path in sorted({path.resolve() for path in find_results(*paths)}):
-        name = f"{path.parent.name}/{path.name}"
+        name = plain(f"{path.parent.name}/{path.name}")
         try:
             read.append(_rows(path))
         except ResultError as error:
             warnings.append(f"skipped: {str(error).replace(str(path), name)}")
-        except ConfigError as error:
-            warnings.append(f"skipped: {name}: {error}")
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            warnings.append(f"skipped: {name} is corrupt: {type(error).__name__}: {error}")
     if not read:
         raise ResultError(f"no readable result: {warnings[0]}")
     kept, repeated = newest([rows for _, rows in sorted(read, key=lambda item: item[0])])
@@ -107,17 +118,12 @@ def age(data: dict[str, Any]) -> str:
 
 
 def rows_of(data: dict[str, Any]) -> list[Row]:
-    """Return the rows of a result, one a length.
+    """Return the rows of a result that the schema found sound, one a length.
 
     Raises:
         ConfigError: its configuration does not fit this version.
-        KeyError, TypeError, ValueError: an evaluation is damaged.
     """
     config = Config.from_dict(data["config"])
-    scored = {int(e["seqlen"]): e for e in data["evaluations"]}
-    for evaluation in scored.values():
-        for key in ("accuracy", "dense_accuracy", "ci_low", "ci_high", "correct", "n"):
-            float(evaluation[key])
-        dict(evaluation["shortcuts"]), dict(evaluation["required_context"])
+    scored = {e["seqlen"]: e for e in data["evaluations"]}
     lengths = sorted({config.seqlen, *config.eval_seqlens, *scored})
     return [Row(config, data, length, scored.get(length)) for length in lengths]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import re
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import fields
@@ -15,22 +17,27 @@ _NAMED_ELSEWHERE = (
     "vocab_size", "eval_seqlens", "d_model", "n_layers", "seed", "protocol", "allow_noncausal",
 )  # fmt: skip
 SETTINGS = tuple(field.name for field in fields(Config) if field.name not in _NAMED_ELSEWHERE)
+CODE = ("plugins", "sources")  # settings that say which code ran
+_ANY_LENGTH = ("lr", *CODE)  # told apart over all trained lengths
 
 
-def setting(config: Config, name: str) -> str:
-    """Return one setting as text; plugins by the start of their digests."""
-    if name == "plugins":
-        return "+".join(sorted(digest[:8] for digest in config.plugins.values())) or "none"
-    return show(getattr(config, name))
-
-
-def show(value: Any) -> str:
-    """Return an option's value as short text."""
+def show(value: Any, digits: int = 6) -> str:
+    """Return an option's value as short text, a number with so many significant digits."""
     if value is None or isinstance(value, str):
         return value or "none"
     if isinstance(value, float):
-        return f"{value:g}"
+        return f"{value:.{digits}g}" if digits < 17 else repr(value)
     return canonical_json(value)
+
+
+def texts(values: Iterable[Any]) -> dict[str, str]:
+    """Return {JSON: text} of values, with as many digits as tell them apart."""
+    known = {canonical_json(value): value for value in values}
+    for digits in range(6, 18):
+        shown = {key: show(value, digits) for key, value in known.items()}
+        if len(set(shown.values())) == len(shown):
+            return shown
+    return {key: key for key in known}  # 1 and "1", nothing and "none"
 
 
 def crosses_lengths(configs: Iterable[Config]) -> bool:
@@ -38,39 +45,85 @@ def crosses_lengths(configs: Iterable[Config]) -> bool:
     return any(set(config.eval_seqlens) - {config.seqlen} for config in configs)
 
 
-def labels(configs: Sequence[Config], hidden: Sequence[str] = ()) -> list[str]:
+def labels(
+    configs: Sequence[Config], identities: Sequence[str], hidden: Sequence[str] = ()
+) -> list[str]:
     """Return one label a configuration of a section; equal for the seeds of one experiment.
 
-    Options and `lr` are told apart over all lengths; other settings, such as the batch size, only
-    where they differ at one trained length, as their defaults depend on it. `hidden` settings are
-    never told apart.
+    Options, `lr` and the code are told apart over all lengths; other settings, such as the batch
+    size, only where they differ at one trained length, as their defaults depend on it. `hidden`
+    settings are never told apart. Two experiments trained at one length never share a label.
+
+    Args:
+        configs: one a result.
+        identities: of the experiments, as `mechbench.report.collect.identity` gives them.
+        hidden: names of settings, such as "lr".
     """
     crossing = crosses_lengths(configs)
+    parts = [_parts(config, hidden) for config in configs]
     seen: dict[tuple[str, ...], set[str]] = defaultdict(set)
-    keys = {(c.operator, key) for c in configs for key in c.operator_options}
-    texts = [
-        {name: setting(config, name) for name in SETTINGS if name not in hidden}
-        for config in configs
-    ]
-    options = [{k: show(v) for k, v in config.operator_options.items()} for config in configs]
-    for config, own in zip(configs, texts, strict=True):
-        for operator, key in keys:
-            if operator == config.operator:
-                seen[operator, key].add(canonical_json(config.operator_options.get(key)))
-        for name, text in own.items():
-            seen[config.operator, name, "" if name == "lr" else str(config.seqlen)].add(text)
+    values: dict[tuple[str, str], list[Any]] = defaultdict(list)
+    names: dict[str, set[tuple[str, str]]] = defaultdict(set)
+    for config, own in zip(configs, parts, strict=True):
+        names[config.operator].update(own)
+    for config, own in zip(configs, parts, strict=True):
+        for name in names[config.operator]:
+            # An option that was not there differs from one that was nothing.
+            text = canonical_json(own[name]) if name in own else ""
+            seen[config.operator, *name, _scope(config, name)].add(text)
+        for name, value in own.items():
+            values[name].append(value)
+    known = {name: texts(found) for name, found in values.items()}
     result = []
-    for config, own, given in zip(configs, texts, options, strict=True):
-        parts = [
-            f"{key}={text}"
-            for key, text in sorted(given.items())
-            if len(seen[config.operator, key]) > 1
+    for config, own in zip(configs, parts, strict=True):
+        told = [
+            f"{name[1]}={known[name][canonical_json(value)]}"
+            for name, value in own.items()
+            if len(seen[config.operator, *name, _scope(config, name)]) > 1
         ]
-        parts += [
-            f"{name}={text}"
-            for name, text in own.items()
-            if len(seen[config.operator, name, "" if name == "lr" else str(config.seqlen)]) > 1
-        ]
-        label = config.operator + (f" ({', '.join(parts)})" if parts else "")
+        label = config.operator + (f" ({', '.join(told)})" if told else "")
         result.append(f"{label}, trained at {config.seqlen}" if crossing else label)
-    return result
+    return _unique(result, configs, identities)
+
+
+def _scope(config: Config, name: tuple[str, str]) -> str:
+    kind, setting = name
+    return "" if kind != "setting" or setting in _ANY_LENGTH else str(config.seqlen)
+
+
+def _parts(config: Config, hidden: Sequence[str]) -> dict[tuple[str, str], Any]:
+    """Return {(kind, name): value} of what may tell a configuration from others."""
+    own = {("option", key): config.operator_options[key] for key in sorted(config.operator_options)}
+    for name in SETTINGS:
+        if name == "sources":
+            own |= {("source", k): _version(v) for k, v in sorted(config.sources.items())}
+        elif name not in hidden:
+            own["setting", name] = setting(config, name)
+    return own
+
+
+def setting(config: Config, name: str) -> Any:
+    """Return the value of a setting as it is compared; plugins by the start of their digests."""
+    if name == "plugins":
+        return "+".join(sorted(map(_version, config.plugins.values()))) or None
+    return getattr(config, name)
+
+
+def _version(text: str) -> str:
+    """Return a version as it is, and the start of a digest."""
+    return text[:8] if re.fullmatch(r"(sha256:)?[0-9a-f]{10,}", text) else text
+
+
+def _unique(
+    names: Sequence[str], configs: Sequence[Config], identities: Sequence[str]
+) -> list[str]:
+    """Return the labels, with the start of a hash where two experiments would share one."""
+    owners: dict[tuple[str, int], set[str]] = defaultdict(set)
+    for name, config, key in zip(names, configs, identities, strict=True):
+        owners[name, config.seqlen].add(key)
+    return [
+        f"{name} [{hashlib.sha256(key.encode()).hexdigest()[:6]}]"
+        if len(owners[name, config.seqlen]) > 1
+        else name
+        for name, config, key in zip(names, configs, identities, strict=True)
+    ]

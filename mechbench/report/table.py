@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import csv
 import dataclasses
-import io
+import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 from mechbench.report.aggregate import Cost, Point, Section
-from mechbench.results import NOT_RUN, STATUSES
+from mechbench.report.collect import NAN, OUTCOMES
+from mechbench.report.escape import csv_text, markdown
 from mechbench.spec import canonical_json
 
 WINDOWS = (16, 128)  # of the short-sighted oracle: within a short filter's reach, and a long one's
@@ -22,20 +22,21 @@ _LEGEND = (
 
 
 def to_csv(sections: Sequence[Section]) -> str:
-    """Return one line a section, label and evaluation length, with all that is known of it."""
+    """Return one line a section, label and evaluation length, with all that is known of it.
+
+    The column `n_nan` is there if any point has outputs that are not finite.
+    """
     lines = [
-        _flat(section, point)
+        (section, point)
         for section in sections
         for point in sorted(section.points, key=lambda p: (p.label, p.eval_seqlen))
     ]
-    text = io.StringIO()
-    writer = csv.DictWriter(text, fieldnames=list(lines[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(lines)
-    return text.getvalue()
+    nan = any(NAN in point.statuses for section in sections for point in section.points)
+    outcomes = [outcome for outcome in OUTCOMES if nan or outcome != NAN]
+    return csv_text([_flat(section, point, outcomes) for section, point in lines])
 
 
-def _flat(section: Section, point: Point) -> dict[str, Any]:
+def _flat(section: Section, point: Point, outcomes: Sequence[str]) -> dict[str, Any]:
     length = point.eval_seqlen
     shortcut = section.best_shortcut(length) or (None, None)
     context = section.required_context[length]
@@ -46,7 +47,7 @@ def _flat(section: Section, point: Point) -> dict[str, Any]:
         **own,
         "ranked": point.ranked,
         "best": point.label in section.best(length),
-        **{f"n_{s.replace('-', '_')}": point.statuses.get(s, 0) for s in (*STATUSES, NOT_RUN)},
+        **{f"n_{s.replace('-', '_')}": point.statuses.get(s, 0) for s in outcomes},
         "chance": section.chance[length],
         "best_shortcut": shortcut[0],
         "best_shortcut_accuracy": shortcut[1],
@@ -61,15 +62,15 @@ def to_markdown(
     heading: str = "Accuracy versus sequence length",
 ) -> str:
     """Return a heading, an accuracy table, a cost table and notes for each section."""
-    blocks = [f"# {heading}", _LEGEND]
+    blocks = [f"# {markdown(heading)}", _LEGEND]
     if warnings:
-        blocks += ["Warnings:", _bullets(warnings)]
+        blocks += ["Warnings:", _bullets(map(markdown, warnings))]
     for section in sections:
-        blocks += [f"## {_text(section.title)}", _accuracies(section), _costs(section)]
+        blocks += [f"## {markdown(section.title)}", _accuracies(section), _costs(section)]
         if section.differences:
             blocks += ["Not the same for all:", _bullets(section.differences)]
         if section.failures:
-            blocks += ["Failed:", _bullets(section.failures)]
+            blocks += ["Failed:", _bullets(map(markdown, section.failures))]
     return "\n\n".join(blocks) + "\n"
 
 
@@ -88,14 +89,15 @@ def _accuracies(section: Section) -> str:
     for label, points in section.curves.items():
         at = {p.eval_seqlen: p for p in points}
         cells = [_cell(at[n], label in best[n]) if n in at else "-" for n in lengths]
-        lines.append([row_label(points), *cells])
+        lines.append([markdown(row_label(points)), *cells])
     lines.append(["chance", *(_percent(section.chance[n]) for n in lengths)])
     shortcuts = [section.best_shortcut(n) for n in lengths]
     names = {s[0] for s in shortcuts if s is not None}
     if names:
-        name = f"best shortcut ({names.pop()})" if len(names) == 1 else "best shortcut"
+        one = len(names) == 1
+        name = f"best shortcut ({markdown(names.pop())})" if one else "best shortcut"
         each = [
-            "-" if s is None else _percent(s[1]) + (f" ({s[0]})" if name == "best shortcut" else "")
+            "-" if s is None else _percent(s[1]) + ("" if one else f" ({markdown(s[0])})")
             for s in shortcuts
         ]
         lines.append([name, *each])
@@ -122,34 +124,38 @@ def _costs(section: Section) -> str:
         "steps to stop", "solved", "lr", "device",
     ]]  # fmt: skip
     for points in section.curves.values():
+        name = markdown(row_label(points))
         costs: dict[int, Cost] = {p.trained_seqlen: p.cost for p in points}
         for length, c in sorted(costs.items()):
             if not c.results:  # planned, not run
                 continue
             solved = f"{c.solved} of {c.results}"
             lines.append([
-                row_label(points), str(length), _count(c.parameters), _count(c.train_tokens),
+                name, str(length), _count(c.parameters), _count(c.train_tokens),
                 _count(c.budget_tokens), _count(c.tokens_per_s), _count(c.flops_per_token),
                 "-" if c.train_flops is None else f"{c.train_flops:.3g}",
                 _count(c.peak_memory_mib), "-" if c.train_s is None else f"{c.train_s:,.1f}",
-                _count(c.steps), solved, c.lr, c.devices,
+                _count(c.steps), solved, c.lr, markdown(c.devices),
             ])  # fmt: skip
     return markdown_table(lines)
 
 
 def markdown_table(lines: Sequence[Sequence[str]]) -> str:
-    """Return a Markdown table, its first line the heading; all but the first column are numbers."""
+    """Return a Markdown table, its first line the heading; all but the first column are numbers.
+
+    Cells are Markdown; text from files goes through `mechbench.report.escape.markdown` first.
+    """
     rule = ["---", *["---:"] * (len(lines[0]) - 1)]
     cells = [lines[0], rule, *lines[1:]]
     return "\n".join(f"| {' | '.join(map(_text, line))} |" for line in cells)
 
 
 def _text(text: str) -> str:
-    return " ".join(text.split()).replace("|", "\\|")
+    return re.sub(r"(?<!\\)\|", r"\\|", " ".join(text.split()))
 
 
-def _bullets(lines: Sequence[str]) -> str:
-    return "\n".join(f"- {' '.join(line.split())}" for line in lines)
+def _bullets(lines: Iterable[str]) -> str:
+    return "\n".join(f"- {line}" for line in lines)
 
 
 def _percent(value: float | None) -> str:

@@ -31,7 +31,7 @@ def test_failures_and_gaps_are_shown(folder: Path) -> None:
     table = (folder / "table.md").read_text()
     assert "diverged (1 of 2)" in table
     assert "not-run (1 of 2)" in table
-    assert "seed 1: diverged: it went | wrong" in table
+    assert "seed 1: diverged: it went \\| wrong" in table
     readme = (folder / "README.md").read_text()
     assert "16 cells: 14 ok, 1 diverged, 1 not-run" in readme
     assert "attention at 128 (1 of 2 seeds)" in readme

@@ -1,12 +1,13 @@
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from mechbench.report.aggregate import Section, aggregate
-from mechbench.report.collect import collect
+from mechbench.report.collect import collect, rows_of
 from mechbench.results import wilson_interval
 from mechbench.spec import PROTOCOL
 
@@ -111,3 +112,66 @@ def test_a_cell_stored_twice_counts_once(store: Store, tmp_path: Path) -> None:
     assert [row.accuracy for row in rows] == [0.2]
     assert len(warnings) == 1
     assert "stored more than once" in warnings[0]
+
+
+def test_the_same_seed_with_and_without_leave_to_look_ahead_counts_once(
+    store: Store, tmp_path: Path
+) -> None:
+    store({64: 0.5}, date="2026-01")
+    store({64: 0.9}, date="2026-02", allow_noncausal=True)
+    store({64: 0.7}, seed=1)
+    (point,) = sections(tmp_path)[0].points
+    assert (point.n_seeds, point.cost.results, sorted(point.counts)) == (2, 2, [0, 1])
+    assert point.accuracy == pytest.approx(0.8)  # the newest of seed 0
+
+
+def test_rows_that_were_not_compared_count_a_seed_once_too(store: Store, tmp_path: Path) -> None:
+    """As of a results.csv that holds both."""
+    paths = [store(), store({64: 0.5}, allow_noncausal=True, date="2025"), store(seed=1)]
+    rows = [row for path in paths for row in rows_of(json.loads(path.read_text()))]
+    for order in (rows, rows[::-1]):
+        (point,) = aggregate(order)[0].points
+        assert (point.n_seeds, point.cost.results) == (2, 2)
+        assert point.accuracy == pytest.approx(0.9)
+
+
+def test_rates_that_print_the_same_are_two_rows(store: Store, tmp_path: Path) -> None:
+    store({64: 0.9}, lr=0.001)
+    store({64: 0.5}, lr=0.0010000004, seed=1)
+    (section,) = sections(tmp_path)
+    assert {p.label: (p.n_seeds, p.accuracy, p.cost.lr) for p in section.points} == {
+        "hyena (lr=0.001)": (1, 0.9, "0.001"),
+        "hyena (lr=0.0010000004)": (1, 0.5, "0.0010000004"),
+    }
+    assert len(section.curves) == 2
+    assert (
+        "`lr` differs (trained at 64): 0.001 for hyena (lr=0.001); 0.0010000004 for"
+        in (section.differences[0])
+    )
+
+
+def test_settings_that_print_the_same_are_two_sections(store: Store, tmp_path: Path) -> None:
+    for noise in (0.1, 0.1000000001, 0.2):
+        store(task_options={"noise": noise})
+    assert [s.title.split(", ")[1] for s in sections(tmp_path)] == [
+        "noise=0.1", "noise=0.1000000001", "noise=0.2"
+    ]  # fmt: skip
+
+
+def test_settings_named_like_each_other_keep_titles_of_their_own(
+    store: Store, tmp_path: Path
+) -> None:
+    store(task_options={"a": "1, b=2"})
+    store(task_options={"a": "1", "b": "2"})
+    titles = [s.title for s in sections(tmp_path)]
+    assert len(set(titles)) == 2
+    assert titles[1] == f"{titles[0]} #2"
+
+
+def test_protocols_are_shown_apart(store: Store, tmp_path: Path) -> None:
+    store({64: 0.9}, protocol=1)
+    store({64: 0.5}, protocol=2, seed=1)
+    found = sections(tmp_path)
+    assert [(s.title.rpartition(", ")[2], s.points[0].n_seeds) for s in found] == [
+        ("protocol 1", 1), ("protocol 2", 1)
+    ]  # fmt: skip

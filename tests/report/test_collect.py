@@ -79,14 +79,17 @@ def test_seeds_share_an_identity_and_nothing_else_does() -> None:
     same = [
         Config("hyena", "recall", budget_tokens=1, plugins={"/else/a.py": "12"}, seed=5),
         Config("hyena", "recall", budget_tokens=1, plugins={"a.py": "12"}, eval_seqlens=(1, 2)),
+        Config("hyena", "recall", budget_tokens=1, plugins={"a.py": "12"}, allow_noncausal=True),
     ]
     other = [
         Config("hyena", "recall", budget_tokens=2, plugins={"a.py": "12"}),
         Config("hyena", "recall", budget_tokens=1, plugins={"a.py": "13"}),
         Config("hyena", "recall", budget_tokens=1, plugins={"a.py": "12"}, lr=1.0),
+        Config("hyena", "recall", budget_tokens=1, plugins={"a.py": "12"}, max_seqlen=128),
+        Config("hyena", "recall", budget_tokens=1, plugins={"a.py": "12"}, sources={"fla": "1"}),
     ]
     assert {identity(config) for config in same} == {identity(base)}
-    assert len({identity(config) for config in (base, *other)}) == 4
+    assert len({identity(config) for config in (base, *other)}) == 6
 
 
 @pytest.mark.parametrize(
@@ -122,3 +125,25 @@ def test_nothing_readable_names_a_reason(store: Store, tmp_path: Path) -> None:
         collect([tmp_path])
     with pytest.raises(ResultError, match="does not exist"):
         collect([tmp_path / "absent"])
+
+
+def test_a_result_copied_under_another_seed_is_left_out(store: Store, tmp_path: Path) -> None:
+    data = json.loads(store({64: 0.9}).read_text())
+    for seed in range(1, 10):
+        copied = {**data, "config": {**data["config"], "seed": seed}}
+        path = tmp_path / "runs" / f"copy-{seed}" / "result.json"
+        path.parent.mkdir()
+        path.write_text(json.dumps(copied))
+    rows, warnings = collect([tmp_path / "runs"])
+    assert [row.config.seed for row in rows] == [0]
+    assert len(warnings) == 9
+    assert all("is damaged: cell_id is" in warning for warning in warnings)
+
+
+def test_a_folder_with_an_odd_name_is_named_on_one_line(store: Store, tmp_path: Path) -> None:
+    store()
+    odd = tmp_path / "runs" / "a\nb\x1b[2J"
+    odd.mkdir()
+    (odd / "result.json").write_text("{")
+    (warning,) = collect([tmp_path / "runs"])[1]
+    assert warning.startswith("skipped: a b\\x1b[2J/result.json is corrupt: ")

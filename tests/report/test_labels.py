@@ -2,8 +2,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from mechbench.report.labels import labels
+from mechbench.report.collect import identity
+from mechbench.report.labels import labels as labels_of
+from mechbench.report.labels import texts
 from mechbench.spec import Config
+
+
+def labels(configs: list[Config]) -> list[str]:
+    return labels_of(configs, [identity(config) for config in configs])
 
 
 def config(operator: str = "hyena", **changes: Any) -> Config:
@@ -58,3 +64,46 @@ def test_same_plugin_in_another_folder_is_the_same_operator() -> None:
 def test_trained_length_is_named_once_any_run_crosses_lengths() -> None:
     crossing = [config(eval_seqlens=(64, 128)), config("attention")]
     assert labels(crossing) == ["hyena, trained at 64", "attention, trained at 64"]
+
+
+def test_numbers_have_the_digits_that_tell_them_apart() -> None:
+    rates = [config(lr=0.001), config(lr=0.0010000004), config(lr=0.004)]
+    assert labels(rates) == ["hyena (lr=0.001)", "hyena (lr=0.0010000004)", "hyena (lr=0.004)"]
+    assert list(texts([0.1, 0.2, 1 / 3]).values()) == ["0.1", "0.2", "0.333333"]
+    assert list(texts([0.1, 0.1 + 2**-56, None]).values()) == [
+        "0.1", "0.10000000000000002", "none"
+    ]  # fmt: skip
+
+
+def test_values_that_print_the_same_are_told_apart_by_their_type() -> None:
+    given = [config(operator_options={"x": x}) for x in (1, "1", None, "none", True, "true")]
+    assert len(set(labels(given))) == 6
+    assert labels(given)[:3] == ["hyena (x=1)", 'hyena (x="1")', "hyena (x=null)"]
+    assert labels([config(operator_options={"x": None}), config()]) == ["hyena (x=none)", "hyena"]
+
+
+def test_code_is_told_apart_at_any_length() -> None:
+    digests = ["0123456789abcdef" + "0" * 48, "fedcba9876543210" + "0" * 48]
+    code = [
+        config("mine", sources={"helper": digests[0], "fla": "0.4.1", "numpy": "2.1"}),
+        config("mine", sources={"helper": digests[1], "fla": "0.5", "numpy": "2.1"}, seqlen=128),
+    ]
+    assert [label.partition(", trained")[0] for label in labels(code)] == [
+        "mine (fla=0.4.1, helper=01234567)", "mine (fla=0.5, helper=fedcba98)"
+    ]  # fmt: skip
+
+
+def test_no_two_experiments_share_a_label() -> None:
+    digests = ["01234567" + "0" * 56, "01234567" + "1" * 56]  # of one beginning
+    configs = [config("mine", plugins={"a.py": digest}) for digest in digests]
+    configs += [config("hyena", operator_options={"a": 1}), config("hyena")]
+    configs += [config("hyena (a=1)")]
+    assert len(set(labels(configs))) == 5
+    assert labels([configs[0], configs[0]]) == ["mine", "mine"]
+    assert labels([config(), config(allow_noncausal=True)]) == ["hyena", "hyena"]
+
+
+def test_models_built_for_more_tokens_are_others() -> None:
+    assert labels([config(), config(max_seqlen=128)]) == [
+        "hyena (max_seqlen=0)", "hyena (max_seqlen=128)"
+    ]  # fmt: skip

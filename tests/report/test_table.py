@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import csv
 import io
+import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -34,7 +36,7 @@ def test_table_of_two_operators_at_two_lengths(store: Store, tmp_path: Path) -> 
         "| oracle, last 16 tokens | 36.2 | 33.1 | - |",
         "| oracle, last 128 tokens | - | 63.1 | - |",
     ]
-    assert "- attention at 256, seed 0: out-of-memory: the loss | is not finite" in lines
+    assert "- attention at 256, seed 0: out-of-memory: the loss \\| is not finite" in lines
     assert any(line.startswith("| hyena | 128 | 1,234 | 5,000 | 1,000 |") for line in lines)
 
 
@@ -66,3 +68,61 @@ def test_csv_has_every_point(store: Store, tmp_path: Path) -> None:
         ("hyena, trained at 64", "128", "0.8", "True"),
     ]
     assert [r["n_error"] for r in lines] == ["1", "0", "0"]
+
+
+HOSTILE = "<script>alert(1)</script>[a](http://x)|`b`\n\u202e"
+
+
+def test_what_files_say_is_shown_as_it_is(store: Store, tmp_path: Path) -> None:
+    device = {"device": HOSTILE, "date": "2026"}
+    store({64: 0.9}, operator="=cmd|' /C calc'!A0", provenance=device)
+    store({64: 0.8}, operator=HOSTILE, batch_size=32, provenance=device)
+    store({}, operator="lost", status="error", reason=f"# {HOSTILE}")
+    path = store({64: 0.7}, operator="best")
+    data = json.loads(path.read_text())
+    data["evaluations"][0]["shortcuts"] = {HOSTILE: 1.0}
+    path.write_text(json.dumps(data))
+    text = "\n".join(markdown(tmp_path))
+    shown = r"&lt;script&gt;alert(1)&lt;/script&gt;\[a\](http\://x)\|\`b\` \\u202e"
+    assert text.count(shown) >= 7  # label, cost's label, devices, shortcut, difference, failure
+    for harmful in ("<script>", "](http:", "\u202e", "`b`"):
+        assert harmful not in text
+    tables = [line for line in text.splitlines() if line.startswith("| ")]
+    assert {len(re.findall(r"(?<!\\)\|", line)) for line in tables} == {3, 15}
+    lines = list(csv.DictReader(io.StringIO(to_csv(aggregate(collect([tmp_path])[0])))))
+    assert {"'=cmd|' /C calc'!A0", "best", "lost"} < {line["label"] for line in lines}
+
+
+def test_outputs_that_are_not_finite_are_a_failure_of_their_length(
+    store: Store, tmp_path: Path
+) -> None:
+    for seed in (0, 1, 2):
+        path = store({64: 0.9, 1024: 0.0}, seed=seed, operator="ssm")
+        data = json.loads(path.read_text())
+        if seed:
+            data["evaluations"][1]["non_finite"] = 12
+        path.write_text(json.dumps(data))
+    store({64: 0.5, 1024: 0.4}, operator="other")
+    lines = markdown(tmp_path)
+    row = next(line for line in lines if line.startswith("| ssm, trained at 64 |"))
+    assert row.split(" | ")[1].startswith("**90.0**")
+    assert row.endswith("] n=1; nan at 1024 (2 of 3) |")
+    assert row.split(" | ")[2].startswith("0.0 [")  # of the one seed whose outputs are numbers
+    failed = "- ssm, trained at 64, seed 1: nan at 1024: 12 of 1000 scored outputs not finite"
+    assert failed in lines
+    (section,) = aggregate(collect([tmp_path / "runs"])[0])
+    assert section.best(1024) == {"other, trained at 64"}
+    found = {
+        (line["label"], line["eval_seqlen"]): (line["n_ok"], line["n_nan"], line["ranked"])
+        for line in csv.DictReader(io.StringIO(to_csv([section])))
+    }
+    assert found["ssm, trained at 64", "64"] == ("3", "0", "True")
+    assert found["ssm, trained at 64", "1024"] == ("1", "2", "False")
+
+
+def test_a_length_without_a_finite_output_has_no_accuracy(store: Store, tmp_path: Path) -> None:
+    path = store({64: 0.2})
+    data = json.loads(path.read_text())
+    data["evaluations"][0]["non_finite"] = 1
+    path.write_text(json.dumps(data))
+    assert "| hyena | nan at 64 |" in markdown(tmp_path)
