@@ -236,7 +236,6 @@ def _train_and_score(
 ) -> None:
     """Fill `result` step by step, so that what is known survives an error."""
     forget_backends_used()
-    longest = max(task_of(config, length).input_seqlen for length in config.eval_seqlens)
     torch.manual_seed(derive(config.seed, "init"))  # on the CPU: the same weights on any device
     input_dim = int(getattr(task, "input_dim", 0))
     model = build_model(config, tokens_built_for(config))
@@ -381,3 +380,31 @@ def _write_metrics(path: Path, rows: list[dict[str, Any]]) -> None:
         writer.writeheader()
         writer.writerows(rows)
     write_text(path, text.getvalue())
+
+
+def run_config(
+    config: Config, out: str | Path, device: str, console: Console | None = None
+) -> Result:
+    """Train a cell from its stored configuration, whatever this machine would resolve it to.
+
+    Args:
+        config: complete, as stored.
+        out: folder that gets `<cell id>/`; a finished cell is read from there.
+        device: "cpu", "cuda" or "cuda:N", of the configuration's type.
+        console: where messages and the bar go.
+
+    Raises:
+        OperatorError: as `run`.
+        ResultError: as `run`.
+        Interrupted: SIGINT or SIGTERM; the same call continues.
+    """
+    folder, console = Path(out) / config.cell_id, console or Console()
+    make_folder(folder)
+    with exclusive(folder):
+        stored, warning = read_or_set_aside(folder / "result.json")
+        if warning:
+            console.warn(warning)
+        if stored is not None and stored.data["status"] not in _RETRIED:
+            return stored
+        write_json(folder / "config.json", config.to_dict())
+        return _run_cell(config, device, folder, console, CHECKPOINT_S)

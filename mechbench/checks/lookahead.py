@@ -34,7 +34,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-# Maps a change (1 or B, L, D) of the inputs, or None, to the inputs (B, L, D) and outputs (B, L, F).
+# A change (1 or B, L, D) of the inputs, or None, to the inputs (B, L, D) and outputs (B, L, F).
 Function = Callable[[Tensor | None], tuple[Tensor, Tensor]]
 
 _SMALL = 1e-3  # of the inputs' size: a change that a look-ahead follows and rounding does not

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import click
+
+from mechbench.errors import ConfigError, MechbenchError
 
 _PATH = click.Path(path_type=Path)
 
@@ -26,10 +29,16 @@ def build(root: Path) -> None:
     from mechbench.leaderboard.build import build_board
     from mechbench.leaderboard.page import missing_packages, write_page
 
-    boards = [read_board(folder) for folder in find_boards(root)]
-    for board in boards:
-        for path in build_board(board):
-            click.echo(path)
+    boards, failed = [], 0
+    for folder in find_boards(root):
+        try:  # one damaged leaderboard does not keep the others from being built
+            board = read_board(folder)
+            for path in build_board(board):
+                click.echo(path)
+            boards.append(board)
+        except MechbenchError as error:
+            failed += 1
+            click.echo(f"mechbench: {folder} is not built: {error}", err=True)
     missing = missing_packages()
     if missing:
         click.echo(
@@ -37,8 +46,10 @@ def build(root: Path) -> None:
             "pip install 'mechbench[html]'",
             err=True,
         )
-    else:
+    elif boards:
         click.echo(write_page(boards, root / "index.html"))
+    if failed:
+        raise SystemExit(2)
 
 
 @command.command("submit")
@@ -53,9 +64,9 @@ def submit(
 ) -> None:
     """Check RESULTS (files or folders) and add them to a leaderboard.
 
-    Refused, and then nothing is added: what does not fit the schema, lacks its provenance, has
-    figures that do not follow from its counts, or is better than the oracle or worse than chance
-    by more than its interval. Results of no point of the suite are left out.
+    Refused, and then nothing is added: what does not fit the schema, contradicts itself, or is
+    refuted by computing the task's examples and baselines and the model's size again. A low
+    accuracy is no fault. Results of no point of the suite are left out.
     """
     if suite is None and to is None:
         raise click.UsageError("name the leaderboard: --suite NAME or --to FOLDER")
@@ -64,7 +75,10 @@ def submit(
 
     path = find_suite(suite) if suite is not None else None
     folder = to or Path("leaderboards") / (path.stem if path else "")
-    done = add(results, folder, path, without_refused=without_refused)
+    done = add(
+        results, folder, path, without_refused=without_refused,
+        say=lambda text: click.echo(f"mechbench: {text}", err=True),
+    )  # fmt: skip
     for line in done.refused:
         click.echo(f"mechbench: refused: {line}", err=True)
     if done.refused and not without_refused:
@@ -73,3 +87,53 @@ def submit(
         f"{folder}: {done.added} results added, {done.known} known already, {done.elsewhere} of "
         f"other suites left out, {done.not_run} planned cells not run"
     )
+    click.echo(
+        "taken on trust: that the accuracies were measured as stated; "
+        f"mechbench leaderboard verify {folder} trains a sample again"
+    )
+
+
+@command.command("verify")
+@click.argument("folder", type=_PATH)
+@click.option("--sample", type=click.IntRange(1, 10_000), default=3, help="Cells.  [default: 3]")
+@click.option(
+    "--seed", type=click.IntRange(0), default=0, help="Of the choice of cells.  [default: 0]"
+)
+@click.option("--device", default="auto", help="auto, cpu, cuda or cuda:N.  [default: auto]")
+@click.option(
+    "--plugin", "plugins", multiple=True, type=_PATH, help="A file with operators; repeatable."
+)
+@click.option(
+    "--out", type=_PATH, default="runs-verify", help="Where runs go.  [default: runs-verify]"
+)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def verify(
+    folder: Path, sample: int, seed: int, device: str, plugins: tuple[Path, ...], out: Path,
+    as_json: bool,
+) -> None:  # fmt: skip
+    """Train a random sample of the cells in FOLDER again, and compare.
+
+    On a CPU with the same versions and threads every count must be the same. Elsewhere rounding
+    differs: then the accuracies must agree within the 95% interval of their difference, and both
+    runs be solved or neither. Ends with code 1 where a cell differs, with 2 where none could be
+    checked. The same command continues after an interruption.
+    """
+    from mechbench.leaderboard.verify import OUTCOMES
+    from mechbench.leaderboard.verify import verify as check
+
+    found = []
+    for one in check(
+        folder, sample=sample, seed=seed, device=device, plugins=[*map(str, plugins)], out=out
+    ):
+        found.append(one)
+        if not as_json:
+            click.echo(one.line)
+    counts = {name: sum(c.outcome == name for c in found) for name in OUTCOMES}
+    if as_json:
+        click.echo(json.dumps({"cells": [c.to_dict() for c in found], "counts": counts}, indent=1))
+    else:
+        click.echo(f"{folder}: " + ", ".join(f"{n} {name}" for name, n in counts.items()))
+    if counts["differs"]:
+        raise SystemExit(1)
+    if counts["not checked"] == len(found):
+        raise ConfigError(f"no cell of {folder} could be checked here")

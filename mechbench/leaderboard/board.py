@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import os
+import re
+import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -57,3 +61,24 @@ def find_boards(root: Path) -> list[Path]:
     if not found:
         raise ConfigError(f"no {FILE} in {root} or a folder in it")
     return found
+
+
+def moved_suite(path: Path, folder: Path) -> str:
+    """Return the text of the suite at `path` as it may lie in `folder`: its plugins stay found.
+
+    Raises:
+        ConfigError: its list of plugins is written in a way that cannot be changed.
+    """
+    text = path.read_text(encoding="utf-8")
+    data = tomllib.loads(text)
+    if not data.get("plugins"):
+        return text
+    found = [os.path.relpath(path.parent / name, folder) for name in data["plugins"]]
+    line = f"plugins = {json.dumps(found)}"
+    moved = re.sub(r"^plugins\s*=\s*\[[^\]]*\]", lambda _: line, text, count=1, flags=re.MULTILINE)
+    try:
+        if tomllib.loads(moved) == data | {"plugins": found}:
+            return moved
+    except tomllib.TOMLDecodeError:
+        pass
+    raise ConfigError(f"{path}: plugins: expected a line of its own: plugins = ['FILE.py']")

@@ -6,8 +6,10 @@ that it needs no network and no server. They come with the extra `mechbench[html
 
 from __future__ import annotations
 
+import hashlib
 import html
 import importlib.util
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,7 @@ from typing import Any
 from mechbench.atomic import write_text
 from mechbench.leaderboard.board import Board
 from mechbench.report.aggregate import Point, Section
+from mechbench.report.escape import html_text, plain
 from mechbench.report.plot import COLOURS, references
 
 _STYLE = """
@@ -43,7 +46,7 @@ def write_page(boards: Sequence[Board], path: Path) -> Path:
     """
     from plotly.offline import get_plotlyjs
 
-    links = [f'<a href="#{_anchor(board)}">{html.escape(board.title)}</a>' for board in boards]
+    links = [f'<a href="#{_anchor(board)}">{html_text(board.title)}</a>' for board in boards]
     parts = [
         "<!DOCTYPE html>",
         '<html lang="en"><head><meta charset="utf-8"><title>mechbench leaderboards</title>',
@@ -70,7 +73,15 @@ def _table_scripts() -> str:
 
 
 def _anchor(board: Board) -> str:
-    return board.folder.name
+    """Return the folder's name as an id; what is not plain goes, and a digest tells it apart."""
+    name = board.folder.name
+    plain = re.sub(r"[^A-Za-z0-9_-]", "-", name)
+    return plain if plain == name else f"{plain}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
+
+
+def _shown(text: str) -> str:
+    """Return a text for plotly, which reads tags in it and knows few entities."""
+    return html.escape(plain(text), quote=False)
 
 
 def _board(board: Board) -> str:
@@ -80,9 +91,13 @@ def _board(board: Board) -> str:
         _plot(section, f"plot-{name}-{i}") for i, section in enumerate(board.sections[:_PLOTS])
     ]
     more = len(board.sections) - len(plots)
-    note = f"<p>{more} further plots: see the folder {html.escape(name)}.</p>" if more else ""
+    note = (
+        f"<p>{more} further plots: see the folder {html.escape(board.folder.name)}.</p>"
+        if more
+        else ""
+    )
     return (
-        f'<section id="{html.escape(name)}"><h2>{html.escape(board.title)}</h2>'
+        f'<section id="{name}"><h2>{html_text(board.title)}</h2>'
         f'<p class="question">{html.escape(question)}</p>'
         f"{_table(board, f'table-{name}')}"
         f'<div class="plots">{"".join(plots)}</div>{note}</section>'
@@ -119,8 +134,8 @@ def _line(section: Section, point: Point, best: bool) -> dict[str, Any]:
 
     cost = point.cost
     return {
-        "setting": section.title,
-        "operator": point.label,
+        "setting": plain(section.title),
+        "operator": plain(point.label),
         "length": point.eval_seqlen,
         "accuracy, %": rounded(point.accuracy),
         "low": rounded(point.ci_low),
@@ -133,7 +148,7 @@ def _line(section: Section, point: Point, best: bool) -> dict[str, Any]:
         "training FLOPs": None if cost.train_flops is None else float(f"{cost.train_flops:.3g}"),
         "training, s": None if cost.train_s is None else round(cost.train_s, 1),
         "lr": cost.lr,
-        "device": cost.devices,
+        "device": plain(cost.devices),
     }
 
 
@@ -156,7 +171,7 @@ def _plot(section: Section, div_id: str) -> str:
                 "arrayminus": [(p.accuracy or 0.0) - (p.ci_low or 0.0) for p in shown],
                 "thickness": 1,
             },
-            name=label,
+            name=_shown(label),
             mode="lines+markers",
             line={"color": COLOURS[names.index(label) % len(COLOURS)]},
             hovertemplate="%{y:.1%} at %{x} tokens",
@@ -166,12 +181,12 @@ def _plot(section: Section, div_id: str) -> str:
         figure.add_scatter(
             x=lengths,
             y=[reached[n] for n in lengths],
-            name=name,
+            name=_shown(name),
             mode="lines",
             line={"color": colour, "dash": "dash" if name.startswith("chance") else "dot"},
         )
     figure.update_layout(
-        title={"text": section.title, "font": {"size": 13}},
+        title={"text": _shown(section.title), "font": {"size": 13}},
         width=640,
         height=420,
         template="plotly_white",

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from mechbench.report.aggregate import Section
 from mechbench.report.collect import Row
+from mechbench.report.escape import markdown
 from mechbench.report.table import markdown_table
 from mechbench.results import NOT_RUN, STATUSES
 
@@ -27,9 +28,9 @@ def readme(
     results = {row.data["cell_id"]: row for row in rows}
     counts = Counter(row.status for row in results.values())
     said = [f"{counts[s]} {s}" for s in (*STATUSES, NOT_RUN) if counts[s]]
-    blocks = [f"# {title}"]
+    blocks = [f"# {markdown(title)}"]
     if question:
-        blocks.append(question.strip())
+        blocks.append(question.strip().replace("<", "&lt;"))
     blocks.append(f"{len(results)} cells: {', '.join(said)}. Numbers: [table.md](table.md).")
     pictures = [path for path in plots if path.suffix == ".png"]
     blocks += [f"![{path.stem.replace('_', ' ')}]({path.name})" for path in pictures]
@@ -47,14 +48,14 @@ def _provenance(results: Sequence[Row]) -> str:
             continue
         origin = row.data["provenance"]
         key = tuple(
-            str(origin.get(name) or "-")
+            markdown(origin[name]) if origin.get(name) else "-"
             for name in ("device", "torch", "python", "platform", "mechbench", "git_commit")
         )
         groups[key].append(str(origin.get("date") or "-"))
     lines = [["cells", "dates", "device", "torch", "python", "platform", "mechbench", "commit"]]
     for key, dates in sorted(groups.items()):
         first, last = min(dates)[:10], max(dates)[:10]
-        span = first if first == last else f"{first} to {last}"
+        span = markdown(first if first == last else f"{first} to {last}")
         lines.append([str(len(dates)), span, *key])
     return markdown_table(lines) if groups else "Nothing was run yet."
 
@@ -70,7 +71,7 @@ def _not_run(sections: Sequence[Section]) -> list[str]:
                 some = "" if count == total else f" ({count} of {total} seeds)"
                 absent[point.label].append(f"{point.eval_seqlen}{some}")
         lines += [
-            f"- {section.title}: {label} at {', '.join(lengths)}"
+            f"- {markdown(section.title)}: {markdown(label)} at {', '.join(lengths)}"
             for label, lengths in sorted(absent.items())
         ]
     return lines

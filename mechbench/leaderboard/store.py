@@ -7,7 +7,8 @@ build` makes. Empty means unknown; lists, tables, true and false are JSON. Colum
     cell that its suite plans and nobody ran), reason
     the configuration: every field of mechbench.spec.Config under its name
     eval_seqlen, n, correct, accuracy, ci_low, ci_high, dense_n, dense_accuracy, shortcuts,
-    required_context: the evaluation, as in mechbench/results.py; empty if not scored there
+    required_context, non_finite: the evaluation, as in mechbench/results.py; empty if not scored
+    there. Shortcuts and required context are computed by `leaderboard submit`, not handed in
     chance, solved, causal, stop, validation_accuracy, parameters, steps, train_tokens,
     excluded_examples, micro_batch_size, flops_per_token, tokens_per_s, peak_memory_mib,
     fft_conv_backend: the result, as in mechbench/results.py
@@ -29,6 +30,7 @@ from typing import Any
 from mechbench.atomic import write_text
 from mechbench.errors import ConfigError, ResultError
 from mechbench.report.collect import Row, rows_of
+from mechbench.report.escape import csv_cell, from_csv_cell, plain
 from mechbench.results import SCHEMA_VERSION
 from mechbench.spec import ADDED, Config
 
@@ -37,13 +39,14 @@ _HEAD = ("schema_version", "cell_id", "status", "reason")
 _CONFIG = tuple(f.name for f in fields(Config))
 _EVALUATION = (
     "n", "correct", "accuracy", "ci_low", "ci_high", "dense_n", "dense_accuracy", "shortcuts",
-    "required_context",
+    "required_context", "non_finite",
 )  # fmt: skip
 _RESULT = (
     "chance", "solved", "causal", "stop", "validation_accuracy", "parameters", "steps",
     "train_tokens", "excluded_examples", "micro_batch_size", "flops_per_token", "tokens_per_s",
     "peak_memory_mib", "fft_conv_backend",
 )  # fmt: skip
+_LATER = ("non_finite",)  # columns that tables from before lack; absent where unknown or 0
 _SECONDS = ("train", "evaluate", "total")
 _PROVENANCE = (
     "mechbench", "torch", "python", "platform", "device", "git_commit", "date", "command",
@@ -84,7 +87,7 @@ def read_rows(path: Path) -> list[Row]:
         with path.open(encoding="utf-8", newline="") as file:
             reader = csv.reader(file)
             header = next(reader, [])
-            odd = sorted((set(header) ^ set(COLUMNS)) - set(ADDED))
+            odd = sorted((set(header) ^ set(COLUMNS)) - {*ADDED, *_LATER})
             if odd or len(header) != len(set(header)):
                 raise ResultError(f"{path}: columns missing or unknown: {', '.join(odd)}")
             for cells in reader:
@@ -103,7 +106,7 @@ def _flat(row: Row) -> list[str]:
     data, config = row.data, row.config
     values: dict[str, Any] = {name: getattr(config, name) for name in _CONFIG}
     # Where a plugin's file lay is of no use to others.
-    values["plugins"] = {Path(p).name: digest for p, digest in config.plugins.items()}
+    values["plugins"] = {plain(Path(p).name): digest for p, digest in config.plugins.items()}
     values |= {name: data.get(name) for name in (*_HEAD, *_RESULT)}
     values |= {name: (row.evaluation or {}).get(name) for name in _EVALUATION}
     values |= {f"seconds_{s}": (data.get("seconds") or {}).get(s) for s in _SECONDS}
@@ -116,7 +119,7 @@ def _text(name: str, value: Any) -> str:
     if value is None:
         return ""
     if name in _TEXTS:
-        return " ".join(str(value).split())
+        return str(csv_cell(str(value)))
     return json.dumps(value, sort_keys=True, separators=(",", ":"))
 
 
@@ -148,13 +151,15 @@ def _gather(cells: dict[str, str], results: dict[str, dict[str, Any]]) -> None:
         data["provenance"] = {name: values[name] for name in _PROVENANCE}
         data["evaluations"] = []
     if values["n"] is not None:
-        evaluation = {name: values[name] for name in _EVALUATION}
+        evaluation = {
+            name: values[name] for name in _EVALUATION if name not in _LATER or values.get(name)
+        }
         data["evaluations"].append({"seqlen": values["eval_seqlen"], **evaluation})
 
 
 def _value(name: str, text: str) -> Any:
     if name in _TEXTS:
-        return text or None
+        return from_csv_cell(text) or None
     return _parsed(text) if text else None
 
 

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
+
 from mechbench.atomic import make_folder, write_text
-from mechbench.errors import ConfigError, ResultError
-from mechbench.leaderboard.board import SUITE
+from mechbench.errors import BusyError, ConfigError, ResultError
+from mechbench.leaderboard.board import SUITE, moved_suite
+from mechbench.leaderboard.copies import copies
 from mechbench.leaderboard.store import FILE, read_rows, write_rows
+from mechbench.leaderboard.truth import Truths
 from mechbench.leaderboard.validate import faults
 from mechbench.report.collect import Row, age, identity, newest, rows_of
 from mechbench.resolve import task_of
@@ -27,6 +32,7 @@ _FREE = (
     "operator", "operator_options", "lr", "eval_seqlens", "plugins", "sources", "dtype",
     "device_type",
 )  # fmt: skip
+_PATIENCE_S = 600.0  # to wait for another submission
 
 
 @dataclass(frozen=True)
@@ -54,8 +60,11 @@ def submit(
     suite_path: Path | None = None,
     *,
     without_refused: bool = False,
+    say: Callable[[str], None] = lambda text: None,
 ) -> Submission:
     """Add the results at or below `paths` to the leaderboard in `folder`.
+
+    The baselines stored beside them are computed again from the task.
 
     Args:
         paths: result.json files, or folders of them.
@@ -63,40 +72,90 @@ def submit(
         suite_path: the suite; by default the copy that lies in `folder`.
         without_refused: add the others where some are refused, in place of nothing; the refused
             cells then stand in the leaderboard as not run.
+        say: told what takes long.
 
     Raises:
         ConfigError: the suite cannot be read or resolved, or `folder` cannot be written.
         ResultError: a path holds no result, or what is stored is damaged.
+        BusyError: another submission holds the leaderboard for long.
     """
     source = suite_path or folder / SUITE
     if suite_path is None and not source.exists():
         raise ConfigError(f"{folder} has no {SUITE}: name the suite with --suite tasks/NAME.toml")
     suite = read_suite(source)
-    cells = [cell.config for cell in suite.cells("cpu")]
-    points = {_point(config) for config in cells}
+    points = {_point(cell.config) for cell in suite.cells("cpu")}
+    judged, refused, elsewhere = _judge(find_results(*paths), points, Truths(say))
+    with _held(folder):
+        stored = read_rows(folder / FILE) if (folder / FILE).exists() else []
+        before = {row.data["cell_id"]: row.data for row in stored if row.status != NOT_RUN}
+        repeated = copies((data for _, data in judged), list(before.values()))
+        refused += [
+            f"{path}: {fault}"
+            for path, data in judged
+            for fault in repeated.get(data["cell_id"], ())
+        ]
+        if refused and not without_refused:
+            return Submission(0, 0, elsewhere, tuple(refused), 0)
+        fresh = [data for _, data in judged if data["cell_id"] not in repeated]
+        found = [*before.values(), *fresh]
+        merged = {data["cell_id"]: data for data in sorted(found, key=age)}
+        rows, _ = newest([rows_of(data) for data in sorted(merged.values(), key=age)])
+        rows, _ = newest(
+            [*([row] for row in rows), *_not_run(suite, rows)]
+        )  # where no other result stands
+        make_folder(folder)
+        write_rows(folder / FILE, rows)
+        if suite_path is not None:
+            write_text(folder / SUITE, moved_suite(suite_path, folder))
+    new = {data["cell_id"] for data in fresh}
+    absent = {row.data["cell_id"] for row in rows if row.status == NOT_RUN}
+    return Submission(
+        len(new - set(before)), len(new & set(before)), elsewhere, tuple(refused), len(absent)
+    )
+
+
+@contextlib.contextmanager
+def _held(folder: Path) -> Iterator[None]:
+    """Hold a leaderboard for one reader who writes, by a lock beside its folder.
+
+    Raises:
+        BusyError: somebody else holds it for longer than a submission takes.
+        ConfigError: the lock cannot be made, or is a symbolic link.
+    """
+    folder = folder.absolute()
+    make_folder(folder.parent)
+    path = folder.parent / f".{folder.name}.lock"
+    lock = FileLock(path)
+    try:
+        lock.acquire(timeout=_PATIENCE_S)
+    except Timeout:
+        raise BusyError(
+            f"{folder} is being added to by another process: wait for it, then submit again"
+        ) from None
+    except OSError as error:
+        raise ConfigError(f"cannot lock {path}: {error.strerror or error}") from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _judge(
+    files: Sequence[Path], points: Set[str], truths: Truths
+) -> tuple[list[tuple[Path, dict[str, Any]]], list[str], int]:
+    """Return the sound results with their files, a line a fault, and how many belong elsewhere."""
     judged, refused, elsewhere = [], [], 0
-    for path in find_results(*paths):
+    for path in files:
         data, wrong = _read(path)
         if not wrong and _point(Config.from_dict(data["config"])) not in points:
             elsewhere += 1
-        elif wrong:
+            continue
+        wrong = wrong or truths.faults(data)
+        if wrong:
             refused += [f"{path}: {fault}" for fault in wrong]
         else:
-            judged.append(data)
-    if refused and not without_refused:
-        return Submission(0, 0, elsewhere, tuple(refused), 0)
-    stored = read_rows(folder / FILE) if (folder / FILE).exists() else []
-    before = {row.data["cell_id"]: row.data for row in stored if row.status != NOT_RUN}
-    merged = before | {data["cell_id"]: data for data in judged}
-    rows, _ = newest([rows_of(data) for data in sorted(merged.values(), key=age)])
-    missing = _not_run(suite, rows)
-    make_folder(folder)
-    write_rows(folder / FILE, [*rows, *missing])
-    if suite_path is not None:
-        write_text(folder / SUITE, suite_path.read_text(encoding="utf-8"))
-    new = {data["cell_id"] for data in judged} - set(before)
-    absent = {row.data["cell_id"] for row in missing}
-    return Submission(len(new), len(judged) - len(new), elsewhere, tuple(refused), len(absent))
+            judged.append((path, truths.corrected(data)))
+    return judged, refused, elsewhere
 
 
 def _read(path: Path) -> tuple[dict[str, Any], list[str]]:
@@ -112,8 +171,8 @@ def _point(config: Config) -> str:
     return identity(config, without=_FREE)
 
 
-def _not_run(suite: Suite, rows: Sequence[Row]) -> list[Row]:
-    """Return rows for the cells that the suite plans, on the device that most results ran on."""
+def _not_run(suite: Suite, rows: Sequence[Row]) -> list[list[Row]]:
+    """Return the rows of what the suite plans beyond, on the device that most results ran on."""
     used = Counter((row.config.device_type, row.config.dtype) for row in rows)
     device_type, dtype = used.most_common(1)[0][0] if used else ("cpu", "float32")
     cells = []
@@ -121,11 +180,8 @@ def _not_run(suite: Suite, rows: Sequence[Row]) -> list[Row]:
         config = dataclasses.replace(cell.config, device_type=device_type, dtype=dtype)
         cells.append(dataclasses.replace(cell, config=config, cell_id=config.cell_id))
     plan = make_plan(cells, {row.data["cell_id"]: row.data for row in rows})
-    return [
-        row
-        for cell in (*plan.todo, *plan.waiting)
-        for row in rows_of(_unknown(cell.config, cell.cell_id))
-    ]
+    planned = (*plan.todo, *plan.waiting)
+    return [rows_of(_unknown(cell.config, cell.cell_id)) for cell in planned]
 
 
 def _unknown(config: Config, cell_id: str) -> dict[str, Any]:

@@ -82,7 +82,7 @@ def test_error_in_the_backward_pass_is_the_operators() -> None:
 
 def test_leaving_the_process_is_an_error_that_names_the_operator() -> None:
     built = model(broken.Leaving)
-    with pytest.raises(OperatorError, match="'mine' raised SystemExit at line .*: 3"):  # noqa: SIM117
+    with pytest.raises(OperatorError, match=r"'mine' raised SystemExit at line .*: 3"):  # noqa: SIM117
         with naming("mine"):
             built(tokens())
 

@@ -1,71 +1,49 @@
 from __future__ import annotations
 
-from collections.abc import Callable
+import datetime
 from typing import Any
 
 import pytest
 
+from leaderboard.forgeries import HONEST, rehash, score
 from mechbench.leaderboard.validate import faults
 
-Make = Callable[..., dict[str, Any]]
+
+def test_faults_are_told_in_words(genuine: dict[str, Any]) -> None:
+    first = genuine["evaluations"][0]
+    first["ci_high"] = 0.99
+    genuine["causal"] = False
+    genuine["stop"] = "diverged"
+    found = faults(genuine)
+    assert found[0].startswith(f"at 16: ci_high is 0.99: {first['correct']} of 256 give 0.")
+    assert "stop is 'diverged': status 'ok' contradicts it" in found
+    assert "causal is false: only a run with allow_noncausal is ok nevertheless" in found
 
 
-def test_honest_results_have_no_fault(make: Make) -> None:
-    assert faults(make()) == []
-    assert faults(make({64: 0.98, 128: 0.1})) == []
-    assert faults(make({}, "out-of-memory")) == []
-    assert faults(make({64: 0.0}, "diverged")) == []
+def test_non_causal_is_sound_where_it_is_allowed(genuine: dict[str, Any]) -> None:
+    genuine["causal"] = False
+    genuine["config"]["allow_noncausal"] = True
+    assert faults(rehash(genuine)) == []
 
 
-@pytest.mark.parametrize(
-    ("change", "text"),
-    [
-        ({"schema_version": 2}, "schema version is 2"),
-        ({"cell_id": "0" * 16}, "the configuration's is"),
-        ({"status": "fine"}, "status is 'fine'"),
-        ({"status": "error"}, "without a reason"),
-        ({"config": {}}, "does not fit this version"),
-        ({"evaluations": []}, "expected [64]"),
-        ({"evaluations": None}, "damaged: TypeError"),
-        ({"train_tokens": 20_000}, "the budget is 10000"),
-        ({"parameters": None}, "parameters is None"),
-        ({"validation_accuracy": float("nan")}, "validation_accuracy is nan"),
-        ({"chance": 1.5}, "chance is 1.5"),
-        ({"provenance": {}}, "provenance lacks 'torch'"),
-    ],
-)
-def test_fault_is_found(make: Make, change: dict[str, Any], text: str) -> None:
-    assert any(text in fault for fault in faults({**make(), **change}))
+def test_one_model_scores_alike_in_validation_and_test(genuine: dict[str, Any]) -> None:
+    """Of 128 and 256 examples: 10 points apart is luck, 40 points is none."""
+    score(genuine, 0.5)
+    genuine["validation_accuracy"] = 77 / 128
+    assert faults(genuine) == []
+    genuine["validation_accuracy"] = 115 / 128
+    (fault,) = faults(genuine)
+    assert "validation accuracy 0.8984 and test accuracy 0.5000" in fault
+    # Of what diverged, the two are of different steps.
+    HONEST["diverged, scored"](genuine)
+    genuine["validation_accuracy"] = 115 / 128
+    assert faults(genuine) == []
 
 
-@pytest.mark.parametrize(
-    ("change", "text"),
-    [
-        ({"accuracy": 0.95}, "at 64: accuracy is 0.95: 900 of 1000 give 0.9"),
-        ({"ci_high": 0.99}, "ci_high is 0.99"),
-        ({"correct": 1001}, "1001 of 1000 right"),
-        ({"n": 900}, "expected at least 1000 scored"),
-        ({"seqlen": 32}, "evaluations at [32]"),
-    ],
-)
-def test_figures_must_follow_from_the_counts(make: Make, change: dict[str, Any], text: str) -> None:
-    data = make()
-    data["evaluations"][0] |= change
-    assert any(text in fault for fault in faults(data))
-
-
-def test_better_than_the_oracle_or_worse_than_chance_is_refused(make: Make) -> None:
-    """The oracle of the made-up task reaches 0.98, chance is 0.1."""
-    assert faults(make({64: 0.999})) == ["at 64: accuracy 0.9990 is above the oracle's 0.9800"]
-    assert faults(make({64: 0.985})) == []  # within its interval
-    assert faults(make({64: 0.05})) == ["at 64: accuracy 0.0500 is below chance, 0.1000"]
-    assert faults(make({64: 0.095})) == []
-
-
-def test_date_and_seed_are_looked_at(make: Make) -> None:
-    data = make(seed=-1)
-    data["provenance"]["date"] = "yesterday"
-    assert faults(data) == [
-        "seed is -1: expected 0, 1, 2 ...",
-        "provenance has the date 'yesterday': expected UTC, ISO 8601",
-    ]
+@pytest.mark.parametrize(("days", "sound"), [(0.5, True), (2, False)])
+def test_clocks_differ_by_less_than_a_day(
+    genuine: dict[str, Any], days: float, sound: bool
+) -> None:
+    date = datetime.datetime.now(datetime.UTC) + datetime.timedelta(days=days)
+    genuine["provenance"]["date"] = f"{date:%Y-%m-%dT%H:%M:%SZ}"
+    assert (faults(genuine) == []) == sound
