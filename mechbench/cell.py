@@ -401,10 +401,9 @@ def run_config(
     folder, console = Path(out) / config.cell_id, console or Console()
     make_folder(folder)
     with exclusive(folder):
-        stored, warning = read_or_set_aside(folder / "result.json")
+        stored, warning = stored_result(folder, config.cell_id)
         if warning:
             console.warn(warning)
         if stored is not None and stored.data["status"] not in _RETRIED:
             return stored
-        write_json(folder / "config.json", config.to_dict())
         return _run_cell(config, device, folder, console, CHECKPOINT_S)

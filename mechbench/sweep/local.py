@@ -167,12 +167,14 @@ class LocalExecutor:
                 raise ResultError(f"a worker process cannot start: exit status {report['code']}")
             if cell is not None:
                 self._died(cell, report["code"], schedule)
-        elif event in ("done", "failed", "busy") and cell is not None:
+        elif event in ("done", "refused", "failed", "busy") and cell is not None:
             worker.cell = None
             if event == "failed":
                 raise ResultError(report["reason"])
             if event == "busy":
-                self._refused(cell, report["reason"])
+                self._busy(cell, report["reason"])
+            elif event == "refused":
+                self._fail(cell, report["reason"], schedule)
             elif report["result"]["status"] == "out-of-memory" and not self._last_round:
                 self._alone.append(cell)
             else:
@@ -184,7 +186,13 @@ class LocalExecutor:
         schedule.finished(cell, data)
         self._progress.finished(cell, data)
 
-    def _refused(self, cell: Cell, reason: str) -> None:
+    def _fail(self, cell: Cell, reason: str, schedule: Schedule) -> None:
+        """Store that a cell failed; the others go on."""
+        device = cell.config.device_type
+        stored = store_failure(cell.config, device, self._job.out, reason)
+        self._record(cell, stored.data, schedule)
+
+    def _busy(self, cell: Cell, reason: str) -> None:
         self._refusals[cell.cell_id] += 1
         if self._refusals[cell.cell_id] < _BUSY_TRIES:
             self._later.append((time.monotonic() + _BUSY_S, cell))
@@ -200,8 +208,7 @@ class LocalExecutor:
             schedule.again(cell)
             return
         text = f"the worker process died ({how}), {ATTEMPTS} times of {ATTEMPTS}"
-        device = cell.config.device_type
-        self._record(cell, store_failure(cell.config, device, self._job.out, text).data, schedule)
+        self._fail(cell, text, schedule)
 
     def _stop(self) -> None:
         """End the workers, those at work with a checkpoint."""

@@ -113,6 +113,9 @@ class RayExecutor:
         except ray.exceptions.RayError as error:
             self._lost(cell, type(error).__name__, schedule)
             return
+        if report["event"] == "refused":
+            self._fail(cell, str(report["reason"]), schedule)
+            return
         if report["event"] != "done":
             raise ResultError(str(report["reason"]))
         folder = self._job.out / cell.cell_id
@@ -130,7 +133,11 @@ class RayExecutor:
             schedule.again(cell)
             return
         text = f"the worker process died ({how}), {ATTEMPTS} times of {ATTEMPTS}"
-        stored = store_failure(cell.config, cell.config.device_type, self._job.out, text)
+        self._fail(cell, text, schedule)
+
+    def _fail(self, cell: Cell, reason: str, schedule: Schedule) -> None:
+        """Store that a cell failed; the others go on."""
+        stored = store_failure(cell.config, cell.config.device_type, self._job.out, reason)
         self._record(cell, stored.data, schedule)
 
     def _record(self, cell: Cell, data: dict[str, Any], schedule: Schedule) -> None:

@@ -4,8 +4,11 @@ Orders come as JSON lines on standard input, reports go as JSON lines to standar
 
     {"call": {..}, "cell_id": .., "device": .., "out": .., "plugins": [..], "code": {..},
      "checkpoint_s": .., "log": ..}
-    {"event": "ready" | "bar" | "tokens" | "row" | "warn" | "done" | "failed" | "busy"
+    {"event": "ready" | "bar" | "tokens" | "row" | "warn" | "done" | "refused" | "failed" | "busy"
               | "interrupted", ..}
+
+"refused" is one cell's: it does not resolve here to what was planned. "failed" stops the sweep: a
+result cannot be stored.
 
 When standard input ends, the sweep is gone and so is the worker: whatever it was doing continues
 from the checkpoint at the next start.
@@ -85,7 +88,7 @@ def run_order(order: dict[str, Any], console: Console) -> dict[str, Any]:
         load_plugins(tuple(order["plugins"]))
         config, device = resolve(**order["call"], device=order["device"])
         if config.cell_id != order["cell_id"]:
-            return {"event": "failed", "reason": _other(config, order)}
+            return {"event": "refused", "reason": _other(config, order)}
         if order["log"] != "none":
             name = f"{config.operator}-{config.task}-{config.seqlen}-{config.cell_id}"
             console = TrackedConsole(console, order["log"], Path(order["out"]), name)
@@ -108,8 +111,10 @@ def run_order(order: dict[str, Any], console: Console) -> dict[str, Any]:
             result = store_failure(config, device, order["out"], reason)
     except BusyError as error:
         return {"event": "busy", "reason": str(error)}
-    except MechbenchError as error:
+    except ResultError as error:
         return {"event": "failed", "reason": str(error)}
+    except MechbenchError as error:
+        return {"event": "refused", "reason": str(error)}
     return {"event": "done", "result": result.data}
 
 

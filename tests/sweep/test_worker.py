@@ -122,5 +122,5 @@ def test_busy_cell_is_told_apart(tmp_path: Path) -> None:
 def test_cell_other_than_planned_is_refused(tmp_path: Path) -> None:
     given = order(tmp_path) | {"cell_id": "0" * 16}
     report, _ = run(given)
-    assert report["event"] == "failed"
+    assert report["event"] == "refused"
     assert list(tmp_path.iterdir()) == []
