@@ -123,8 +123,9 @@ class _Reader:
             self.modules.add(module)
             if _has_file(module):
                 return name
-        if self._file is None or not is_file(code.co_filename, self._file):
-            name += f" {_code(code)}"
+        told = self._file is not None and is_file(code.co_filename, self._file)
+        # A file may hold several of one name: its text is known, the line says which.
+        name += f" line {code.co_firstlineno}" if told else f" {_code(code)}"
         held = [cell.cell_contents for cell in function.__closure__ or () if _filled(cell)]
         made = self._all([function.__defaults__, function.__kwdefaults__, held])
         return f"{name} {made} {self._globals(function)}"

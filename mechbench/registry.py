@@ -78,7 +78,9 @@ class Registry:
             target = f"{module}:{getattr(obj, '__qualname__', '')}"
             # What a plugin file registers is the plugin's, wherever the class was written.
             home = _LOADING[-1] if _LOADING else module
-            origin, digest = _PLUGINS[home] if home in _PLUGINS else _origin(module)
+            origin, digest = _PLUGINS.get(home, (f"module {module}", ""))
+            if module.startswith("mechbench.") and home == module and name in self.names():
+                origin = "built-in"
             new = Entry(name, self.kind, origin, summary, source, target, obj, digest, home)
             self._add(new)
             if origin.startswith("module "):
@@ -261,10 +263,6 @@ def _again(old: Entry, new: Entry) -> bool:
     typed_in = file_of(new.home) is None
     named = not new.target.endswith(":")
     return named and (old.target == new.target or typed_in)
-
-
-def _origin(module: str) -> tuple[str, str]:
-    return ("built-in" if module.startswith("mechbench.") else f"module {module}"), ""
 
 
 def _one_line(error: BaseException) -> str:

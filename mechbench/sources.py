@@ -38,7 +38,6 @@ class _Seen:
     module: types.ModuleType
     spec: ModuleSpec | None  # another object after `importlib.reload`
     text: bytes
-    known: bool
 
 
 _SEEN: dict[str, _Seen] = {}
@@ -46,7 +45,7 @@ _SEEN: dict[str, _Seen] = {}
 
 def executed(module: types.ModuleType, text: bytes) -> None:
     """Note the text that a module was executed from, where the caller did that itself."""
-    _SEEN[module.__name__] = _Seen(module, module.__spec__, text, known=True)
+    _SEEN[module.__name__] = _Seen(module, module.__spec__, text)
 
 
 def reached(roots: Iterable[str]) -> dict[str, str]:
@@ -143,46 +142,49 @@ def _spec(name: str) -> ModuleSpec | None:
 
 
 def _text(name: str, file: Path) -> tuple[bytes, bool]:
-    """Return the text that a module was executed from, and whether that is certain."""
+    """Return the text that a module was executed from, and whether it does what that says."""
     module = sys.modules.get(name)
+    spec = getattr(module, "__spec__", None)
     seen = _SEEN.get(name)
-    if seen is not None and seen.module is module and seen.spec is module.__spec__:
-        return seen.text, seen.known
-    try:
-        text = file.read_bytes()
-    except OSError:  # deleted, or in an archive
-        return b"", False
-    if module is None:
-        return text, True  # to be imported later
-    known = _may_be_of(module, text, file)
-    _SEEN[name] = _Seen(module, getattr(module, "__spec__", None), text, known)
-    return text, known
+    if seen is None or seen.module is not module or seen.spec is not spec:
+        try:
+            text = file.read_bytes()
+        except OSError:  # deleted, or in an archive
+            return b"", False
+        if module is None:
+            return text, True  # to be imported later
+        seen = _SEEN[name] = _Seen(module, spec, text)
+    return seen.text, _is_of(seen.module, seen.text, file)
 
 
-def _may_be_of(module: types.ModuleType, text: bytes, file: Path) -> bool:
+def _is_of(module: types.ModuleType, text: bytes, file: Path) -> bool:
     """Return whether a loaded module's functions and constants are those of `text`.
 
-    Where they are not, the file was edited between import and now.
+    Where they are not, the file was edited before it was first looked at, or another module changed
+    them.
     """
     loader = getattr(module, "__loader__", None)
     if file.suffix != ".py" or type(loader) is not SourceFileLoader:
         return True  # compiled, or changed on its way in: nothing to compare with
-    try:
-        tree = ast.parse(text)
-        codes = set(_codes(compile(text, str(file), "exec", dont_inherit=True)))
-    except (SyntaxError, ValueError):
-        return False
+    codes, constants = _contents(text, str(file))
     own = [code for code in _functions(module) if is_file(code.co_filename, str(file))]
     if any(_key(code) not in codes for code in own):
         return False
-    changing = {n for node in ast.walk(tree) if isinstance(node, ast.Global) for n in node.names}
-    constants = {n: value for n, value in _constants(tree) if n not in changing}
-    # Only names that are given a value once: loops and branches may do what they like.
     return all(
-        _same(value, vars(module)[name])
-        for name, value in constants.items()
-        if name in vars(module)
+        _same(value, vars(module)[name]) for name, value in constants if name in vars(module)
     )
+
+
+@functools.lru_cache(maxsize=1024)
+def _contents(text: bytes, file: str) -> tuple[frozenset[object], tuple[tuple[str, object], ...]]:
+    """Return the functions of a text, and the constants that it gives a value once."""
+    try:
+        tree = ast.parse(text)
+        codes = frozenset(_codes(compile(text, file, "exec", dont_inherit=True)))
+    except (SyntaxError, ValueError):
+        return frozenset(), ()
+    changing = {n for node in ast.walk(tree) if isinstance(node, ast.Global) for n in node.names}
+    return codes, tuple((n, value) for n, value in _constants(tree) if n not in changing)
 
 
 def _codes(code: types.CodeType) -> Iterator[object]:
@@ -215,6 +217,7 @@ def _functions(module: types.ModuleType) -> Iterator[types.CodeType]:
 
 
 def _constants(tree: ast.Module) -> Iterator[tuple[str, object]]:
+    # Loops and branches may give a name another value.
     stored = [n.id for n in ast.walk(tree) if isinstance(n, ast.Name) and _stores(n)]
     for node in tree.body:
         if isinstance(node, ast.Assign) and len(node.targets) == 1:

@@ -193,6 +193,34 @@ def test_script_is_known_by_its_text_and_what_a_loop_makes(
         of(CELL + CELL.replace("class Mine", "class Other"))
 
 
+def test_two_of_one_name_in_a_script_are_not_taken_for_each_other(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("mechbench.sources._SEEN", {})
+    cell = (
+        CELL
+        + "    def f(self): return 1\nSEEN.append(mechbench.registry.OPERATORS.sources('mine'))\n"
+    )
+    text = "import mechbench.registry\nSEEN = []\n" + cell + cell.replace("return 1", "return 2")
+    typed_in(monkeypatch, text, tmp_path / "script.py")
+    one, two = sys.modules["__main__"].SEEN
+    assert one["__main__"] == two["__main__"]
+    assert one["__main__:Mine"] != two["__main__:Mine"]
+
+
+def test_built_in_class_under_another_name_is_not_a_built_in() -> None:
+    from mechbench.operators.attention import Attention
+    from mechbench.operators.hyena import Hyena
+
+    found = []
+    for cls in (Hyena, Attention):
+        registry.register_operator("again")(cls)
+        found.append(OPERATORS.sources("again"))
+        del OPERATORS.entries["again"]
+    assert list(found[0]) == ["mechbench.operators.hyena:Hyena"]
+    assert list(found[1]) == ["mechbench.operators.attention:Attention"]
+
+
 def test_other_processes_need_a_file(monkeypatch: pytest.MonkeyPatch, write: Write) -> None:
     typed_in(monkeypatch, CELL)
     with pytest.raises(ConfigError, match="'mine' is registered by module __main__: other proc"):

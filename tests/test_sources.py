@@ -115,6 +115,7 @@ def test_text_counts_as_it_was_when_it_was_executed(write: Write) -> None:
         ("class A:\n    def f(self): return 1\n", "class A:\n    def f(self): return self\n"),
         ("class A:\n    @staticmethod\n    def f(): return 1\n", "class A: pass\n"),
         ("def f(): return 1\n", "this is no Python\n"),
+        ("SCALE = 2.0\ndef f(): return 1\n", "def f(): return 2\n"),
     ],
 )
 def test_edit_between_import_and_the_first_look_is_noticed(
@@ -127,6 +128,18 @@ def test_edit_between_import_and_the_first_look_is_noticed(
     path.write_text(before)
     importlib.reload(module)
     assert reached(["first_one"])["first_one"] != UNKNOWN
+
+
+@pytest.mark.parametrize("change", [{"SCALE": 3.0}, {"f": lambda: 2}])
+def test_module_that_another_one_changes_is_not_what_its_text_says(
+    write: Write, monkeypatch: pytest.MonkeyPatch, change: dict[str, object]
+) -> None:
+    write("first_one.py", "SCALE = 2.0\ndef f(): return 1\n")
+    module = importlib.import_module("first_one")
+    before = reached(["first_one"])
+    for name, value in change.items():
+        monkeypatch.setattr(module, name, value)
+    assert reached(["first_one"]) != before
 
 
 @pytest.mark.parametrize(
