@@ -75,7 +75,7 @@ def before(
             finding = _probe(probed, batch, config, device, rows, training=True)
     if finding is None or finding.kind in ("ahead", "mixed"):
         probed.zero_grad(set_to_none=True)
-        return finding and finding.text
+        return None if finding is None else finding.text
     raise OperatorError(f"operator {config.operator!r} {finding.text}")
 
 

@@ -157,7 +157,7 @@ def test_model_and_random_state_are_left_as_they_were() -> None:
 def test_kept_state_and_dropout_are_told_as_what_they_are() -> None:
     with pytest.raises(
         OperatorError,
-        match="^operator 'mine' gives another output for the same input in evaluation mode: "
+        match=r"^operator 'mine' gives another output for the same input in evaluation mode: "
         "dropout or kept state$",
     ):
         gate(broken.DropoutAlways)
@@ -190,7 +190,7 @@ def test_longest_length_is_tried_before_training(run: Any, tmp_path: Path) -> No
                 raise ValueError("too long for me")
             return super().forward(u)
 
-    with pytest.raises(OperatorError, match="raised ValueError at line .*: too long for me"):
+    with pytest.raises(OperatorError, match=r"raised ValueError at line .*: too long for me"):
         run(Short, eval_seqlens=(64,))
     assert stored(tmp_path).steps == 0
 
