@@ -147,7 +147,7 @@ def settle(found: str | None, result: dict[str, Any], config: Config) -> None:
     Raises:
         OperatorError: it is not, and the configuration does not allow that; scores are dropped.
     """
-    result["causal"] = found is None and result["causal"] is not False
+    result["causal"] = found is None and result.get("causal") is not False
     if found is None or config.allow_noncausal:
         return
     result["evaluations"] = []

@@ -269,7 +269,7 @@ def test_operator_that_hangs_in_a_run_is_told_of(run: Any, monkeypatch: pytest.M
 
 def test_a_look_ahead_once_found_stays_found() -> None:
     allowed = Config(**{**CONFIG.__dict__, "allow_noncausal": True})
-    result: dict[str, Any] = {"causal": None}
+    result: dict[str, Any] = {}  # as of a process that follows
     settle("it moves", result, allowed)
     settle(None, result, allowed)
     assert result["causal"] is False
