@@ -111,7 +111,7 @@ def portraits(specimen: Specimen, folder: Path) -> list[Path]:
         ResultError: a file cannot be written.
     """
     module, u = specimen.module, specimen.u
-    with naming(specimen.name):
+    with naming(specimen.name, module):
         H = materialize(module, u[:1])[0]
         norms = reach(module, u)
         taps = _filters(module, u.shape[1])

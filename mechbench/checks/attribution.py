@@ -25,13 +25,19 @@ from mechbench.memory import is_out_of_memory
 from mechbench.registry import OPERATORS
 
 
-def blame(operator: str, error: BaseException) -> OperatorError | None:
-    """Return the error that names `operator`, or None where it is not the operator's."""
+def blame(operator: str, error: BaseException, *modules: nn.Module) -> OperatorError | None:
+    """Return the error that names `operator`, or None where it is not the operator's.
+
+    Args:
+        operator: name.
+        error: with its traceback.
+        modules: operators that are called without a model around them.
+    """
     if isinstance(error, MechbenchError) or is_out_of_memory(error):
         return None
     if not isinstance(error, Exception | SystemExit):
         return None
-    where = _where(operator, error.__traceback__)
+    where = _where(operator, error.__traceback__, modules)
     if where is None:
         return None
     text = " ".join(str(error).split())
@@ -39,8 +45,12 @@ def blame(operator: str, error: BaseException) -> OperatorError | None:
 
 
 @contextlib.contextmanager
-def naming(operator: str) -> Iterator[None]:
+def naming(operator: str, *modules: nn.Module) -> Iterator[None]:
     """Turn what an operator raises into an error with its name; other errors pass as they are.
+
+    Args:
+        operator: name.
+        modules: operators that are called without a model around them.
 
     Raises:
         OperatorError: the error is the operator's, a call of sys.exit among them.
@@ -48,29 +58,31 @@ def naming(operator: str) -> Iterator[None]:
     try:
         yield
     except (Exception, SystemExit) as error:
-        named = blame(operator, error)
+        named = blame(operator, error, *modules)
         if named is None:
             raise
         raise named from error
 
 
-def _where(operator: str, trace: TracebackType | None) -> str | None:
+def _where(
+    operator: str, trace: TracebackType | None, modules: tuple[nn.Module, ...]
+) -> str | None:
     module = OPERATORS.entry(operator).target.partition(":")[0]
     file = getattr(sys.modules.get(module), "__file__", None)
     lines = [f.lineno for f in traceback.extract_tb(trace) if file and f.filename == file]
     if lines:
         return f"at line {lines[-1]} of its file"
     frames = [frame for frame, _ in traceback.walk_tb(trace)]
-    if _in_call(frames):
+    if _in_call(frames, modules):
         return "in its forward pass"
     if any(frame.f_code.co_filename == autograd.__file__ for frame in frames):
         return "in its backward pass"
     return None
 
 
-def _in_call(frames: list[FrameType]) -> bool:
-    """Return whether a frame belongs to the module that a frame before it has as its operator."""
-    operators: set[int] = set()
+def _in_call(frames: list[FrameType], modules: tuple[nn.Module, ...]) -> bool:
+    """Return whether a frame is of one of `modules`, or of a frame before it the operator."""
+    operators = {id(module) for module in modules}
     for frame in frames:
         owner = frame.f_locals.get("self")
         if not isinstance(owner, nn.Module):

@@ -56,5 +56,5 @@ def guard(model: nn.Module, operator: str, dog: Watchdog | None = None) -> None:
             dog.idle()
 
     for block in model.blocks:  # type: ignore[union-attr]
-        block.operator.register_forward_pre_hook(enter)  # type: ignore[union-attr]
-        block.operator.register_forward_hook(leave)  # type: ignore[union-attr]
+        block.operator.register_forward_pre_hook(enter)
+        block.operator.register_forward_hook(leave)

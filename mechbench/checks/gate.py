@@ -77,7 +77,7 @@ def before(
             finding = _probe(probed, batch, config, device, rows, training=True)
     if finding is None or finding.kind in ("ahead", "mixed"):
         probed.zero_grad(set_to_none=True)
-        return finding and finding.text
+        return None if finding is None else finding.text
     raise OperatorError(f"operator {config.operator!r} {finding.text}")
 
 
@@ -149,7 +149,7 @@ def settle(found: str | None, result: dict[str, Any], config: Config) -> None:
     Raises:
         OperatorError: it is not, and the configuration does not allow that; scores are dropped.
     """
-    result["causal"] = found is None and result["causal"] is not False
+    result["causal"] = found is None and result.get("causal") is not False
     if found is None or config.allow_noncausal:
         return
     result["evaluations"] = []

@@ -34,7 +34,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-# A change (1 or B, L, D) of the inputs, or None, to the inputs (B, L, D) and outputs (B, L, F).
+# Maps a change (B, L, D) of the inputs, or None, to the inputs (B, L, D) and outputs (B, L, F).
 Function = Callable[[Tensor | None], tuple[Tensor, Tensor]]
 
 _SMALL = 1e-3  # of the inputs' size: a change that a look-ahead follows and rounding does not
@@ -71,7 +71,7 @@ def model_function(model: nn.Module, inputs: Tensor) -> Function:
             caught.append(_leaf(x, change))
             return caught[0]
 
-        handle = model.embed.register_forward_hook(embedded)  # type: ignore[union-attr, arg-type]
+        handle = model.embed.register_forward_hook(embedded)  # type: ignore[union-attr]
         try:
             y = model(inputs)
         finally:

@@ -59,5 +59,5 @@ class Watchdog:
         self._told = True
         self._warn(
             f"operator {self._operator!r} has not returned for {self._after_s:.0f} s ({busy[0]}); "
-            "Ctrl-C ends the run"
+            "Ctrl-C, twice if need be, ends the run"
         )

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import atexit
 import importlib
 import os
 import sys
+import threading
 from typing import Any
 
 import click
 
 from mechbench import __version__
 from mechbench.errors import MechbenchError
+
+_WAIT_S = 1.0  # for threads that are about to end
 
 # Name to one-line help; the file mechbench/cli/NAME.py holds the command.
 COMMANDS = {
@@ -67,6 +71,31 @@ def group(ctx: click.Context) -> None:
 
 def main() -> None:
     """Run the command line; errors of use become one line and exit code 2."""
+    try:
+        _run()
+    except SystemExit as stop:
+        _leave_threads_behind(stop.code)
+        raise
+    _leave_threads_behind(0)
+
+
+def _leave_threads_behind(code: object) -> None:
+    """End the process here if threads that an operator or task started would keep it alive."""
+    left = [t for t in threading.enumerate() if not t.daemon and t is not threading.main_thread()]
+    for thread in left:
+        thread.join(_WAIT_S / len(left))
+    left = [thread for thread in left if thread.is_alive()]
+    if not left:
+        return
+    names = ", ".join(sorted(thread.name for thread in left))
+    click.echo(f"mechbench: warning: still running, and left behind: {names}", err=True)
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code if isinstance(code, int) else int(code is not None))
+
+
+def _run() -> None:
     try:
         group.main(standalone_mode=False)
     except click.exceptions.Exit as stop:

@@ -73,7 +73,8 @@ def test_out_of_memory_is_a_row() -> None:
 @pytest.mark.parametrize(
     ("fault", "says"),
     [
-        (lambda u: u[:, 1:], "OperatorError: gave (4, 63, 8) for an input of (4, 64, 8)"),
+        (lambda u: u[:, 1:], "OperatorError: operator 'faulty' returned shape (4, 63, 8): "),
+        (lambda u: (u, None), "OperatorError: operator 'faulty' returned a tuple: "),
         (lambda u: u @ u, "RuntimeError: "),
     ],
 )

@@ -14,6 +14,7 @@ from checks.broken_operators import D, L, V, model
 from mechbench.checks import blame, naming
 from mechbench.errors import OperatorError
 from mechbench.model import Backbone
+from mechbench.operators.base import make_operator
 from mechbench.registry import load_plugin, register_operator
 
 pytestmark = pytest.mark.usefixtures("clean_registry")
@@ -70,6 +71,23 @@ def test_error_below_a_call_of_the_operator_is_its_own_wherever_the_code_lies() 
     assert str(blame("made", error)).startswith(
         "operator 'made' raised RuntimeError in its forward pass: mat1"
     )
+
+
+def test_error_of_an_operator_that_is_called_alone_is_its_own_too() -> None:
+    register_operator("made")(functools.partial(wrong_linear))
+    module = make_operator("made", d_model=D, max_seqlen=L)
+    error = raised(lambda: module(torch.ones(1, L, D)))
+    assert blame("made", error) is None
+    assert "in its forward pass: mat1" in str(blame("made", error, module))
+
+
+def test_leaving_while_being_built_is_an_error_that_names_the_operator() -> None:
+    @register_operator("leaving")
+    def leaving(d_model: int, max_seqlen: int) -> nn.Module:
+        raise SystemExit("usage: train.py --data DATA")
+
+    with pytest.raises(OperatorError, match="'leaving' raised SystemExit when built: usage"):
+        make_operator("leaving", d_model=D, max_seqlen=L)
 
 
 def test_error_in_the_backward_pass_is_the_operators() -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from checks.broken_operators import model
 from mechbench.checks import after, before, settle
 from mechbench.errors import OperatorError
 from mechbench.model import Backbone
+from mechbench.progress_bar import Console
 from mechbench.registry import register_operator
 from mechbench.results import Result, read_result
 from mechbench.spec import Config
@@ -244,9 +246,30 @@ def test_causality_is_checked_on_numbers_too(component: Any, causal: bool, run: 
     assert (before(built, config, [task], B, "cpu", pytest.fail) is None) == causal
 
 
+def test_operator_that_hangs_in_a_run_is_told_of(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    heard: list[str] = []
+    told = threading.Event()
+
+    class Waits(broken.Base):
+        def forward(self, u: Tensor) -> Tensor:
+            if u.device.type != "meta":
+                assert told.wait(60)  # until the watchdog has spoken
+            return super().forward(u)
+
+    class Ears(Console):
+        def warn(self, text: str) -> None:
+            heard.append(text)
+            told.set()
+
+    monkeypatch.setattr("mechbench.checks.watchdog.HANGS_S", 0.01)
+    assert run(Waits, console=Ears(quiet=True)).status == "ok"
+    assert heard[0].startswith("operator 'mine' has not returned for 0 s (forward at L=18); ")
+    assert len(heard) == 1
+
+
 def test_a_look_ahead_once_found_stays_found() -> None:
     allowed = Config(**{**CONFIG.__dict__, "allow_noncausal": True})
-    result: dict[str, Any] = {"causal": None}
+    result: dict[str, Any] = {}  # as of a process that follows
     settle("it moves", result, allowed)
     settle(None, result, allowed)
     assert result["causal"] is False

@@ -15,7 +15,8 @@ def test_call_that_does_not_return_is_told_once_with_what_it_does() -> None:
     for _ in range(2):
         dog.look(time.monotonic() + 61)
     assert told == [
-        "operator 'mine' has not returned for 60 s (forward at L=8); Ctrl-C ends the run"
+        "operator 'mine' has not returned for 60 s (forward at L=8); Ctrl-C, twice if need be, "
+        "ends the run"
     ]
 
 

@@ -58,7 +58,7 @@ class Ahead(Base):
         return u.roll(-1, 1)
 """
 BAD_OPERATORS = {  # and how the message begins
-    "raises": "operator 'raises' raised ValueError at line 15 of its file: cannot mix",
+    "raises": "operator 'raises' raised ValueError at line 14 of its file: cannot mix",
     "misshapen": "operator 'misshapen' returned shape (1, 9, 8): expected (1, 10, 8)",
     "nan": "operator 'nan' gives NaN or infinity at 10 tokens",
     "ahead": "operator 'ahead' is not causal: output ",
