@@ -18,7 +18,7 @@ SETTINGS: dict[str, list[dict[str, Any]]] = {
     "arithmetic": [{}, {"vocab_size": 4, "seqlen": 13}],
     "compression": [{}, {"vocab_size": 4, "seqlen": 12}],
     "counting": [{}, {"vocab_size": 8, "seqlen": 16}],
-    "fuzzy-recall": [{}, {"vocab_size": 32, "seqlen": 96, "key_len": 2}],
+    "fuzzy-recall": [{"seqlen": 80}, {"vocab_size": 32, "seqlen": 64, "key_len": 2}],
     "induction": [{}, {"vocab_size": 8, "seqlen": 40, "induction_len": 4, "n_triggers": 2}],
     "majority": [{}, {"vocab_size": 6, "seqlen": 40}],
     "memorization": [{"vocab_size": 32}, {"vocab_size": 9, "seqlen": 8}],
@@ -27,9 +27,9 @@ SETTINGS: dict[str, list[dict[str, Any]]] = {
         {"vocab_size": 64, "seqlen": 96, "random_filler": True, "power": 1.0},
     ],
     "multi-key-recall": [{}, {"seqlen": 96, "key_len": 3}],
-    "noisy-recall": [{}, {"vocab_size": 20, "seqlen": 40, "noise_share": 0.6}],
+    "noisy-recall": [{"seqlen": 80}, {"vocab_size": 20, "seqlen": 40, "noise_share": 0.6}],
     "recall": [{}, {"vocab_size": 12, "seqlen": 40, "min_distance": 30}],
-    "selective-copying": [{}, {"vocab_size": 6, "seqlen": 24, "n_copied": 4}],
+    "selective-copying": [{"seqlen": 64}, {"vocab_size": 6, "seqlen": 24, "n_copied": 4}],
 }
 
 # Rules that are the task itself: looking up the whole key, of one token; counting, but for ties.
