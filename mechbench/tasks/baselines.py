@@ -77,7 +77,7 @@ def _guesses(
     cut = columns + 1 >= window
     short = ~cut
     if short.any():  # all that stands before them is in the window
-        some, at = rows[short].unique(return_inverse=True)
+        some, at = torch.unique(rows[short], return_inverse=True)
         prefix = inputs[some, : int(columns[short].max()) + 1]
         guess[short] = task.oracle(prefix)[at, columns[short]]
     if not cut.any():
