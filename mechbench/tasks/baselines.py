@@ -12,7 +12,7 @@ STANDARD_ERROR = 0.005  # of a sampled accuracy, at most
 _POSITIONS = 1 << 17  # scored positions to look at, at most; alone they err by 0.0014
 _FEWEST = 1000  # positions to look at before the standard error may end it
 _BLOCK_TOKENS = 1 << 20  # tokens of windows put through an oracle at once
-_FREE_TOKENS = 1 << 22  # tokens of windows of one length until the standard error may end it
+_FREE_TOKENS = 1 << 21  # tokens of windows of one length until the standard error may end it
 
 
 def shortcut_accuracies(task: Task, batch: Batch) -> dict[str, float]:
@@ -36,7 +36,7 @@ def required_context(task: Task, batch: Batch) -> dict[int, float]:
     taps reaches. The guess is the oracle's where these tokens tell the answer, elsewhere that of
     `window_guess`, or chance of a task without one.
 
-    All scored positions are looked at, unless that is much work: above 2^17 positions, or 2^22
+    All scored positions are looked at, unless that is much work: above 2^17 positions, or 2^21
     tokens in windows of one length, a random sample of them (uniform over scored positions, the
     same each time) is, with a standard error below 0.5 percent.
     """
