@@ -37,6 +37,7 @@ from mechbench.signals import Stopper
 from mechbench.spec import Config
 from mechbench.stored import stored_result
 from mechbench.tasks.base import Batch, Task
+from mechbench.tasks.held_out import check_something_to_train_on, keep_apart
 from mechbench.tasks.streams import Unseen, draw, evaluation_batches
 from mechbench.train import Hooks, Progress, train
 
@@ -265,9 +266,13 @@ def _train_and_score(
         length: evaluation_batches(task_of(config, length), config.n_test, config.seed, "test")
         for length in config.eval_seqlens
     }
-    held_out = [] if getattr(task, "train_is_test", False) else [*validation, *tests[config.seqlen]]
-    unseen = Unseen.of(held_out, device)
-    shares = [batch.map(group.share) for batch in validation]
+    held_out = keep_apart(task, validation, tests[config.seqlen], config.seed, device)
+    unseen = held_out.unseen
+    if held_out.note and not group.rank:
+        console.warn(held_out.note)
+    batch_size = config.curriculum[-1][1]
+    check_something_to_train_on(task, unseen, config.n_train, batch_size, config.seed, device)
+    shares = [batch.map(group.share) for batch in held_out.validation]
     if not group.rank:
         write_json(folder / "config.json", config.to_dict())
     _train(

@@ -63,6 +63,8 @@ FLOORS = {
     "tasks.base": 3,
     "tasks.distinct": 4,
     "tasks.first_occurrence": 4,
+    "tasks.halves": 4,
+    "tasks.held_out": 6,
     "tasks.shortcuts": 4,
     "tasks.streams": 4,
     "tasks": 5,
@@ -161,7 +163,13 @@ TORCH_FREE = (
     "bench.table",
 )
 TORCH_FREE_FOLDERS = ("report", "leaderboard", "cli", "tasks")
-MAY_USE_TORCH = ("tasks.streams", "tasks.train_set", "tasks.baselines", "tasks.portrait")
+MAY_USE_TORCH = (
+    "tasks.streams",
+    "tasks.train_set",
+    "tasks.held_out",
+    "tasks.baselines",
+    "tasks.portrait",
+)
 
 
 def modules() -> dict[str, Path]:

@@ -110,7 +110,7 @@ class Arithmetic:
         answers = torch.full_like(inputs, UNKNOWN)
         plus = inputs == self._base
         place = torch.where(plus.any(1), plus.int().argmax(1), length)
-        for at in place.unique().tolist():  # one unless rows are cut differently
+        for at in torch.unique(place).tolist():  # one unless rows are cut differently
             if at + D >= length:
                 continue
             rows = place == at
@@ -131,9 +131,9 @@ class Arithmetic:
         import torch
 
         guess = torch.empty_like(at)
-        for column in at.unique().tolist():  # at most D + 1
+        for column in torch.unique(at).tolist():  # at most D + 1
             rows = at == column
-            pieces = inputs[rows].split(max(1, _BLOCK // self._base))
+            pieces = torch.split(inputs[rows], max(1, _BLOCK // self._base))
             guess[rows] = torch.cat([self._likeliest(piece, column) for piece in pieces])
         return guess
 
@@ -166,33 +166,33 @@ class Arithmetic:
                 return (second + carried) / base
             return (first + second + carried >= base).double()
 
+        def sum_over_carries(
+            place: int, digit: Tensor | None, carried: int, above: list[Tensor]
+        ) -> Tensor:
+            """Return the probability of `digit` at `place` and of what stands above it."""
+            if digit is None:
+                p = p_carry(place, carried)
+                return above[0] * (1 - p) + above[1] * p
+            none, one = (p_sum(place, digit + c * base - carried) for c in (0, 1))
+            return above[0] * none + above[1] * one
+
         below = [known, known * 0]  # of no carry and a carry into the place asked for
         for place in range(D - 1, max(named, 1) - 1, -1):
-            carry = sum(below[c] * p_carry(place, c) for c in (0, 1))
+            carry = below[0] * p_carry(place, 0) + below[1] * p_carry(place, 1)
             below = [1 - carry, carry]
         if not named:
-            carry = sum(below[c] * p_carry(0, c) for c in (0, 1))
+            carry = below[0] * p_carry(0, 0) + below[1] * p_carry(0, 1)
             return (carry > 0.5).long()
         digit = seen(2 * D + 1)
         above = [known if digit is None else (digit == c).double() for c in (0, 1)]
         for place in range(named - 1):
-            digit = seen(2 * D + 2 + place)
-            into = []
-            for carried in (0, 1):
-                if digit is None:
-                    p = p_carry(place, carried)
-                    into.append(above[0] * (1 - p) + above[1] * p)
-                else:
-                    into.append(
-                        sum(above[c] * p_sum(place, digit + c * base - carried) for c in (0, 1))
-                    )
-            above = into
+            above = [
+                sum_over_carries(place, seen(2 * D + 2 + place), carried, above)
+                for carried in (0, 1)
+            ]
         digits = torch.arange(base, device=inputs.device)[:, None]  # against (B,)
-        score = sum(
-            below[carried] * above[c] * p_sum(named - 1, digits + c * base - carried)
-            for carried in (0, 1)
-            for c in (0, 1)
-        )
+        score = below[0] * sum_over_carries(named - 1, digits, 0, above)
+        score = score + below[1] * sum_over_carries(named - 1, digits, 1, above)
         return score.argmax(0)
 
     def _add(self, first: Tensor, second: Tensor) -> Tensor:

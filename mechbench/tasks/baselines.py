@@ -11,8 +11,8 @@ from mechbench.tasks.base import IGNORE, UNKNOWN, Batch, Task, matches
 STANDARD_ERROR = 0.005  # of a sampled accuracy, at most
 _POSITIONS = 1 << 17  # scored positions to look at, at most; alone they err by 0.0014
 _FEWEST = 1000  # positions to look at before the standard error may end it
-_BLOCK_TOKENS = 1 << 21  # tokens of windows put through an oracle at once
-_FREE_TOKENS = 1 << 25  # tokens of windows of one length until the standard error may end it
+_BLOCK_TOKENS = 1 << 20  # tokens of windows put through an oracle at once
+_FREE_TOKENS = 1 << 21  # tokens of windows of one length until the standard error may end it
 
 
 def shortcut_accuracies(task: Task, batch: Batch) -> dict[str, float]:
@@ -36,7 +36,7 @@ def required_context(task: Task, batch: Batch) -> dict[int, float]:
     taps reaches. The guess is the oracle's where these tokens tell the answer, elsewhere that of
     `window_guess`, or chance of a task without one.
 
-    All scored positions are looked at, unless that is much work: above 2^17 positions, or 2^25
+    All scored positions are looked at, unless that is much work: above 2^17 positions, or 2^21
     tokens in windows of one length, a random sample of them (uniform over scored positions, the
     same each time) is, with a standard error below 0.5 percent.
     """
@@ -77,7 +77,7 @@ def _guesses(
     cut = columns + 1 >= window
     short = ~cut
     if short.any():  # all that stands before them is in the window
-        some, at = rows[short].unique(return_inverse=True)
+        some, at = torch.unique(rows[short], return_inverse=True)
         prefix = inputs[some, : int(columns[short].max()) + 1]
         guess[short] = task.oracle(prefix)[at, columns[short]]
     if not cut.any():

@@ -135,7 +135,7 @@ class Counting:
         import torch
 
         L, W, C = self.seqlen, inputs.shape[1], self.n_counts
-        counts, which = self._count(inputs).unique(return_inverse=True)
+        counts, which = torch.unique(self._count(inputs), return_inverse=True)
         hidden = torch.arange(1, C + 1, device=inputs.device) - counts[:, None]  # (counts, C)
         n = (hidden + counts[:, None]).double()
         possible = (hidden >= 0) & (hidden <= L - W)

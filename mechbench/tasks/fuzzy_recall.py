@@ -30,7 +30,7 @@ from mechbench.registry import register_task
 from mechbench.tasks.base import IGNORE, UNKNOWN, Batch
 from mechbench.tasks.first_occurrence import first_occurrence
 from mechbench.tasks.halves import Halves
-from mechbench.tasks.shortcuts import latest, most_frequent
+from mechbench.tasks.shortcuts import after_match, last_of_key, latest, most_frequent
 
 if TYPE_CHECKING:
     import torch
@@ -90,11 +90,16 @@ class FuzzyRecall(Halves):
 
     @property
     def shortcuts(self) -> Mapping[str, Callable[[Tensor], Tensor]]:
-        """The value token seen most often, and the latest one."""
+        """The value token seen most often, the latest one, and what followed a part of the key."""
         low, high = self.n_keys, self.vocab_size - 1
         return {
             "most frequent value": partial(most_frequent, low=low, high=high),
             "latest value": partial(latest, low=low, high=high),
+            "behind the same two tokens": partial(after_match, length=2, low=low, high=high),
+            **{
+                last_of_key(part): partial(self._look_up, part=part)
+                for part in range(1, self.key_len)
+            },
         }
 
     def describe(self, token: int) -> str:
@@ -172,6 +177,10 @@ class FuzzyRecall(Halves):
 
     def oracle(self, inputs: Tensor) -> Tensor:
         """Find where a complete key stood first and read its value off there."""
+        return self._look_up(inputs, self.key_len)
+
+    def _look_up(self, inputs: Tensor, part: int) -> Tensor:
+        """Read the value off where a key with the same `part` last tokens stood first."""
         import torch
 
         B, L = inputs.shape
@@ -188,7 +197,9 @@ class FuzzyRecall(Halves):
         ids = torch.cat(
             [
                 ids[:, : k - 1],
-                torch.where(whole[:, k - 1 :], self._number(window), ids[:, k - 1 :]),
+                torch.where(
+                    whole[:, k - 1 :], self._number(window[..., k - part :]), ids[:, k - 1 :]
+                ),
             ],
             1,
         )
@@ -262,8 +273,8 @@ class FuzzyRecall(Halves):
         return torch.where(known, guess, UNKNOWN)
 
     def _number(self, keys: Tensor) -> Tensor:
-        """Return (B, P): one number for each key of (B, P, key_len) tokens."""
+        """Return (B, P): one number for each key, or part of one, of (B, P, n) tokens."""
         import torch
 
-        radix = self.n_keys ** torch.arange(self.key_len, device=keys.device)
+        radix = self.n_keys ** torch.arange(keys.shape[2], device=keys.device)
         return (keys * radix).sum(2)

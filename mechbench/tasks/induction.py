@@ -17,11 +17,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from mechbench.errors import ConfigError, SeqlenError
 from mechbench.registry import register_task
 from mechbench.tasks.base import IGNORE, UNKNOWN, Batch
+from mechbench.tasks.shortcuts import after_match
 
 if TYPE_CHECKING:
     import torch
@@ -79,8 +81,13 @@ class Induction:
 
     @property
     def shortcuts(self) -> Mapping[str, Callable[[Tensor], Tensor]]:
-        """The number seen most often, and the last one before the final `=>`."""
-        return {"most frequent number": self._most_frequent, "last number": self._last}
+        """The number seen most often, the last one, and what followed the same token or two."""
+        rules = {"most frequent number": self._most_frequent, "last number": self._last}
+        if self.induction_len > 1:  # with one token to repeat that solves the task
+            names = ("behind the same token", "behind the same two tokens")
+            for length, name in enumerate(names, 1):
+                rules[name] = partial(after_match, length=length, low=1, high=self.vocab_size - 1)
+        return rules
 
     @property
     def easiest_seqlen(self) -> int:

@@ -95,9 +95,14 @@ class Mqar:
 
     @property
     def shortcuts(self) -> Mapping[str, Callable[[Tensor], Tensor]]:
-        """The latest value, and the one seen most often: right once in n_pairs."""
+        """The first pair's value (right once in n_pairs), the latest, the most frequent; by order.
+
+        In order: the pair of as high a number as the query, queries being often in order.
+        """
         low, high = self._first_value, self.vocab_size
         return {
+            "first value": lambda inputs: inputs[:, 1:2].expand_as(inputs),
+            "values in order": self._in_order,
             "latest value": partial(latest, low=low, high=high),
             "most frequent value": partial(most_frequent, low=low, high=high),
         }
@@ -143,6 +148,12 @@ class Mqar:
         source = first_occurrence(torch.where(is_key, inputs, -1 - position))
         known = is_key & (source < position)
         return torch.where(known, inputs.gather(1, (source + 1) * known), UNKNOWN)
+
+    def _in_order(self, inputs: Tensor) -> Tensor:
+        n = self.n_pairs
+        is_key = (inputs > 0) & (inputs < self._first_value)
+        number = (is_key.cumsum(1) - n - 1).clamp(0, n - 1)  # of the latest query
+        return inputs.gather(1, 2 * number + 1)
 
     def window_guess(self, inputs: Tensor, at: Tensor) -> Tensor:
         """Name the value that the window begins with, else one that no pair in sight has.

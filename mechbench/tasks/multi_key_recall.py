@@ -17,13 +17,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from mechbench.errors import ConfigError, SeqlenError
 from mechbench.registry import register_task
 from mechbench.tasks.base import IGNORE, UNKNOWN, Batch
 from mechbench.tasks.first_occurrence import first_occurrence
-from mechbench.tasks.shortcuts import most_frequent
+from mechbench.tasks.shortcuts import last_of_key, most_frequent
 
 if TYPE_CHECKING:
     import torch
@@ -87,10 +88,14 @@ class MultiKeyRecall:
 
     @property
     def shortcuts(self) -> Mapping[str, Callable[[Tensor], Tensor]]:
-        """The value seen most often, and the last value behind the queried last key token."""
+        """The value seen most often, the last one, and that of the last key with the same end."""
         return {
             "most frequent value": self._most_frequent,
-            "value of the last key token": self._last_token,
+            "last value": lambda inputs: inputs[:, self.seqlen - 1, None].expand_as(inputs),
+            **{
+                last_of_key(part): partial(self._last_tokens, part=part)
+                for part in range(1, self.key_len)
+            },
         }
 
     @property
@@ -177,9 +182,11 @@ class MultiKeyRecall:
     def _most_frequent(self, inputs: Tensor) -> Tensor:
         return most_frequent(inputs, self.n_keys + 1, self.vocab_size - 1)
 
-    def _last_token(self, inputs: Tensor) -> Tensor:
+    def _last_tokens(self, inputs: Tensor, part: int) -> Tensor:
         pairs = inputs[:, : self.seqlen].reshape(len(inputs), -1, self.key_len + 1)
-        same = pairs[..., -2] == inputs[:, -1:]  # at least the queried tuple
+        same = (pairs[..., -1 - part : -1] == inputs[:, None, -part:]).all(
+            2
+        )  # the queried tuple is
         latest = pairs.shape[1] - 1 - same.flip(1).int().argmax(1, keepdim=True)
         guess: Tensor = pairs[..., -1].gather(1, latest)
         return guess.expand_as(inputs)

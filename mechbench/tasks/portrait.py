@@ -30,13 +30,12 @@ def portrait(name: str, task: Task, seed: int, n_examples: int | None) -> str:
     right = int(matches(task.oracle(batch.inputs), batch.targets)[scored].sum())
     low, high = wilson_interval(right, n)
     lines = [f"{name}: {task!r}", "", *_example(task, batch), ""]
-    lines.append(f"chance               {task.chance:7.1%}")
-    lines += [
-        f"{shortcut:20s} {accuracy:7.1%}"
-        for shortcut, accuracy in shortcut_accuracies(task, batch).items()
-    ]
-    lines.append(f"{'oracle':20s} {right / n:7.1%}  [{low:.1%}, {high:.1%}]")
-    lines += ["", "required context: the oracle when it sees only the last W tokens"]
+    shortcuts = shortcut_accuracies(task, batch)
+    width = max(20, *map(len, shortcuts))
+    lines.append(f"{'chance':{width}s} {task.chance:7.1%}")
+    lines += [f"{name:{width}s} {accuracy:7.1%}" for name, accuracy in shortcuts.items()]
+    lines.append(f"{'oracle':{width}s} {right / n:7.1%}  [{low:.1%}, {high:.1%}]")
+    lines += ["", "required context: the best guess from the last W tokens"]
     context = required_context(task, batch)
     lines.append("W         " + " ".join(f"{w:>7d}" for w in context))
     lines.append("accuracy  " + " ".join(f"{a:>7.1%}" for a in context.values()))

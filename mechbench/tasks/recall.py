@@ -99,8 +99,18 @@ class Recall:
 
     @property
     def shortcuts(self) -> Mapping[str, Callable[[Tensor], Tensor]]:
-        """The value seen most often, and the last one seen."""
-        return {"most frequent value": self._most_frequent, "last value": self._last}
+        """The value seen most often, the last and the first one seen; the same far enough back."""
+        last = 2 * self._n_early - 1  # value of the pairs that may be asked for
+        far = {
+            "most frequent far value": lambda inputs: self._most_frequent(inputs, last),
+            "last far value": lambda inputs: inputs[:, last, None].expand_as(inputs),
+        }
+        return {
+            "most frequent value": self._most_frequent,
+            "last value": lambda inputs: inputs[:, -3:-2].expand_as(inputs),
+            "first value": lambda inputs: inputs[:, 1:2].expand_as(inputs),
+            **(far if 2 * self._n_early < self.seqlen else {}),
+        }
 
     @property
     def easiest_seqlen(self) -> int:
@@ -172,13 +182,10 @@ class Recall:
         answers[:, -1:] = value_of.gather(1, inputs[:, -1:] - 1)
         return answers
 
-    def _most_frequent(self, inputs: Tensor) -> Tensor:
+    def _most_frequent(self, inputs: Tensor, last: int = -3) -> Tensor:
         import torch
 
-        values = inputs[:, 1:-2:2]
+        values = inputs[:, 1:-2:2] if last < 0 else inputs[:, 1 : last + 1 : 2]
         counts = torch.zeros(len(inputs), self.vocab_size, device=inputs.device)
         counts.scatter_add_(1, values, torch.ones_like(values, dtype=counts.dtype))
         return counts.argmax(1, keepdim=True).expand_as(inputs)
-
-    def _last(self, inputs: Tensor) -> Tensor:
-        return inputs[:, -3:-2].expand_as(inputs)

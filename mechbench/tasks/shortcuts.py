@@ -1,4 +1,4 @@
-"""Guesses that look at no more than how often, or how lately, a token was seen."""
+"""Guesses that look at no more than how often, where, or behind what a token was seen."""
 
 from __future__ import annotations
 
@@ -27,3 +27,41 @@ def latest(inputs: Tensor, low: int, high: int) -> Tensor:
     position = torch.arange(inputs.shape[1], device=inputs.device)
     at = torch.where((inputs >= low) & (inputs < high), position, -1).cummax(1).values
     return torch.where(at >= 0, inputs.gather(1, at.clamp_min(0)), UNKNOWN)
+
+
+def earliest(inputs: Tensor, low: int, high: int) -> Tensor:
+    """Return (B, L): the row's first token in [low, high), at every position."""
+    at = ((inputs >= low) & (inputs < high)).int().argmax(1, keepdim=True)
+    return inputs.gather(1, at).expand_as(inputs)
+
+
+def after_match(inputs: Tensor, length: int, low: int, high: int) -> Tensor:
+    """Return (B, L): what in [low, high) stood behind the latest same `length` tokens, else -1.
+
+    By sorting, so the cost hardly depends on the length.
+    """
+    import torch
+
+    n, L = int(inputs.max()) + 1, inputs.shape[1]
+    if length > L:
+        return torch.full_like(inputs, UNKNOWN)
+    ids = inputs.clone()
+    for back in range(1, length):
+        ids[:, back:] += inputs[:, :-back] * n**back
+    ids[:, : length - 1] = -1
+    source = torch.zeros_like(inputs, dtype=torch.bool)
+    source[:, :-1] = (inputs[:, 1:] >= low) & (inputs[:, 1:] < high)
+    order = ids.sort(stable=True, dim=1)
+    index = torch.arange(L, device=inputs.device).expand_as(inputs)
+    usable = torch.where(source.gather(1, order.indices), index, -1).cummax(1).values
+    before = torch.nn.functional.pad(usable, (1, 0), value=-1)[:, :-1]
+    there = before.clamp_min(0)
+    found = (before >= 0) & (order.values.gather(1, there) == order.values) & (order.values >= 0)
+    answer = inputs.gather(1, (order.indices.gather(1, there) + 1).clamp_max(L - 1))
+    answer = torch.where(found, answer, UNKNOWN)
+    return torch.empty_like(answer).scatter_(1, order.indices, answer)
+
+
+def last_of_key(part: int) -> str:
+    """Name the rule that goes by the last `part` tokens of a key."""
+    return f"value of the last {part} key tokens" if part > 1 else "value of the last key token"

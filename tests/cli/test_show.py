@@ -15,7 +15,7 @@ def test_task_is_drawn_with_chance_shortcuts_and_required_context(mechbench: Com
         name: float(percent)
         for name, percent in re.findall(r"^(\w[\w ]*?) +([\d.]+)%(?:$|  \[)", text, re.M)
     }
-    shortcuts = {"most frequent value", "last value"}
+    shortcuts = {"most frequent value", "last value", "first value"}
     assert set(figures) == {"chance", "oracle"} | shortcuts
     assert figures["chance"] == pytest.approx(100 / 9, abs=0.05)  # nine values at V = 20
     assert figures["oracle"] == 100

@@ -63,10 +63,11 @@ def test_oracle_needs_as_many_points_as_dimensions() -> None:
         assert right.all() if told else (guess == UNKNOWN).all()
 
 
-def test_required_context_is_chance_until_the_points_suffice() -> None:
+def test_required_context_grows_until_the_points_suffice() -> None:
     task = IclFunctions(10, 80)
-    found = required_context(task, draw(task, 64))
-    assert found[16] == pytest.approx(task.chance)
+    found = required_context(task, draw(task, 2000))
+    # Seven points of ten dimensions leave a variance of about 0.3: |error| <= 0.1 in 15 percent.
+    assert task.chance + 0.02 < found[16] < 0.3
     assert found[32] == 1.0
     assert found[79] == 1.0
 

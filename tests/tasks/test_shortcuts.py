@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import torch
 
-from mechbench.tasks.shortcuts import latest, most_frequent
+from mechbench.tasks.shortcuts import after_match, earliest, last_of_key, latest, most_frequent
 
 INPUTS = torch.tensor([[9, 2, 5, 5, 3, 9, 9], [0, 3, 3, 2, 9, 9, 9]])
 
@@ -14,3 +14,29 @@ def test_most_frequent_counts_the_range_only() -> None:
 
 def test_latest_is_unknown_before_the_first() -> None:
     assert latest(INPUTS, 2, 6).tolist() == [[-1, 2, 5, 5, 3, 3, 3], [-1, 3, 3, 2, 2, 2, 2]]
+
+
+def test_earliest_is_the_first_of_the_range() -> None:
+    assert earliest(INPUTS, 2, 6).tolist() == [[2] * 7, [3] * 7]
+
+
+def test_after_match_reads_behind_the_latest_same_tokens() -> None:
+    row = [1, 2, 7, 1, 2, 8, 3, 2, 9, 1, 2, 2]
+    inputs = torch.tensor([row, row[::-1]])
+    for length in (1, 2, 3):
+        expected = []
+        for x in inputs.tolist():
+            answers = []
+            for t in range(len(x)):
+                last = x[t + 1 - length : t + 1] if t + 1 >= length else None
+                places = [s for s in range(length - 1, t) if x[s + 1 - length : s + 1] == last]
+                found = [x[s + 1] for s in places if 7 <= x[s + 1] < 10]
+                answers.append(found[-1] if found else -1)
+            expected.append(answers)
+        assert after_match(inputs, length, 7, 10).tolist() == expected
+    assert after_match(inputs[:, :2], 3, 7, 10).tolist() == [[-1, -1], [-1, -1]]
+
+
+def test_rules_by_a_part_of_the_key_have_names() -> None:
+    assert last_of_key(1) == "value of the last key token"
+    assert last_of_key(2) == "value of the last 2 key tokens"

@@ -1,0 +1,108 @@
+"""Lazy rules that know nothing of a task, against the best shortcut that the task lists."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from mechbench.registry import TASKS
+from mechbench.tasks.base import IGNORE, Batch, Task, make_task
+from mechbench.tasks.baselines import shortcut_accuracies
+
+EXAMPLES = 300  # to learn labels from, and as many to score
+SETTINGS: dict[str, list[dict[str, Any]]] = {
+    "arithmetic": [{}, {"vocab_size": 4, "seqlen": 13}],
+    "compression": [{}, {"vocab_size": 4, "seqlen": 12}],
+    "counting": [{}, {"vocab_size": 8, "seqlen": 16}],
+    "fuzzy-recall": [{"seqlen": 80}, {"vocab_size": 32, "seqlen": 64, "key_len": 2}],
+    "induction": [{}, {"vocab_size": 8, "seqlen": 40, "induction_len": 4, "n_triggers": 2}],
+    "majority": [{}, {"vocab_size": 6, "seqlen": 40}],
+    "memorization": [{"vocab_size": 32}, {"vocab_size": 9, "seqlen": 8}],
+    "mqar": [
+        {"vocab_size": 64, "seqlen": 40},
+        {"vocab_size": 64, "seqlen": 96, "random_filler": True, "power": 1.0},
+    ],
+    "multi-key-recall": [{}, {"seqlen": 96, "key_len": 3}],
+    "noisy-recall": [{"seqlen": 80}, {"vocab_size": 20, "seqlen": 40, "noise_share": 0.6}],
+    "recall": [{}, {"vocab_size": 12, "seqlen": 40, "min_distance": 30}],
+    "selective-copying": [{"seqlen": 64}, {"vocab_size": 6, "seqlen": 24, "n_copied": 4}],
+}
+
+# Rules that are the task itself: looking up the whole key, of one token; counting, but for ties.
+SOLUTIONS = {
+    "majority": ("most frequent answer so far",),
+    **dict.fromkeys(("mqar", "noisy-recall", "recall"), ("match of 1", "match of 2")),
+}
+
+
+def lazy(task: Task, learn: Batch, batch: Batch) -> Iterator[tuple[str, Tensor]]:
+    """Yield (rule, answers (B, L)) of each rule on `batch`."""
+    x = batch.inputs
+    B, L = x.shape
+    position = torch.arange(L)
+    scored = learn.targets != IGNORE
+    labels = learn.targets[scored]
+    answers = torch.zeros(task.vocab_size, dtype=torch.bool)
+    answers[labels] = True
+    is_answer = answers[x]
+
+    yield "most frequent label", labels.bincount().argmax().expand(B, L)
+    counts = torch.zeros(L, task.vocab_size)
+    counts.index_put_((scored.nonzero()[:, 1], labels), torch.ones(()), accumulate=True)
+    yield "most frequent label of the position", counts.argmax(1).expand(B, L)
+
+    so_far = torch.nn.functional.one_hot(x * is_answer, task.vocab_size) * is_answer[..., None]
+    yield "most frequent answer so far", so_far.cumsum(1).argmax(2)
+    latest = torch.where(is_answer, position, -1).cummax(1).values
+    yield "latest answer", x.gather(1, latest.clamp_min(0))
+    yield "first answer", x.gather(1, is_answer.int().argmax(1, keepdim=True)).expand(B, L)
+    for lag in range(min(L, 40)):
+        yield f"token {lag} before", torch.where(position >= lag, x.roll(lag, 1), -1)
+    for place in (*range(min(L, 24)), *range(max(24, L - 24), L)):
+        yield f"token at {place}", torch.where(position >= place, x[:, place : place + 1], -1)
+
+    for length in (1, 2):
+        for first in (False, True):
+            # What stood behind the latest, or first, place with the same last tokens.
+            same = x[:, :, None] == x[:, None, :]  # (B, now, then)
+            for back in range(1, length):
+                shifted = x.roll(back, 1)
+                same &= shifted[:, :, None] == shifted[:, None, :]
+            same &= (position < position[:, None]) & (position >= length - 1)
+            for offset in (1, 2):  # behind it at once, or past one token
+                fits = same & (position < position[:, None] - offset + 1)
+                fits &= is_answer.roll(-offset, 1)[:, None]
+                order = position if not first else L - position
+                source = (fits * (order + 1)).argmax(2)
+                which = "first" if first else "latest"
+                yield (
+                    f"token {offset} behind the {which} match of {length}",
+                    x.gather(1, (source + offset).clamp_max(L - 1)),
+                )
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_no_lazy_rule_beats_the_best_listed_shortcut(name: str) -> None:
+    for params in SETTINGS[name]:
+        task = make_task(name, **params)
+        learn, batch = (
+            task.sample(EXAMPLES, torch.Generator().manual_seed(seed)) for seed in (0, 1)
+        )
+        scored = batch.targets != IGNORE
+        answers = batch.targets[scored]
+        listed = max([task.chance, *shortcut_accuracies(task, batch).values()])
+        # Positions of an example are not independent: count examples.
+        error = 4 * (listed * (1 - listed) / EXAMPLES) ** 0.5
+        for rule, guess in lazy(task, learn, batch):
+            accuracy = (guess[scored] == answers).double().mean().item()
+            solves = accuracy == 1 or rule.endswith(SOLUTIONS.get(name, ("-",)))
+            assert solves or accuracy < listed + error, (params, rule, accuracy, listed)
+
+
+def test_every_task_of_tokens_is_searched() -> None:
+    built_in = {name for name in TASKS.names() if TASKS.entry(name).origin == "built-in"}
+    assert built_in == set(SETTINGS) | {"icl-functions"}
