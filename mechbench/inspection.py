@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ from mechbench.atomic import make_folder
 from mechbench.checkpoint import load_weights
 from mechbench.checks import naming
 from mechbench.checks.properties import reach
-from mechbench.errors import ConfigError, ResultError
+from mechbench.errors import ConfigError
 from mechbench.model import Backbone
 from mechbench.operators.base import make_operator, materialize, operator_options, operators_used
 from mechbench.registry import OPERATORS, load_plugins
@@ -22,8 +21,8 @@ from mechbench.report.filters import plot_filters
 from mechbench.report.matrix import plot_matrices
 from mechbench.report.reach import plot_reach
 from mechbench.resolve import task_of
+from mechbench.results import read_config
 from mechbench.seeds import derive
-from mechbench.spec import Config
 from mechbench.tasks.streams import draw
 
 _EXAMPLES = 8  # that the reach is a mean over
@@ -69,7 +68,7 @@ def trained(folder: Path, *, layer: int = 0, seqlen: int | None = None) -> Speci
         PluginError: a plugin of the run cannot be loaded.
         ResultError: a file is missing or corrupt.
     """
-    config = _config(folder / "config.json")
+    config = read_config(folder / "config.json")
     load_plugins(tuple(config.plugins))
     for name in operators_used(config.operator, config.operator_options):
         entry = OPERATORS.entry(name)
@@ -138,15 +137,3 @@ def _input_of(module: nn.Module, model: nn.Module, tokens: Tensor) -> Tensor:
         model(tokens)
     handle.remove()
     return caught[0].float()
-
-
-def _config(path: Path) -> Config:
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise ResultError(f"{path} does not exist: expected the folder of a run") from error
-    except (OSError, ValueError) as error:
-        raise ResultError(f"{path} is corrupt: {' '.join(str(error).split())}") from error
-    if not isinstance(data, dict):
-        raise ResultError(f"{path} is corrupt: expected an object")
-    return Config.from_dict(data)

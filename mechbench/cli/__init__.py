@@ -87,5 +87,8 @@ def main() -> None:
 
 
 def _fail(message: str) -> None:
-    click.echo(f"mechbench: error: {' '.join(message.split())}", err=True)
+    from mechbench.report.escape import plain
+
+    # One line, whatever a file or an argument that it quotes holds.
+    click.echo(f"mechbench: error: {plain(message)}", err=True)
     sys.exit(2)
