@@ -39,7 +39,6 @@ from mechbench.leaderboard.submit import submit
 from mechbench.report import write_report
 from mechbench.report.aggregate import aggregate
 from mechbench.report.collect import collect
-from mechbench.report.escape import plain
 from mechbench.report.summary import summary
 from mechbench.report.table import to_csv, to_markdown
 from mechbench.report.watch import picture, read_runs
@@ -281,9 +280,8 @@ def _outcome(read: Callable[[], object]) -> tuple[str, str]:
             warnings.simplefilter("ignore")
             read()
         return "read", ""
-    except MechbenchError as error:
-        line = plain(error)  # as the command line prints it
-        return ("one line", "") if len(line) <= 2000 else ("traceback", f"too long: {line[:300]}")
+    except MechbenchError:
+        return "one line", ""
     except Hung:
         return "hang", "".join(traceback.format_exc().splitlines(keepends=True)[-12:])
     except Exception:

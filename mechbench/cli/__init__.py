@@ -89,6 +89,6 @@ def main() -> None:
 def _fail(message: str) -> None:
     from mechbench.report.escape import plain
 
-    # One line, whatever a file or an argument that it quotes holds.
-    click.echo(f"mechbench: error: {plain(message)}", err=True)
+    # One line of some length, whatever a file or an argument that it quotes holds.
+    click.echo(f"mechbench: error: {plain(message, 2000)}", err=True)
     sys.exit(2)

@@ -35,7 +35,7 @@ def test_no_damage_is_a_traceback(store: Callable[..., Path], tmp_path: Path) ->
     )
     (good / "metrics.csv").write_text(METRICS)
     refused = 0
-    for seed in range(150):
+    for seed in range(60):
         chance = random.Random(seed)
         folder = tmp_path / "damaged" / "run"
         shutil.rmtree(folder, ignore_errors=True)
@@ -47,4 +47,4 @@ def test_no_damage_is_a_traceback(store: Callable[..., Path], tmp_path: Path) ->
                 read(folder)
             except MechbenchError:
                 refused += 1
-    assert refused > 100
+    assert refused > 40
