@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import statistics
 import time
 from collections.abc import Mapping, Sequence
@@ -28,6 +26,7 @@ from mechbench.outcome import empty_result, evaluation, note_non_finite
 from mechbench.parallel import ALONE, Group, join
 from mechbench.progress_bar import Console
 from mechbench.registry import load_plugins
+from mechbench.report.escape import csv_text
 from mechbench.resolve import resolve, task_of
 from mechbench.results import Result, read_result, write_json
 from mechbench.reuse import may_resume
@@ -379,12 +378,7 @@ def _finish(result: dict[str, Any], folder: Path, began: float) -> None:
 
 
 def _write_metrics(path: Path, rows: list[dict[str, Any]]) -> None:
-    text = io.StringIO()
-    if rows:
-        writer = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
-    write_text(path, text.getvalue())
+    write_text(path, csv_text(rows))
 
 
 def run_config(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from mechbench.bounds import MATRIX
 from mechbench.checkpoint import load_weights
 from mechbench.checks import naming
 from mechbench.checks.properties import reach
-from mechbench.errors import ConfigError, PluginError, ResultError
+from mechbench.errors import ConfigError, PluginError
 from mechbench.lengths import tokens_built_for
 from mechbench.model import build_model
 from mechbench.operators.base import make_operator, materialize, operator_options, operators_used
@@ -24,6 +23,7 @@ from mechbench.report.filters import plot_filters
 from mechbench.report.matrix import plot_matrices
 from mechbench.report.reach import plot_reach
 from mechbench.resolve import task_of
+from mechbench.results import read_config
 from mechbench.seeds import derive
 from mechbench.settings import check_product, setting
 from mechbench.spec import Config
@@ -84,7 +84,7 @@ def trained(folder: Path, *, layer: int = 0, seqlen: int | None = None) -> Speci
     """
     if seqlen is not None:
         _check_seqlen(seqlen)
-    config = _config(folder / "config.json")
+    config = read_config(folder / "config.json")
     _load_code(config, folder)
     if not 0 <= layer < config.n_layers:
         raise ConfigError(f"layer is {layer}: the model has layers 0 to {config.n_layers - 1}")
@@ -172,15 +172,3 @@ def _load_code(config: Config, folder: Path) -> None:
     for name in sorted({*here, *config.sources} if config.sources else ()):
         if here.get(name) != config.sources.get(name):
             raise ConfigError(f"{name} has changed since {folder} was trained")
-
-
-def _config(path: Path) -> Config:
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise ResultError(f"{path} does not exist: expected the folder of a run") from error
-    except (OSError, ValueError) as error:
-        raise ResultError(f"{path} is corrupt: {' '.join(str(error).split())}") from error
-    if not isinstance(data, dict):
-        raise ResultError(f"{path} is corrupt: expected an object")
-    return Config.from_dict(data)

@@ -165,6 +165,8 @@ def read_config(path: Path) -> Config:
     """
     from mechbench.schema import stored_config
 
+    if not path.exists():
+        raise ResultError(f"{path} does not exist: expected the folder of a run")
     try:
         return stored_config(read_json(path))
     except ConfigError as error:

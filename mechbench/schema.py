@@ -79,7 +79,8 @@ def _hinted(config_type: type) -> dict[str, Any]:
     What a field means is checked by Config itself; here are the types, as JSON has them.
     """
     hints = typing.get_type_hints(config_type)
-    as_json = {str: Line, int: Annotated[int, Field(ge=-_MOST, le=_MOST)]}
+    whole = Annotated[int, Field(ge=-_MOST, le=_MOST), BeforeValidator(_whole)]
+    as_json = {str: Line, int: whole}
     out: dict[str, Any] = {}
     for field in dataclasses.fields(config_type):
         hint = as_json.get(hints[field.name], hints[field.name])
@@ -87,6 +88,11 @@ def _hinted(config_type: type) -> dict[str, Any]:
             hint = Annotated[hint, BeforeValidator(_tuples)]
         out[field.name] = (hint, ADDED.get(field.name, ...))
     return out
+
+
+def _whole(value: Any) -> Any:
+    """Take 2e4 for 20000, as older versions stored what they were given."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def _tuples(value: Any) -> Any:
@@ -141,7 +147,7 @@ def result_faults(data: Any, *, planned: bool = False) -> list[str]:
         return ["status is 'not-run': expected that of a run"]
     try:
         config = Config.from_dict(data["config"])
-        if data["cell_id"] != config.cell_id:
+        if data["cell_id"] not in (config.cell_id, _as_given(data["config"]).cell_id):
             return [f"cell_id is {data['cell_id']}: the configuration's is {config.cell_id}"]
     except ConfigError as error:
         return [f"config: {error}"]
@@ -157,7 +163,18 @@ def stored_config(data: Any) -> Config:
     found = _faults(StoredConfig, data)
     if found:
         raise ConfigError(found[0])
-    return Config.from_dict(data)
+    config = Config.from_dict(data)
+    if not config.eval_seqlens:
+        raise ConfigError("eval_seqlens is []: expected at least one length")
+    return config
+
+
+def _as_given(data: dict[str, Any]) -> Config:
+    """Return the configuration with the types that it was stored with, which its id may be of."""
+    config = object.__new__(Config)
+    for field in dataclasses.fields(Config):
+        object.__setattr__(config, field.name, data.get(field.name, ADDED.get(field.name)))
+    return config
 
 
 def _coverage(data: dict[str, Any], config: Config) -> list[str]:

@@ -193,5 +193,5 @@ def test_what_is_missing_or_damaged_is_one_line(stored: Path, tmp_path: Path) ->
     with pytest.raises(ResultError, match="belongs to cell"):
         trained(folder)
     (folder / "config.json").write_text("[]")
-    with pytest.raises(ResultError, match=r"config\.json is corrupt"):
+    with pytest.raises(ResultError, match=r"config\.json is damaged: it is \[\]"):
         trained(folder)

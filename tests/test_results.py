@@ -155,7 +155,9 @@ def test_result_of_another_cell_is_not_taken(tmp_path: Path) -> None:
 
 
 def test_configuration_is_read_with_its_types(tmp_path: Path) -> None:
-    config = Config("hyena", "recall", budget_tokens=10, curriculum=((8, 4), (16, 2)))
+    config = Config(
+        "hyena", "recall", budget_tokens=10, eval_seqlens=(64,), curriculum=((8, 4), (16, 2))
+    )
     path = tmp_path / "config.json"
     write_json(path, config.to_dict())
     assert read_config(path) == config

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import hashlib
 import json
 import subprocess
 import sys
@@ -13,7 +14,7 @@ import mechbench
 from mechbench.errors import ConfigError
 from mechbench.results import NOT_RUN, STATUSES, read_result
 from mechbench.schema import Status, result_faults, stored_config
-from mechbench.spec import ADDED, Config
+from mechbench.spec import ADDED, Config, canonical_json
 
 BOARDS = Path(mechbench.__file__).parent.parent / "leaderboards"
 Change = Callable[[dict[str, Any]], object]
@@ -119,11 +120,25 @@ def test_the_schema_knows_the_statuses_that_results_have() -> None:
 
 
 def test_configurations_from_before_a_field_was_added_are_read() -> None:
-    config = Config("hyena", "recall", budget_tokens=10)
+    config = Config("hyena", "recall", budget_tokens=10, eval_seqlens=(64,))
     data = {k: v for k, v in config.to_dict().items() if k not in ADDED}
     assert stored_config(data) == config
     with pytest.raises(ConfigError, match="it is None: expected an object"):
         stored_config(None)
+    with pytest.raises(ConfigError, match=r"eval_seqlens is \[\]: expected at least one length"):
+        stored_config(data | {"eval_seqlens": []})
+
+
+def test_a_whole_number_may_have_been_given_as_2e4() -> None:
+    """Its id is of the configuration as it was stored then."""
+    data = sound()
+    data["config"]["budget_tokens"] = 2e4
+    hashed = {k: v for k, v in data["config"].items() if k not in ADDED}
+    hashed["plugins"] = []
+    data["cell_id"] = hashlib.sha256(canonical_json(hashed).encode()).hexdigest()[:16]
+    assert result_faults(data) == []
+    data["config"]["budget_tokens"] = 2e4 + 0.5
+    assert "budget_tokens is 20000.5: expected a valid integer" in result_faults(data)[0]
 
 
 def test_every_committed_result_is_sound() -> None:

@@ -10,6 +10,7 @@ from mechbench.bench.fit import crossings
 from mechbench.bench.record import OUT_OF_MEMORY, REFERENCE, Record
 from mechbench.bench.table import compares
 from mechbench.report.figure import save_figure
+from mechbench.report.fitting import line_label, show_legend, wrapped
 from mechbench.report.plot import COLOURS, tick
 
 TOKENS = 131_072  # that the times are given for
@@ -61,7 +62,7 @@ def _draw(axis: Any, record: Record) -> None:
     axis.set_ylabel(f"forward + backward, ms for {TOKENS:,} tokens")
     s, p = record.setting, record.provenance
     title = f"{p['device']}, torch {p['torch']}, {s.dtype}, d_model {s.d_model}"
-    axis.set_title(title, fontsize=10, loc="left")
+    axis.set_title(wrapped(title, 8.0, 10, 120, indent=""), fontsize=10, loc="left")
 
     curves = {line.name: curve(record, line.name) for line in record.lines}
     _frame_times(axis, [ms for points in curves.values() for ms in points.values()])
@@ -73,6 +74,7 @@ def _draw(axis: Any, record: Record) -> None:
         label = name + (f", as fast at {', '.join(_length(x) for x, _ in met)}" if met else "")
         if not points and not gone:
             continue
+        label = line_label(wrapped(label, 2.1, 9, 40))
         axis.plot(
             list(points), list(points.values()), color=colour, marker=marker, label=label,
             linestyle="-" if compares(name) else "--", linewidth=1.8, markersize=6,
@@ -91,7 +93,7 @@ def _draw(axis: Any, record: Record) -> None:
         axis.plot([], [], "o", mfc="none", mec=_GREY, markersize=11, mew=1.6, label=label)
     if lost:
         axis.plot([], [], "x", color=_GREY, markersize=9, label="at the top: out of memory")
-    axis.legend(loc="upper left", bbox_to_anchor=(1.02, 1.0), frameon=False, fontsize=9)
+    show_legend(axis, gap=0.02)
 
 
 def _frame_times(axis: Any, times: list[float]) -> None:

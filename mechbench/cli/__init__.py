@@ -116,5 +116,8 @@ def _run() -> None:
 
 
 def _fail(message: str) -> None:
-    click.echo(f"mechbench: error: {' '.join(message.split())}", err=True)
+    from mechbench.report.escape import plain
+
+    # One line of some length, whatever a file or an argument that it quotes holds.
+    click.echo(f"mechbench: error: {plain(message, 2000)}", err=True)
     sys.exit(2)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import textwrap
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 
 from mechbench.report.aggregate import Point, Section
 from mechbench.report.figure import save_figure
+from mechbench.report.fitting import shortened, wrapped
 from mechbench.report.plot import tick
 
 _PANEL = 2.6  # inches
@@ -35,6 +35,7 @@ def draw_heatmap(sections: Sequence[Section], stem: Path) -> list[Path]:
         parts = [p for p in section.title.split(", ") if not p.startswith("vocab_size ")]
         rows[", ".join(parts)].append(section)
     labels = sorted({point.label for section in sections for point in section.points})
+    names, titles = shortened(labels, 100), shortened(rows, 100)
     count = sum(len(section.points) for section in sections)
     with style.context("default"), matplotlib.rc_context({"text.parse_math": False}):
         size = (_PANEL * len(labels) + 1.6, _PANEL * len(rows) + 0.5)
@@ -48,9 +49,10 @@ def draw_heatmap(sections: Sequence[Section], stem: Path) -> list[Path]:
         for line, (title, group) in zip(axes, sorted(rows.items()), strict=True):
             for axis, label in zip(line, labels, strict=True):
                 _panel(axis, group, label, count <= _WRITTEN)
-            line[0].set_ylabel("\n".join(textwrap.wrap(title, 34)) + "\nvocab_size", fontsize=7)
+            shown = wrapped(titles[title], _PANEL, 7, 34, indent="")
+            line[0].set_ylabel(f"{shown}\nvocab_size", fontsize=7)
         for axis, label in zip(axes[0], labels, strict=True):
-            axis.set_title("\n".join(textwrap.wrap(label, 34)), fontsize=8)
+            axis.set_title(wrapped(names[label], _PANEL, 8, 34, indent=""), fontsize=8)
         for axis in axes[-1]:
             axis.set_xlabel("sequence length", fontsize=7)
         return save_figure(figure, stem)

@@ -14,10 +14,12 @@ from typing import Any
 
 from mechbench.leaderboard.heatmap import draw_heatmap
 from mechbench.report.aggregate import Point, Section
+from mechbench.report.fitting import show_legend
 from mechbench.report.plot import (
     Styles,
     draw_panels,
     frame_accuracy,
+    legend_texts,
     plot_accuracy,
     references,
 )
@@ -130,6 +132,7 @@ def _compute_panel(axis: Any, section: Section, styles: Styles) -> None:
     axis.set_xscale("log")
     axis.xaxis.set_major_formatter(FuncFormatter(lambda flops, _: f"{flops:.0e}"))
     axis.xaxis.set_minor_formatter(NullFormatter())
+    names = legend_texts(section)
     for label, points in section.curves.items():
         spent = [
             (flops, point)
@@ -139,7 +142,7 @@ def _compute_panel(axis: Any, section: Section, styles: Styles) -> None:
         colour, marker = styles[label]
         axis.plot(
             [flops for flops, _ in spent], [p.accuracy for _, p in spent], color=colour,
-            marker=marker, markersize=6, linewidth=1.0, label=label, markeredgecolor="white",
+            marker=marker, markersize=6, linewidth=1.0, label=names[label], markeredgecolor="white",
             markeredgewidth=0.6, zorder=3,
         )  # fmt: skip
         axis.vlines(
@@ -154,9 +157,7 @@ def _compute_panel(axis: Any, section: Section, styles: Styles) -> None:
                 reached[longest], color=colour, linestyle=dashes, linewidth=1.2, label=text
             )
     frame_accuracy(axis, section, "FLOPs of training (mean of seeds), a point a trained length")
-    axis.legend(
-        loc="upper left", bbox_to_anchor=(1.01, 1.0), frameon=False, fontsize=9, borderaxespad=0.0
-    )
+    show_legend(axis)
 
 
 def _flops(point: Point) -> float | None:

@@ -10,7 +10,14 @@ from typing import Any
 
 from mechbench.report.aggregate import Point, Section
 from mechbench.report.figure import save_figure
-from mechbench.report.fitting import FONT, shortened, wrapped
+from mechbench.report.fitting import (
+    FONT,
+    line_label,
+    line_text,
+    shortened,
+    show_legend,
+    wrapped,
+)
 from mechbench.report.table import WINDOWS, row_label
 
 Styles = Mapping[str, tuple[str, str]]  # label: colour and marker
@@ -24,7 +31,6 @@ _GREY = "#777777"
 _WIDTH, _LEFT, _RIGHT, _BOTTOM, _TOP = 8.0, 0.8, 2.75, 0.65, 0.65
 _LEGEND_IN, _TITLE_IN = 2.1, 7.0  # inches that their texts may take, hinting left out
 _TITLE_LINES = 3
-_SHOWN = "\N{ZERO WIDTH SPACE}"  # before a label that begins with "_", which matplotlib would hide
 _LABEL_GAP = 0.06  # of the y axis: direct labels that lie closer would touch
 _RC: dict[Any, Any] = {
     "text.parse_math": False,  # an option may hold a dollar sign
@@ -93,28 +99,13 @@ def _legend_height(section: Section) -> float:
 
 
 def legend_texts(section: Section) -> dict[str, str]:
-    """Return {label: text for a line's `label`}, wrapped to fit beside a panel.
-
-    `show_legend` draws them: one may begin with a mark that keeps matplotlib from hiding it.
-    """
+    """Return {label: label of its line}, wrapped to fit beside a panel; `show_legend` draws it."""
     short = shortened(section.curves)
     texts = {}
     for label, points in section.curves.items():
         whole = short[label] + row_label(points).removeprefix(label)
-        text = wrapped(whole, _LEGEND_IN, 9, 36)
-        texts[label] = f"{_SHOWN}{text}" if text.startswith("_") else text
+        texts[label] = line_label(wrapped(whole, _LEGEND_IN, 9, 36))
     return texts
-
-
-def show_legend(axis: Any, handles: Sequence[Any] | None = None) -> None:
-    """Draw the legend beside a panel, by default of all that has a label."""
-    given = {} if handles is None else {"handles": handles}
-    legend = axis.legend(
-        loc="upper left", bbox_to_anchor=(1.01, 1.0), frameon=False, fontsize=9,
-        borderaxespad=0.0, **given,
-    )  # fmt: skip
-    for text in legend.get_texts():
-        text.set_text(text.get_text().removeprefix(_SHOWN))
 
 
 def _panel(axis: Any, section: Section, styles: Styles, x_label: str = "") -> None:
@@ -217,7 +208,7 @@ def _name_lines(axis: Any, right: float) -> None:
         return
     for line, end in zip(named, ends, strict=True):
         if end is not None:
-            name = line.get_label().removeprefix(_SHOWN)
+            name = line_text(line.get_label())
             axis.annotate(
                 name, (1.0, end[1]), xycoords=("axes fraction", "data"), va="center",
                 xytext=(6, 0), textcoords="offset points", color=line.get_color(), fontsize=9,

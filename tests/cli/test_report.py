@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from cli.conftest import CommandLine, lines
+from mechbench.cli import _fail
 
 FILES = ["accuracy_vs_seqlen.png", "accuracy_vs_seqlen.svg", "table.csv", "table.md"]
 
@@ -75,3 +76,13 @@ def test_bad_arguments_are_one_line(
     (mechbench.folder / "results").symlink_to(finished / "runs")
     assert mechbench.error("report", *args).startswith(message)
     assert (mechbench.folder / "file").read_text() == "in the way"
+
+
+def test_an_error_is_one_visible_line_whatever_it_quotes(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with pytest.raises(SystemExit):
+        _fail("a\n\x1b[2J\u202e" + 5000 * "x")
+    (line,) = lines(capsys.readouterr().err)
+    assert line.startswith("mechbench: error: a \\x1b[2J\\u202exxx")
+    assert len(line) < 2100

@@ -5,9 +5,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from matplotlib.figure import Figure
 
 from mechbench.leaderboard import plots
-from mechbench.leaderboard.plots import along, draw, further_axes
+from mechbench.leaderboard.plots import _compute_panel, along, draw, further_axes
 from mechbench.report.aggregate import aggregate
 from mechbench.report.collect import Row, rows_of
 from mechbench.report.table import to_markdown
@@ -70,3 +71,15 @@ def test_what_was_not_run_is_not_drawn(rows: list[Row], make: Make, tmp_path: Pa
     assert draw(aggregate(planned), tmp_path) == []
     lines = to_markdown(aggregate(planned), []).splitlines()
     assert [line for line in lines if line.startswith("| h3")] == ["| h3 | not-run |"]  # no cost
+
+
+def test_names_beginning_with_an_underscore_are_in_the_legend_of_compute(make: Make) -> None:
+    rows = [row for name in ("_hidden", "W" * 60) for row in rows_of(make(operator=name))]
+    (section,) = aggregate(rows)
+    axis = Figure().add_subplot()
+    _compute_panel(axis, section, dict.fromkeys(section.curves, ("#0072B2", "o")))
+    legend = axis.get_legend()
+    assert legend is not None
+    texts = [text.get_text() for text in legend.get_texts()]
+    assert "_hidden" in texts
+    assert all("W" * 30 not in text for text in texts)
