@@ -179,7 +179,8 @@ def _generated(key: str, value: Any, is_dataclass: bool) -> bool:
     inner = getattr(value, "__wrapped__", value)  # of dataclass's __repr__
     if not is_dataclass or not isinstance(inner, types.FunctionType):
         return key in _SKIPPED
-    return key.startswith("__") and inner.__code__.co_filename == "<string>"
+    by_it = inner.__code__.co_filename == "<string>" or inner.__module__ == "dataclasses"
+    return key.startswith("__") and by_it
 
 
 def _from_c(cls: type) -> bool:
@@ -215,7 +216,7 @@ def _names(code: types.CodeType) -> set[tuple[str, bool]]:
     """Return the globals that code names, and with True the modules that it imports."""
     found = set()
     for step in dis.get_instructions(code):
-        if step.opname in ("LOAD_GLOBAL", "LOAD_NAME"):
+        if step.opname in ("LOAD_GLOBAL", "LOAD_NAME", "LOAD_FROM_DICT_OR_GLOBALS"):
             found.add((str(step.argval), False))
         elif step.opname == "IMPORT_NAME":
             found.add((str(step.argval), True))
