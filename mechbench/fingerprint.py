@@ -18,7 +18,7 @@ import types
 from collections.abc import Iterable
 from typing import Any
 
-from mechbench.sources import UNKNOWN, file_of, is_file
+from mechbench.sources import UNKNOWN, file_of, is_file, is_installed
 
 _PLAIN = (
     int, float, complex, bool, str, bytes, type(None), type(...), range, slice, re.Pattern,
@@ -34,19 +34,35 @@ _SKIPPED = (
 )  # fmt: skip
 
 
-def fingerprint(obj: Any) -> tuple[str, set[str]]:
-    """Return a digest of `obj`, and the modules that it reaches; the digest may be "unknown"."""
+@dataclasses.dataclass(frozen=True)
+class Fingerprint:
+    """What was read of an object.
+
+    Attributes:
+        digest: of all that it is; "unknown" if it holds what cannot be read.
+        modules: that it reaches.
+        told: whether all its code stands in the file of its module.
+    """
+
+    digest: str
+    modules: frozenset[str]
+    told: bool
+
+
+def fingerprint(obj: Any) -> Fingerprint:
+    """Read a class, a function or a partial of one."""
     reader = _Reader(str(getattr(obj, "__module__", "")))
     text = reader.read(obj)
     digest = hashlib.sha256(text.encode(errors="backslashreplace")).hexdigest()
-    return (digest if reader.known else UNKNOWN), reader.modules
+    modules = frozenset(reader.modules)
+    return Fingerprint(digest if reader.known else UNKNOWN, modules, reader.told)
 
 
 class _Reader:
     """Reads what belongs to the module `home`; of others it keeps the names."""
 
     def __init__(self, home: str) -> None:
-        self.home, self.known = home, True
+        self.home, self.known, self.told = home, True, True
         self.modules: set[str] = set()
         self._read: dict[int, str] = {}
         self._kept: list[Any] = []  # so that no id is given twice
@@ -123,9 +139,10 @@ class _Reader:
             self.modules.add(module)
             if _has_file(module):
                 return name
-        told = self._file is not None and is_file(code.co_filename, self._file)
-        # A file may hold several of one name: its text is known, the line says which.
-        name += f" line {code.co_firstlineno}" if told else f" {_code(code)}"
+        if self._file is not None and is_file(code.co_filename, self._file):
+            name += f" line {code.co_firstlineno}"  # which, where a file holds several of one name
+        elif not is_installed(code.co_filename):  # as a wrapper is that carries our name
+            name, self.told = f"{name} {_code(code)}", False
         held = [cell.cell_contents for cell in function.__closure__ or () if _filled(cell)]
         made = self._all([function.__defaults__, function.__kwdefaults__, held])
         return f"{name} {made} {self._globals(function)}"
@@ -162,7 +179,8 @@ def _generated(key: str, value: Any, is_dataclass: bool) -> bool:
     inner = getattr(value, "__wrapped__", value)  # of dataclass's __repr__
     if not is_dataclass or not isinstance(inner, types.FunctionType):
         return key in _SKIPPED
-    return key.startswith("__") and inner.__code__.co_filename == "<string>"
+    by_it = inner.__code__.co_filename == "<string>" or inner.__module__ == "dataclasses"
+    return key.startswith("__") and by_it
 
 
 def _from_c(cls: type) -> bool:
@@ -198,7 +216,7 @@ def _names(code: types.CodeType) -> set[tuple[str, bool]]:
     """Return the globals that code names, and with True the modules that it imports."""
     found = set()
     for step in dis.get_instructions(code):
-        if step.opname in ("LOAD_GLOBAL", "LOAD_NAME"):
+        if step.opname in ("LOAD_GLOBAL", "LOAD_NAME", "LOAD_FROM_DICT_OR_GLOBALS"):
             found.add((str(step.argval), False))
         elif step.opname == "IMPORT_NAME":
             found.add((str(step.argval), True))

@@ -153,14 +153,13 @@ class Registry:
         entry = self.entries[name]
         if entry.origin == "built-in":
             return {}
-        roots = {entry.home, str(getattr(obj, "__module__", ""))}
+        module, name = str(getattr(obj, "__module__", "")), getattr(obj, "__qualname__", name)
+        roots = {entry.home, module, *(c.__module__ for c in getattr(obj, "__mro__", ()))}
         out: dict[str, str] = {}
-        if isinstance(obj, type):
-            roots |= {base.__module__ for base in obj.__mro__}
-        if entry.origin.startswith("module "):
-            key = f"{entry.home}:{getattr(obj, '__qualname__', name)}"
-            out[key], more = fingerprint(obj)
-            roots = (roots - {entry.home}) | more
+        read = fingerprint(obj)
+        if entry.origin.startswith("module ") or (entry.digest and not read.told):
+            out[name if entry.digest else f"{module}:{name}"] = read.digest
+            roots = {entry.home} - {module} | read.modules
         found = reached(filter(None, roots))
         return {k: v for k, v in (out | found).items() if not k.startswith(_PREFIX)}
 

@@ -4,11 +4,30 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from mechbench.errors import ConfigError
 from mechbench.progress_bar import Console
 from mechbench.sources import UNKNOWN, edited
 from mechbench.spec import Config
 
 _STORED = ("result.json", "checkpoint.pt")
+
+
+def must_be_known(config: Config) -> None:
+    """Refuse to plan by stored results what no stored result can be known to be of.
+
+    Raises:
+        ConfigError: the source of some code is unknown.
+    """
+    if unknown := _unknown(config):
+        raise ConfigError(
+            f"the source of {unknown} cannot be known, so a sweep cannot tell its results from "
+            "older ones: put the code into files that are imported by name, and do not edit or "
+            "change them while they are in use"
+        )
+
+
+def _unknown(config: Config) -> str:
+    return ", ".join(name for name, digest in config.sources.items() if digest == UNKNOWN)
 
 
 def may_resume(config: Config, folder: Path, console: Console) -> bool:
@@ -22,12 +41,12 @@ def may_resume(config: Config, folder: Path, console: Console) -> bool:
             f"{name} was edited after it was imported: this runs it as it was; start Python anew "
             "to run it as it is"
         )
-    unknown = [name for name, digest in config.sources.items() if digest == UNKNOWN]
+    unknown = _unknown(config)
     if not unknown:
         return True
     if any((folder / name).exists() for name in _STORED):
         console.warn(
-            f"the source of {', '.join(unknown)} cannot be known, so what is stored in {folder} "
+            f"the source of {unknown} cannot be known, so what is stored in {folder} "
             "is not used: the cell runs again"
         )
     return False

@@ -41,6 +41,8 @@ class _Seen:
 
 
 _SEEN: dict[str, _Seen] = {}
+# Modules that somebody loaded from a file and did not enter into `sys.modules`.
+_LOOSE: dict[str, types.ModuleType] = {}
 
 
 def executed(module: types.ModuleType, text: bytes) -> None:
@@ -55,7 +57,7 @@ def reached(roots: Iterable[str]) -> dict[str, str]:
     distribution to its version. What mechbench itself stands on is left out.
     """
     found: dict[str, str] = {}
-    waiting, done = list(roots), set()
+    waiting, done, held = list(roots), set(), set(roots)
     while waiting:
         name = _known_as(waiting.pop())
         top = name.partition(".")[0]
@@ -66,8 +68,9 @@ def reached(roots: Iterable[str]) -> dict[str, str]:
             continue
         file = file_of(name)
         if file is None:
-            if name in sys.modules and not hasattr(sys.modules[name], "__path__"):
-                found[name] = UNKNOWN  # made, not read; a script's class is known by itself
+            # Made and not read; or what something came from that is in use, and cannot be found.
+            if _is_plain(name) or (name in held and _module(top) is None):
+                found[name] = UNKNOWN
             continue
         if not is_local(file) and (versions := _versions(top)):
             found |= versions
@@ -75,6 +78,8 @@ def reached(roots: Iterable[str]) -> dict[str, str]:
         text, known = _text(name, Path(file))
         found[name] = hashlib.sha256(text).hexdigest() if known else UNKNOWN
         waiting += _imported(name, text, Path(file))
+        held |= _held(name)
+        waiting += held - done
     return dict(sorted(found.items()))
 
 
@@ -100,6 +105,12 @@ def is_local(file: str) -> bool:
 
 
 @functools.lru_cache(maxsize=4096)
+def is_installed(file: str) -> bool:
+    """Return whether a file is there, and none of the project's."""
+    return Path(file).is_file() and not is_local(file)
+
+
+@functools.lru_cache(maxsize=4096)
 def is_file(one: str, other: str) -> bool:
     """Return whether two names mean the same file."""
     return one == other or Path(one).resolve() == Path(other).resolve()
@@ -118,13 +129,22 @@ def _known_as(name: str) -> str:
 
 def file_of(name: str) -> str | None:
     """Return the file of a module that is loaded, or would be; None for what was typed in."""
-    module = sys.modules.get(name)
+    module = _module(name)
     if module is not None:
         file = getattr(module, "__file__", None)
         real = isinstance(file, str) and (name in _SEEN or Path(file).is_file())  # no "<stdin>"
         return file if real else None
     spec = _spec(name)
     return spec.origin if spec is not None and spec.has_location else None
+
+
+def _module(name: str) -> types.ModuleType | None:
+    return sys.modules.get(name) or _LOOSE.get(name)
+
+
+def _is_plain(name: str) -> bool:
+    """Return whether it is a loaded module and no package, which may do without a file."""
+    return _module(name) is not None and not hasattr(_module(name), "__path__")
 
 
 def _spec(name: str) -> ModuleSpec | None:
@@ -143,7 +163,7 @@ def _spec(name: str) -> ModuleSpec | None:
 
 def _text(name: str, file: Path) -> tuple[bytes, bool]:
     """Return the text that a module was executed from, and whether it does what that says."""
-    module = sys.modules.get(name)
+    module = _module(name)
     spec = getattr(module, "__spec__", None)
     seen = _SEEN.get(name)
     if seen is None or seen.module is not module or seen.spec is not spec:
@@ -238,18 +258,24 @@ def _same(a: object, b: object) -> bool:
 
 
 def _imported(name: str, text: bytes, file: Path) -> set[str]:
-    """Return the modules that a local module imports, by its text and by what it holds."""
-    module = sys.modules.get(name)
+    """Return the modules that a local module imports by its text, and the packages around them."""
     inside = name if file.stem == "__init__" else name.rpartition(".")[0]
-    package = getattr(module, "__package__", None) or inside
+    package = getattr(_module(name), "__package__", None) or inside
     found = set(_named(text, package)) if file.suffix == ".py" else set()
-    for value in list(vars(module).values()) if module is not None else ():
+    return found | {n.rsplit(".", i)[0] for n in (*found, name) for i in range(1, n.count(".") + 1)}
+
+
+def _held(name: str) -> set[str]:
+    """Return the modules that the names of a loaded module come from."""
+    found = set()
+    for value in list(vars(_module(name)).values()) if _module(name) is not None else ():
         with contextlib.suppress(Exception):  # a proxy may raise whatever it likes when looked at
-            home = value.__name__ if isinstance(value, types.ModuleType) else value.__module__
+            home = value.__module__ if not isinstance(value, types.ModuleType) else value.__name__
+            if isinstance(value, types.ModuleType) and home not in sys.modules:
+                _LOOSE[home] = value
             if isinstance(home, str):
                 found.add(home)
-    parents = {n.rsplit(".", i)[0] for n in (*found, name) for i in range(1, n.count(".") + 1)}
-    return found | parents
+    return found
 
 
 @functools.lru_cache(maxsize=1024)

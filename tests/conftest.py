@@ -76,6 +76,7 @@ def clean_registry(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         catalogue.names()  # discovered outside, so that a test's entries do not stay
         monkeypatch.setattr(catalogue, "entries", dict(catalogue.entries))
     monkeypatch.setattr(registry, "_PLUGINS", dict(registry._PLUGINS))
+    monkeypatch.setattr(sys, "path", list(sys.path))  # a plugin's folder is appended
     yield
     for name in [n for n in sys.modules if n.startswith("mechbench_plugin_")]:
         del sys.modules[name]

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from mechbench.fingerprint import fingerprint
+from mechbench.fingerprint import Fingerprint, fingerprint
 from mechbench.sources import UNKNOWN
 
 Cell = Callable[..., Any]
@@ -54,12 +54,13 @@ def typed(monkeypatch: pytest.MonkeyPatch) -> Cell:
 
 
 def test_same_text_gives_the_same_wherever_it_stands(typed: Cell) -> None:
-    one, modules = fingerprint(typed(BODY))
+    read = fingerprint(typed(BODY))
+    one = read.digest
     assert len(one) == 64
-    assert fingerprint(typed("# a comment\n\n" + BODY))[0] == one
+    assert fingerprint(typed("# a comment\n\n" + BODY)).digest == one
     half = BODY.index("def helper")
-    assert fingerprint(typed(BODY[half:], BODY[:half]))[0] == one
-    assert "in_a_notebook" not in modules
+    assert fingerprint(typed(BODY[half:], BODY[:half])).digest == one
+    assert "in_a_notebook" not in read.modules
 
 
 @pytest.mark.parametrize(
@@ -78,16 +79,16 @@ def test_same_text_gives_the_same_wherever_it_stands(typed: Cell) -> None:
     ],
 )
 def test_any_edit_that_is_reached_gives_another(typed: Cell, old: str, new: str) -> None:
-    one = fingerprint(typed(BODY))[0]
+    one = fingerprint(typed(BODY)).digest
     edited = BODY.replace(old, new)
     assert edited != BODY
-    other = fingerprint(typed(edited))[0]
+    other = fingerprint(typed(edited)).digest
     assert other not in (one, UNKNOWN)
 
 
 def test_what_is_not_reached_does_not_count(typed: Cell) -> None:
-    one = fingerprint(typed(BODY))[0]
-    assert fingerprint(typed(BODY + "OTHER = object()\ndef unused(): return OTHER\n"))[0] == one
+    one = fingerprint(typed(BODY)).digest
+    assert fingerprint(typed(BODY + "OTHER = object()\ndef unused(): return OTHER\n")).digest == one
 
 
 def test_factories_and_closures_count_by_what_they_hold(typed: Cell) -> None:
@@ -102,7 +103,7 @@ One, Two, Again = make(1), make(2), make(1)
 P, Q, R = (functools.partial(plain, a) for a in (1, 2, 1))
 """
     names = ("One", "Two", "Again", "P", "Q", "R")
-    one, two, again, p, q, r = (fingerprint(typed(text, name=name))[0] for name in names)
+    one, two, again, p, q, r = (fingerprint(typed(text, name=name)).digest for name in names)
     assert one == again != two
     assert p == r != q
 
@@ -115,8 +116,8 @@ class Mine:
     def f(self): return json.dumps(loads(""))
     def g(self): import fractions; return fractions
 """
-    assert {"json", "fractions"} <= fingerprint(typed(text))[1]
-    assert any(name.startswith("tomllib") for name in fingerprint(typed(text))[1])
+    assert {"json", "fractions"} <= fingerprint(typed(text)).modules
+    assert any(name.startswith("tomllib") for name in fingerprint(typed(text)).modules)
 
 
 @pytest.mark.parametrize(
@@ -124,7 +125,7 @@ class Mine:
 )
 def test_object_that_no_file_tells_of_is_unknown(typed: Cell, value: str) -> None:
     text = f"import torch\nSTATE = {value}\nclass Mine:\n    def f(self): return STATE\n"
-    assert fingerprint(typed(text))[0] == UNKNOWN
+    assert fingerprint(typed(text)).digest == UNKNOWN
 
 
 @pytest.mark.parametrize(
@@ -135,7 +136,7 @@ def test_what_names_itself_is_known(typed: Cell, value: str) -> None:
         "import enum, torch\nfrom torch import nn\nclass Colour(enum.Enum): RED = 1\n"
         f"def loop(): return loop\nSTATE = {value}\nclass Mine:\n    def f(self): return STATE\n"
     )
-    assert fingerprint(typed(text))[0] != UNKNOWN
+    assert fingerprint(typed(text)).digest != UNKNOWN
 
 
 def test_dataclass_counts_by_its_fields_and_methods(typed: Cell) -> None:
@@ -147,11 +148,11 @@ class Mine:
     names: list = field(default_factory=list)
     def sample(self): return self.size
 """
-    one = fingerprint(typed(text))[0]
+    one = fingerprint(typed(text)).digest
     assert one != UNKNOWN
-    assert fingerprint(typed(text))[0] == one
+    assert fingerprint(typed(text)).digest == one
     for old, new in (("= 1", "= 2"), ("factory=list", "factory=set"), ("self.size", "self.names")):
-        assert fingerprint(typed(text.replace(old, new)))[0] not in (one, UNKNOWN)
+        assert fingerprint(typed(text.replace(old, new))).digest not in (one, UNKNOWN)
 
 
 def test_class_that_exec_made_without_a_module_is_read_too(typed: Cell) -> None:
@@ -162,15 +163,15 @@ def test_class_that_exec_made_without_a_module_is_read_too(typed: Cell) -> None:
 
     text = "class Mine:\n    def f(self): return g()\ndef g(): return 1\n"
     assert made(text).__module__ == "builtins"
-    one = fingerprint(made(text))[0]
-    assert one == fingerprint(made(text))[0] != UNKNOWN
-    assert fingerprint(made(text.replace("return 1", "return 2")))[0] != one
+    one = fingerprint(made(text)).digest
+    assert one == fingerprint(made(text)).digest != UNKNOWN
+    assert fingerprint(made(text.replace("return 1", "return 2"))).digest != one
 
 
 def test_of_a_module_with_a_file_only_values_count(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def of(text: str, loop: int) -> tuple[str, set[str]]:
+    def of(text: str, loop: int) -> Fingerprint:
         path = tmp_path / "with_a_file.py"
         path.write_text(text)
         module = types.ModuleType("with_a_file")
@@ -181,9 +182,13 @@ def test_of_a_module_with_a_file_only_values_count(
         return fingerprint(module.Mine)  # type: ignore[attr-defined]
 
     text = "S = object()\nclass Mine:\n    def f(self): return S, loop\n"
-    one, modules = of(text, 1)
-    assert "with_a_file" in modules  # whose text is left to `sources`
-    assert of(text.replace("S, loop", "loop, S"), 1)[0] == one != UNKNOWN
-    assert of(text, 2)[0] != one
+    one = of(text, 1).digest
+    assert of(text, 1).told
+    assert not of("exec('class Mine:\\n    def f(self): return 1')\n", 1).told
+    assert "with_a_file" in of(text, 1).modules  # whose text is left to `sources`
+    assert of(text.replace("S, loop", "loop, S"), 1).digest == one != UNKNOWN
+    assert of(text, 2).digest != one
+    wrapped = "import torch\nclass Mine:\n    @torch.no_grad()\n    def f(self): return 1\n"
+    assert of(wrapped, 1).told  # though the wrapper is torch's
     by_exec = "exec('class Mine:\\n    def f(self): return 1')\n"
-    assert of(by_exec, 1)[0] != of(by_exec.replace("return 1", "return 2"), 1)[0]
+    assert of(by_exec, 1).digest != of(by_exec.replace("return 1", "return 2"), 1).digest

@@ -140,7 +140,6 @@ def test_plugin_that_is_gone_is_taken_from_where_it_is_given(tmp_path: Path) -> 
 def test_helper_of_a_plugin_that_changed_is_told_of(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sys, "path", list(sys.path))
     monkeypatch.setattr(sys, "dont_write_bytecode", True)
     helper, path = tmp_path / "a_helper_of_it.py", tmp_path / "plugin.py"
     helper.write_text("X = 1\n")

@@ -253,6 +253,21 @@ def test_base_class_and_helpers_of_a_module_count(
         del sys.modules[name]
 
 
+def test_class_that_a_plugin_executes_from_elsewhere_counts(write: Write) -> None:
+    def of(text: str) -> dict[str, str]:
+        body = write("class Mine:\n    def f(self): return " + text, "body.txt")
+        exec_it = f"import pathlib\nexec(pathlib.Path({str(body)!r}).read_text())\n"
+        exec_it += "mechbench.register_operator('mine')(Mine)\n"
+        for name in list(registry._PLUGINS):
+            registry._leave(name)
+            del sys.modules[name]
+        load_plugin(write(HEAD + exec_it))
+        return OPERATORS.sources("mine")
+
+    assert list(of("1")) == ["Mine"]
+    assert of("1") == of("1") != of("2")
+
+
 def test_built_ins_and_a_plugin_that_needs_nothing_have_no_sources(write: Write) -> None:
     load_plugin(write(GOOD))
     for name in OPERATORS.names():

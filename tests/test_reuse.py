@@ -10,9 +10,10 @@ import pytest
 
 import mechbench
 from mechbench import sources
+from mechbench.errors import ConfigError
 from mechbench.progress_bar import Console
 from mechbench.results import Result
-from mechbench.reuse import may_resume
+from mechbench.reuse import may_resume, must_be_known
 from mechbench.sources import UNKNOWN, reached
 from mechbench.spec import Config
 
@@ -28,6 +29,12 @@ def test_known_source_is_reused_without_a_word(
     assert may_resume(config(), tmp_path, Console(quiet=True))
     assert may_resume(config(helper="ab12"), tmp_path, Console(quiet=True))
     assert capsys.readouterr().err == ""
+
+
+def test_sweep_is_not_planned_by_what_cannot_be_known() -> None:
+    must_be_known(config(one="ab12"))
+    with pytest.raises(ConfigError, match="the source of two cannot be known, so a sweep"):
+        must_be_known(config(one="ab12", two=UNKNOWN))
 
 
 @pytest.mark.parametrize("stored", ["result.json", "checkpoint.pt"])

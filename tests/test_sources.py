@@ -22,6 +22,7 @@ def write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Write]:
     """Write modules that can be imported, and forget them afterwards."""
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setattr(sources, "_SEEN", {})
+    monkeypatch.setattr(sources, "_LOOSE", {})
     monkeypatch.setattr(sys, "dont_write_bytecode", True)
     before = set(sys.modules)
 
@@ -167,6 +168,25 @@ def test_module_without_a_file_is_unknown(write: Write) -> None:
     write("first_one.py", "import made_up\n")
     importlib.import_module("first_one")
     assert reached(["first_one"])["made_up"] == UNKNOWN
+
+
+def test_module_that_was_loaded_by_its_path_counts_by_its_text(write: Write) -> None:
+    write("by_path.py", "def f(): return 1\n")
+    write(
+        "first_one.py",
+        "import importlib.util, pathlib\n"
+        "path = pathlib.Path(__file__).with_name('by_path.py')\n"
+        "spec = importlib.util.spec_from_file_location('loose', path)\n"
+        "loose = importlib.util.module_from_spec(spec)\n"
+        "spec.loader.exec_module(loose)\n",
+    )
+    importlib.import_module("first_one")
+    assert len(reached(["first_one"])["loose"]) == 64
+    sources._LOOSE.clear()
+    write("second_one.py", "from first_one import loose\nf = loose.f\ndel loose\n")
+    importlib.import_module("second_one")
+    del sys.modules["first_one"].loose  # type: ignore[attr-defined]
+    assert reached(["second_one"])["loose"] == UNKNOWN
 
 
 def test_text_that_was_executed_by_hand_counts(write: Write) -> None:

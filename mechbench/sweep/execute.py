@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from mechbench.atomic import make_folder
 from mechbench.errors import ConfigError
 from mechbench.registry import OPERATORS, TASKS
+from mechbench.reuse import must_be_known
 from mechbench.suite import Cell, Suite
 from mechbench.sweep.estimate import Known, duration, estimate_s, known_speeds
 from mechbench.sweep.job import Job
@@ -64,9 +65,12 @@ def look(
     """Return where the cells of a suite stand, and what remains.
 
     Raises:
-        ConfigError: a name, option or value of the suite that does not exist or does not fit.
+        ConfigError: a name, option or value of the suite that does not exist or does not fit, or
+            code whose source cannot be known.
     """
     cells = suite.cells(device, dtype)
+    for cell in cells:
+        must_be_known(cell.config)
     results = stored_results(cells, out)
     known = known_speeds(results.values())
     schedule = Schedule(
