@@ -59,7 +59,7 @@ SETTINGS: dict[str, Bound] = {
     "n_test": Bound(int, 1, 2**24, "evaluation sets are held in memory"),
     "validate_every": Bound(int, 1, 10**9, "no run has more steps"),
     "warmup_steps": Bound(int, 0, 10**9, "no run has more steps"),
-    "lr": Bound(float, 0, 1e3, "nothing learns at such a rate", above=True),
+    "lr": Bound(float, 0, 1e30, "float32 holds no such steps", above=True),
     "weight_decay": Bound(float, 0, 1e3, "it would set every weight to zero"),
     "grad_clip": Bound(float, 0, 1e9, "no gradient is larger", above=True),
     "task_version": Bound(int, 0, 2**31, "versions count up from 1"),
