@@ -90,7 +90,9 @@ def test_a_task_that_raises_is_named() -> None:
         def __post_init__(self) -> None:
             raise ZeroDivisionError("by\nzero")
 
-    with pytest.raises(ConfigError, match="^task 'raises' raised ZeroDivisionError when built: by"):
+    with pytest.raises(
+        ConfigError, match="task 'raises' raised ZeroDivisionError when built: by zero"
+    ):
         make_task("raises")
 
 
