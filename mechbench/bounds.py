@@ -49,7 +49,7 @@ SETTINGS: dict[str, Bound] = {
     # of a configuration
     "seqlen": Bound(int, 1, 2**24, "an example of 16 million tokens is the longest"),
     "vocab_size": Bound(int, 1, 2**20, "tokens are embedded one by one"),
-    "d_model": Bound(int, 1, 2**16, "a layer has at least d_model^2 weights"),
+    "d_model": Bound(int, 1, 2**13, "a layer has at least d_model^2 weights"),
     "n_layers": Bound(int, 1, 128, "layers are built and counted one by one"),
     "batch_size": Bound(int, 1, 2**20, "a step's sequences are drawn at once"),
     "budget_tokens": Bound(int, 1, 10**15, "years on the fastest GPU"),
@@ -83,18 +83,18 @@ SETTINGS: dict[str, Bound] = {
 
 # Of the options of built-in operators and filters; those of plugins are their own affair.
 OPTIONS: dict[str, Bound] = {
-    "n_heads": Bound(int, 0, 2**16, "no more than channels"),
+    "n_heads": Bound(int, 0, 2**13, "no more than channels"),
     "expand": Bound(int, 1, 64, "inner channels are expand times d_model"),
     "expand_v": Bound(int, 1, 64, "values are expand_v times d_model wide"),
     "chunk": Bound(int, 1, 2**16, "a chunk is computed as one matrix"),
     "short_filter": Bound(int, 1, 2**10, "it is the short convolution"),
     "window": Bound(int, 1, 2**24, "no input is longer"),
     "d_state": Bound(int, 1, 2**14, "every channel has such a state"),
-    "d_ssm": Bound(int, 0, 2**16, "a layer has at least d_model^2 weights"),
-    "d_gate": Bound(int, 0, 2**16, "a layer has at least d_model^2 weights"),
+    "d_ssm": Bound(int, 0, 2**13, "a layer has at least d_model^2 weights"),
+    "d_gate": Bound(int, 0, 2**13, "a layer has at least d_model^2 weights"),
     "order": Bound(int, 1, 64, "each is a convolution"),
     "emb_dim": Bound(int, 3, 2**12 + 1, "each band doubles the work"),
-    "filter_width": Bound(int, 1, 2**14, "a layer has filter_width^2 weights"),
+    "filter_width": Bound(int, 1, 2**13, "a layer has filter_width^2 weights"),
     "filter_layers": Bound(int, 0, 2**8, "layers are built one by one"),
     "n_taps": Bound(int, 1, 2**24, "no input is longer"),
     "n_modes": Bound(int, 1, 2**24, "no input has more"),

@@ -65,9 +65,8 @@ def resolve(
     """
     draft = _draft(operator, task, task_options, eval_seqlens, device, dtype, curriculum, settings)
     made, lengths, given = draft.task, draft.lengths, draft.settings
-    operator_options = setting(
-        "operator_options", {} if operator_options is None else operator_options
-    )
+    given_options = {} if operator_options is None else operator_options
+    asked: dict[str, Any] = setting("operator_options", given_options)
 
     device = device_of(draft.device)
     device_type = device.partition(":")[0]
@@ -76,7 +75,7 @@ def resolve(
     from mechbench.operators.base import operator_options as resolve_operator
     from mechbench.operators.base import operators_used
 
-    options = resolve_operator(operator, operator_options)
+    options = resolve_operator(operator, asked)
     entries = [OPERATORS.entry(name) for name in operators_used(operator, options)]
     entries.append(TASKS.entry(task))
     config = Config(

@@ -246,7 +246,7 @@ def test_equal_settings_of_any_type_are_one_cell() -> None:
             "64 over 3 heads",
         ),
         ({"operator": "hybrid", "operator_options": {"hyena.chunk": 3}}, "no option 'chunk'"),
-        ({"d_model": 2**16}, "weights: expected at most 2147483648"),
+        ({"d_model": 2**16}, "d_model is 65536: expected at most 8192"),
         ({"n_layers": 128, "d_model": 4096}, "n_layers 128 x weights_a_layer"),
         ({"n_test": 2**24, "seqlen": 2**20}, "tokens to score: expected at most"),
         ({"vocab_size": 2**20, "seqlen": 2**14}, "logits of one sequence: expected at most"),
