@@ -22,6 +22,7 @@ from mechbench.spec import (
 )
 from mechbench.tasks.base import RESERVED, Task, make_task, task_parameters
 
+_CUT = ("n_taps", "n_modes", "window")
 _QUICK = 1024  # channels of an operator that is built in milliseconds
 DTYPES = ("float32", "bfloat16")
 _DERIVED = {
@@ -64,9 +65,8 @@ def resolve(
     """
     draft = _draft(operator, task, task_options, eval_seqlens, device, dtype, curriculum, settings)
     made, lengths, given = draft.task, draft.lengths, draft.settings
-    operator_options = setting(
-        "operator_options", {} if operator_options is None else operator_options
-    )
+    given_options = {} if operator_options is None else operator_options
+    asked: dict[str, Any] = setting("operator_options", given_options)
 
     device = device_of(draft.device)
     device_type = device.partition(":")[0]
@@ -75,7 +75,7 @@ def resolve(
     from mechbench.operators.base import depends_on_max_seqlen, operators_used
     from mechbench.operators.base import operator_options as resolve_operator
 
-    options = resolve_operator(operator, operator_options)
+    options = resolve_operator(operator, asked)
     used = operators_used(operator, options)
     entries = [*map(OPERATORS.entry, used), TASKS.entry(task)]
     sources = TASKS.sources(task)
@@ -196,17 +196,15 @@ def _check_operator(config: Config, longest: int) -> None:
     used = operators_used(config.operator, config.operator_options)
     if any(OPERATORS.entry(name).origin != "built-in" for name in used):
         return
-    ours = {}
+    widest = 1
     for key, value in config.operator_options.items():
         name = key.rpartition(".")[2]  # of a hybrid's part
         if name in OPTIONS and value is not None:
             check_options(**{name: value})
-            ours[key] = (
-                min(int(value), longest) if name in ("n_taps", "n_modes", "window") else int(value)
-            )
-    widest = max(ours.values(), default=1)
+            if OPTIONS[name].kind is int:  # what is longer than the input is cut to it
+                widest = max(widest, min(value, longest) if name in _CUT else value)
     check_product(
-        PARAMETERS, n_layers=config.n_layers, d_model=config.d_model, widest_option=max(1, widest)
+        PARAMETERS, n_layers=config.n_layers, d_model=config.d_model, widest_option=widest
     )
     if max(config.d_model, widest) <= _QUICK:
         for layer in range(min(config.n_layers, len(used))):

@@ -211,8 +211,8 @@ def _annotation(kind: Any, bound: Bound | None) -> Any:
 def _ranged(bound: Bound) -> Any:
     from pydantic import BeforeValidator, Field
 
-    finite = {"allow_inf_nan": False} if bound.kind is float else {}
-    least = {"gt" if bound.above else "ge": bound.least}
+    finite: Any = {"allow_inf_nan": False} if bound.kind is float else {}
+    least: Any = {"gt" if bound.above else "ge": bound.least}
     limits: Any = Field(strict=True, le=bound.most, **least, **finite)
     whole = BeforeValidator(_whole if bound.kind is int else plain)
     return Annotated[bound.kind, limits, whole]

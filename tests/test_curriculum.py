@@ -5,10 +5,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mechbench.curriculum import stage_budget, stage_task, stages
+from mechbench.curriculum import check_budget, stage_budget, stage_task, stages
 from mechbench.errors import ConfigError
 from mechbench.spec import default_batch_size
-from mechbench.tasks.base import Batch
+from mechbench.tasks.base import Batch, make_task
 from mechbench.tasks.induction import Induction
 from mechbench.tasks.recall import Recall
 
@@ -93,3 +93,15 @@ def test_early_stages_share_half_of_the_budget() -> None:
     assert stage_budget(1000, 1) == 500
     assert stage_budget(1000, 2) == 500
     assert stage_budget(1000, 6) == 100
+
+
+def test_budget_holds_a_step_of_every_stage() -> None:
+    task = make_task("recall", seqlen=512)
+    curriculum = ((64, 64), (256, 64), (512, 8))
+    check_budget(task, curriculum, 64 * 258)
+    with pytest.raises(ConfigError) as got:
+        check_budget(task, curriculum, 64 * 258 - 1)
+    assert str(got.value) == (
+        "budget_tokens is 16511: less than one step, 64 sequences at seqlen 256: "
+        "expected at least 16512"
+    )

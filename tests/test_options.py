@@ -1,9 +1,13 @@
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any, Literal, Optional
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Annotated, Any, Literal, Optional
 
+import numpy as np
 import pytest
+import torch
 
 from mechbench.errors import ConfigError
 from mechbench.options import parse_pairs, resolve_options
@@ -152,3 +156,125 @@ def test_parse_pairs_refuses_what_is_unclear(pairs: list[str], says: str) -> Non
 def test_parse_pairs_names_the_flag() -> None:
     with pytest.raises(ConfigError, match="--param 'x'"):
         parse_pairs(["x"], flag="--param")
+
+
+class Lists:
+    def __init__(
+        self,
+        d_model: int,
+        *,
+        sizes: list[int] = [1, 2],  # noqa: B006, as people write it
+        shape: tuple[int, ...] = (3,),
+        span: tuple[float, float] = (0.1, 1),
+        names: Sequence[str] = ("a",),
+        table: dict[str, int] | None = None,
+        scale: float = 1,
+        wide: Annotated[int, "channels"] = 4,
+    ) -> None: ...
+
+
+@pytest.mark.parametrize(
+    ("key", "given", "value"),
+    [
+        ("sizes", "1,2,3", [1, 2, 3]),
+        ("sizes", "[1, 2, 3]", [1, 2, 3]),
+        ("sizes", (1, 2.0), [1, 2]),
+        ("sizes", np.arange(3), [0, 1, 2]),
+        ("sizes", "", []),
+        ("shape", "4", (4,)),
+        ("shape", [4, 5], (4, 5)),
+        ("span", "0,1", (0.0, 1.0)),
+        ("names", "a, b", ("a", "b")),
+        ("names", '["a", "3"]', ("a", "3")),
+        ("table", '{"a": 1}', {"a": 1}),
+        ("table", {"a": 1.0}, {"a": 1}),
+        ("table", "none", None),
+        ("scale", np.float64(0.5), 0.5),
+        ("scale", np.int32(2), 2.0),
+        ("wide", "2e1", 20),
+    ],
+)
+def test_lists_and_tables_are_typed_like_their_items(key: str, given: Any, value: Any) -> None:
+    found = resolve(Lists, **{key: given})[key]
+    assert found == value
+    assert repr(found) == repr(value)
+
+
+@pytest.mark.parametrize(
+    ("key", "given", "says"),
+    [
+        ("sizes", "1,x", "is 'x': expected a whole number"),
+        ("sizes", "[1, 2", r"is '\[1, 2': expected list\[int\], as 1,2,3 or \[1, 2, 3\]"),
+        ("sizes", "[" * 100_000, "expected list"),
+        ("sizes", 3, "is 3: expected list"),
+        ("sizes", [10**30], "expected at most 9223372036854775807"),
+        ("span", "1,2,3", "is '1,2,3': expected 2 values"),
+        ("span", "1,nan", "is nan: expected a finite number"),
+        ("table", "a", "option 'table' .* is 'a': expected dict"),
+        ("table", [1], "expected dict"),
+        ("scale", "nan", "expected a finite number"),
+        ("scale", "1e999", "expected a finite number"),
+        ("wide", 2**63, "expected at most 9223372036854775807"),
+    ],
+)
+def test_lists_that_are_none_are_one_line(key: str, given: Any, says: str) -> None:
+    with pytest.raises(ConfigError, match=says) as got:
+        resolve(Lists, **{key: given})
+    assert "\n" not in str(got.value)
+    assert len(str(got.value)) < 300
+
+
+def test_defaults_have_the_form_of_what_is_given() -> None:
+    found = resolve(Lists)
+    assert (found["scale"], type(found["scale"])) == (1.0, float)
+    assert found == resolve(Lists, scale=1, sizes=[1, 2])
+    found["sizes"].append(3)
+    assert resolve(Lists)["sizes"] == [1, 2]
+
+
+class Keeper:
+    def __init__(
+        self,
+        d_model: int,
+        act: Callable[[float], float] = abs,
+        kind: type = int,
+        dtype: torch.dtype = torch.float32,
+        module: Any = math,
+        missing: float = float("nan"),
+        hook: Callable[[int], int] | None = None,
+        width: int = 3,
+    ) -> None: ...
+
+
+def test_what_results_cannot_store_the_component_keeps_to_itself() -> None:
+    assert resolve(Keeper) == {"hook": None, "width": 3}
+    for name in ("act", "kind", "dtype", "module", "missing"):
+        with pytest.raises(ConfigError, match=f"operator 'x' keeps its option '{name}' to itself"):
+            resolve(Keeper, **{name: "relu"})
+    assert resolve(Keeper, hook="none") == resolve(Keeper)
+    for value in ("relu", abs):
+        with pytest.raises(ConfigError, match=r"option 'hook' of operator 'x' is .*: expected "):
+            resolve(Keeper, hook=value)
+
+
+def test_an_option_without_default_whose_type_no_result_stores_is_one_line() -> None:
+    def build(d_model: int, dtype: torch.dtype) -> None: ...
+
+    with pytest.raises(ConfigError, match="expected a dtype, which no result can store"):
+        resolve(build, dtype="float32")
+
+
+def test_annotations_that_do_not_evaluate_do_not_matter() -> None:
+    def build(d_model: int, width: np.nothing = 3) -> None: ...  # type: ignore[name-defined]
+
+    assert resolve(build, width="4") == {"width": 4}
+
+
+def test_fields_with_a_factory_are_options() -> None:
+    @dataclass(frozen=True)
+    class Task:
+        d_model: int
+        sizes: list[int] = field(default_factory=lambda: [1])
+
+    assert resolve(Task) == {"sizes": [1]}
+    assert resolve(Task, sizes="2,3") == {"sizes": [2, 3]}

@@ -5,11 +5,13 @@ import hashlib
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 from mechbench.errors import ConfigError, SeqlenError
-from mechbench.registry import load_plugin
+from mechbench.operators.base import make_operator
+from mechbench.registry import load_plugin, register_operator, register_task
 from mechbench.resolve import check_without_torch, resolve, task_of
 from mechbench.spec import Config
 from mechbench.tasks.recall import Recall
@@ -191,3 +193,123 @@ def test_every_field_of_the_configuration_is_a_plain_value() -> None:
     found = config("hyena", "induction", seqlen=256)
     assert Config.from_dict(found.to_dict()) == found
     assert all(f.name in found.to_dict() for f in dataclasses.fields(Config))
+
+
+def test_equal_settings_of_any_type_are_one_cell() -> None:
+    plain = config(seed=3, lr=1.0, budget_tokens=20000, d_model=32, seqlen=64)
+    found = config(
+        seed=np.int64(3),
+        lr=torch.tensor(1),
+        budget_tokens=2e4,
+        d_model=np.float32(32),
+        seqlen=np.array(64),
+        eval_seqlens=np.array([64]),
+        task_options={"min_distance": np.int8(0)},
+        operator_options={"sine_freq": np.int64(10), "order": 2.0},
+        device=torch.device("cpu"),
+    )
+    assert found == plain
+    assert found.cell_id == plain.cell_id
+    assert found.to_dict() == plain.to_dict()
+    assert config(lr=0.001).cell_id != config(lr=0.0010000004).cell_id
+
+
+@pytest.mark.parametrize(
+    ("settings", "text"),
+    [
+        ({"seed": 1.5}, "seed is 1.5: expected a whole number"),
+        ({"seed": True}, "seed is True: expected a whole number"),
+        ({"d_model": "64"}, "d_model is '64': expected a whole number"),
+        ({"grad_clip": -1}, "grad_clip is -1: expected a positive number"),
+        ({"n_layers": 2**31}, "n_layers is 2147483648: expected at most"),
+        ({"n_test": 10**25}, "n_test is 10000000000000000000000000: expected at most"),
+        ({"operator": 3}, "operator is 3: expected a text"),
+        ({"task": None}, "task is None: expected a text"),
+        ({"device": 3}, "device is 3: expected a text"),
+        ({"dtype": 3}, "dtype is 3: expected a text"),
+        ({"curriculum": 3}, "curriculum is 3: expected a text"),
+        ({"operator_options": "order=2"}, "operator_options is 'order=2': expected a mapping"),
+        ({"task_options": [1]}, r"task_options is \[1\]: expected a mapping"),
+        ({"eval_seqlens": 64}, "eval_seqlens is 64: expected a list of lengths"),
+        ({"task_options": {"seqlen": 3}}, "'seqlen' is no option of the task: give it as"),
+        ({"task_options": {"name": "x"}}, "a task has no parameter 'name'"),
+        ({"task_options": {"self": "x"}}, "has no option 'self'"),
+        ({"operator_options": {"name": "x"}}, "has no option 'name'"),
+        ({"operator_options": {"filter_width": 0}}, "filter_width is 0: expected at least 1"),
+        ({"operator_options": {"filter_layers": 2**31}}, "filter_layers is 2147483648"),
+        ({"operator_options": {"sine_freq": "nan"}}, "is nan: expected a finite number"),
+        ({"operator": "attention", "operator_options": {"n_heads": 3}}, "64 over 3 heads"),
+        ({"operator": "attention", "operator_options": {"rotary_base": 0}}, "rotary_base is 0"),
+        ({"operator": "retnet", "operator_options": {"chunk": 0}}, "chunk is 0: expected at"),
+        (
+            {"operator": "hybrid", "operator_options": {"attention.n_heads": 3}},
+            "64 over 3 heads",
+        ),
+        ({"operator": "hybrid", "operator_options": {"hyena.chunk": 3}}, "no option 'chunk'"),
+        ({"d_model": 2**16}, "d_model is 65536: expected at most 8192"),
+        ({"n_layers": 128, "d_model": 4096}, "n_layers 128 x weights_a_layer"),
+        ({"n_test": 2**24, "seqlen": 2**20}, "tokens to score: expected at most"),
+        ({"vocab_size": 2**20, "seqlen": 2**14}, "logits of one sequence: expected at most"),
+        ({"batch_size": 2**20, "seqlen": 2**14}, "tokens a step: expected at most"),
+        ({"n_train": 2**28}, "tokens of a training set: expected at most"),
+        ({"budget_tokens": 1000}, "less than one step, 64 sequences at seqlen 64: .* least 4224"),
+    ],
+)
+def test_python_calls_are_checked_as_the_command_line_is(
+    settings: dict[str, Any], text: str
+) -> None:
+    with pytest.raises(ConfigError, match=text) as got:
+        config(**settings)
+    assert "\n" not in str(got.value)
+
+
+def test_what_resolves_draws_no_random_numbers() -> None:
+    torch.manual_seed(0)
+    first = torch.rand(3)
+    torch.manual_seed(0)
+    config("gss", d_model=48)
+    assert torch.equal(torch.rand(3), first)
+
+
+def test_linear_attention_without_positions_is_still_sound() -> None:
+    found = config("linear-attention", operator_options={"rotary_base": 0})
+    assert found.operator_options["rotary_base"] == 0.0
+
+
+def test_options_of_a_hybrids_parts_are_typed_by_them() -> None:
+    one, two = (
+        config("hybrid", operator_options={"hyena.filter_lr": value}) for value in (1, "1.0")
+    )
+    assert one.operator_options["hyena.filter_lr"] == 1.0
+    assert one.cell_id == two.cell_id
+
+
+@pytest.mark.usefixtures("clean_registry")
+def test_tuples_and_what_a_component_keeps_are_no_trouble_to_a_configuration() -> None:
+    @register_operator("tupled")
+    class Tupled(torch.nn.Identity):
+        def __init__(
+            self, d_model: int, max_seqlen: int, *, sizes: tuple[int, ...] = (1, 2), act: Any = abs
+        ) -> None:
+            super().__init__()
+            self.sizes = sizes
+
+    @register_task("kept")
+    @dataclasses.dataclass(frozen=True)
+    class Kept(Recall):
+        rates: tuple[float, float] = (0, 1)
+        rule: Any = abs
+
+    found = config("tupled", "kept", task_options={"rates": "0,0.5"})
+    assert found.operator_options == {"sizes": [1, 2]}
+    assert found.task_options == {"min_distance": 0, "rates": [0.0, 0.5]}
+    assert Config.from_dict(found.to_dict()) == found
+    assert config("tupled", "kept", operator_options={"sizes": "1,2"}).operator_options == {
+        "sizes": [1, 2]
+    }
+    built = make_operator("tupled", d_model=4, max_seqlen=8, **found.operator_options)
+    assert built.sizes == (1, 2)
+    rebuilt: Any = task_of(found)
+    assert (rebuilt.rates, rebuilt.rule) == ((0.0, 0.5), abs)
+    with pytest.raises(ConfigError, match="operator 'tupled' keeps its option 'act' to itself"):
+        config("tupled", operator_options={"act": "relu"})

@@ -72,7 +72,7 @@ def test_what_means_the_same_is_the_same(name: str, given: Any, value: Any) -> N
         ("n_test", 1e25, "n_test is 1e\\+25: expected at most"),
         pytest.param("n_test", 10**5000, "n_test is a number of 16610 bits: expected", id="vast"),
         ("batch_size", 0, "batch_size is 0: expected at least 1"),
-        ("lr", 1e308, "lr is 1e\\+308: expected at most 1000 "),
+        ("lr", 1e308, "lr is 1e\\+308: expected at most 1e"),
         ("lr", True, "lr is True: expected a number"),
         ("lr", float("nan"), "lr is nan: expected a positive number"),
         ("grad_clip", -1, "grad_clip is -1: expected a positive number"),

@@ -2,11 +2,15 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
 
 from mechbench.errors import ConfigError
+from mechbench.leaderboard.store import read_rows
 from mechbench.spec import (
     ADDED,
     Config,
@@ -165,3 +169,36 @@ def test_default_examples_shrink_with_the_length_to_a_floor() -> None:
         131072: (64, 256),
         1 << 20: (64, 256),
     }
+
+
+@pytest.mark.parametrize(
+    ("name", "given"),
+    [
+        ("seed", np.int64(0)),
+        ("lr", np.float64(4e-3)),
+        ("lr", torch.tensor(4e-3, dtype=torch.float64)),
+        ("budget_tokens", 1e3),
+        ("seqlen", 256.0),
+        ("eval_seqlens", [64, 128]),
+        ("curriculum", [[64, 128], [256.0, 64]]),
+        ("operator_options", {"order": np.int64(2), "filter_lr": None}),
+    ],
+)
+def test_what_means_the_same_is_the_same_cell(name: str, given: Any) -> None:
+    found = dataclasses.replace(BASE, **{name: given})
+    assert found == BASE
+    assert found.cell_id == BASE.cell_id
+    assert repr(found) == repr(BASE)
+
+
+def test_tuples_among_the_options_are_lists() -> None:
+    a, b = (dataclasses.replace(BASE, operator_options={"x": v}) for v in ((1, 2), [1, 2]))
+    assert a == b
+    assert a.cell_id == b.cell_id
+
+
+def test_committed_results_keep_their_names() -> None:
+    boards = sorted((Path(__file__).parents[1] / "leaderboards").glob("*/results.csv"))
+    rows = [row for board in boards for row in read_rows(board)]
+    assert len(rows) > 1000
+    assert all(row.config.cell_id == row.data["cell_id"] for row in rows)

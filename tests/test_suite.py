@@ -227,3 +227,45 @@ def test_shipped_suite_is_sound(path: Path) -> None:
         point = (c.task, str(c.task_options), c.seqlen, c.vocab_size, c.d_model, c.n_train)
         budgets.setdefault(point, set()).add(c.budget_tokens)
     assert all(len(b) == 1 for b in budgets.values()), "one budget for all operators"
+
+
+def test_numbers_of_any_spelling_are_one_cell(tmp_path: Path) -> None:
+    text = "tasks = ['recall']\noperators = [{ name = 'hyena', options.sine_freq = %s }]\n"
+    text += "[settings]\nbudget_tokens = %s\nd_model = %s\nweight_decay = %s\n"
+    one = suite(tmp_path, HEAD + text % ("10", "20000", "32", "0")).cells("cpu")
+    two = suite(tmp_path, HEAD + text % ("10.0", "2e4", "32.0", "0.0")).cells("cpu")
+    assert [cell.cell_id for cell in one] == [cell.cell_id for cell in two]
+    near = [
+        suite(tmp_path, f"title = 'T'\ntasks = ['recall']\noperators = ['hyena']\nlrs = {lrs}\n")
+        for lrs in ("[0.001, 0.0010000004]", "[1, 2]")
+    ]
+    (a, b), (c, _) = (made.cells("cpu") for made in near)
+    assert a.cell_id != b.cell_id
+    assert type(c.config.lr) is float
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[settings]\nn_layers = 2147483648", ":6: settings.n_layers: is 2147483648: expected at"),
+        ("[settings]\ngrad_clip = -1", ":6: settings.grad_clip: is -1: expected a positive"),
+        ("[settings]\ngrad_clip = nan", ":6: settings.grad_clip: is nan: expected a positive"),
+        ("[settings]\nn_test = 1e25", ":6: settings.n_test: is 1e+25: expected at most"),
+        ("[settings]\nbudget_sequences = 3", ":6: settings.budget_sequences: budget_tokens is"),
+        ("[grid]\ntask.seqlen = [64]", ": 'seqlen' is no option of the task"),
+        (
+            "[grid]\noperator.filter_width = [0]",
+            ":6: grid.operator.filter_width: filter_width is 0: expected at least 1",
+        ),
+        (
+            f"[grid]\nseqlen = {list(range(2, 2002))}\ntask.min_distance = {list(range(101))}",
+            ": 202000 cells: expected at most 200000",
+        ),
+    ],
+)
+def test_sizes_of_a_suite_have_bounds(tmp_path: Path, text: str, message: str) -> None:
+    head = "title = 'T'\nseeds = [0]\ntasks = ['recall']\noperators = ['hyena']\n"
+    with pytest.raises(ConfigError) as got:
+        suite(tmp_path, head + text).cells("cpu")
+    assert message in str(got.value)
+    assert "\n" not in str(got.value)

@@ -51,6 +51,8 @@ def test_file_is_read(tmp_path: Path) -> None:
         ("[0, 1]", "[0, 0]", ":2: seeds: .* twice"),
         ("[0, 1]", "[]", ":2: seeds: is \\[\\]: expected a list of one or more"),
         ("[0, 1]", "[-1]", ":2: seeds: -1 is no seed"),
+        ("[0, 1]", f"[{2**63}]", f":2: seeds: {2**63} is too large: expected at most"),
+        ("1e-3", "1e308", ":3: lrs: 1e\\+308 is too large: expected at most"),
         ("[0, 1]", "[true]", ":2: seeds: True is no seed"),
         ("1e-3", "0", ":3: lrs: 0 is no learning rate"),
         ("1e-3", "nan", ":3: lrs: nan is no learning rate"),

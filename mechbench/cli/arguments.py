@@ -10,7 +10,7 @@ from mechbench.bounds import SETTINGS
 from mechbench.settings import setting
 
 
-class Setting(click.ParamType):
+class Setting(click.ParamType):  # type: ignore[type-arg]  # generic in newer releases alone
     """The setting `name`: its text is read, then checked by `mechbench.settings.setting`.
 
     So a value is refused in the words that a Python call gets.

@@ -79,13 +79,13 @@ def make_operator(
         OperatorError: its constructor raised, or gave something that is no nn.Module.
     """
     d_model = setting("d_model", d_model)
-    max_seqlen = setting("max_seqlen", max_seqlen)
+    max_seqlen, layer = setting("max_seqlen", max_seqlen), setting("layer", layer)
     if max_seqlen < 1:
         raise ConfigError(f"max_seqlen is {max_seqlen}: expected at least 1")
     resolved = operator_options(name, options)
     component = OPERATORS.load(name)
     if "layer" in signature_options(component, ()):
-        resolved["layer"] = setting("layer", layer)
+        resolved["layer"] = layer
     try:
         operator = component(d_model=d_model, max_seqlen=max_seqlen, **resolved)
     except MechbenchError:

@@ -95,7 +95,7 @@ def test_help_names_the_kind_of_number() -> None:
         (("check", "--operator", "hyena", "--seqlen", "1"), "seqlen is 1: expected at least 2"),
         (("check", "--operator", "hyena", "--seqlen", "1e7"), "numbers in an input: expected at"),
         (("inspect", "--operator", "hyena", "--seqlen", "9999"), "seqlen is 9999: expected 2 to"),
-        (("inspect", "--operator", "hyena", "--d-model", "1e4", "--seqlen", "1024"), "H(u)"),
+        (("inspect", "--operator", "hyena", "--d-model", "8e3", "--seqlen", "1024"), "H(u)"),
         (("watch", "--once", "--every", "nan"), "every_s is nan: expected at least 0.1"),
     ],
 )

@@ -94,8 +94,8 @@ def contents(folder: Path) -> dict[str, bytes]:
             ("--operator", "hyena", "--task", "recal"),
             "unknown task 'recal': did you mean 'recall'? choose from: ",
         ),
-        ((*HYENA[1:], "--seqlen", "0"), "Invalid value for '--seqlen': 0 is not in the range"),
-        ((*HYENA[1:], "--seqlen", "-8"), "Invalid value for '--seqlen': -8 is not in the range"),
+        ((*HYENA[1:], "--seqlen", "0"), "seqlen is 0: expected at least 1"),
+        ((*HYENA[1:], "--seqlen", "-8"), "seqlen is -8: expected at least 1"),
         ((*HYENA[1:], "--seqlen", "7"), "seqlen is 7: recall needs an even number"),
         ((*HYENA[1:], "--seqlen", "8", "--eval-seqlen", "9"), "seqlen is 9: recall needs an even"),
         (

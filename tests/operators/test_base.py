@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+from typing import Any
+
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -82,3 +85,42 @@ def test_materialize_refuses_a_matrix_of_another_shape(matrix: torch.Tensor | No
 
     with pytest.raises(OperatorError, match=r"^Mine.mixing_matrix returned a .*\(1, D, 3, 3\)$"):
         materialize(Mine(), torch.zeros(1, 3, 2))
+
+
+@pytest.mark.parametrize(
+    ("name", "given", "says"),
+    [
+        ("hyena", {"d_model": "64"}, "d_model is '64': expected a whole number"),
+        ("hyena", {"d_model": 1.5}, "d_model is 1.5: expected a whole number"),
+        ("hyena", {"max_seqlen": 0}, "max_seqlen is 0: expected at least 1"),
+        ("hyena", {"max_seqlen": 2**31}, "max_seqlen is 2147483648: expected at most"),
+        ("hyena", {"layer": -1}, "layer is -1: expected 0 or more"),
+        ("hyena", {"filter_width": 0}, "filter_width is 0: expected at least 1"),
+        ("hyena", {"filter_width": -3}, "filter_width is -3: expected at least 1"),
+        ("hyena", {"filter_layers": -1}, "filter_layers is -1: expected 0 or more"),
+        ("hyena", {"short_filter": 0}, "short_filter is 0: expected at least 1"),
+        ("hyena", {"fast_decay": 0}, "fast_decay is 0.0: expected a positive number"),
+        ("hyena", {"filter_lr": float("nan")}, "is nan: expected a finite number"),
+        ("hyena", {"order": 2**31}, "order is 2147483648: expected at most 64"),
+        ("s4d", {"dt_max": float("inf")}, "is inf: expected a finite number"),
+        ("attention", {"n_heads": -1}, "n_heads is -1: expected 0 or more"),
+        ("attention", {"n_heads": 3}, "d_model 8 over 3 heads: expected an even whole number"),
+        ("attention", {"rotary_base": 0}, "rotary_base is 0.0: expected a positive number"),
+        ("retnet", {"rotary_base": -2}, "rotary_base is -2.0: expected 0 or more"),
+        ("retnet", {"expand_v": 0}, "expand_v is 0: expected at least 1"),
+        ("mamba2", {"n_heads": -2}, "n_heads is -2: expected 0 or more"),
+        ("mamba2", {"chunk": 0}, "chunk is 0: expected at least 1"),
+        ("gated-deltanet", {"chunk": -1}, "chunk is -1: expected at least 1"),
+        ("linear-attention", {"chunk": 0}, "chunk is 0: expected at least 1"),
+        ("aft", {"window": 0}, "window is 0: expected at least 1"),
+        ("gss", {"d_gate": -1}, "d_gate is -1: expected 0 or more"),
+    ],
+)
+def test_sizes_that_cannot_be_are_one_line(name: str, given: dict[str, Any], says: str) -> None:
+    with pytest.raises(ConfigError, match=says) as got:
+        make_operator(name, **{"d_model": 8, "max_seqlen": 16, **given})
+    assert "\n" not in str(got.value)
+
+
+def test_numpy_sizes_are_taken() -> None:
+    assert make_operator("attention", d_model=np.int64(8), max_seqlen=np.int32(16))
