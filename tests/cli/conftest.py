@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 import mechbench as package
+from mechbench import registry
 from mechbench.cli import main
 from mechbench.registry import OPERATORS, TASKS
 
@@ -87,6 +88,7 @@ class CommandLine:
         """Run a command to its end in this process, which spares the imports."""
         out, err, before = io.StringIO(), io.StringIO(), list(sys.argv)
         entries = [(c, dict(c.entries)) for c in (OPERATORS, TASKS) if c.names()]
+        plugins = dict(registry._PLUGINS)
         with (
             contextlib.chdir(self.folder),
             contextlib.redirect_stdout(out),
@@ -99,6 +101,10 @@ class CommandLine:
                 sys.argv[:] = before
                 for catalogue, kept in entries:
                     catalogue.entries = kept
+                registry._PLUGINS.clear()
+                registry._PLUGINS.update(plugins)
+                for module in [m for m in sys.modules if m.startswith("mechbench_plugin_")]:
+                    del sys.modules[module]
         return subprocess.CompletedProcess(args, code, out.getvalue(), err.getvalue())
 
     def error(self, *args: str) -> str:

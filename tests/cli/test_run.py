@@ -178,10 +178,12 @@ REFUSED = {
 
 @pytest.fixture(scope="module")
 def refused(mechbench_of_module: CommandLine) -> dict[str, Done]:
-    """Return what needs torch to be refused, two at a time."""
+    """Return what needs torch to be refused."""
     (mechbench_of_module.folder / "file").write_text("in the way")
-    commands = [(*HYENA, *TINY, *args) for args, _ in REFUSED.values()]
-    return dict(zip(REFUSED, mechbench_of_module.together(*commands), strict=True))
+    return {
+        case: mechbench_of_module.inside(*HYENA, *TINY, *args)
+        for case, (args, _) in REFUSED.items()
+    }
 
 
 @pytest.mark.parametrize(
@@ -277,9 +279,9 @@ def tried(
     command = CommandLine(tmp_path_factory.mktemp("tried"))
     (command.folder / "bad.py").write_text(BAD)
     allowed = (*bad("ahead"), "--out", "allowed", "--allow-noncausal")
-    commands = [*map(bad, BAD_OPERATORS), allowed]
-    done = dict(zip([*BAD_OPERATORS, "allowed"], command.together(*commands), strict=True))
-    done["report"] = command("report", "runs", "allowed", str(finished / "runs"))
+    done = {name: command.inside(*bad(name)) for name in BAD_OPERATORS}
+    done["allowed"] = command.inside(*allowed)
+    done["report"] = command.inside("report", "runs", "allowed", str(finished / "runs"))
     return command, done
 
 
