@@ -15,6 +15,7 @@ settings.register_profile(
     "mechbench", deadline=None, derandomize=True, max_examples=20, database=None
 )
 settings.load_profile("mechbench")
+torch.set_num_threads(1)  # tests run beside each other, on small tensors
 
 _CUDA = pytest.param(
     "cuda",

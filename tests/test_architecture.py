@@ -212,6 +212,20 @@ def test_the_house_is_read_at_all() -> None:
 @pytest.mark.parametrize("module", [m for m in MODULES if m.startswith("ops")])
 def test_ops_know_errors_and_ops_only(module: str) -> None:
     assert {name.split(".")[0] for name in imports(module)} <= {"errors", "ops"}
+def test_modules_import_only_from_lower_floors() -> None:
+    above = [
+        f"{module} (floor {floor(module)}) imports {name} (floor {floor(name)})"
+        for module in MODULES
+        for name in imports(module)
+        if floor(name) >= floor(module)
+    ]
+    assert not above
+
+
+def test_ops_know_errors_and_ops_only() -> None:
+    for module in MODULES:
+        if module.split(".")[0] == "ops":
+            assert {name.split(".")[0] for name in imports(module)} <= {"errors", "ops"}, module
 
 
 @pytest.mark.parametrize(
@@ -233,13 +247,16 @@ def test_one_component_does_not_import_another(folder: str) -> None:
         assert not imports(module) & components, module
 
 
-@pytest.mark.parametrize("module", MODULES)
-def test_nothing_imports_tests_or_scripts(module: str) -> None:
-    for node in ast.walk(ast.parse(MODULES[module].read_text(encoding="utf-8"))):
-        if isinstance(node, ast.Import | ast.ImportFrom):
-            names = [node.module or ""] if isinstance(node, ast.ImportFrom) else []
-            names += [alias.name for alias in node.names]
-            assert not {n.split(".")[0] for n in names} & {"tests", "scripts"}
+def test_nothing_imports_tests_or_scripts() -> None:
+    for module, path in MODULES.items():
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import):
+                names = [alias.name for alias in node.names]
+            elif isinstance(node, ast.ImportFrom):
+                names = [node.module or ""]
+            else:
+                continue
+            assert not {n.split(".")[0] for n in names} & {"tests", "scripts"}, module
 
 
 def torch_free() -> list[str]:

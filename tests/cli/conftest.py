@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import os
 import subprocess
 import sys
@@ -13,7 +15,9 @@ from pathlib import Path
 import pytest
 
 import mechbench as package
+from mechbench import registry
 from mechbench.cli import main
+from mechbench.registry import OPERATORS, TASKS
 
 # Limits the size of a file, then becomes python with the remaining arguments.
 _LIMITED = (
@@ -22,7 +26,7 @@ _LIMITED = (
     "resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))\n"
     "os.execv(sys.executable, [sys.executable, *sys.argv[2:]])\n"
 )
-_TIMEOUT_S = 120
+_TIMEOUT_S = 600  # against a hang, not a slow machine
 TINY = (
     "--seqlen", "8", "--vocab-size", "8", "--d-model", "8", "--budget", "4096",
     "--test-examples", "32", "--device", "cpu",
@@ -80,14 +84,41 @@ class CommandLine:
         assert done.returncode == 0, done.stderr
         return done
 
-    def error(self, *args: str, file_limit: int | None = None) -> str:
-        """Run a command that must be refused; return its message."""
-        return error_of(self(*args, file_limit=file_limit))
+    def inside(self, *args: str) -> Done:
+        """Run a command to its end in this process, which spares the imports."""
+        out, err, before = io.StringIO(), io.StringIO(), list(sys.argv)
+        entries = [(c, dict(c.entries)) for c in (OPERATORS, TASKS) if c.names()]
+        plugins = dict(registry._PLUGINS)
+        with (
+            contextlib.chdir(self.folder),
+            contextlib.redirect_stdout(out),
+            contextlib.redirect_stderr(err),
+        ):
+            sys.argv[:] = ["mechbench", *args]
+            try:
+                code = exit_code()
+            finally:
+                sys.argv[:] = before
+                for catalogue, kept in entries:
+                    catalogue.entries = kept
+                registry._PLUGINS.clear()
+                registry._PLUGINS.update(plugins)
+                for module in [m for m in sys.modules if m.startswith("mechbench_plugin_")]:
+                    del sys.modules[module]
+        return subprocess.CompletedProcess(args, code, out.getvalue(), err.getvalue())
+
+    def error(self, *args: str) -> str:
+        """Run a command that must be refused, in this process; return its message."""
+        return error_of(self.inside(*args))
 
 
 def call(monkeypatch: pytest.MonkeyPatch, *args: str) -> int:
     """Run the command line in this process; return its exit code."""
     monkeypatch.setattr(sys, "argv", ["mechbench", *args])
+    return exit_code()
+
+
+def exit_code() -> int:
     try:
         main()
     except SystemExit as stop:

@@ -32,11 +32,11 @@ def outcomes(mechbench_of_module: CommandLine) -> dict[str, Done]:
     (mechbench_of_module.folder / "plugin.py").write_text(PLUGIN)
     names = [*ERRORS, "attention"]
     shape = ("--seqlen", "8", "--d-model", "8")
-    commands = [
-        ("inspect", "--operator", name, *shape, "--plugin", "plugin.py", "--out", f"plots/{name}")
+    more = (*shape, "--plugin", "plugin.py", "--out")
+    return {
+        name: mechbench_of_module.inside("inspect", "--operator", name, *more, f"plots/{name}")
         for name in names
-    ]
-    return dict(zip(names, mechbench_of_module.together(*commands), strict=True))
+    }
 
 
 def test_matrix_is_drawn_as_png_and_svg(

@@ -13,7 +13,7 @@ from mechbench.errors import ConfigError
 def test_leaderboard_must_be_named() -> None:
     got = CliRunner().invoke(command, ["submit", "runs"])
     assert got.exit_code == click.UsageError.exit_code
-    assert "--suite tasks/NAME.toml or --to FOLDER" in got.output
+    assert "--suite NAME or --to FOLDER" in got.output
 
 
 def test_absent_folder_is_an_error(tmp_path: Path) -> None:

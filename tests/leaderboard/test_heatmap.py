@@ -1,10 +1,15 @@
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import pytest
+
+from mechbench.leaderboard import heatmap
 from mechbench.leaderboard.heatmap import draw_heatmap
 from mechbench.report.aggregate import aggregate
-from mechbench.report.collect import Row
+from mechbench.report.collect import Row, rows_of
 
 
 def test_a_panel_an_operator_with_its_numbers(rows: list[Row], tmp_path: Path) -> None:
@@ -20,3 +25,37 @@ def test_a_panel_an_operator_with_its_numbers(rows: list[Row], tmp_path: Path) -
         "<!-- 70 -->",
     ):
         assert shown in text
+
+
+def test_each_number_stands_at_its_length_and_vocabulary(
+    make: Callable[..., dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stored = {
+        ("hyena", 10, 64): 0.91, ("hyena", 10, 128): 0.82, ("hyena", 30, 64): 0.73,
+        ("hyena", 30, 128): 0.64, ("attention", 30, 64): 0.37,
+    }  # fmt: skip
+    rows = [
+        row
+        for (operator, vocab_size, seqlen), accuracy in stored.items()
+        for row in rows_of(
+            make({seqlen: accuracy}, operator=operator, vocab_size=vocab_size, seqlen=seqlen)
+        )
+    ]
+    drawn: list[Any] = []
+    monkeypatch.setattr(heatmap, "save_figure", lambda figure, stem: drawn.append(figure))
+    draw_heatmap(aggregate(rows), Path("unused"))
+    panels = {axis.get_title(): axis for axis in drawn[0].axes}
+    assert list(panels) == ["attention", "hyena"]
+    for operator, axis in panels.items():
+        lengths, sizes = (
+            [int(label.get_text()) for label in labels]
+            for labels in (axis.get_xticklabels(), axis.get_yticklabels())
+        )
+        assert (lengths, sizes) == ([64, 128], [10, 30])
+        numbers = {t.get_position(): int(t.get_text()) / 100 for t in axis.texts}
+        assert {(operator, sizes[y], lengths[x]): a for (x, y), a in numbers.items()} == {
+            key: accuracy for key, accuracy in stored.items() if key[0] == operator
+        }
+        colours = axis.images[0].get_array()
+        assert {(x, y): colours[y, x] for x, y in numbers} == pytest.approx(numbers)
+        assert axis.images[0].origin == "lower"
