@@ -28,7 +28,10 @@ from mechbench.suite_file import read_suite
 from mechbench.sweep.plan import make_plan
 
 # What a result may have of its own at a point of a suite.
-_FREE = ("operator", "operator_options", "lr", "eval_seqlens", "plugins", "dtype", "device_type")
+_FREE = (
+    "operator", "operator_options", "lr", "eval_seqlens", "max_seqlen", "plugins", "sources",
+    "dtype", "device_type",
+)  # fmt: skip
 _PATIENCE_S = 600.0  # to wait for another submission
 
 
