@@ -120,7 +120,6 @@ FORGERIES: dict[str, Change] = {
     "causal a text": _set("causal", "true"),
     "seed a fraction": _config("seed", 1.0),
     "lr a text": _config("lr", "0.004"),
-    "lr a whole number": _config("lr", 1),
     "curriculum a text": _set("config/curriculum", "none"),
     # Ranges.
     "negative seconds": _set("seconds/train", -1.0),
