@@ -110,6 +110,24 @@ def test_what_cannot_be_trained_here_is_said(board: Callable[..., Path], tmp_pat
         CliRunner().invoke(command, args, catch_exceptions=False)
 
 
+@pytest.mark.parametrize(
+    ("changes", "text"),
+    [
+        ({"sources": {"helper": "ab12"}}, "its code is another here: helper"),
+        ({"max_seqlen": 26}, "max_seqlen is 26: 0 in this version"),
+    ],
+)
+def test_cells_of_other_code_are_not_compared(
+    board: Callable[..., Path], tmp_path: Path, changes: dict[str, Any], text: str
+) -> None:
+    def other(data: dict[str, Any]) -> None:
+        data["config"] |= changes
+        rehash(data)
+
+    found = list(verify(board(other, other), sample=1, device="cpu", out=tmp_path / "out"))
+    assert [(c.outcome, c.text) for c in found] == [("not checked", text)]
+
+
 def test_submitted_result_does_not_verify_itself(
     board: Callable[..., Path], measured: list[dict[str, Any]], tmp_path: Path
 ) -> None:
