@@ -14,7 +14,7 @@ _PATH = click.Path(path_type=Path)
 
 @click.group("leaderboard")
 def command() -> None:
-    """Build leaderboards from stored results, and add results to them."""
+    """Build leaderboards from stored results, add results to them, and train samples again."""
 
 
 @command.command("build")

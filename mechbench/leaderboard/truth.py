@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from mechbench.tasks.base import Batch
 
 _MOST_TOKENS = 1 << 28  # of an evaluation set; memory for several copies is needed
-_TOLD_TOKENS = 1 << 23  # sets above this take seconds, and are told of
+_TOLD_TOKENS = 1 << 20  # sets above this take seconds, and are told of
 _EQUAL = 1e-6
 _LUCK = 1e-6  # probability of an accuracy above the oracle's by the draw of its mistakes
 _COLUMNS = 8  # scored positions that the required context was measured at before
@@ -190,7 +190,7 @@ def _against(evaluation: dict[str, Any], given: Given, current: bool) -> list[st
 
 def _beyond_luck(evaluation: dict[str, Any], oracle: float) -> bool:
     """Return whether more is right than a model as good as the oracle gets by luck with noise."""
-    from scipy.stats import binom
+    from scipy.stats import binom  # type: ignore[import-untyped]
 
     return bool(binom.sf(evaluation["correct"] - 1, evaluation["n"], oracle) < _LUCK)
 

@@ -143,7 +143,7 @@ def compare(stored: Mapping[str, Any], again: Mapping[str, Any]) -> tuple[str, s
     exact = kinds == ["cpu", "cpu"] and all(origin[0][k] == origin[1][k] for k in _MACHINE)
     if exact:
         return DIFFERS, f"{', '.join(unequal[:3])}, {place} with the same versions and threads"
-    apart = [name for name in ("status", "solved") if name in unequal]
+    apart: list[str] = [name for name in ("status", "solved") if name in unequal]
     apart += [f"accuracy at {n}" for n, (old, new) in pairs.items() if not _agree(old, new)]
     if apart:
         return DIFFERS, f"{', '.join(apart)}, {place}"
@@ -169,7 +169,7 @@ def _agree(old: Mapping[str, Any], new: Mapping[str, Any]) -> bool:
     p, q = more["correct"] / more["n"], less["correct"] / less["n"]
     low = p - wilson_interval(more["correct"], more["n"])[0]
     high = wilson_interval(less["correct"], less["n"])[1] - q
-    return p - q <= math.hypot(low, high)
+    return bool(p - q <= math.hypot(low, high))
 
 
 def _comparison(
