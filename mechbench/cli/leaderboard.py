@@ -71,6 +71,7 @@ def submit(
     if suite is None and to is None:
         raise click.UsageError("name the leaderboard: --suite tasks/NAME.toml or --to FOLDER")
     from mechbench.leaderboard.submit import submit as add
+    from mechbench.report.escape import plain
 
     folder = to or Path("leaderboards") / (suite.stem if suite else "")
     done = add(
@@ -78,7 +79,7 @@ def submit(
         say=lambda text: click.echo(f"mechbench: {text}", err=True),
     )  # fmt: skip
     for line in done.refused:
-        click.echo(f"mechbench: refused: {line}", err=True)
+        click.echo(f"mechbench: refused: {plain(line)}", err=True)
     if done.refused and not without_refused:
         raise SystemExit(2)
     click.echo(

@@ -77,6 +77,9 @@ class Truths:
             return found + self._validated(data, config)
         except MechbenchError as error:
             return [str(error)]
+        except Exception as error:  # options of any kind reach operators and tasks
+            text = " ".join(str(error).split())[:200]
+            return [f"cannot be computed again: {type(error).__name__}: {text}"]
 
     def corrected(self, data: dict[str, Any]) -> dict[str, Any]:
         """Return a result with the task's own baselines in place of those handed in."""
@@ -209,6 +212,8 @@ def _spending(data: dict[str, Any], config: Config) -> list[str]:
     most = steps * max(size for _, size in config.curriculum)
     if (excluded := data.get("excluded_examples") or 0) > most:
         return [f"{excluded} examples excluded: {steps} steps had {most}"]
+    if (micro := data.get("micro_batch_size") or 1) > max(size for _, size in config.curriculum):
+        return [f"micro_batch_size is {micro}: a step has no so many sequences"]
     share = stage_budget(config.budget_tokens, len(costs))
     stop = data.get("stop")
     for stage, cost in enumerate(costs):
@@ -261,6 +266,8 @@ def _model(data: dict[str, Any], config: Config) -> list[str]:
     if found or data.get("parameters") is None:
         return found
     lengths = {task_of(config, length).input_seqlen for length in config.eval_seqlens}
+    if config.max_seqlen not in (0, max(lengths)):
+        return [f"max_seqlen is {config.max_seqlen}: expected 0 or {max(lengths)}"]
     # The longest was built for once; now the trained length, or what the configuration says.
     sizes = {max(lengths), task_of(config).input_seqlen, config.max_seqlen} - {0}
     models = [_built(_model_key(config), size, task_of(config).input_seqlen) for size in sizes]
