@@ -384,19 +384,7 @@ def _write_metrics(path: Path, rows: list[dict[str, Any]]) -> None:
 def run_config(
     config: Config, out: str | Path, device: str, console: Console | None = None
 ) -> Result:
-    """Train a cell from its stored configuration, whatever this machine would resolve it to.
-
-    Args:
-        config: complete, as stored.
-        out: folder that gets `<cell id>/`; a finished cell is read from there.
-        device: "cpu", "cuda" or "cuda:N", of the configuration's type.
-        console: where messages and the bar go.
-
-    Raises:
-        OperatorError: as `run`.
-        ResultError: as `run`.
-        Interrupted: SIGINT or SIGTERM; the same call continues.
-    """
+    """Train a cell from its complete configuration, or read it if that is done; raises as `run`."""
     folder, console = Path(out) / config.cell_id, console or Console()
     make_folder(folder)
     with exclusive(folder):

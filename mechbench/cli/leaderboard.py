@@ -14,7 +14,7 @@ _PATH = click.Path(path_type=Path)
 
 @click.group("leaderboard")
 def command() -> None:
-    """Build leaderboards from stored results, and add results to them."""
+    """Build leaderboards from stored results, add results to them, and train samples again."""
 
 
 @command.command("build")
@@ -71,6 +71,7 @@ def submit(
     if suite is None and to is None:
         raise click.UsageError("name the leaderboard: --suite NAME or --to FOLDER")
     from mechbench.leaderboard.submit import submit as add
+    from mechbench.report.escape import plain
     from mechbench.suite_names import find_suite
 
     path = find_suite(suite) if suite is not None else None
@@ -80,7 +81,7 @@ def submit(
         say=lambda text: click.echo(f"mechbench: {text}", err=True),
     )  # fmt: skip
     for line in done.refused:
-        click.echo(f"mechbench: refused: {line}", err=True)
+        click.echo(f"mechbench: refused: {plain(line)}", err=True)
     if done.refused and not without_refused:
         raise SystemExit(2)
     click.echo(

@@ -1,8 +1,7 @@
 """What a leaderboard asks of a result's form beyond `mechbench.schema`. No torch.
 
 A result that is handed in goes on into tables, pages and spreadsheets, beside those of others. So
-names are plain ASCII, numbers have their one form (1 where 1.0 belongs gives another hash), and
-what only older versions left out is asked for.
+names are plain ASCII, texts have a length, and what only older versions left out is asked for.
 """
 
 from __future__ import annotations
@@ -15,7 +14,6 @@ from mechbench.spec import Config, canonical_json
 
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:-]{0,99}")  # of operators, tasks and options
 _CHOICES = {"dtype": ("float32", "bfloat16"), "device_type": ("cpu", "cuda")}
-_FLOATS = ("lr", "weight_decay", "grad_clip")
 _ORIGIN = ("mechbench", "torch", "python", "platform", "device", "date", "command")
 _LONGEST = 4000  # characters of options and texts
 _PATTERNS = {
@@ -55,11 +53,6 @@ def _settings(config: Config) -> list[str]:
         f"{name} is {getattr(config, name)!r}: expected {' or '.join(choices)}"
         for name, choices in _CHOICES.items()
         if getattr(config, name) not in choices
-    ]
-    found += [
-        f"{name} is {getattr(config, name)!r}: expected {float(getattr(config, name))!r}"
-        for name in _FLOATS
-        if not isinstance(getattr(config, name), float)
     ]
     found += [
         f"{name} is longer than {_LONGEST} characters"

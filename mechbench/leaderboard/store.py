@@ -80,8 +80,11 @@ def read_rows(path: Path) -> list[Row]:
     """Read what `write_rows` wrote.
 
     Raises:
-        ResultError: unreadable, columns missing or unknown, or a damaged row; its line is named.
+        ResultError: unreadable, columns missing or unknown, or a damaged row or result; its line
+            or cell is named.
     """
+    from mechbench.schema import result_faults
+
     results: dict[str, dict[str, Any]] = {}
     try:
         with path.open(encoding="utf-8", newline="") as file:
@@ -95,6 +98,9 @@ def read_rows(path: Path) -> list[Row]:
                     _gather(dict(zip(header, cells, strict=True)), results)
                 except (ValueError, KeyError) as error:
                     raise ResultError(f"{path}:{reader.line_num}: {error}") from error
+        for cell_id, data in results.items():
+            if found := result_faults(data, planned=True):
+                raise ResultError(f"{path} is damaged: cell {cell_id}: {found[0]}")
         return [row for data in results.values() for row in rows_of(data)]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise ResultError(f"{path} cannot be read: {error}") from error

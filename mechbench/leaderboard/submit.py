@@ -162,7 +162,7 @@ def _read(path: Path) -> tuple[dict[str, Any], list[str]]:
     try:
         data = read_result(path).data
     except ResultError as error:
-        return {}, [str(error)]
+        return {}, [str(error).removeprefix(f"{path} ")]
     return data, faults(data)
 
 

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from mechbench.tasks.base import Batch
 
 _MOST_TOKENS = 1 << 28  # of an evaluation set; memory for several copies is needed
-_TOLD_TOKENS = 1 << 23  # sets above this take seconds, and are told of
+_TOLD_TOKENS = 1 << 20  # sets above this take seconds, and are told of
 _EQUAL = 1e-6
 _LUCK = 1e-6  # probability of an accuracy above the oracle's by the draw of its mistakes
 _COLUMNS = 8  # scored positions that the required context was measured at before
@@ -77,6 +77,9 @@ class Truths:
             return found + self._validated(data, config)
         except MechbenchError as error:
             return [str(error)]
+        except Exception as error:  # options of any kind reach operators and tasks
+            text = " ".join(str(error).split())[:200]
+            return [f"cannot be computed again: {type(error).__name__}: {text}"]
 
     def corrected(self, data: dict[str, Any]) -> dict[str, Any]:
         """Return a result with the task's own baselines in place of those handed in."""
@@ -190,7 +193,7 @@ def _against(evaluation: dict[str, Any], given: Given, current: bool) -> list[st
 
 def _beyond_luck(evaluation: dict[str, Any], oracle: float) -> bool:
     """Return whether more is right than a model as good as the oracle gets by luck with noise."""
-    from scipy.stats import binom
+    from scipy.stats import binom  # type: ignore[import-untyped]
 
     return bool(binom.sf(evaluation["correct"] - 1, evaluation["n"], oracle) < _LUCK)
 
@@ -209,6 +212,8 @@ def _spending(data: dict[str, Any], config: Config) -> list[str]:
     most = steps * max(size for _, size in config.curriculum)
     if (excluded := data.get("excluded_examples") or 0) > most:
         return [f"{excluded} examples excluded: {steps} steps had {most}"]
+    if (micro := data.get("micro_batch_size") or 1) > max(size for _, size in config.curriculum):
+        return [f"micro_batch_size is {micro}: a step has no so many sequences"]
     share = stage_budget(config.budget_tokens, len(costs))
     stop = data.get("stop")
     for stage, cost in enumerate(costs):
@@ -261,6 +266,8 @@ def _model(data: dict[str, Any], config: Config) -> list[str]:
     if found or data.get("parameters") is None:
         return found
     lengths = {task_of(config, length).input_seqlen for length in config.eval_seqlens}
+    if config.max_seqlen not in (0, max(lengths)):
+        return [f"max_seqlen is {config.max_seqlen}: expected 0 or {max(lengths)}"]
     # The longest was built for once; now the trained length, or what the configuration says.
     sizes = {max(lengths), task_of(config).input_seqlen, config.max_seqlen} - {0}
     models = [_built(_model_key(config), size, task_of(config).input_seqlen) for size in sizes]

@@ -12,7 +12,7 @@ from typing import Any
 
 from mechbench.errors import ConfigError, MechbenchError, ResultError
 from mechbench.leaderboard.store import FILE, read_rows
-from mechbench.registry import OPERATORS, TASKS, load_plugins
+from mechbench.registry import load_plugins
 from mechbench.results import wilson_interval
 from mechbench.spec import Config
 
@@ -86,7 +86,7 @@ def _again(data: dict[str, Any], device: str, out: Path) -> Comparison:
 
     stored = Config.from_dict(data["config"])
     config = dataclasses.replace(stored, device_type=device.partition(":")[0])
-    unknown = _other_code(stored)
+    unknown = _other_code(stored, device)
     if unknown:
         return _comparison(data, {}, UNCHECKED, unknown)
     try:
@@ -101,20 +101,26 @@ def _again(data: dict[str, Any], device: str, out: Path) -> Comparison:
     return _comparison(data, again, *compare(data, again))
 
 
-def _other_code(config: Config) -> str:
+def _other_code(config: Config, device: str) -> str:
     """Say why a cell cannot be trained here with the code that it names; empty if it can."""
-    from mechbench.operators.base import operators_used
+    from mechbench.resolve import resolve
 
     try:
-        entries = [
-            OPERATORS.entry(name)
-            for name in operators_used(config.operator, config.operator_options)
-        ]
-        entries.append(TASKS.entry(config.task))
+        here, _ = resolve(
+            config.operator, config.task, operator_options=config.operator_options,
+            task_options=config.task_options, seqlen=config.seqlen, vocab_size=config.vocab_size,
+            eval_seqlens=config.eval_seqlens, device=device, dtype=config.dtype,
+        )  # fmt: skip
     except MechbenchError as error:
-        return f"{error}; name its file with --plugin"
-    if sorted({e.digest for e in entries if e.digest}) != sorted(set(config.plugins.values())):
+        return f"{error}; name the file of a plugin with --plugin"
+    if sorted(set(here.plugins.values())) != sorted(set(config.plugins.values())):
         return "its plugin is another here: name the file that was used with --plugin"
+    if config.sources and here.sources != config.sources:  # older results name none
+        other = {*here.sources.items()} ^ {*config.sources.items()}
+        return f"its code is another here: {', '.join(sorted({name for name, _ in other}))}"
+    for name in ("task_version", "max_seqlen", "protocol"):
+        if getattr(here, name) != getattr(config, name):
+            return f"{name} is {getattr(config, name)}: {getattr(here, name)} in this version"
     return ""
 
 
@@ -137,7 +143,7 @@ def compare(stored: Mapping[str, Any], again: Mapping[str, Any]) -> tuple[str, s
     exact = kinds == ["cpu", "cpu"] and all(origin[0][k] == origin[1][k] for k in _MACHINE)
     if exact:
         return DIFFERS, f"{', '.join(unequal[:3])}, {place} with the same versions and threads"
-    apart = [name for name in ("status", "solved") if name in unequal]
+    apart: list[str] = [name for name in ("status", "solved") if name in unequal]
     apart += [f"accuracy at {n}" for n, (old, new) in pairs.items() if not _agree(old, new)]
     if apart:
         return DIFFERS, f"{', '.join(apart)}, {place}"
@@ -163,7 +169,7 @@ def _agree(old: Mapping[str, Any], new: Mapping[str, Any]) -> bool:
     p, q = more["correct"] / more["n"], less["correct"] / less["n"]
     low = p - wilson_interval(more["correct"], more["n"])[0]
     high = wilson_interval(less["correct"], less["n"])[1] - q
-    return p - q <= math.hypot(low, high)
+    return bool(p - q <= math.hypot(low, high))
 
 
 def _comparison(

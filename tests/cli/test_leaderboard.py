@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import click
@@ -8,6 +9,7 @@ from click.testing import CliRunner
 
 from mechbench.cli.leaderboard import command
 from mechbench.errors import ConfigError
+from mechbench.leaderboard.submit import Submission
 
 
 def test_leaderboard_must_be_named() -> None:
@@ -30,3 +32,32 @@ def test_refused_results_are_listed_and_end_with_code_2(tmp_path: Path) -> None:
     assert got.exit_code == 2
     assert "refused: " in got.output
     assert not (tmp_path / "b").exists()
+
+
+def test_one_damaged_board_does_not_stop_the_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = Path(__file__).parents[2] / "leaderboards" / "smoke"
+    for name in ("a", "b", "c"):
+        (tmp_path / name).mkdir()
+        shutil.copy(source / "results.csv", tmp_path / name)
+    damaged = tmp_path / "b" / "results.csv"
+    damaged.write_text(damaged.read_text().replace("budget", "<b>\n", 1))
+    monkeypatch.setattr("mechbench.leaderboard.build.draw", lambda sections, folder: [])
+    monkeypatch.setattr("mechbench.leaderboard.page.missing_packages", lambda: ["plotly"])
+    got = CliRunner().invoke(command, ["build", str(tmp_path)])
+    assert got.exit_code == 2
+    (line,) = [line for line in got.stderr.splitlines() if "is not built" in line]
+    assert line.startswith(f"mechbench: {tmp_path / 'b'} is not built: {damaged}:")
+    assert (tmp_path / "a" / "table.md").exists()
+    assert (tmp_path / "c" / "table.md").exists()
+    assert not (tmp_path / "b" / "table.md").exists()
+
+
+def test_what_is_taken_on_trust_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    done = Submission(1, 0, 0, (), 0)
+    monkeypatch.setattr("mechbench.leaderboard.submit.submit", lambda *_, **__: done)
+    got = CliRunner().invoke(command, ["submit", "runs", "--to", str(tmp_path)])
+    last = got.stdout.splitlines()[-1]
+    assert last.startswith("taken on trust: that the accuracies were measured")
+    assert f"mechbench leaderboard verify {tmp_path}" in last

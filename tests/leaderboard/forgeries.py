@@ -120,7 +120,6 @@ FORGERIES: dict[str, Change] = {
     "causal a text": _set("causal", "true"),
     "seed a fraction": _config("seed", 1.0),
     "lr a text": _config("lr", "0.004"),
-    "lr a whole number": _config("lr", 1),
     "curriculum a text": _set("config/curriculum", "none"),
     # Ranges.
     "negative seconds": _set("seconds/train", -1.0),
@@ -193,7 +192,10 @@ FORGERIES: dict[str, Change] = {
     "no time": _set("seconds", {"train": 0.0, "evaluate": 0.0, "total": 0.0}),
     "time left out": _drop("seconds"),
     "more excluded than drawn": _set("excluded_examples", 10**9),
+    "more sequences at once than a step has": _set("micro_batch_size", 10**6),
     # Identity.
+    "built for two tokens": _config("max_seqlen", 2),
+    "a model beyond all memory": _config("d_model", 1 << 60),
     "id of another cell": _set("cell_id", "0" * 16),
     "id as a path": _set("cell_id", "../../../etc/x"),
     "seed changed under the id": _set("config/seed", 1),

@@ -55,8 +55,9 @@ def test_submit_takes_the_honest_and_no_forgery(
     (honest / "result.json").write_text(json.dumps(genuine))
     assert len(FORGERIES) >= 60
     done = submit([runs], tmp_path / "b", suite, without_refused=True)
-    assert (done.added, done.elsewhere) == (1, 0)
-    assert len({line.partition(": ")[0] for line in done.refused}) == len(FORGERIES)
+    assert done.added == 1
+    assert done.elsewhere == 1  # of another width than the suite's
+    assert len({line.partition(": ")[0] for line in done.refused}) == len(FORGERIES) - 1
     (seen,) = {
         row.data["cell_id"]: row.data
         for row in read_rows(tmp_path / "b" / "results.csv")

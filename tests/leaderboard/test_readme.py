@@ -19,3 +19,12 @@ def test_readme_says_where_numbers_come_from(rows: list[Row]) -> None:
 def test_nothing_missing_needs_no_list(rows: list[Row]) -> None:
     ok = [row for row in rows if row.status == "ok"]
     assert "## Not run" not in readme("T", "", ok, aggregate(ok), [])
+
+
+def test_texts_from_files_are_shown_as_they_are(rows: list[Row]) -> None:
+    for row in rows:
+        if row.data["provenance"]:
+            row.data["provenance"]["device"] = "<b>a</b> | [x](y)"
+    text = readme("<T>\n# U", "<script>", rows, aggregate(rows), [])
+    assert text.startswith("# &lt;T&gt; # U\n\n&lt;script>\n")
+    assert "| &lt;b&gt;a&lt;/b&gt; \\| \\[x\\](y) |" in text

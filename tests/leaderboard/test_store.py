@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import csv
 import random
 from collections.abc import Callable
 from dataclasses import fields
@@ -54,6 +55,27 @@ def test_plugins_are_stored_without_their_folders(make: Make, tmp_path: Path) ->
     assert row.config.cell_id == data["cell_id"]
 
 
+@pytest.mark.parametrize("text", ["=1+1", "+x", "-x", "@x", "'=x", "'x", "-1.5", "x=1"])
+def test_no_text_is_a_formula_and_all_come_back(make: Make, tmp_path: Path, text: str) -> None:
+    data = make({}, "error") | {"reason": text}
+    path = tmp_path / "results.csv"
+    write_rows(path, rows_of(data))
+    with path.open(newline="") as file:
+        (line,) = csv.DictReader(file)
+    assert line["reason"][0] not in "=+@"
+    assert not line["reason"].startswith("-x")
+    assert read_rows(path)[0].data["reason"] == text
+
+
+def test_outputs_that_are_not_finite_are_not_forgotten(make: Make, tmp_path: Path) -> None:
+    data = make({64: 0.0, 128: 0.5})
+    data["evaluations"][0]["non_finite"] = 7
+    path = tmp_path / "results.csv"
+    write_rows(path, rows_of(data))
+    evaluations = [row.evaluation for row in read_rows(path)]
+    assert [e.get("non_finite") for e in evaluations if e] == [7, None]
+
+
 def test_schema_is_documented() -> None:
     assert {f.name for f in fields(Config)} < set(COLUMNS)
     text = store.__doc__ or ""
@@ -68,6 +90,9 @@ def test_schema_is_documented() -> None:
         ("0.9,", "0.9", "results.csv:2: "),
         (",64,", ",sixty,", "results.csv:2: "),
         ("\n1,", "\n2,", "results.csv:2: schema version 2: expected 1"),
+        (",recall,", ",induction,", "is damaged: cell [0-9a-f]+: cell_id is"),
+        (",900,0.9,", ",900,0.95,", "is damaged: cell .*accuracy is 0.95: 900 of 1000"),
+        (",900,0.9,", ",9000,9.0,", "is damaged: cell .*accuracy is 9.0: expected"),
     ],
 )
 def test_damage_is_named_with_its_line(

@@ -121,12 +121,10 @@ def test_baselines_are_the_tasks_own(at: Make, save: Save, suite: Path, tmp_path
 
 
 def test_newer_result_of_a_cell_counts(at: Make, save: Save, suite: Path, tmp_path: Path) -> None:
-    data = at()
-    submit([save(data)], tmp_path / "b", suite)
-    newer = at(share=0.25)
-    newer["provenance"]["date"] = f"{data['provenance']['date'][:-3]}59Z"
-    older = at(share=0.75)
-    older["provenance"]["date"] = "2026-02-02T00:00:00Z"
+    first, newer, older = at(), at(share=0.25), at(share=0.75)
+    for data, month in ((first, 3), (newer, 4), (older, 2)):
+        data["provenance"]["date"] = f"2026-0{month}-01T00:00:00Z"
+    submit([save(first)], tmp_path / "b", suite)
     assert submit([save(newer)], tmp_path / "b", suite).refused == ()
     assert submit([save(older)], tmp_path / "b", suite).refused == ()
     assert [r.accuracy for r in read_rows(tmp_path / "b" / "results.csv") if r.accuracy] == [0.25]

@@ -10,7 +10,7 @@ import pytest
 from click.testing import CliRunner
 
 from leaderboard.conftest import train
-from leaderboard.forgeries import score
+from leaderboard.forgeries import rehash, score
 from mechbench.cli.leaderboard import command
 from mechbench.errors import ConfigError, ResultError
 from mechbench.leaderboard import verify as module
@@ -97,8 +97,8 @@ def test_elsewhere_rounding_may_differ_but_no_more(genuine: dict[str, Any]) -> N
 
 def test_what_cannot_be_trained_here_is_said(board: Callable[..., Path], tmp_path: Path) -> None:
     folder = board(
-        lambda data: data["config"].update(operator="theirs"),
-        lambda data: data["config"].update(plugins={"p.py": "ab12"}),
+        lambda data: data["config"].update(operator="theirs") or rehash(data),
+        lambda data: data["config"].update(plugins={"p.py": "ab12"}) or rehash(data),
     )
     found = list(verify(folder, sample=2, device="cpu", out=tmp_path / "out"))
     assert [c.outcome for c in found] == ["not checked"] * 2
@@ -108,6 +108,24 @@ def test_what_cannot_be_trained_here_is_said(board: Callable[..., Path], tmp_pat
     args = ["verify", str(folder), "--device", "cpu", "--out", str(tmp_path / "out")]
     with pytest.raises(ConfigError, match="could be checked here"):
         CliRunner().invoke(command, args, catch_exceptions=False)
+
+
+@pytest.mark.parametrize(
+    ("changes", "text"),
+    [
+        ({"sources": {"helper": "ab12"}}, "its code is another here: helper"),
+        ({"max_seqlen": 26}, "max_seqlen is 26: 0 in this version"),
+    ],
+)
+def test_cells_of_other_code_are_not_compared(
+    board: Callable[..., Path], tmp_path: Path, changes: dict[str, Any], text: str
+) -> None:
+    def other(data: dict[str, Any]) -> None:
+        data["config"] |= changes
+        rehash(data)
+
+    found = list(verify(board(other, other), sample=1, device="cpu", out=tmp_path / "out"))
+    assert [(c.outcome, c.text) for c in found] == [("not checked", text)]
 
 
 def test_submitted_result_does_not_verify_itself(
