@@ -25,16 +25,17 @@ from mechbench.model import build_model
 from mechbench.ops.fft_conv import backends_used, forget_backends_used
 from mechbench.optim import make_optimizer
 from mechbench.outcome import empty_result, evaluation
-from mechbench.parallel import ALONE, Group, join
+from mechbench.parallel import Group, join
 from mechbench.progress_bar import Console
 from mechbench.registry import load_plugins
 from mechbench.resolve import resolve, task_of
 from mechbench.results import Result, read_result, write_json
+from mechbench.running import Run
 from mechbench.seeds import derive
 from mechbench.signals import Stopper
 from mechbench.spec import Config
 from mechbench.stored import stored_result
-from mechbench.tasks.base import Batch, Task
+from mechbench.tasks.base import Batch
 from mechbench.tasks.streams import Unseen, draw, evaluation_batches
 from mechbench.train import Hooks, Progress, train
 
@@ -140,10 +141,10 @@ def run(
         allow_noncausal=allow_noncausal,
         **settings,
     )
-    folder = Path(out) / config.cell_id
+    folder, made = Path(out) / config.cell_id, task_of(config)
     group, device = _join(data_parallel, config, device)
     if group.rank:
-        return _follow(config, device, folder, group)
+        return _follow(Run(config, device, made, group, folder))
     make_folder(folder)
     console = console or Console(quiet)
     with exclusive(folder), callers_generators(device):
@@ -159,7 +160,7 @@ def run(
             return stored
         group.any(True)
         try:
-            return _run_cell(config, device, folder, console, checkpoint_s, group)
+            return _run_cell(Run(config, device, made, group, folder, console, checkpoint_s))
         except BaseException:
             discard_if_empty(folder)  # what failed before training leaves nothing
             raise
@@ -172,29 +173,21 @@ def _join(processes: int, config: Config, device: str) -> tuple[Group, str]:
     return join(processes, device)
 
 
-def _follow(config: Config, device: str, folder: Path, group: Group) -> Result:
+def _follow(run: Run) -> Result:
     """Take part in a run that the first process leads; return what that one stored."""
-    if group.any(False):
-        task, console = task_of(config), Console(quiet=True)
-        _train_and_score(config, device, folder, console, float("inf"), task, {}, group)
-        group.any(False)  # until it is stored
-    return read_result(folder / "result.json")
+    if run.group.any(False):
+        _train_and_score(run, {})
+        run.group.any(False)  # until it is stored
+    return read_result(run.folder / "result.json")
 
 
-def _run_cell(
-    config: Config,
-    device: str,
-    folder: Path,
-    console: Console,
-    checkpoint_s: float,
-    group: Group = ALONE,
-) -> Result:
+def _run_cell(run: Run) -> Result:
     began = time.perf_counter()
-    task = task_of(config)
-    result = empty_result(config, task, device)
+    config, folder, console = run.config, run.folder, run.console
+    result = empty_result(config, run.task, run.device)
     try:
         with naming(config.operator):
-            _train_and_score(config, device, folder, console, checkpoint_s, task, result, group)
+            _train_and_score(run, result)
     except OperatorError as error:
         result |= {"status": "error", "stop": "error", "reason": str(error)}
         _finish(result, folder, began)
@@ -206,29 +199,23 @@ def _run_cell(
         result |= {"status": "out-of-memory", "stop": "out-of-memory", "reason": text}
         console.warn(f"out of memory with a single sequence: {text}")
     _finish(result, folder, began)
-    group.any(False)
+    run.group.any(False)
     return read_result(folder / "result.json")
 
 
-def _train_and_score(
-    config: Config,
-    device: str,
-    folder: Path,
-    console: Console,
-    checkpoint_s: float,
-    task: Task,
-    result: dict[str, Any],
-    group: Group,
-) -> None:
+def _train_and_score(run: Run, result: dict[str, Any]) -> None:
     """Fill `result` step by step, so that what is known survives an error."""
+    config, task, device, tasks = run.config, run.task, run.device, run.tasks()
+    folder, console, group = run.folder, run.console, run.group
     forget_backends_used()
-    longest = max(task_of(config, length).input_seqlen for length in config.eval_seqlens)
+    longest = max(scored.input_seqlen for scored in tasks.values())
     check_contract(config.operator, config.operator_options, config.d_model, longest, device)
     torch.manual_seed(derive(config.seed, "init"))  # on the CPU: the same weights on any device
-    input_dim = int(getattr(task, "input_dim", 0))
     model = build_model(config, tokens_built_for(config))
     result["parameters"] = sum(p.numel() for p in model.parameters())
-    result["flops_per_token"] = flops_per_token(model, task.input_seqlen, input_dim)
+    result["flops_per_token"] = flops_per_token(
+        model, task.input_seqlen, int(getattr(task, "input_dim", 0))
+    )
     model.to(device)
     if device.startswith("cuda"):
         torch.cuda.reset_peak_memory_stats(device)
@@ -252,18 +239,15 @@ def _train_and_score(
 
     validation = evaluation_batches(task, config.n_validation, config.seed, "validation")
     tests = {
-        length: evaluation_batches(task_of(config, length), config.n_test, config.seed, "test")
-        for length in config.eval_seqlens
+        length: evaluation_batches(scored, config.n_test, config.seed, "test")
+        for length, scored in tasks.items()
     }
     held_out = [] if getattr(task, "train_is_test", False) else [*validation, *tests[config.seqlen]]
     unseen = Unseen.of(held_out, device)
     shares = [batch.map(group.share) for batch in validation]
     if not group.rank:
         write_json(folder / "config.json", config.to_dict())
-    _train(
-        model, optimizer, task, config, progress, shares, unseen, device, folder, console,
-        checkpoint_s, group,
-    )  # fmt: skip
+    _train(run, model, optimizer, progress, shares, unseen)
     if group.rank:
         return
     micro_batch = progress.micro_batch(config, config.batch_size, task.input_seqlen)
@@ -286,33 +270,29 @@ def _train_and_score(
     before = time.perf_counter()
     for length, batches in tests.items():
         console.say(f"scoring {config.n_test} test examples at seqlen {length}")
-        scored = task_of(config, length)
-        reader = for_tokens(model, config, scored.input_seqlen, device)
-        result["evaluations"].append(evaluation(reader, scored, batches, progress, config, device))
+        reader = for_tokens(model, config, tasks[length].input_seqlen, device)
+        result["evaluations"].append(
+            evaluation(reader, tasks[length], batches, progress, config, device)
+        )
     result["seconds"]["evaluate"] = time.perf_counter() - before
     result["peak_memory_mib"] = peak_memory_mib(device)
 
 
 def _train(
+    run: Run,
     model: nn.Module,
     optimizer: torch.optim.Optimizer,
-    task: Task,
-    config: Config,
     progress: Progress,
     validation: list[Batch],
     unseen: Unseen,
-    device: str,
-    folder: Path,
-    console: Console,
-    checkpoint_s: float,
-    group: Group,
 ) -> None:
     """Train with a bar, checkpoints and a place for signals to land."""
+    config, folder, console = run.config, run.folder, run.console
     last_save = time.perf_counter()
 
     def save() -> None:
         nonlocal last_save
-        if group.rank:
+        if run.group.rank:
             return
         _write_metrics(folder / "metrics.csv", progress.metrics)
         save_checkpoint(folder / "checkpoint.pt", config.cell_id, model, optimizer, progress)
@@ -328,15 +308,13 @@ def _train(
     ):
         hooks = Hooks(
             interrupted=lambda: stopper.received is not None,
-            checkpoint_due=lambda: time.perf_counter() - last_save >= checkpoint_s,
+            checkpoint_due=lambda: time.perf_counter() - last_save >= run.checkpoint_s,
             checkpoint=save,
             report=bar.row,
             advanced=bar.advance,
             warn=console.warn,
         )
-        train(
-            model, optimizer, task, config, progress, validation, unseen, device, hooks, group=group
-        )
+        train(run, model, optimizer, progress, validation, unseen, hooks)
     if not progress.stop:
         number = stopper.received or 2
         raise Interrupted(
