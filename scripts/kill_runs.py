@@ -140,7 +140,8 @@ def main() -> int:
                     differ += 1
                     print(f"{out} differs; left over: {left}", flush=True)
             print(
-                f"{count} {kind}s of {whole_s:.1f} s, killed {kills} times: {differ} differ so far"
+                f"{count} {kind}s of {whole_s:.1f} s, killed {kills} times: {differ} differ so far",
+                flush=True,
             )
     return differ > 0
 
