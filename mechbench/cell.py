@@ -23,19 +23,20 @@ from mechbench.model import build_model
 from mechbench.ops.fft_conv import backends_used, forget_backends_used
 from mechbench.optim import make_optimizer
 from mechbench.outcome import empty_result, evaluation, note_non_finite
-from mechbench.parallel import ALONE, Group, join
+from mechbench.parallel import Group, join
 from mechbench.progress_bar import Console
 from mechbench.registry import load_plugins
 from mechbench.report.escape import csv_text
 from mechbench.resolve import resolve, task_of
 from mechbench.results import Result, read_result, write_json
 from mechbench.reuse import may_resume
+from mechbench.running import Run
 from mechbench.seeds import derive
 from mechbench.settings import check_call
 from mechbench.signals import Stopper
 from mechbench.spec import Config
 from mechbench.stored import stored_result
-from mechbench.tasks.base import Batch, Task
+from mechbench.tasks.base import Batch
 from mechbench.tasks.held_out import check_something_to_train_on, keep_apart
 from mechbench.tasks.streams import Unseen, draw, evaluation_batches
 from mechbench.train import Hooks, Progress, train
@@ -149,10 +150,28 @@ def run(
     folder = Path(out) / config.cell_id
     group, device = _join(data_parallel, config, device)
     if group.rank:
-        return _follow(config, device, folder, group)
-    make_folder(folder)
+        return _follow(Run(config, device, task_of(config), group, folder))
     console = console or Console(quiet)
-    with exclusive(folder), callers_generators(device):
+    return _lead(Run(config, device, task_of(config), group, folder, console, checkpoint_s), resume)
+
+
+def run_config(
+    config: Config, out: str | Path, device: str, console: Console | None = None
+) -> Result:
+    """Train a cell from its complete configuration, or read it if that is done; raises as `run`."""
+    return _lead(
+        Run(
+            config, device, task_of(config), folder=Path(out) / config.cell_id,
+            console=console or Console(), checkpoint_s=CHECKPOINT_S,
+        )
+    )  # fmt: skip
+
+
+def _lead(run: Run, resume: bool = True) -> Result:
+    """Run the cell, unless its result is stored, as the process that stores it."""
+    config, folder, console = run.config, run.folder, run.console
+    make_folder(folder)
+    with exclusive(folder), callers_generators(run.device):
         resume = resume and may_resume(config, folder, console)
         if not resume:
             for name in ("result.json", "checkpoint.pt", "metrics.csv", "config.json"):
@@ -161,12 +180,12 @@ def run(
         if warning:
             console.warn(warning)
         if stored is not None and stored.data["status"] not in _RETRIED:
-            group.any(False)  # the others wait for what to do
+            run.group.any(False)  # the others wait for what to do
             console.say(f"already done: {folder} (--fresh runs it again)")
             return stored
-        group.any(True)
+        run.group.any(True)
         try:
-            return _run_cell(config, device, folder, console, checkpoint_s, group)
+            return _run_cell(run)
         except BaseException:
             discard_if_empty(folder)  # what failed before training leaves nothing
             raise
@@ -179,38 +198,28 @@ def _join(processes: int, config: Config, device: str) -> tuple[Group, str]:
     return join(processes, device)
 
 
-def _follow(config: Config, device: str, folder: Path, group: Group) -> Result:
+def _follow(run: Run) -> Result:
     """Take part in a run that the first process leads; return what that one stored."""
-    if group.any(False):
-        task, console = task_of(config), Console(quiet=True)
-        _train_and_score(config, device, folder, console, float("inf"), task, {}, group)
-        group.any(False)  # until it is stored
-    return read_result(folder / "result.json")
+    if run.group.any(False):
+        _train_and_score(run, {})
+        run.group.any(False)  # until it is stored
+    return read_result(run.folder / "result.json")
 
 
-def _run_cell(
-    config: Config,
-    device: str,
-    folder: Path,
-    console: Console,
-    checkpoint_s: float,
-    group: Group = ALONE,
-) -> Result:
+def _run_cell(run: Run) -> Result:
     began = time.perf_counter()
-    task = task_of(config)
-    result = empty_result(config, task, device)
+    config, folder, console = run.config, run.folder, run.console
+    result = empty_result(config, run.task, run.device)
     try:
         dog = Watchdog(config.operator, console.warn)
         with naming(config.operator), dog.watching():
-            _train_and_score(
-                config, device, folder, console, checkpoint_s, task, result, group, dog
-            )
+            _train_and_score(run, result, dog)
     except OperatorError as error:
         trained = result["stop"] is not None  # then the other processes wait
         result |= {"status": "error", "stop": "error", "reason": str(error)}
         _finish(result, folder, began)
         if trained:
-            group.any(False)
+            run.group.any(False)
         raise
     except Exception as error:
         if not is_out_of_memory(error):
@@ -219,28 +228,21 @@ def _run_cell(
         result |= {"status": "out-of-memory", "stop": "out-of-memory", "reason": text}
         console.warn(f"out of memory with a single sequence: {text}")
     _finish(result, folder, began)
-    group.any(False)
+    run.group.any(False)
     return read_result(folder / "result.json")
 
 
-def _train_and_score(
-    config: Config,
-    device: str,
-    folder: Path,
-    console: Console,
-    checkpoint_s: float,
-    task: Task,
-    result: dict[str, Any],
-    group: Group,
-    dog: Watchdog | None = None,
-) -> None:
+def _train_and_score(run: Run, result: dict[str, Any], dog: Watchdog | None = None) -> None:
     """Fill `result` step by step, so that what is known survives an error."""
+    config, task, device, tasks = run.config, run.task, run.device, run.tasks()
+    folder, console, group = run.folder, run.console, run.group
     forget_backends_used()
     torch.manual_seed(derive(config.seed, "init"))  # on the CPU: the same weights on any device
-    input_dim = int(getattr(task, "input_dim", 0))
     model = build_model(config, tokens_built_for(config))
     result["parameters"] = sum(p.numel() for p in model.parameters())
-    result["flops_per_token"] = flops_per_token(model, task.input_seqlen, input_dim)
+    result["flops_per_token"] = flops_per_token(
+        model, task.input_seqlen, int(getattr(task, "input_dim", 0))
+    )
     model.to(device)
     guard(model, config.operator, dog)
     check_longer(model, config, draw(task, 2, config.seed, "validation", 0, "cpu").inputs, device)
@@ -251,8 +253,8 @@ def _train_and_score(
     if progress is None:
         progress = Progress()
         rows = progress.micro_batch(config, config.batch_size, task.input_seqlen)
-        tasks = [task_of(config, length) for length in config.eval_seqlens]
-        settle(before(model, config, tasks, rows, device, console.warn), result, config)
+        lengths = list(tasks.values())
+        settle(before(model, config, lengths, rows, device, console.warn), result, config)
         progress.causal = bool(result["causal"])
     result["causal"] = progress.causal
     if (warning := check_extra_state(model, config.operator)) is not None:
@@ -262,8 +264,8 @@ def _train_and_score(
 
     validation = evaluation_batches(task, config.n_validation, config.seed, "validation")
     tests = {
-        length: evaluation_batches(task_of(config, length), config.n_test, config.seed, "test")
-        for length in config.eval_seqlens
+        length: evaluation_batches(scored, config.n_test, config.seed, "test")
+        for length, scored in tasks.items()
     }
     held_out = keep_apart(task, validation, tests[config.seqlen], config.seed, device)
     unseen = held_out.unseen
@@ -274,10 +276,7 @@ def _train_and_score(
     shares = [batch.map(group.share) for batch in held_out.validation]
     if not group.rank:
         write_json(folder / "config.json", config.to_dict())
-    _train(
-        model, optimizer, task, config, progress, shares, unseen, device, folder, console,
-        checkpoint_s, group,
-    )  # fmt: skip
+    _train(run, model, optimizer, progress, shares, unseen)
     if group.rank:
         return
     micro_batch = progress.micro_batch(config, config.batch_size, task.input_seqlen)
@@ -301,7 +300,7 @@ def _train_and_score(
     readers = {}
     for length, batches in tests.items():
         console.say(f"scoring {config.n_test} test examples at seqlen {length}")
-        scored = task_of(config, length)
+        scored = tasks[length]
         reader = for_tokens(model, config, scored.input_seqlen, device)
         if reader is not model:
             guard(reader, config.operator, dog)
@@ -311,7 +310,7 @@ def _train_and_score(
     result["seconds"]["evaluate"] = time.perf_counter() - start
     result["peak_memory_mib"] = peak_memory_mib(device)
     for length, batches in tests.items():
-        scored = task_of(config, length)
+        scored = tasks[length]
         rows, scored_rows = (
             progress.micro_batch(config, n, scored.input_seqlen)
             for n in (config.batch_size, config.n_test)
@@ -321,25 +320,20 @@ def _train_and_score(
 
 
 def _train(
+    run: Run,
     model: nn.Module,
     optimizer: torch.optim.Optimizer,
-    task: Task,
-    config: Config,
     progress: Progress,
     validation: list[Batch],
     unseen: Unseen,
-    device: str,
-    folder: Path,
-    console: Console,
-    checkpoint_s: float,
-    group: Group,
 ) -> None:
     """Train with a bar, checkpoints and a place for signals to land."""
+    config, folder, console = run.config, run.folder, run.console
     last_save = time.perf_counter()
 
     def save() -> None:
         nonlocal last_save
-        if group.rank:
+        if run.group.rank:
             return
         _write_metrics(folder / "metrics.csv", progress.metrics)
         save_checkpoint(folder / "checkpoint.pt", config.cell_id, model, optimizer, progress)
@@ -355,15 +349,13 @@ def _train(
     ):
         hooks = Hooks(
             interrupted=lambda: stopper.received is not None,
-            checkpoint_due=lambda: time.perf_counter() - last_save >= checkpoint_s,
+            checkpoint_due=lambda: time.perf_counter() - last_save >= run.checkpoint_s,
             checkpoint=save,
             report=bar.row,
             advanced=bar.advance,
             warn=console.warn,
         )
-        train(
-            model, optimizer, task, config, progress, validation, unseen, device, hooks, group=group
-        )
+        train(run, model, optimizer, progress, validation, unseen, hooks)
     if not progress.stop:
         number = stopper.received or 2
         raise Interrupted(
@@ -379,18 +371,3 @@ def _finish(result: dict[str, Any], folder: Path, began: float) -> None:
 
 def _write_metrics(path: Path, rows: list[dict[str, Any]]) -> None:
     write_text(path, csv_text(rows))
-
-
-def run_config(
-    config: Config, out: str | Path, device: str, console: Console | None = None
-) -> Result:
-    """Train a cell from its complete configuration, or read it if that is done; raises as `run`."""
-    folder, console = Path(out) / config.cell_id, console or Console()
-    make_folder(folder)
-    with exclusive(folder):
-        stored, warning = stored_result(folder, config.cell_id)
-        if warning:
-            console.warn(warning)
-        if stored is not None and stored.data["status"] not in _RETRIED:
-            return stored
-        return _run_cell(config, device, folder, console, CHECKPOINT_S)

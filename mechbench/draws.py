@@ -28,6 +28,7 @@ def seed_step(seed: int, step: int, device: str, rank: int = 0) -> None:
     stream = derive(seed, "train", step, rank)
     torch.default_generator.manual_seed(stream)  # torch.manual_seed takes 0.8 ms
     if device.startswith("cuda"):
+        torch.cuda.init()  # type: ignore[no-untyped-call]  # without effect but the first time
         index = torch.device(device).index
         index = torch.cuda.current_device() if index is None else index
         torch.cuda.default_generators[index].manual_seed(stream)

@@ -68,8 +68,8 @@ def check_longer(model: nn.Module, config: Config, inputs: Tensor, device: str) 
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for p in moved.parameters():
-            noise = torch.randn(p.shape, generator=generator).to(device, p.dtype)
-            p += _NOISE * noise
+            noise = torch.randn(p.shape, generator=generator)
+            p.add_(noise.to(device, p.dtype), alpha=_NOISE)
     expected = _outputs(moved, inputs, device, config.dtype)
     got = _outputs(for_tokens(moved, config, longest, device), inputs, device, config.dtype)
     scale = float(expected.abs().max())

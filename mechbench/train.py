@@ -18,10 +18,10 @@ from mechbench.evaluate import Score, autocast, count_right, evaluate
 from mechbench.memory import first_micro_batch, is_out_of_memory
 from mechbench.ops import cross_entropy
 from mechbench.optim import lr_factor
-from mechbench.parallel import ALONE, Group
+from mechbench.running import Run
 from mechbench.spec import Config
 from mechbench.step import Stepper
-from mechbench.tasks.base import IGNORE, Batch, Task
+from mechbench.tasks.base import IGNORE, Batch
 from mechbench.tasks.streams import TrainStream, Unseen
 from mechbench.tasks.train_set import TrainSet
 
@@ -121,11 +121,9 @@ def step_gradients(
     model: nn.Module,
     inputs: Tensor,
     targets: Tensor,
+    run: Run,
     progress: Progress,
-    config: Config,
-    device: str,
     warn: Callable[[str], None],
-    group: Group = ALONE,
 ) -> tuple[Tensor, Tensor]:
     """Run `backward`, halving the micro-batch and starting the step over when memory runs out.
 
@@ -134,6 +132,7 @@ def step_gradients(
     Raises:
         torch.OutOfMemoryError: a single sequence does not fit.
     """
+    config, device, group = run.config, run.device, run.group
     n_scored = (targets != IGNORE).sum().clamp_min(1)
     inputs, targets = group.share(inputs), group.share(targets)
     while True:
@@ -155,17 +154,15 @@ def step_gradients(
 
 
 def train(
+    run: Run,
     model: nn.Module,
     optimizer: torch.optim.Optimizer,
-    task: Task,
-    config: Config,
     progress: Progress,
     validation: list[Batch],
     unseen: Unseen,
-    device: str,
     hooks: Hooks,
+    *,
     eager: bool = False,
-    group: Group = ALONE,
 ) -> None:
     """Train until solved, diverged, out of budget or interrupted; `progress` says which.
 
@@ -173,6 +170,7 @@ def train(
     validation and the curriculum's stages fall on fixed steps, so a run resumed from a checkpoint
     goes on as if nothing had happened.
     """
+    config, task, device, group = run.config, run.task, run.device, run.group
     tasks = [stage_task(task, length) for length, _ in config.curriculum]
     streams = [
         TrainSet(task_, config.n_train, batch_size, config.seed, device)
@@ -197,9 +195,7 @@ def train(
     stepper = Stepper(
         model,
         optimizer,
-        lambda inputs, targets: step_gradients(
-            model, inputs, targets, progress, config, device, hooks.warn, group
-        ),
+        lambda inputs, targets: step_gradients(model, inputs, targets, run, progress, hooks.warn),
         config.grad_clip,
         capture=on_cuda and not eager and group.size == 1,
         warn=hooks.warn,

@@ -138,9 +138,10 @@ def main() -> int:
                 left = [path.name for path in (root / out).rglob("*.tmp")]
                 if outcome(root / out) != expected or left:
                     differ += 1
-                    print(f"{out} differs; left over: {left}")
+                    print(f"{out} differs; left over: {left}", flush=True)
             print(
-                f"{count} {kind}s of {whole_s:.1f} s, killed {kills} times: {differ} differ so far"
+                f"{count} {kind}s of {whole_s:.1f} s, killed {kills} times: {differ} differ so far",
+                flush=True,
             )
     return differ > 0
 

@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from mechbench import running
 from mechbench import train as module
 from mechbench.checkpoint import load_checkpoint, save_checkpoint
 from mechbench.model import Backbone
@@ -63,8 +64,8 @@ class Run:
 
     def go(self, **hooks: Any) -> Progress:
         train(
-            self.model, self.optimizer, self.task, self.config, self.progress, self.validation,
-            self.unseen, "cpu", Hooks(warn=self.warnings.append, **hooks),
+            running.Run(self.config, "cpu", self.task), self.model, self.optimizer, self.progress,
+            self.validation, self.unseen, Hooks(warn=self.warnings.append, **hooks),
         )  # fmt: skip
         return self.progress
 
@@ -156,14 +157,15 @@ def test_batch_without_a_scored_position_has_no_gradient() -> None:
 @pytest.mark.parametrize(("most", "used"), [(8, 8), (7, 4), (3, 2), (1, 1)])
 def test_step_is_repeated_with_half_the_micro_batch(most: int, used: int) -> None:
     data, settings, progress = batch(), config(), Progress()
+    run = running.Run(settings, "cpu", TASK)
     plain, tight = make_model(), Wrapped(fits(most))
     warnings: list[str] = []
     whole, _ = step_gradients(
-        plain, data.inputs, data.dense_targets, Progress(), settings, "cpu", warnings.append
+        plain, data.inputs, data.dense_targets, run, Progress(), warnings.append
     )
     assert not warnings
     loss, counts = step_gradients(
-        tight, data.inputs, data.dense_targets, progress, settings, "cpu", warnings.append
+        tight, data.inputs, data.dense_targets, run, progress, warnings.append
     )
     assert progress.micro_batch(settings, B, L + 2) == used
     assert len(warnings) == progress.halvings == (B // used).bit_length() - 1
@@ -179,12 +181,10 @@ def test_half_done_step_leaves_nothing_in_the_gradient() -> None:
         if number == 2:
             raise torch.cuda.OutOfMemoryError("CUDA out of memory")
 
-    data, settings = batch(), config()
+    data, run = batch(), running.Run(config(), "cpu", TASK)
     plain, tight = make_model(), Wrapped(second_piece_fails)
     for model in (plain, tight):
-        step_gradients(
-            model, data.inputs, data.targets, Progress(halvings=1), settings, "cpu", lambda _: None
-        )
+        step_gradients(model, data.inputs, data.targets, run, Progress(halvings=1), lambda _: None)
     expected = gradients(plain)
     for name, gradient in gradients(tight).items():
         torch.testing.assert_close(gradient, expected[name], rtol=1e-4, atol=1e-6, msg=name)
