@@ -217,6 +217,8 @@ def outcome(args: list[str]) -> str:
         signal.setitimer(signal.ITIMER_REAL, 0)
         faulthandler.cancel_dump_traceback_later()
     said = [text for text in err.getvalue().split("\n") if text.strip()]
+    if "Hang" in err.getvalue():  # the alarm rang inside a callback that lets nothing through
+        return "hang"
     if "Traceback" in err.getvalue():
         return f"traceback: {err.getvalue()}"
     if code == 2 and (len(said) != 1 or not said[0].startswith("mechbench: error: ")):
