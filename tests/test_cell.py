@@ -170,7 +170,7 @@ def test_every_length_is_scored_with_interval_and_baselines(run: Run) -> None:
         assert set(e) == EVALUATION
         assert (e["n"], e["accuracy"]) == (64, e["correct"] / 64)
         assert (e["ci_low"], e["ci_high"]) == wilson_interval(e["correct"], 64)
-        assert set(e["shortcuts"]) == {"most frequent value", "last value"}
+        assert set(e["shortcuts"]) == {"most frequent value", "last value", "first value"}
         assert e["required_context"][str(e["seqlen"] + 2)] == 1.0
         assert e["dense_n"] > 64
     assert result.accuracy(32) == result.evaluations[2]["accuracy"]
