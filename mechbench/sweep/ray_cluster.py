@@ -8,6 +8,7 @@ ends, so a lost node loses the cell's progress and nothing else. Comes with the 
 from __future__ import annotations
 
 import importlib.util
+import logging
 import tempfile
 from collections import Counter
 from pathlib import Path
@@ -70,7 +71,9 @@ class RayExecutor:
         import ray
 
         try:
-            ray.init(address, ignore_reinit_error=True, log_to_driver=False, logging_level="error")
+            ray.init(
+                address, ignore_reinit_error=True, log_to_driver=False, logging_level=logging.ERROR
+            )
         except (ConnectionError, ValueError, RuntimeError) as error:
             text = " ".join(str(error).split())
             raise ConfigError(f"no Ray cluster at {address!r}: {text}") from error
