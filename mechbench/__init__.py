@@ -8,25 +8,25 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from mechbench import ops
-    from mechbench.cell import run
+    from mechbench.catalogue.registry import load_plugin, register_operator, register_task
     from mechbench.operators.base import make_operator, materialize, set_optim
-    from mechbench.registry import load_plugin, register_operator, register_task
-    from mechbench.results import Result, load_results
+    from mechbench.record.results import Result, load_results
     from mechbench.tasks.base import Batch, make_task
+    from mechbench.training.cell import run
 
 # Loaded on first use, so that `mechbench --help` and bad arguments import no torch.
 _LAZY = {
     "Batch": "mechbench.tasks.base",
-    "Result": "mechbench.results",
-    "load_plugin": "mechbench.registry",
-    "load_results": "mechbench.results",
+    "Result": "mechbench.record.results",
+    "load_plugin": "mechbench.catalogue.registry",
+    "load_results": "mechbench.record.results",
     "make_operator": "mechbench.operators.base",
     "make_task": "mechbench.tasks.base",
     "materialize": "mechbench.operators.base",
     "ops": "",
-    "register_operator": "mechbench.registry",
-    "register_task": "mechbench.registry",
-    "run": "mechbench.cell",
+    "register_operator": "mechbench.catalogue.registry",
+    "register_task": "mechbench.catalogue.registry",
+    "run": "mechbench.training.cell",
     "set_optim": "mechbench.operators.base",
 }
 

@@ -231,20 +231,20 @@ def outcome(args: list[str]) -> str:
 def without_work() -> Iterator[None]:
     """Let every command stop where its work would begin."""
     import mechbench.bench.session
-    import mechbench.cell
-    import mechbench.checks.page
-    import mechbench.inspection
-    import mechbench.launch
+    import mechbench.checks.examination
+    import mechbench.checks.inspection
+    import mechbench.training.cell
+    import mechbench.training.launch
 
     def stop(*_: object, **__: object) -> None:
         raise Stop(0)
 
     places = (
-        (mechbench.cell, "train"),
+        (mechbench.training.cell, "train"),
         (mechbench.bench.session, "machine_rates"),
-        (mechbench.checks.page, "soundness"),
-        (mechbench.inspection, "portraits"),
-        (mechbench.launch, "launch"),
+        (mechbench.checks.examination, "soundness"),
+        (mechbench.checks.inspection, "portraits"),
+        (mechbench.training.launch, "launch"),
     )
     with contextlib.ExitStack() as stack:
         for module, name in places:

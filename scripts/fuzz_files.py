@@ -30,20 +30,20 @@ from typing import Any
 import torch
 
 import mechbench
+from mechbench.checks.inspection import portraits, trained
 from mechbench.errors import MechbenchError
-from mechbench.inspection import portraits, trained
 from mechbench.leaderboard.board import read_board
 from mechbench.leaderboard.build import build_board
 from mechbench.leaderboard.readme import readme
 from mechbench.leaderboard.submit import submit
+from mechbench.record.config import Config
+from mechbench.record.results import load_results
 from mechbench.report import write_report
 from mechbench.report.aggregate import aggregate
 from mechbench.report.collect import collect
 from mechbench.report.summary import summary
 from mechbench.report.table import to_csv, to_markdown
 from mechbench.report.watch import picture, read_runs
-from mechbench.results import load_results
-from mechbench.spec import Config
 
 LIMIT_S = 30
 MEMORY = 12 * 2**30  # bytes of address space: what asks for more is told of, not killed

@@ -18,7 +18,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import click
 import torch
 
-from mechbench.registry import TASKS
+from mechbench.catalogue.registry import TASKS
 from mechbench.tasks.base import Task, make_task
 
 

@@ -21,13 +21,13 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # runs from a checkout, uninstalled
 
-from mechbench.memory import first_micro_batch, peak_memory_mib
-from mechbench.model import Backbone
-from mechbench.optim import make_optimizer
-from mechbench.spec import default_batch_size
+from mechbench.data.streams import TrainStream
+from mechbench.record.config import default_batch_size
 from mechbench.tasks.base import make_task
-from mechbench.tasks.streams import TrainStream
-from mechbench.train import backward
+from mechbench.training.loop import backward
+from mechbench.training.memory import first_micro_batch, peak_memory_mib
+from mechbench.training.model import Backbone
+from mechbench.training.optimiser import make_optimizer
 
 
 def median_s(work: Callable[[], object], device: str, repeats: int) -> float:

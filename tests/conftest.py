@@ -8,7 +8,7 @@ import pytest
 import torch
 from hypothesis import settings
 
-from mechbench import registry
+from mechbench.catalogue import registry
 
 # Derandomised: a failure in CI is the failure on a desk. Raise max_examples to search wider.
 settings.register_profile(

@@ -33,11 +33,7 @@ from mechbench.bench.record import (
     Setting,
     Work,
 )
-from mechbench.checks.contract import breach
-from mechbench.cost import FFT_FLOPS
 from mechbench.errors import OperatorError
-from mechbench.evaluate import autocast
-from mechbench.memory import is_out_of_memory
 from mechbench.operators.base import make_operator
 from mechbench.ops.fft_conv import (
     available_backends,
@@ -45,7 +41,11 @@ from mechbench.ops.fft_conv import (
     fft_conv,
     forget_backends_used,
 )
-from mechbench.seeds import derive
+from mechbench.record.seeds import derive
+from mechbench.training.cost import FFT_FLOPS
+from mechbench.training.evaluation import autocast
+from mechbench.training.gate.contract import breach
+from mechbench.training.memory import is_out_of_memory
 
 # Each forced in turn for the line "attention" on CUDA; the best is taken.
 SDPA = {"flash": SDPBackend.FLASH_ATTENTION, "cuDNN": SDPBackend.CUDNN_ATTENTION}
@@ -231,7 +231,7 @@ def count_flops(module: nn.Module, shape: tuple[int, int, int], *, backward: boo
             if backward:
                 y.backward(torch.empty_like(y))
     except Exception:
-        # As in `mechbench.cost`: a plugin may need real data; its cost is then unknown.
+        # As in `mechbench.training.cost`: a plugin may need real data; its cost is then unknown.
         return None
     return float(counter.get_total_flops()) - causal.spared
 

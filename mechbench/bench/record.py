@@ -6,7 +6,7 @@ import statistics
 from dataclasses import dataclass, field
 from typing import Any
 
-from mechbench.settings import setting
+from mechbench.catalogue.settings import setting
 
 OK, OUT_OF_MEMORY, NOT_RUN, ERROR = "ok", "out of memory", "not run", "error"
 REFERENCE = "attention"  # the line that the others are compared with

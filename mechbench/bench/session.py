@@ -9,22 +9,22 @@ from typing import Any
 
 from tqdm import tqdm
 
-from mechbench.atomic import make_folder, write_text
 from mechbench.bench.plot import plot_times
 from mechbench.bench.rates import machine_rates
 from mechbench.bench.readings import take_reading
 from mechbench.bench.record import NOT_RUN, OUT_OF_MEMORY, Line, Reading, Record, Setting
 from mechbench.bench.table import to_csv, to_json, to_markdown
-from mechbench.bounds import BENCH
+from mechbench.catalogue.bounds import BENCH
+from mechbench.catalogue.options import signature_options
+from mechbench.catalogue.registry import OPERATORS
+from mechbench.catalogue.settings import check_product
+from mechbench.catalogue.settings import setting as check_setting
 from mechbench.errors import ConfigError, nearest
 from mechbench.operators.base import RESERVED, operator_options
 from mechbench.ops.fft_conv import available_backends
-from mechbench.options import signature_options
-from mechbench.provenance import provenance
-from mechbench.registry import OPERATORS
-from mechbench.results import write_json
-from mechbench.settings import check_product
-from mechbench.settings import setting as check_setting
+from mechbench.record.files import make_folder, write_text
+from mechbench.record.provenance import provenance
+from mechbench.record.results import write_json
 
 STEM = "bench"  # of the files
 

@@ -18,8 +18,8 @@ from mechbench.bench.record import (
     Record,
     quartiles,
 )
+from mechbench.record.config import canonical_json
 from mechbench.report.table import markdown_table
-from mechbench.spec import canonical_json
 
 _NOTES = (
     "Each line is a sequence mixer alone, with its projections: input (batch, seqlen, d_model), "

@@ -12,7 +12,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mechbench.checks.lookahead import (
+from mechbench.checks.subject import Line, Subject
+from mechbench.record.seeds import derive
+from mechbench.training.gate.lookahead import (
     Finding,
     by_gradient,
     by_value,
@@ -21,9 +23,7 @@ from mechbench.checks.lookahead import (
     repeating,
     undisturbed,
 )
-from mechbench.checks.subject import Line, Subject
-from mechbench.model import Backbone
-from mechbench.seeds import derive
+from mechbench.training.model import Backbone
 
 _NAME = "causal once trained"
 _SEQLEN, _VOCABULARY, _ROWS, _TEST_ROWS = 32, 8, 8, 64

@@ -7,7 +7,11 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from mechbench.checks.lookahead import (
+from mechbench.checks.rewarded import causal_once_trained
+from mechbench.checks.subject import Line, Subject, judged
+from mechbench.record.seeds import derive
+from mechbench.training.evaluation import autocast
+from mechbench.training.gate.lookahead import (
     Finding,
     Function,
     by_gradient,
@@ -17,10 +21,6 @@ from mechbench.checks.lookahead import (
     repeating,
     undisturbed,
 )
-from mechbench.checks.rewarded import causal_once_trained
-from mechbench.checks.subject import Line, Subject, judged
-from mechbench.evaluate import autocast
-from mechbench.seeds import derive
 
 # Largest movement, relative to the largest output, of what must not move at all.
 _TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4}

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from mechbench.errors import MechbenchError
-from mechbench.memory import is_out_of_memory
 from mechbench.operators.base import make_operator
-from mechbench.seeds import derive
+from mechbench.record.seeds import derive
+from mechbench.training.memory import is_out_of_memory
 
 
 @dataclass(frozen=True)

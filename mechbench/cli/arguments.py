@@ -6,12 +6,12 @@ from typing import Any
 
 import click
 
-from mechbench.bounds import SETTINGS
-from mechbench.settings import setting
+from mechbench.catalogue.bounds import SETTINGS
+from mechbench.catalogue.settings import setting
 
 
 class Setting(click.ParamType):  # type: ignore[type-arg]  # generic in newer releases alone
-    """The setting `name`: its text is read, then checked by `mechbench.settings.setting`.
+    """The setting `name`: its text is read, then checked by `mechbench.catalogue.settings.setting`.
 
     So a value is refused in the words that a Python call gets.
     """

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import click
 
+from mechbench.catalogue.options import parse_pairs
+from mechbench.catalogue.registry import OPERATORS, load_plugins
 from mechbench.cli.arguments import Setting
-from mechbench.options import parse_pairs
-from mechbench.registry import OPERATORS, load_plugins
 
 
 @click.command("bench")
@@ -82,7 +82,7 @@ def command(
     load_plugins(plugins)
     for operator in operators:
         OPERATORS.entry(operator)
-    from mechbench.resolve import device_of
+    from mechbench.plan.resolve import device_of
 
     device = device_of(device)
     from mechbench.bench.record import ERROR, Setting

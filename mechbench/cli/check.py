@@ -6,9 +6,9 @@ from pathlib import Path
 
 import click
 
+from mechbench.catalogue.options import parse_pairs
+from mechbench.catalogue.registry import OPERATORS, load_plugins
 from mechbench.cli.arguments import Setting
-from mechbench.options import parse_pairs
-from mechbench.registry import OPERATORS, load_plugins
 
 
 @click.command("check")
@@ -38,10 +38,10 @@ def command(
     given = parse_pairs(options)
     load_plugins(plugins)
     OPERATORS.entry(operator)
-    from mechbench.resolve import device_of
+    from mechbench.plan.resolve import device_of
 
     device = device_of(device)
-    from mechbench.checks.page import check_operator, store
+    from mechbench.checks.examination import check_operator, store
 
     page = check_operator(operator, given, d_model=d_model, seqlen=seqlen, device=device, seed=seed)
     click.echo(page.text())

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import click
 
+from mechbench.catalogue.options import parse_pairs
+from mechbench.catalogue.registry import OPERATORS, load_plugins
 from mechbench.cli.arguments import Setting
-from mechbench.options import parse_pairs
-from mechbench.registry import OPERATORS, load_plugins
 
 
 @click.command("inspect")
@@ -60,7 +60,7 @@ def command(
     load_plugins(plugins)
     if operator is not None:
         OPERATORS.entry(operator)
-    from mechbench.inspection import fresh, portraits, trained
+    from mechbench.checks.inspection import fresh, portraits, trained
 
     if run_folder is not None:
         specimen = trained(Path(run_folder), layer=layer or 0, seqlen=seqlen)

@@ -71,8 +71,8 @@ def submit(
     if suite is None and to is None:
         raise click.UsageError("name the leaderboard: --suite NAME or --to FOLDER")
     from mechbench.leaderboard.submit import submit as add
+    from mechbench.plan.suite_names import find_suite
     from mechbench.report.escape import plain
-    from mechbench.suite_names import find_suite
 
     path = find_suite(suite) if suite is not None else None
     folder = to or Path("leaderboards") / (path.stem if path else "")

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import click
 
-from mechbench.registry import OPERATORS, TASKS, load_plugins
+from mechbench.catalogue.registry import OPERATORS, TASKS, load_plugins
 
 
 @click.command("list")
@@ -19,8 +19,8 @@ def command(kind: str, plugins: tuple[str, ...]) -> None:
     """
     load_plugins(plugins)
     if kind == "suites":
-        from mechbench.suite_file import read_suite
-        from mechbench.suite_names import shipped_suites
+        from mechbench.plan.suite_file import read_suite
+        from mechbench.plan.suite_names import shipped_suites
 
         suites = shipped_suites().items()
         _print([("NAME", "TITLE"), *((name, read_suite(path).title) for name, path in suites)])

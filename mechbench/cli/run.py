@@ -8,14 +8,14 @@ from typing import Any
 
 import click
 
+from mechbench.catalogue.options import parse_pairs
+from mechbench.catalogue.registry import OPERATORS, TASKS, load_plugins
 from mechbench.cli.arguments import Setting
-from mechbench.options import parse_pairs
-from mechbench.parallel import follows, launched
-from mechbench.progress_bar import Console
-from mechbench.registry import OPERATORS, TASKS, load_plugins
-from mechbench.tracking import TRACKERS, TrackedConsole, check_tracker
+from mechbench.console.progress_bar import Console
+from mechbench.console.tracking import TRACKERS, TrackedConsole, check_tracker
+from mechbench.training.parallel import follows, launched
 
-# What `mechbench.cell.run` takes beside the configuration.
+# What `mechbench.training.cell.run` takes beside the configuration.
 _CALL = ("out", "resume", "checkpoint_s", "data_parallel", "quiet")
 
 
@@ -144,7 +144,7 @@ def command(
     OPERATORS.entry(operator)
     TASKS.entry(task)
     # Only now: what is wrong above is said without waiting for torch.
-    from mechbench.resolve import check_without_torch
+    from mechbench.plan.resolve import check_without_torch
 
     check_without_torch(
         operator,
@@ -154,13 +154,13 @@ def command(
         **{key: value for key, value in settings.items() if key not in _CALL},
     )
     if settings["data_parallel"] > 1 and not launched():
-        from mechbench.launch import launch
+        from mechbench.training.launch import launch
 
         OPERATORS.must_have_file(operator)
         TASKS.must_have_file(task)
         raise SystemExit(launch(settings["data_parallel"], sys.argv[1:]))
-    from mechbench.cell import run
     from mechbench.report.summary import summary
+    from mechbench.training.cell import run
 
     if log != "none":
         name = f"{operator}-{task}-{settings['seqlen'] or 'default'}-{settings['seed']}"

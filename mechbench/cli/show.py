@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import click
 
+from mechbench.catalogue.options import parse_pairs
+from mechbench.catalogue.registry import load_plugins
 from mechbench.cli.arguments import Setting
-from mechbench.options import parse_pairs
-from mechbench.registry import load_plugins
 
 
 @click.command("show")
@@ -36,6 +36,6 @@ def command(
     from mechbench.tasks.base import make_task, task_parameters
 
     made = make_task(task, vocab_size=vocab_size, seqlen=seqlen, **task_parameters(parameters))
-    from mechbench.tasks.portrait import portrait
+    from mechbench.data.portrait import portrait
 
     click.echo(portrait(task, made, seed, examples))

@@ -7,9 +7,9 @@ from pathlib import Path
 import click
 
 from mechbench.cli.arguments import Setting
-from mechbench.suite_file import read_suite
-from mechbench.suite_names import find_suite
-from mechbench.tracking import TRACKERS, check_tracker
+from mechbench.console.tracking import TRACKERS, check_tracker
+from mechbench.plan.suite_file import read_suite
+from mechbench.plan.suite_names import find_suite
 
 
 @click.command("sweep")

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mechbench.settings import check_options
+from mechbench.catalogue.settings import check_options
 
 
 class ExplicitFilter(nn.Module):

@@ -12,7 +12,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from mechbench.settings import check_options
+from mechbench.catalogue.settings import check_options
 
 
 class FNOFilter(nn.Module):

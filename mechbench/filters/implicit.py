@@ -17,10 +17,10 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from mechbench.catalogue.settings import check_options
 from mechbench.errors import ConfigError
 from mechbench.ops.sine import sine
 from mechbench.ops.window import window
-from mechbench.settings import check_options
 
 FilterTime = Literal["absolute", "relative"]
 FilterNorm = Literal["none", "length", "l1"]

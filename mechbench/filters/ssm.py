@@ -15,8 +15,8 @@ import math
 import torch
 from torch import Tensor, nn
 
+from mechbench.catalogue.settings import check_options
 from mechbench.errors import ConfigError
-from mechbench.settings import check_options
 
 _SSM_LR = 1e-3  # of A and dt, as in the source
 

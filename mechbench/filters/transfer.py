@@ -15,8 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mechbench.ops.backends.torch_backend import transform_length
-from mechbench.settings import check_options
+from mechbench.catalogue.settings import check_options
+from mechbench.ops.fft_conv.backends.torch_backend import transform_length
 
 
 class TransferFilter(nn.Module):

@@ -11,11 +11,11 @@ from pathlib import Path
 
 from mechbench.errors import ConfigError, ResultError
 from mechbench.leaderboard.store import FILE, read_rows
+from mechbench.plan.suite import Suite
+from mechbench.plan.suite_file import read_suite
 from mechbench.report.aggregate import Section, aggregate
 from mechbench.report.collect import Row
 from mechbench.report.selection import selected
-from mechbench.suite import Suite
-from mechbench.suite_file import read_suite
 
 SUITE = "suite.toml"  # a copy of the suite, beside the results
 

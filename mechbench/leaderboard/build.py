@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from mechbench.atomic import write_text
 from mechbench.leaderboard.board import Board
 from mechbench.leaderboard.plots import draw
 from mechbench.leaderboard.readme import readme
+from mechbench.record.files import write_text
 from mechbench.report.table import to_csv, to_markdown
 
 

@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from mechbench.spec import canonical_json
+from mechbench.record.config import canonical_json
 
 
 def copies(

@@ -1,4 +1,4 @@
-"""What a leaderboard asks of a result's form beyond `mechbench.schema`. No torch.
+"""What a leaderboard asks of a result's form beyond `mechbench.record.schema`. No torch.
 
 A result that is handed in goes on into tables, pages and spreadsheets, beside those of others. So
 names are plain ASCII, texts have a length, and what only older versions left out is asked for.
@@ -9,8 +9,8 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from mechbench.registry import OPERATORS
-from mechbench.spec import Config, canonical_json
+from mechbench.catalogue.registry import OPERATORS
+from mechbench.record.config import Config, canonical_json
 
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:-]{0,99}")  # of operators, tasks and options
 _CHOICES = {"dtype": ("float32", "bfloat16"), "device_type": ("cpu", "cuda")}
@@ -23,7 +23,7 @@ _PATTERNS = {
 
 
 def form_faults(data: dict[str, Any], config: Config) -> list[str]:
-    """Return what of a result that `mechbench.schema` passes cannot stand in a leaderboard."""
+    """Return what of a result that the schema passes cannot stand in a leaderboard."""
     return [*_names(config), *_settings(config), *_texts(data)]
 
 

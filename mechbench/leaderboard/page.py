@@ -14,8 +14,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from mechbench.atomic import write_text
 from mechbench.leaderboard.board import Board
+from mechbench.record.files import write_text
 from mechbench.report.aggregate import Point, Section
 from mechbench.report.escape import html_text, plain
 from mechbench.report.plot import COLOURS, references

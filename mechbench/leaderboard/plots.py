@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from mechbench.leaderboard.heatmap import draw_heatmap
+from mechbench.record.results import NOT_RUN
 from mechbench.report.aggregate import Point, Section
 from mechbench.report.fitting import show_legend
 from mechbench.report.plot import (
@@ -23,7 +24,6 @@ from mechbench.report.plot import (
     plot_accuracy,
     references,
 )
-from mechbench.results import NOT_RUN
 
 _LARGE = 500  # points: from here on processes are worth their start
 _LENGTHS = 4  # shown beside each other along another axis

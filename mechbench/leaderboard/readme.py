@@ -6,11 +6,11 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 
+from mechbench.record.results import NOT_RUN, STATUSES
 from mechbench.report.aggregate import Section
 from mechbench.report.collect import Row
 from mechbench.report.escape import markdown
 from mechbench.report.table import markdown_table
-from mechbench.results import NOT_RUN, STATUSES
 
 _HOW = (
     "Everything here is made from `results.csv` by `mechbench leaderboard build`; its columns are "

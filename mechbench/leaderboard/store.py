@@ -5,13 +5,13 @@ build` makes. Empty means unknown; lists, tables, true and false are JSON. Colum
 
     schema_version, cell_id, status ("ok", "diverged", "out-of-memory", "error", or "not-run" for a
     cell that its suite plans and nobody ran), reason
-    the configuration: every field of mechbench.spec.Config under its name
+    the configuration: every field of mechbench.record.config.Config under its name
     eval_seqlen, n, correct, accuracy, ci_low, ci_high, dense_n, dense_accuracy, shortcuts,
-    required_context, non_finite: the evaluation, as in mechbench/results.py; empty if not scored
-    there. Shortcuts and required context are computed by `leaderboard submit`, not handed in
+    required_context, non_finite: the evaluation, as in mechbench/record/results.py; empty if not
+    scored there. Shortcuts and required context are computed by `leaderboard submit`, not handed in
     chance, solved, causal, stop, validation_accuracy, parameters, steps, train_tokens,
     excluded_examples, micro_batch_size, flops_per_token, tokens_per_s, peak_memory_mib,
-    fft_conv_backend: the result, as in mechbench/results.py
+    fft_conv_backend: the result, as in mechbench/record/results.py
     seconds_train, seconds_evaluate, seconds_total
     mechbench, torch, python, platform, device, git_commit, date, command: its provenance
 """
@@ -27,12 +27,12 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from mechbench.atomic import write_text
 from mechbench.errors import ConfigError, ResultError
+from mechbench.record.config import ADDED, Config
+from mechbench.record.files import write_text
+from mechbench.record.results import SCHEMA_VERSION
 from mechbench.report.collect import Row, rows_of
 from mechbench.report.escape import csv_cell, from_csv_cell, plain
-from mechbench.results import SCHEMA_VERSION
-from mechbench.spec import ADDED, Config
 
 FILE = "results.csv"
 _HEAD = ("schema_version", "cell_id", "status", "reason")
@@ -83,7 +83,7 @@ def read_rows(path: Path) -> list[Row]:
         ResultError: unreadable, columns missing or unknown, or a damaged row or result; its line
             or cell is named.
     """
-    from mechbench.schema import result_faults
+    from mechbench.record.schema import result_faults
 
     results: dict[str, dict[str, Any]] = {}
     try:

@@ -12,19 +12,19 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from mechbench.atomic import make_folder, write_text
 from mechbench.errors import BusyError, ConfigError, ResultError
 from mechbench.leaderboard.board import SUITE, moved_suite
 from mechbench.leaderboard.copies import copies
 from mechbench.leaderboard.store import FILE, read_rows, write_rows
 from mechbench.leaderboard.truth import Truths
 from mechbench.leaderboard.validate import faults
+from mechbench.plan.resolve import task_of
+from mechbench.plan.suite import Suite
+from mechbench.plan.suite_file import read_suite
+from mechbench.record.config import Config
+from mechbench.record.files import make_folder, write_text
+from mechbench.record.results import NOT_RUN, SCHEMA_VERSION, find_results, read_result
 from mechbench.report.collect import Row, age, identity, newest, rows_of
-from mechbench.resolve import task_of
-from mechbench.results import NOT_RUN, SCHEMA_VERSION, find_results, read_result
-from mechbench.spec import Config
-from mechbench.suite import Suite
-from mechbench.suite_file import read_suite
 from mechbench.sweep.plan import make_plan
 
 # What a result may have of its own at a point of a suite.

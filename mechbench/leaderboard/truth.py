@@ -19,11 +19,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from mechbench import __version__
-from mechbench.curriculum import stage_budget, stage_task
+from mechbench.catalogue.registry import OPERATORS
 from mechbench.errors import ConfigError, MechbenchError
-from mechbench.registry import OPERATORS
-from mechbench.resolve import task_of
-from mechbench.spec import Config, canonical_json
+from mechbench.plan.curriculum import stage_budget, stage_task
+from mechbench.plan.resolve import task_of
+from mechbench.record.config import Config, canonical_json
 
 if TYPE_CHECKING:
     from mechbench.tasks.base import Batch
@@ -101,8 +101,8 @@ class Truths:
     def _draw(self, config: Config, length: int, split: str) -> Batch:
         import torch
 
+        from mechbench.data.streams import evaluation_batches
         from mechbench.tasks.base import Batch
-        from mechbench.tasks.streams import evaluation_batches
 
         task = task_of(config, length)
         n = config.n_test if split == "test" else config.n_validation
@@ -145,8 +145,8 @@ def _scored(targets: Any) -> int:
 
 
 def _give(config: Config, length: int, whole: Batch) -> Given:
+    from mechbench.data.baselines import required_context, shortcut_accuracies
     from mechbench.tasks.base import IGNORE, UNKNOWN, matches
-    from mechbench.tasks.baselines import required_context, shortcut_accuracies
 
     task = task_of(config, length)
     context = required_context(task, whole)
@@ -295,8 +295,8 @@ def _built(key: str, max_seqlen: int, input_seqlen: int) -> tuple[int, float | N
 
     import torch
 
-    from mechbench.cost import flops_per_token
-    from mechbench.model import build_model
+    from mechbench.training.cost import flops_per_token
+    from mechbench.training.model import build_model
 
     config = Config.from_dict(json.loads(key))
     with torch.device("meta"):

@@ -11,10 +11,10 @@ from typing import Any
 
 from mechbench.errors import ConfigError
 from mechbench.leaderboard.form import form_faults
-from mechbench.results import wilson_interval
-from mechbench.spec import PROTOCOL, Config
+from mechbench.record.config import PROTOCOL, Config
+from mechbench.record.results import wilson_interval
 
-SOLVED = 0.995  # validation accuracy, twice in a row, as in mechbench.train
+SOLVED = 0.995  # validation accuracy, twice in a row, as in mechbench.training.loop
 _STOPS = {
     "ok": ("solved", "budget"),
     "diverged": ("diverged",),
@@ -33,7 +33,7 @@ def faults(data: dict[str, Any]) -> list[str]:
     figure follows from its counts, and that no two figures contradict each other. How good an
     accuracy is does not matter: far below chance is as honest as far above.
     """
-    from mechbench.schema import result_faults
+    from mechbench.record.schema import result_faults
 
     found = result_faults(data)
     if found:  # what follows relies on the types

@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mechbench.catalogue.registry import load_plugins
 from mechbench.errors import ConfigError, MechbenchError, ResultError
 from mechbench.leaderboard.store import FILE, read_rows
-from mechbench.registry import load_plugins
-from mechbench.results import wilson_interval
-from mechbench.spec import Config
+from mechbench.record.config import Config
+from mechbench.record.results import wilson_interval
 
 SAME, AGREES, DIFFERS, UNCHECKED = OUTCOMES = ("same", "agrees", "differs", "not checked")
 _COMPARED = ("ok", "diverged")  # statuses that training gives, not a machine
@@ -74,7 +74,7 @@ def verify(
     if not cells:
         raise ResultError(f"{folder / FILE} holds no trained cell")
     load_plugins(tuple(plugins))
-    from mechbench.resolve import device_of
+    from mechbench.plan.resolve import device_of
 
     where = device_of(device)
     for data in random.Random(seed).sample(cells, min(sample, len(cells))):
@@ -82,7 +82,7 @@ def verify(
 
 
 def _again(data: dict[str, Any], device: str, out: Path) -> Comparison:
-    from mechbench.cell import run_config
+    from mechbench.training.cell import run_config
 
     stored = Config.from_dict(data["config"])
     config = dataclasses.replace(stored, device_type=device.partition(":")[0])
@@ -103,7 +103,7 @@ def _again(data: dict[str, Any], device: str, out: Path) -> Comparison:
 
 def _other_code(config: Config, device: str) -> str:
     """Say why a cell cannot be trained here with the code that it names; empty if it can."""
-    from mechbench.resolve import resolve
+    from mechbench.plan.resolve import resolve
 
     try:
         here, _ = resolve(

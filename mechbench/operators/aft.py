@@ -16,11 +16,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from mechbench.catalogue.registry import register_operator
+from mechbench.catalogue.settings import check_options
 from mechbench.errors import ConfigError
 from mechbench.operators.base import check_seqlen
 from mechbench.ops import exp_delay, exp_merge, exp_scan
-from mechbench.registry import register_operator
-from mechbench.settings import check_options
 
 _BLOCK = 2**18  # elements of (B, tokens, D) summed over the window at once
 

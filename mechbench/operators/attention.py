@@ -11,8 +11,8 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor
 
+from mechbench.catalogue.registry import register_operator
 from mechbench.operators.multihead import MultiHead
-from mechbench.registry import register_operator
 
 
 @register_operator("attention", source="Vaswani et al. 2017 (arXiv:1706.03762), section 3.2")

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import UninitializedParameter
 
+from mechbench.catalogue.options import resolve_options, signature_options
+from mechbench.catalogue.registry import OPERATORS
+from mechbench.catalogue.settings import setting
 from mechbench.errors import ConfigError, MechbenchError, OperatorError, SeqlenError
-from mechbench.options import resolve_options, signature_options
-from mechbench.registry import OPERATORS
-from mechbench.settings import setting
 
 RESERVED = ("name", "d_model", "max_seqlen", "layer")  # of `make_operator`, never options
 

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from mechbench.catalogue.registry import register_operator
 from mechbench.operators.multihead import MultiHead, softmax_weights
-from mechbench.registry import register_operator
 
 
 @register_operator("eager-attention", source="Vaswani et al. 2017 (arXiv:1706.03762), equation 1")

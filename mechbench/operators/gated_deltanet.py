@@ -17,12 +17,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mechbench.catalogue.registry import register_operator
+from mechbench.catalogue.settings import check_options
 from mechbench.operators.base import check_seqlen
 from mechbench.operators.decay import Decay
 from mechbench.operators.multihead import heads
 from mechbench.ops import delta_rule, delta_rule_matrix, short_conv
-from mechbench.registry import register_operator
-from mechbench.settings import check_options
 
 
 @register_operator(

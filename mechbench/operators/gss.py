@@ -16,11 +16,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mechbench.catalogue.registry import register_operator
+from mechbench.catalogue.settings import check_options
 from mechbench.filters.ssm import SSMFilter
 from mechbench.operators.base import check_seqlen, toeplitz
 from mechbench.ops import fft_conv
-from mechbench.registry import register_operator
-from mechbench.settings import check_options
 
 
 @register_operator("gss", source="Mehta et al. 2022 (arXiv:2206.13947), section 3")

@@ -14,11 +14,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from mechbench.catalogue.registry import register_operator
 from mechbench.filters.explicit import ExplicitFilter
 from mechbench.filters.ssm import SSMFilter
 from mechbench.operators.base import check_seqlen, toeplitz
 from mechbench.ops import fft_conv
-from mechbench.registry import register_operator
 
 
 @register_operator("h3", source="Fu et al. 2023 (arXiv:2212.14052), algorithm 1")

@@ -14,9 +14,9 @@ from typing import Any
 
 from torch import nn
 
+from mechbench.catalogue.registry import register_operator
 from mechbench.errors import ConfigError, nearest
 from mechbench.operators.base import depends_on_max_seqlen, make_operator, operator_options
-from mechbench.registry import register_operator
 
 
 @register_operator("hybrid", source="Fu et al. 2023 (arXiv:2212.14052), section 3.3")

@@ -17,13 +17,13 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from mechbench.catalogue.registry import register_operator
+from mechbench.catalogue.settings import check_options
 from mechbench.errors import ConfigError
 from mechbench.filters import filter_depends_on_max_seqlen, make_filter
 from mechbench.filters.implicit import FilterNorm, FilterTime
 from mechbench.operators.base import check_seqlen, set_optim, toeplitz
 from mechbench.ops import fft_conv, from_channels, hyena_mix, short_conv, to_channels
-from mechbench.registry import register_operator
-from mechbench.settings import check_options
 
 
 @register_operator("hyena", source="Poli et al. 2023 (arXiv:2302.10866), Definition 3.1")

@@ -17,12 +17,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mechbench.catalogue.registry import register_operator
+from mechbench.catalogue.settings import check_options
 from mechbench.errors import ConfigError
 from mechbench.operators.base import check_seqlen
 from mechbench.operators.decay import Decay
 from mechbench.ops import decay_attention, decay_attention_matrix, short_conv
-from mechbench.registry import register_operator
-from mechbench.settings import check_options
 
 
 @register_operator("mamba2", source="Dao & Gu 2024 (arXiv:2405.21060), sections 6 and 7")

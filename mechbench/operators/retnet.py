@@ -13,11 +13,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mechbench.catalogue.registry import register_operator
+from mechbench.catalogue.settings import check_options
 from mechbench.operators.base import check_seqlen
 from mechbench.operators.multihead import check_rotary, heads
 from mechbench.ops import decay_attention, decay_attention_matrix, rotary
-from mechbench.registry import register_operator
-from mechbench.settings import check_options
 
 
 @register_operator("retnet", source="Sun et al. 2023 (arXiv:2307.08621), section 2")

@@ -19,9 +19,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mechbench.catalogue.registry import register_operator
 from mechbench.operators.base import check_seqlen
 from mechbench.ops import exp_delay, exp_merge, exp_scan, exp_term
-from mechbench.registry import register_operator
 
 
 @register_operator("rwkv", source="Peng et al. 2023 (arXiv:2305.13048), version 4, section 3")

@@ -13,10 +13,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mechbench.catalogue.registry import register_operator
 from mechbench.filters.ssm import SSMFilter
 from mechbench.operators.base import check_seqlen, toeplitz
 from mechbench.ops import fft_conv
-from mechbench.registry import register_operator
 
 
 @register_operator("s4d", source="Gu et al. 2022 (arXiv:2206.11893), section 3, S4D-Lin")

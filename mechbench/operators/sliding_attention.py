@@ -13,9 +13,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from mechbench.catalogue.registry import register_operator
+from mechbench.catalogue.settings import check_options
 from mechbench.operators.multihead import MultiHead
-from mechbench.registry import register_operator
-from mechbench.settings import check_options
 
 
 @register_operator(

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from mechbench.atomic import make_folder, write_text
+from mechbench.record.files import make_folder, write_text
 from mechbench.report.aggregate import aggregate
 from mechbench.report.collect import collect
 from mechbench.report.plot import plot_accuracy

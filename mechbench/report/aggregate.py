@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+from mechbench.record.config import Config, canonical_json
+from mechbench.record.results import NOT_RUN
 from mechbench.report.collect import NAN, OUTCOMES, Row, age, identity
 from mechbench.report.escape import markdown, plain
 from mechbench.report.intervals import Counts, bootstrap_interval, ties
 from mechbench.report.labels import CODE, SETTINGS, crosses_lengths, labels, setting, texts
-from mechbench.results import NOT_RUN
-from mechbench.spec import Config, canonical_json
 
 
 @dataclass(frozen=True, order=True)

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from mechbench.errors import ResultError
+from mechbench.record.config import Config, canonical_json
+from mechbench.record.results import NOT_RUN, STATUSES, find_results, read_result
 from mechbench.report.escape import plain
-from mechbench.results import NOT_RUN, STATUSES, find_results, read_result
-from mechbench.spec import Config, canonical_json
 
 NAN = "nan"  # outputs at a length that are not finite, of a result that is "ok" otherwise
 OUTCOMES = (*STATUSES, NAN, NOT_RUN)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from mechbench.atomic import write_atomic
+from mechbench.record.files import write_atomic
 from mechbench.report.fitting import boxes_for_glyphs, shortened, wrapped
 
 if TYPE_CHECKING:

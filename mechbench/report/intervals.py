@@ -6,8 +6,8 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from mechbench.results import wilson_interval
-from mechbench.seeds import derive
+from mechbench.record.results import wilson_interval
+from mechbench.record.seeds import derive
 
 if TYPE_CHECKING:
     import numpy as np

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import fields
 from typing import Any
 
-from mechbench.spec import Config, canonical_json
+from mechbench.record.config import Config, canonical_json
 
 # What names the section, the row or the column already, or distinguishes the seeds of a row.
 _NAMED_ELSEWHERE = (

@@ -8,8 +8,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from mechbench.record.results import NOT_RUN
 from mechbench.report.collect import Row, identity
-from mechbench.results import NOT_RUN
 
 
 @dataclass(frozen=True)

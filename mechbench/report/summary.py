@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from mechbench.record.results import Result
 from mechbench.report.escape import plain
-from mechbench.results import Result
 
 
 def summary(result: Result) -> str:

@@ -7,10 +7,10 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from mechbench.record.config import canonical_json
 from mechbench.report.aggregate import Cost, Point, Section
 from mechbench.report.collect import NAN, OUTCOMES
 from mechbench.report.escape import csv_text, markdown
-from mechbench.spec import canonical_json
 
 WINDOWS = (16, 128)  # of the short-sighted oracle: within a short filter's reach, and a long one's
 _LEGEND = (

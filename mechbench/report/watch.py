@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from mechbench.errors import ResultError
+from mechbench.record.results import STATUSES, read_json
 from mechbench.report.escape import plain
-from mechbench.results import STATUSES, read_json
 
 _BLOCKS = "▁▂▃▄▅▆▇█"
 _COLUMNS = ("run", "step", "budget", "loss", "train", "validation", "status", "training accuracy")

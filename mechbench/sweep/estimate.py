@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from mechbench.spec import Config
+from mechbench.record.config import Config
 
 # Guesses for what nothing is known of: floating-point operations a second of one worker, and the
 # most tokens a second at d_model 64 and 2 layers (launches bound small models).

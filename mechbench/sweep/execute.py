@@ -7,17 +7,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mechbench.atomic import make_folder
+from mechbench.catalogue.registry import OPERATORS, TASKS
+from mechbench.console.tracking import check_tracker
 from mechbench.errors import ConfigError
-from mechbench.registry import OPERATORS, TASKS
-from mechbench.reuse import must_be_known
-from mechbench.suite import Cell, Suite
+from mechbench.plan.suite import Cell, Suite
+from mechbench.record.files import make_folder
 from mechbench.sweep.estimate import Known, duration, estimate_s, known_speeds
 from mechbench.sweep.job import Job
 from mechbench.sweep.local import LocalExecutor
 from mechbench.sweep.plan import Plan, Schedule, make_plan, stored_results
 from mechbench.sweep.progress import SweepProgress, describe
-from mechbench.tracking import check_tracker
+from mechbench.training.reuse import must_be_known
 
 if TYPE_CHECKING:
     from mechbench.sweep.ray_cluster import RayExecutor
@@ -88,7 +88,7 @@ def worker_devices(device: str, jobs: int | None, jobs_per_device: int) -> list[
     Raises:
         ConfigError: `device` is not there.
     """
-    from mechbench.resolve import device_of
+    from mechbench.plan.resolve import device_of
 
     chosen = device_of(device)
     devices = [chosen]
@@ -125,7 +125,7 @@ def run_sweep(
         out: folder of results.
         devices: one a worker, from `worker_devices`.
         checkpoint_s: seconds between checkpoints.
-        log: tracker, see `mechbench.tracking`.
+        log: tracker, see `mechbench.console.tracking`.
         quiet: warnings only.
         ray: run on this cluster in place of worker processes.
 

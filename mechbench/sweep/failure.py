@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from mechbench.atomic import exclusive, make_folder
-from mechbench.outcome import empty_result
-from mechbench.resolve import task_of
-from mechbench.results import Result, read_result, write_json
-from mechbench.spec import Config
+from mechbench.plan.resolve import task_of
+from mechbench.record.config import Config
+from mechbench.record.files import exclusive, make_folder
+from mechbench.record.results import Result, read_result, write_json
+from mechbench.training.outcome import empty_result
 
 
 def store_failure(config: Config, device: str, out: str | Path, reason: str) -> Result:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mechbench.suite import Cell
+from mechbench.plan.suite import Cell
 
 ATTEMPTS = 2  # of a cell whose worker dies
 
@@ -18,7 +18,7 @@ class Job:
     out: Path
     plugins: tuple[str, ...]
     checkpoint_s: float
-    log: str = "none"  # tracker, see mechbench.tracking
+    log: str = "none"  # tracker, see mechbench.console.tracking
 
     def order(self, cell: Cell, device: str) -> dict[str, Any]:
         """Return the order to run `cell` on `device`."""

@@ -14,9 +14,9 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
+from mechbench.console.signals import Stopper
 from mechbench.errors import ResultError
-from mechbench.signals import Stopper
-from mechbench.suite import Cell
+from mechbench.plan.suite import Cell
 from mechbench.sweep.failure import store_failure
 from mechbench.sweep.job import ATTEMPTS, Job
 from mechbench.sweep.plan import Schedule

@@ -14,10 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from mechbench.errors import ResultError
+from mechbench.plan.suite import Cell
+from mechbench.record.results import read_result
 from mechbench.report.selection import select_lr, trial
-from mechbench.results import read_result
-from mechbench.stored import doubt
-from mechbench.suite import Cell
 
 RETRIED = ("error", "out-of-memory")  # statuses that another machine or day may mend
 
@@ -51,11 +50,9 @@ def stored_results(cells: Sequence[Cell], out: Path) -> dict[str, dict[str, Any]
         path = out / cell.cell_id / "result.json"
         if path.exists():
             try:
-                data = read_result(path).data
+                found[cell.cell_id] = read_result(path, cell.cell_id).data
             except ResultError:
-                continue  # `mechbench.cell.run` sets it aside and says so, as with the next
-            if doubt(data, cell.cell_id) is None:
-                found[cell.cell_id] = data
+                continue  # the run sets it aside and says so
     return found
 
 

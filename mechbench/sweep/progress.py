@@ -8,7 +8,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from mechbench.suite import Cell
+from mechbench.plan.suite import Cell
 
 
 class SweepProgress:

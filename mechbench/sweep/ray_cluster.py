@@ -14,12 +14,12 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from mechbench.atomic import make_folder, write_text
+from mechbench.console.progress_bar import Console
+from mechbench.console.signals import Stopper
 from mechbench.errors import ConfigError, ResultError
-from mechbench.progress_bar import Console
-from mechbench.results import read_result
-from mechbench.signals import Stopper
-from mechbench.suite import Cell
+from mechbench.plan.suite import Cell
+from mechbench.record.files import make_folder, write_text
+from mechbench.record.results import read_result
 from mechbench.sweep.failure import store_failure
 from mechbench.sweep.job import ATTEMPTS, Job
 from mechbench.sweep.plan import Schedule

@@ -27,10 +27,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from mechbench.console.progress_bar import Console
 from mechbench.errors import BusyError, MechbenchError, OperatorError, ResultError
-from mechbench.progress_bar import Console
-from mechbench.results import read_result
-from mechbench.spec import Config
+from mechbench.record.config import Config
+from mechbench.record.results import read_result
 
 Send = Callable[[dict[str, Any]], None]
 _EVERY_S = 0.2  # between reports of tokens
@@ -78,11 +78,11 @@ def run_order(order: dict[str, Any], console: Console) -> dict[str, Any]:
     Raises:
         KeyboardInterrupt: the worker was told to stop; the checkpoint is written.
     """
-    from mechbench.cell import run
-    from mechbench.registry import load_plugins
-    from mechbench.resolve import resolve
+    from mechbench.catalogue.registry import load_plugins
+    from mechbench.console.tracking import TrackedConsole
+    from mechbench.plan.resolve import resolve
     from mechbench.sweep.failure import store_failure
-    from mechbench.tracking import TrackedConsole
+    from mechbench.training.cell import run
 
     try:
         load_plugins(tuple(order["plugins"]))
@@ -147,8 +147,8 @@ def main() -> None:
 
     threading.Thread(target=listen, daemon=True).start()
     try:
-        import mechbench.cell  # noqa: F401  # the slow part, before the first order
-        from mechbench.registry import keep_plugins
+        import mechbench.training.cell  # noqa: F401  # the slow part, before the first order
+        from mechbench.catalogue.registry import keep_plugins
 
         keep_plugins()
         send({"event": "ready"})

@@ -6,10 +6,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
+from mechbench.catalogue.options import resolve_options
+from mechbench.catalogue.registry import TASKS
+from mechbench.catalogue.settings import setting
 from mechbench.errors import ConfigError, MechbenchError
-from mechbench.options import resolve_options
-from mechbench.registry import TASKS
-from mechbench.settings import setting
 
 if TYPE_CHECKING:
     import torch

@@ -25,8 +25,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from mechbench.catalogue.registry import register_task
 from mechbench.errors import ConfigError, SeqlenError
-from mechbench.registry import register_task
 from mechbench.tasks.base import IGNORE, UNKNOWN, Batch
 from mechbench.tasks.first_occurrence import first_occurrence
 from mechbench.tasks.halves import Halves

@@ -28,8 +28,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from mechbench.catalogue.registry import register_task
 from mechbench.errors import SeqlenError
-from mechbench.registry import register_task
 from mechbench.tasks.base import IGNORE, TOLERANCE, UNKNOWN, Batch
 
 if TYPE_CHECKING:

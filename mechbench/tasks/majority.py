@@ -21,8 +21,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from mechbench.catalogue.registry import register_task
 from mechbench.errors import ConfigError
-from mechbench.registry import register_task
 from mechbench.tasks.base import IGNORE, UNKNOWN, Batch
 from mechbench.tasks.shortcuts import most_frequent
 

@@ -20,9 +20,9 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from mechbench.catalogue.registry import register_task
 from mechbench.errors import ConfigError, SeqlenError
-from mechbench.registry import register_task
-from mechbench.seeds import derive
+from mechbench.record.seeds import derive
 from mechbench.tasks.base import IGNORE, UNKNOWN, Batch
 from mechbench.tasks.distinct import draw_distinct
 from mechbench.tasks.halves import Halves

@@ -7,8 +7,8 @@ from torch import Tensor, nn
 from mechbench.bench import readings
 from mechbench.bench.readings import DEFAULT_SDPA, SDPA, count_flops, take_reading
 from mechbench.bench.record import Line, Measured, Setting
+from mechbench.catalogue.registry import register_operator
 from mechbench.operators.base import make_operator, operator_options
-from mechbench.registry import register_operator
 
 pytestmark = pytest.mark.usefixtures("clean_registry")
 B, L, D = 4, 64, 8

@@ -7,10 +7,10 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from mechbench.catalogue.registry import register_operator
 from mechbench.checks.subject import Subject
-from mechbench.model import Backbone
 from mechbench.ops import fft_conv
-from mechbench.registry import register_operator
+from mechbench.training.model import Backbone
 
 D, L, V = 8, 32, 8
 

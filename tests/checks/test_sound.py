@@ -8,8 +8,8 @@ from torch import Tensor, nn
 
 from checks import broken_operators as broken
 from checks.broken_operators import subject
+from mechbench.catalogue.registry import OPERATORS
 from mechbench.checks.sound import soundness
-from mechbench.registry import OPERATORS
 
 pytestmark = pytest.mark.usefixtures("clean_registry")
 CAUSAL = {"causal by value", "causal by gradient", "causal once trained"}

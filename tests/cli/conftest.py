@@ -15,9 +15,9 @@ from pathlib import Path
 import pytest
 
 import mechbench as package
-from mechbench import registry
+from mechbench.catalogue import registry
+from mechbench.catalogue.registry import OPERATORS, TASKS
 from mechbench.cli import main
-from mechbench.registry import OPERATORS, TASKS
 
 # Limits the size of a file, then becomes python with the remaining arguments.
 _LIMITED = (

@@ -9,8 +9,8 @@ from typing import Any
 
 import torch
 
+from mechbench.data.streams import evaluation_batches
 from mechbench.tasks.base import make_task
-from mechbench.tasks.streams import evaluation_batches
 
 FILE = Path(__file__).with_name("streams.json")
 N_EXAMPLES, SEED = 16, 0

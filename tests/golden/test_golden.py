@@ -4,7 +4,7 @@ import json
 
 from golden_streams import FILE, digests, settings
 
-from mechbench.registry import TASKS
+from mechbench.catalogue.registry import TASKS
 
 
 def test_evaluation_streams_are_those_of_every_published_number() -> None:

@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from mechbench.cell import run
 from mechbench.leaderboard.store import write_rows
+from mechbench.record.config import Config
+from mechbench.record.results import wilson_interval
 from mechbench.report.collect import Row, rows_of
-from mechbench.results import wilson_interval
-from mechbench.spec import Config
+from mechbench.training.cell import run
 
 Make = Callable[..., dict[str, Any]]
 # A cell that trains in a second: 20 steps, scored at two lengths.

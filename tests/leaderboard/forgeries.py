@@ -9,8 +9,8 @@ from collections.abc import Callable
 from typing import Any
 
 from mechbench.errors import ConfigError
-from mechbench.results import wilson_interval
-from mechbench.spec import Config
+from mechbench.record.config import Config
+from mechbench.record.results import wilson_interval
 
 Result = dict[str, Any]
 Change = Callable[[Result], object]
@@ -238,7 +238,7 @@ def _failed(status: str, reason: str) -> Change:
 
 
 def _nothing_known(data: Result) -> None:
-    """As `mechbench.outcome.empty_result` leaves a cell whose operator cannot be built."""
+    """As `mechbench.training.outcome.empty_result` leaves a cell whose operator cannot be built."""
     _failed("error", "operator 'x' raised ValueError: <b>no</b>\n=1+1")(data)
     data.update(steps=0, train_tokens=0, parameters=None, flops_per_token=None, causal=None)
     data["seconds"] = {"train": 0.0, "evaluate": 0.0, "total": 0.1}

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from mechbench.leaderboard.form import form_faults
-from mechbench.spec import Config
+from mechbench.record.config import Config
 
 
 def faults_of(**settings: object) -> list[str]:

@@ -12,8 +12,8 @@ import pytest
 from mechbench.errors import ResultError
 from mechbench.leaderboard import store
 from mechbench.leaderboard.store import COLUMNS, read_rows, write_rows
+from mechbench.record.config import Config
 from mechbench.report.collect import Row, rows_of
-from mechbench.spec import Config
 
 STORED = sorted((Path(__file__).parents[2] / "leaderboards").glob("*/results.csv"))
 Make = Callable[..., dict[str, Any]]

@@ -18,7 +18,7 @@ from mechbench.errors import ConfigError
 from mechbench.leaderboard.store import read_rows, write_rows
 from mechbench.leaderboard.submit import submit
 from mechbench.leaderboard.truth import Truths
-from mechbench.spec import Config
+from mechbench.record.config import Config
 
 TRUTHS = Truths()
 Make = Callable[..., dict[str, Any]]

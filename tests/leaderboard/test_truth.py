@@ -6,10 +6,10 @@ from typing import Any
 import pytest
 
 from leaderboard.forgeries import score
-from mechbench.cell import run
 from mechbench.leaderboard import truth
 from mechbench.leaderboard.truth import Given, Truths, _against, _reachable
 from mechbench.leaderboard.validate import faults
+from mechbench.training.cell import run
 
 
 def test_accuracy_above_the_oracle_is_refused_beyond_luck(genuine: dict[str, Any]) -> None:

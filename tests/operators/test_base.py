@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import nn
 
+from mechbench.catalogue.registry import register_operator
 from mechbench.errors import ConfigError, OperatorError, SeqlenError
 from mechbench.operators.base import (
     check_seqlen,
@@ -16,7 +17,6 @@ from mechbench.operators.base import (
     set_optim,
     toeplitz,
 )
-from mechbench.registry import register_operator
 
 
 def test_make_operator_types_strings_and_keeps_them_typed_in_the_options() -> None:

@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from mechbench.catalogue.registry import OPERATORS
 from mechbench.errors import SeqlenError
 from mechbench.operators.base import make_operator
-from mechbench.registry import OPERATORS
 
 D, L = 8, 24
 BUILT_IN = [n for n in OPERATORS.names() if OPERATORS.entry(n).origin == "built-in"]

@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 
 from mechbench.operators.decay import Decay
-from mechbench.optim import make_optimizer
+from mechbench.training.optimiser import make_optimizer
 
 
 def test_steps_and_rates_start_in_their_ranges() -> None:

@@ -4,13 +4,13 @@ from pathlib import Path
 
 import pytest
 
+from mechbench.catalogue.registry import load_plugin
 from mechbench.errors import ConfigError
-from mechbench.model import Backbone
 from mechbench.operators.attention import Attention
 from mechbench.operators.base import make_operator, operators_used
 from mechbench.operators.hyena import Hyena
-from mechbench.registry import load_plugin
-from mechbench.resolve import resolve
+from mechbench.plan.resolve import resolve
+from mechbench.training.model import Backbone
 
 PLUGIN = """import mechbench
 from torch import nn

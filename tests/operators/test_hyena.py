@@ -9,7 +9,7 @@ from torch import Tensor
 import mechbench
 from mechbench.errors import ConfigError
 from mechbench.operators.hyena import Hyena
-from mechbench.optim import make_optimizer
+from mechbench.training.optimiser import make_optimizer
 
 D, L = 3, 11
 SHAPES = [("paper", n) for n in (1, 2, 3, 4)] + [("released", n) for n in (2, 3, 4)]

@@ -11,7 +11,7 @@ from torch import Tensor
 import mechbench
 from mechbench.errors import ConfigError
 from mechbench.operators.s4d import S4D
-from mechbench.optim import make_optimizer
+from mechbench.training.optimiser import make_optimizer
 
 
 def build(d_model: int = 3, d_state: int = 8) -> S4D:

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from mechbench.ops import channels
 from mechbench.ops.channels import from_channels, to_channels
-from ops.kernels.conftest import relative_error
+from ops.conftest import relative_error
 
 D, E = 4, 6
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from mechbench.results import wilson_interval
-from mechbench.spec import Config
+from mechbench.record.config import Config
+from mechbench.record.results import wilson_interval
 
 CONFIG = frozenset(Config.__dataclass_fields__)
 Store = Callable[..., Path]

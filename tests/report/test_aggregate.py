@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from mechbench.record.config import PROTOCOL
+from mechbench.record.results import wilson_interval
 from mechbench.report.aggregate import Section, aggregate
 from mechbench.report.collect import collect, rows_of
-from mechbench.results import wilson_interval
-from mechbench.spec import PROTOCOL
 
 Store = Callable[..., Path]
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from mechbench.errors import ResultError
+from mechbench.record.config import Config
 from mechbench.report.collect import collect, identity
-from mechbench.spec import Config
 
 Store = Callable[..., Path]
 

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import mechbench
 from mechbench.errors import MechbenchError
+from mechbench.record.results import load_results
 from mechbench.report.aggregate import aggregate
 from mechbench.report.collect import collect
 from mechbench.report.table import to_csv, to_markdown
 from mechbench.report.watch import picture, read_runs
-from mechbench.results import load_results
 
 FUZZ = Path(mechbench.__file__).parent.parent / "scripts" / "fuzz_files.py"
 METRICS = "step,tokens,seqlen,loss,train_accuracy,validation_accuracy\n5,100,64,2.5,0.1,0.5\n"

@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
+from mechbench.record.results import wilson_interval
 from mechbench.report.intervals import bootstrap_interval, ties
-from mechbench.results import wilson_interval
 
 
 def seeds(*correct: int, n: int = 1000) -> dict[int, tuple[int, int]]:

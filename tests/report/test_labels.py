@@ -2,10 +2,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from mechbench.record.config import Config
 from mechbench.report.collect import identity
 from mechbench.report.labels import labels as labels_of
 from mechbench.report.labels import texts
-from mechbench.spec import Config
 
 
 def labels(configs: list[Config]) -> list[str]:

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
+from mechbench.record.results import read_result
 from mechbench.report.summary import summary
-from mechbench.results import read_result
 
 Store = Callable[..., Path]
 

@@ -4,7 +4,7 @@ import dataclasses
 
 import pytest
 
-from mechbench.spec import Config
+from mechbench.record.config import Config
 from mechbench.sweep.estimate import duration, estimate_s, known_speeds
 
 BASE = Config("hyena", "recall", budget_tokens=1_000_000, seqlen=1024)

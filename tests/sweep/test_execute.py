@@ -14,10 +14,10 @@ import pytest
 import torch
 
 import mechbench
+from mechbench.catalogue.registry import register_operator
 from mechbench.errors import ConfigError
-from mechbench.registry import register_operator
-from mechbench.results import read_result
-from mechbench.suite_file import read_suite
+from mechbench.plan.suite_file import read_suite
+from mechbench.record.results import read_result
 from mechbench.sweep.execute import look, run_sweep, worker_devices
 
 KILLS = int(os.environ.get("MECHBENCH_TEST_KILLS", "2"))  # 10 takes minutes

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from mechbench.atomic import exclusive
 from mechbench.errors import BusyError
+from mechbench.plan.resolve import resolve
+from mechbench.record.files import exclusive
 from mechbench.report.collect import collect
-from mechbench.resolve import resolve
 from mechbench.sweep.failure import store_failure
 
 

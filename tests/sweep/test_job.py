@@ -3,8 +3,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from mechbench.spec import Config
-from mechbench.suite import Cell
+from mechbench.plan.suite import Cell
+from mechbench.record.config import Config
 from mechbench.sweep.job import Job
 
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from mechbench.suite_file import read_suite
+from mechbench.plan.suite_file import read_suite
 from mechbench.sweep.execute import look, run_sweep
 from mechbench.sweep.plan import stored_results
 

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from mechbench.results import write_json
-from mechbench.spec import Config
-from mechbench.suite import Cell
+from mechbench.plan.suite import Cell
+from mechbench.record.config import Config
+from mechbench.record.results import write_json
 from mechbench.sweep.plan import Schedule, make_plan, stored_results
 
 

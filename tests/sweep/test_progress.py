@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from mechbench.spec import Config
-from mechbench.suite import Cell
+from mechbench.plan.suite import Cell
+from mechbench.record.config import Config
 from mechbench.sweep.progress import SweepProgress, describe, outcome
 
 CONFIG = Config("hyena", "recall", budget_tokens=10, seqlen=64, lr=1e-3, seed=2)

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from mechbench.errors import ConfigError
-from mechbench.suite_file import read_suite
+from mechbench.plan.suite_file import read_suite
 from mechbench.sweep.execute import RayCluster, look, run_sweep
 from mechbench.sweep.plan import stored_results
 

@@ -6,11 +6,11 @@ from typing import Any
 import pytest
 from torch import Tensor, nn
 
-from mechbench import registry
-from mechbench.atomic import exclusive
-from mechbench.registry import load_plugin, register_operator
-from mechbench.resolve import resolve
-from mechbench.results import read_result
+from mechbench.catalogue import registry
+from mechbench.catalogue.registry import load_plugin, register_operator
+from mechbench.plan.resolve import resolve
+from mechbench.record.files import exclusive
+from mechbench.record.results import read_result
 from mechbench.sweep.worker import RemoteConsole, run_order
 
 pytestmark = pytest.mark.usefixtures("clean_registry")

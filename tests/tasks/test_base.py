@@ -8,8 +8,8 @@ import pytest
 import torch
 
 import mechbench
+from mechbench.catalogue.registry import register_task
 from mechbench.errors import ConfigError
-from mechbench.registry import register_task
 from mechbench.tasks.base import make_task, matches, task_parameters
 
 

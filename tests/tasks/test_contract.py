@@ -6,11 +6,11 @@ from typing import Any
 import pytest
 import torch
 
-from mechbench.curriculum import stage_task, stages
+from mechbench.catalogue.registry import TASKS
+from mechbench.data.baselines import shortcut_accuracies
 from mechbench.errors import ConfigError
-from mechbench.registry import TASKS
+from mechbench.plan.curriculum import stage_task, stages
 from mechbench.tasks.base import IGNORE, UNKNOWN, Task, make_task, matches
-from mechbench.tasks.baselines import shortcut_accuracies
 
 BUILT_IN = [n for n in TASKS.names() if TASKS.entry(n).origin == "built-in"]
 pytestmark = pytest.mark.parametrize("name", BUILT_IN)

@@ -8,11 +8,11 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mechbench.cell import run
+from mechbench.data.baselines import required_context
 from mechbench.errors import SeqlenError
 from mechbench.tasks.base import IGNORE, UNKNOWN, Batch
-from mechbench.tasks.baselines import required_context
 from mechbench.tasks.icl_functions import IclFunctions
+from mechbench.training.cell import run
 
 # Settings whose streams are kept as digests, see CONTRIBUTING.
 GOLDEN = (

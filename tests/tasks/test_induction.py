@@ -8,9 +8,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mechbench.data.baselines import required_context
 from mechbench.errors import ConfigError, SeqlenError
 from mechbench.tasks.base import IGNORE, UNKNOWN, make_task
-from mechbench.tasks.baselines import required_context
 from mechbench.tasks.induction import Induction
 
 # Settings whose streams are kept as digests, see CONTRIBUTING.

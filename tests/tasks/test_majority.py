@@ -7,9 +7,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mechbench.data.baselines import shortcut_accuracies
 from mechbench.errors import ConfigError
 from mechbench.tasks.base import IGNORE, UNKNOWN
-from mechbench.tasks.baselines import shortcut_accuracies
 from mechbench.tasks.majority import Majority
 
 # Settings whose streams are kept as digests, see CONTRIBUTING.

@@ -8,10 +8,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mechbench.cell import run
 from mechbench.errors import ConfigError, SeqlenError
 from mechbench.tasks.base import IGNORE
 from mechbench.tasks.memorization import Memorization
+from mechbench.training.cell import run
 
 # Settings whose streams are kept as digests, see CONTRIBUTING.
 GOLDEN = (

@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from mechbench.registry import TASKS
+from mechbench.catalogue.registry import TASKS
+from mechbench.data.baselines import shortcut_accuracies
 from mechbench.tasks.base import IGNORE, Batch, Task, make_task
-from mechbench.tasks.baselines import shortcut_accuracies
 
 EXAMPLES = 300  # to learn labels from, and as many to score
 SETTINGS: dict[str, list[dict[str, Any]]] = {

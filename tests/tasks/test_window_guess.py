@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 import torch
 
-from mechbench.registry import TASKS
-from mechbench.tasks import baselines
+from mechbench.catalogue.registry import TASKS
+from mechbench.data import baselines
+from mechbench.data.baselines import required_context
 from mechbench.tasks.base import IGNORE, Batch, make_task, matches
-from mechbench.tasks.baselines import required_context
 from mechbench.tasks.icl_functions import IclFunctions
 
 TOKENS = 400_000  # of all examples of a case

@@ -1,1 +1,0 @@
-"""Components of other packages, one file a package: see `mechbench.families`."""

@@ -1,0 +1,70 @@
+"""Classes of another package as components, `prefix:Class` each; listing them imports none.
+
+A family needs one adapter for all its classes and no line a class: what the package exports is what
+there is. No torch.
+"""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Family:
+    """One package and how to reach its classes."""
+
+    prefix: str  # of the names that users write
+    package: str  # top-level package that is imported
+    exports: str  # file in it whose public names are the classes
+    adapter: str  # module whose attributes are the components, by class name
+    distribution: str  # what it is called where packages are installed from
+    extra: str  # extra of mechbench that installs it
+    source: str  # paper or address
+
+    def names(self) -> list[str]:
+        """Return the classes' names, read and not imported; none if the package is absent."""
+        try:
+            spec = importlib.util.find_spec(self.package)
+        except ValueError:  # a half-imported package
+            return []
+        for folder in (spec.submodule_search_locations or ()) if spec else ():
+            file = Path(folder) / self.exports
+            if file.is_file():
+                return public_names(file.read_text(encoding="utf-8"))
+        return []
+
+    def needs(self, name: str) -> str | None:
+        """Say what is missing if `name` is of this family and the package is absent."""
+        if not name.startswith(f"{self.prefix}:") or self.names():
+            return None
+        return (
+            f"{name!r} needs the package {self.distribution}: pip install 'mechbench[{self.extra}]'"
+        )
+
+
+def public_names(text: str) -> list[str]:
+    """Return what a module exports: its `__all__`, or else the classes that it imports."""
+    imported = []
+    for node in ast.parse(text).body:
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__":
+            try:
+                return sorted(ast.literal_eval(node.value))
+            except ValueError:  # computed: take the imports
+                continue
+        if isinstance(node, ast.ImportFrom):
+            imported += [alias.asname or alias.name for alias in node.names]
+    return sorted(name for name in imported if name[:1].isupper())
+
+
+FLA = Family(
+    prefix="fla",
+    package="fla",
+    exports="layers/__init__.py",
+    adapter="mechbench.operators.fla_layers",
+    distribution="flash-linear-attention",
+    extra="fla",
+    source="https://github.com/fla-org/flash-linear-attention",
+)

@@ -1,0 +1,367 @@
+"""The catalogue of operators and tasks: built-ins, packages, families, plugin files.
+
+Built-ins are found by reading (not importing) the files of `mechbench/operators` and
+`mechbench/tasks` for their `@register_...("name", source=...)` line. So a new file is the whole
+registration, `mechbench list` imports no torch, and no second list has to be kept in step.
+"""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import importlib
+import importlib.metadata
+import os
+import re
+import sys
+import types
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+from mechbench.catalogue.families import FLA, Family
+from mechbench.catalogue.fingerprint import fingerprint
+from mechbench.catalogue.plugin_run import execute
+from mechbench.catalogue.sources import executed, file_of, reached
+from mechbench.errors import ConfigError, PluginError, nearest
+
+T = TypeVar("T", bound=Callable[..., Any])
+PLUGIN_VARIABLE = "MECHBENCH_PLUGINS"
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:-]{0,63}")
+_PREFIX = "mechbench_plugin_"  # of plugin files' modules
+
+
+@dataclass
+class Entry:
+    """One registered component."""
+
+    name: str
+    kind: str  # "operator" or "task"
+    origin: str  # "built-in", "package NAME" or the path of a plugin file
+    summary: str = ""
+    source: str = ""
+    target: str = ""  # "module:attribute" of what is not loaded yet
+    obj: Any = None
+    digest: str = ""  # SHA-256 of the plugin file, empty for the rest
+    home: str = ""  # module that registered it, or the package's that it is of
+
+
+@dataclass
+class Registry:
+    """Names to components of one kind; loads what is asked for and nothing else."""
+
+    kind: str
+    package: str  # where the built-ins live
+    group: str  # entry-point group
+    entries: dict[str, Entry] = field(default_factory=dict)
+    families: tuple[Family, ...] = ()  # other packages' classes, listed where installed
+    _discovered: bool = False
+
+    def register(self, name: str, *, source: str = "") -> Callable[[T], T]:
+        """Return the decorator that registers a class or factory as `name`.
+
+        Args:
+            name: what users write after `--operator` or `--task`.
+            source: the paper and section it comes from.
+
+        What a notebook or a script registers anew, edited or not, takes the old one's place.
+
+        Raises:
+            PluginError: no name, or one that is taken by something else; both origins are named.
+        """
+        _check_name(self.kind, name)
+
+        def decorate(obj: T) -> T:
+            module = str(getattr(obj, "__module__", ""))
+            summary = (getattr(obj, "__doc__", None) or "").strip().split("\n")[0]
+            target = f"{module}:{getattr(obj, '__qualname__', '')}"
+            # What a plugin file registers is the plugin's, wherever the class was written.
+            home = _LOADING[-1] if _LOADING else module
+            origin, digest = _PLUGINS.get(home, (f"module {module}", ""))
+            if module.startswith("mechbench.") and home == module and name in self.names():
+                origin = "built-in"
+            new = Entry(name, self.kind, origin, summary, source, target, obj, digest, home)
+            self._add(new)
+            if origin.startswith("module "):
+                self.sources(name)  # looked at now: a file may be edited before the run
+            return obj
+
+        return decorate
+
+    def _add(self, new: Entry) -> None:
+        self._discover()
+        old = self.entries.get(new.name)
+        if old is not None and not _same(old, new) and not _again(old, new):
+            raise PluginError(
+                f"{self.kind} {new.name!r} is registered twice: by {old.origin} ({old.target}) "
+                f"and by {new.origin} ({new.target}); rename one"
+            )
+        self.entries[new.name] = new
+
+    def names(self) -> list[str]:
+        """Return every known name, sorted; imports no component."""
+        self._discover()
+        return sorted(self.entries)
+
+    def entry(self, name: str) -> Entry:
+        """Return the entry of `name` without loading it.
+
+        Raises:
+            ConfigError: no such name; the nearest names are given, or the package that it needs.
+        """
+        self._discover()
+        if name not in self.entries:
+            for needed in filter(None, (family.needs(name) for family in self.families)):
+                raise ConfigError(f"{self.kind} {needed}")
+            raise ConfigError(f"unknown {self.kind} {name!r}: {nearest(name, self.entries)}")
+        return self.entries[name]
+
+    def load(self, name: str) -> Any:
+        """Return the class or factory registered as `name`, importing it if need be.
+
+        Raises:
+            ConfigError: no such name.
+            PluginError: its module does not import, or lacks the attribute.
+        """
+        entry = self.entry(name)
+        if entry.obj is None:
+            module, _, attribute = entry.target.partition(":")
+            try:
+                obj = getattr(importlib.import_module(module), attribute)
+            except (Exception, SystemExit) as error:
+                if entry.origin == "built-in":
+                    raise  # a fault of ours deserves its traceback
+                raise PluginError(
+                    f"{self.kind} {name!r} of {entry.origin} cannot be loaded: "
+                    f"{type(error).__name__}: {_one_line(error)}"
+                ) from error
+            # Importing may have run the decorator, which stored a complete entry.
+            entry = self.entries[name]
+            if entry.obj is None:
+                entry.obj = obj
+        return entry.obj
+
+    def sources(self, name: str) -> dict[str, str]:
+        """Return the code beyond mechbench and the plugin file that decides what `name` does.
+
+        Raises:
+            ConfigError: no such name.
+            PluginError: it cannot be loaded.
+        """
+        obj = self.load(name)
+        entry = self.entries[name]
+        if entry.origin == "built-in":
+            return {}
+        module, name = str(getattr(obj, "__module__", "")), getattr(obj, "__qualname__", name)
+        roots = {entry.home, module, *(c.__module__ for c in getattr(obj, "__mro__", ()))}
+        out: dict[str, str] = {}
+        read = fingerprint(obj)
+        if entry.origin.startswith("module ") or (entry.digest and not read.told):
+            out[name if entry.digest else f"{module}:{name}"] = read.digest
+            roots = {entry.home} - {module} | read.modules
+        found = reached(filter(None, roots))
+        return {k: v for k, v in (out | found).items() if not k.startswith(_PREFIX)}
+
+    def must_have_file(self, name: str) -> None:
+        """Refuse what other processes could not load.
+
+        Raises:
+            ConfigError: it is registered in a script, a notebook or a module of one.
+        """
+        origin = self.entry(name).origin
+        if origin.startswith("module "):
+            raise ConfigError(
+                f"{self.kind} {name!r} is registered by {origin}: other processes load plugin "
+                "files only; put it into one, and name it with --plugin FILE.py or in the suite"
+            )
+
+    def _discover(self) -> None:
+        if self._discovered:
+            return
+        for found in _scan_built_ins(self.kind, self.package):
+            self.entries[found.name] = found
+        for point in importlib.metadata.entry_points(group=self.group):
+            package = point.dist.name if point.dist else point.value
+            _check_name(self.kind, point.name, f" of package {package}")
+            old = self.entries.get(point.name)
+            if old is not None and old.target != point.value:
+                raise PluginError(
+                    f"{self.kind} {point.name!r} is registered twice: by {old.origin} "
+                    f"and by package {package}; uninstall or rename one"
+                )
+            home = point.value.partition(":")[0]
+            self.entries[point.name] = Entry(
+                point.name, self.kind, f"package {package}", target=point.value, home=home
+            )
+        for family in self.families:
+            for name in family.names():
+                full, origin = f"{family.prefix}:{name}", f"package {family.distribution}"
+                target, summary = f"{family.adapter}:{name}", f"The layer {name}."
+                home = f"{family.package}.{Path(family.exports).parent.name}"
+                self.entries[full] = Entry(
+                    full, self.kind, origin, summary, family.source, target, home=home
+                )
+        self._discovered = True
+
+
+OPERATORS = Registry("operator", "operators", "mechbench.operators", families=(FLA,))
+TASKS = Registry("task", "tasks", "mechbench.tasks")
+register_operator = OPERATORS.register
+register_task = TASKS.register
+
+
+def _scan_built_ins(kind: str, package: str) -> list[Entry]:
+    """Read the registrations in the files of `mechbench/<package>` without importing them."""
+    found = []
+    for path in sorted((Path(__file__).parents[1] / package).glob("[!_]*.py")):
+        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+            if not isinstance(node, ast.ClassDef | ast.FunctionDef):
+                continue
+            for call in node.decorator_list:
+                if isinstance(call, ast.Call) and ast.unparse(call.func) == f"register_{kind}":
+                    name = ast.literal_eval(call.args[0])
+                    given = {k.arg: ast.literal_eval(k.value) for k in call.keywords}
+                    summary = (ast.get_docstring(node) or "").split("\n")[0]
+                    target = f"mechbench.{package}.{path.stem}:{node.name}"
+                    source = given.get("source", "")
+                    found.append(Entry(name, kind, "built-in", summary, source, target))
+    return found
+
+
+# module name -> (path, digest) of the plugin files executed so far
+_PLUGINS: dict[str, tuple[str, str]] = {}
+_LOADING: list[str] = []  # module names of the plugin files being executed, the innermost last
+_keeping = False  # plugin files that are loaded are not read again
+
+
+def _check_name(kind: str, name: Any, owner: str = "") -> None:
+    if not isinstance(name, str):
+        raise PluginError(
+            f"register_{kind} was given {name!r}: expected a name, @mechbench.register_{kind}"
+            "('name')"
+        )
+    if not _NAME.fullmatch(name):
+        raise PluginError(
+            f"{kind} name {name!r}{owner} is not possible: expected 1 to 64 of a-z, A-Z, 0-9 and "
+            "- _ . : with a letter or digit in front"
+        )
+
+
+def _same(old: Entry, new: Entry) -> bool:
+    """Return whether `new` is `old` again: the same object, or the load of what was only named."""
+    if old.obj is not None:
+        return old.obj is new.obj
+    return old.target == new.target
+
+
+def _again(old: Entry, new: Entry) -> bool:
+    """Return whether a notebook's cell, a script's loop or a reload registers `new` over `old`."""
+    if old.origin != new.origin or not new.origin.startswith("module "):
+        return False
+    typed_in = file_of(new.home) is None
+    named = not new.target.endswith(":")
+    return named and (old.target == new.target or typed_in)
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split())
+
+
+def load_plugin(path: str | os.PathLike[str]) -> None:
+    """Execute a plugin file, which registers operators or tasks; a second load is a no-op.
+
+    A file that was edited since is executed anew and takes the place of what it was.
+
+    Raises:
+        PluginError: the file is unreadable, raises, or registers nothing.
+    """
+    file = Path(path).expanduser().resolve()
+    old = [name for name in _PLUGINS if _file_of(name) == str(file)]
+    if old and _keeping:
+        return
+    try:
+        code = file.read_bytes()
+    except OSError as error:
+        raise PluginError(f"plugin {path} cannot be read: {error.strerror or error}") from error
+    digest = hashlib.sha256(code).hexdigest()
+    module_name = f"{_PREFIX}{file.stem}_{digest[:12]}"
+    if module_name in sys.modules:
+        return
+    if file.suffix != ".py":
+        raise PluginError(f"plugin {path} is not a Python file: expected a name ending in .py")
+    before = {kind.kind: dict(kind.entries) for kind in (OPERATORS, TASKS) if kind.names()}
+    plugins = dict(_PLUGINS)
+    for name in old:
+        _leave(name)
+    module = types.ModuleType(module_name)
+    module.__file__ = str(file)
+    sys.modules[module_name] = module  # dataclasses and pickling look the module up by name
+    _PLUGINS[module_name] = (os.fspath(path), digest)  # as given: results name no home folder
+    _LOADING.append(module_name)
+    executed(module, code)
+    without = {"operator": dict(OPERATORS.entries), "task": dict(TASKS.entries)}
+    try:
+        execute(module, code, path)
+        if without == {"operator": OPERATORS.entries, "task": TASKS.entries}:
+            raise PluginError(
+                f"plugin {path} registers nothing: decorate a class with "
+                "@mechbench.register_operator('name') or @mechbench.register_task('name')"
+            )
+    except BaseException:
+        del sys.modules[module_name]
+        _PLUGINS.clear()
+        _PLUGINS.update(plugins)
+        for registry in (OPERATORS, TASKS):
+            registry.entries.clear()
+            registry.entries.update(before[registry.kind])
+        raise
+    finally:
+        _LOADING.remove(module_name)
+    for name in old:
+        sys.modules.pop(name, None)
+    reached([module_name])  # now: helpers may be edited before the run
+
+
+def _file_of(module_name: str) -> str | None:
+    return getattr(sys.modules.get(module_name), "__file__", None)
+
+
+def _leave(module_name: str) -> None:
+    """Forget what a plugin file registered."""
+    del _PLUGINS[module_name]
+    for registry in (OPERATORS, TASKS):
+        for name in [n for n, entry in registry.entries.items() if entry.home == module_name]:
+            del registry.entries[name]
+
+
+def load_plugins(paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]] = ()) -> None:
+    """Load the plugin files given and those in MECHBENCH_PLUGINS (separated as in PATH).
+
+    Raises:
+        ConfigError: `paths` is no path and no list of them.
+        PluginError: as `load_plugin`.
+    """
+    given = [paths] if isinstance(paths, str | os.PathLike) else paths
+    if not isinstance(given, Iterable):
+        raise ConfigError(f"plugins is {paths!r}: expected a list of paths")
+    listed = [*filter(None, os.environ.get(PLUGIN_VARIABLE, "").split(os.pathsep)), *given]
+    for path in listed:
+        if not isinstance(path, str | os.PathLike):
+            raise ConfigError(f"plugins holds {path!r}: expected paths")
+        load_plugin(path)
+
+
+def loaded_plugins() -> set[str]:
+    """Return the digests of the plugin files that are loaded."""
+    return {digest for _, digest in _PLUGINS.values()}
+
+
+def keep_plugins() -> None:
+    """Go on with the plugin files as they are loaded, whatever is written to them.
+
+    For processes that run cells planned elsewhere: a result is stored under the id of the code that
+    it was planned with.
+    """
+    global _keeping
+    _keeping = True

@@ -1,0 +1,338 @@
+"""The code beyond this package that decides a result: local modules by digest, packages by version.
+
+Local is what is neither of the standard library nor installed: a script, files beside it, an
+editable install. Their text counts as it was when it was executed. No torch.
+"""
+
+from __future__ import annotations
+
+import ast
+import contextlib
+import functools
+import hashlib
+import importlib.util
+import json
+import site
+import sys
+import sysconfig
+import types
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from importlib import metadata
+from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader
+from pathlib import Path
+
+UNKNOWN = "unknown"  # in place of a digest: whose result nobody may take for another run's
+# Their versions stand in a result's provenance and no part of an id, for the built-ins either.
+_OWN = (
+    "mechbench", "click", "filelock", "matplotlib", "numpy", "pandas", "pydantic", "scipy",
+    "torch", "tqdm",
+)  # fmt: skip
+_PACKAGE = Path(__file__).resolve().parents[1]
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """A module's text as it was executed, and which execution that was."""
+
+    module: types.ModuleType
+    spec: ModuleSpec | None  # another object after `importlib.reload`
+    text: bytes
+
+
+_SEEN: dict[str, _Seen] = {}
+# Modules that somebody loaded from a file and did not enter into `sys.modules`.
+_LOOSE: dict[str, types.ModuleType] = {}
+
+
+def executed(module: types.ModuleType, text: bytes) -> None:
+    """Note the text that a module was executed from, where the caller did that itself."""
+    _SEEN[module.__name__] = _Seen(module, module.__spec__, text)
+
+
+def reached(roots: Iterable[str]) -> dict[str, str]:
+    """Return what is reached by import from the modules `roots`, these included.
+
+    A local module's name maps to the digest of its text, or to "unknown"; an installed package's
+    distribution to its version. What mechbench itself stands on is left out.
+    """
+    found: dict[str, str] = {}
+    waiting, done, held = list(roots), set(), set(roots)
+    while waiting:
+        name = _known_as(waiting.pop())
+        top = name.partition(".")[0]
+        if name in done or (top in sys.stdlib_module_names and name != "__main__"):
+            continue
+        done.add(name)
+        if top in _OWN:
+            continue
+        file = file_of(name)
+        if file is None:
+            # Made and not read; or what something came from that is in use, and cannot be found.
+            if _is_plain(name) or (name in held and _module(top) is None):
+                found[name] = UNKNOWN
+            continue
+        if not is_local(file) and (versions := _versions(top)):
+            found |= versions
+            continue
+        text, known = _text(name, Path(file))
+        found[name] = hashlib.sha256(text).hexdigest() if known else UNKNOWN
+        waiting += _imported(name, text, Path(file))
+        held |= _held(name)
+        waiting += held - done
+    return dict(sorted(found.items()))
+
+
+def edited(names: Iterable[str]) -> list[str]:
+    """Return which of these modules' files say something else than what was executed."""
+    out = []
+    for name in names:
+        seen, file = _SEEN.get(name), file_of(name)
+        if seen is not None and file is not None:
+            with contextlib.suppress(OSError):
+                if Path(file).read_bytes() != seen.text:
+                    out.append(name)
+    return out
+
+
+@functools.lru_cache(maxsize=4096)
+def is_local(file: str) -> bool:
+    """Return whether a file is of the user's project: not installed, and no part of mechbench."""
+    path = Path(file).resolve()
+    if {"site-packages", "dist-packages"} & set(path.parts) or path.is_relative_to(_PACKAGE):
+        return False
+    return not any(path.is_relative_to(folder) for folder in _installed())
+
+
+@functools.lru_cache(maxsize=4096)
+def is_installed(file: str) -> bool:
+    """Return whether a file is there, and none of the project's."""
+    return Path(file).is_file() and not is_local(file)
+
+
+@functools.lru_cache(maxsize=4096)
+def is_file(one: str, other: str) -> bool:
+    """Return whether two names mean the same file."""
+    return one == other or Path(one).resolve() == Path(other).resolve()
+
+
+@functools.cache
+def _installed() -> tuple[Path, ...]:
+    names = ("stdlib", "platstdlib", "purelib", "platlib")
+    folders = [sysconfig.get_path(name) for name in names] + [site.getusersitepackages()]
+    return tuple(Path(folder).resolve() for folder in folders if folder)
+
+
+def _known_as(name: str) -> str:
+    return "__main__" if name == "__mp_main__" else name  # a script in a process that it started
+
+
+def file_of(name: str) -> str | None:
+    """Return the file of a module that is loaded, or would be; None for what was typed in."""
+    module = _module(name)
+    if module is not None:
+        file = getattr(module, "__file__", None)
+        real = isinstance(file, str) and (name in _SEEN or Path(file).is_file())  # no "<stdin>"
+        return file if real else None
+    spec = _spec(name)
+    return spec.origin if spec is not None and spec.has_location else None
+
+
+def _module(name: str) -> types.ModuleType | None:
+    return sys.modules.get(name) or _LOOSE.get(name)
+
+
+def _is_plain(name: str) -> bool:
+    """Return whether it is a loaded module and no package, which may do without a file."""
+    return _module(name) is not None and not hasattr(_module(name), "__path__")
+
+
+def _spec(name: str) -> ModuleSpec | None:
+    """Find a module without importing the packages that it is in."""
+    with contextlib.suppress(ImportError, ValueError, AttributeError):
+        if name in sys.modules:
+            return sys.modules[name].__spec__
+        parent = name.rpartition(".")[0]
+        if not parent:
+            return importlib.util.find_spec(name)
+        above = _spec(parent)
+        if above is not None and above.submodule_search_locations is not None:
+            return PathFinder.find_spec(name, list(above.submodule_search_locations))
+    return None
+
+
+def _text(name: str, file: Path) -> tuple[bytes, bool]:
+    """Return the text that a module was executed from, and whether it does what that says."""
+    module = _module(name)
+    spec = getattr(module, "__spec__", None)
+    seen = _SEEN.get(name)
+    if seen is None or seen.module is not module or seen.spec is not spec:
+        try:
+            text = file.read_bytes()
+        except OSError:  # deleted, or in an archive
+            return b"", False
+        if module is None:
+            return text, True  # to be imported later
+        seen = _SEEN[name] = _Seen(module, spec, text)
+    return seen.text, _is_of(seen.module, seen.text, file)
+
+
+def _is_of(module: types.ModuleType, text: bytes, file: Path) -> bool:
+    """Return whether a loaded module's functions and constants are those of `text`.
+
+    Where they are not, the file was edited before it was first looked at, or another module changed
+    them.
+    """
+    loader = getattr(module, "__loader__", None)
+    if file.suffix != ".py" or type(loader) is not SourceFileLoader:
+        return True  # compiled, or changed on its way in: nothing to compare with
+    codes, constants = _contents(text, str(file))
+    own = [code for code in _functions(module) if is_file(code.co_filename, str(file))]
+    if any(_key(code) not in codes for code in own):
+        return False
+    return all(
+        _same(value, vars(module)[name]) for name, value in constants if name in vars(module)
+    )
+
+
+@functools.lru_cache(maxsize=1024)
+def _contents(text: bytes, file: str) -> tuple[frozenset[object], tuple[tuple[str, object], ...]]:
+    """Return the functions of a text, and the constants that it gives a value once."""
+    try:
+        tree = ast.parse(text)
+        codes = frozenset(_codes(compile(text, file, "exec", dont_inherit=True)))
+    except (SyntaxError, ValueError):
+        return frozenset(), ()
+    changing = {n for node in ast.walk(tree) if isinstance(node, ast.Global) for n in node.names}
+    return codes, tuple((n, value) for n, value in _constants(tree) if n not in changing)
+
+
+def _codes(code: types.CodeType) -> Iterator[object]:
+    yield _key(code)
+    for constant in code.co_consts:
+        if isinstance(constant, types.CodeType):
+            yield from _codes(constant)
+
+
+def _key(code: types.CodeType) -> object:
+    constants = tuple(
+        _key(c) if isinstance(c, types.CodeType)
+        else tuple(sorted(map(repr, c))) if isinstance(c, frozenset)
+        else repr(c)
+        for c in code.co_consts
+    )  # fmt: skip
+    return code.co_name, code.co_firstlineno, code.co_code, code.co_names, constants
+
+
+def _functions(module: types.ModuleType) -> Iterator[types.CodeType]:
+    for value in list(vars(module).values()):
+        members = [value]
+        if isinstance(value, type) and value.__module__ == module.__name__:
+            members = list(vars(value).values())
+        for member in members:
+            inner = getattr(member, "fget", None) if isinstance(member, property) else member
+            inner = inner.__func__ if isinstance(inner, staticmethod | classmethod) else inner
+            if isinstance(inner, types.FunctionType):
+                yield inner.__code__
+
+
+def _constants(tree: ast.Module) -> Iterator[tuple[str, object]]:
+    # Loops and branches may give a name another value.
+    stored = [n.id for n in ast.walk(tree) if isinstance(n, ast.Name) and _stores(n)]
+    for node in tree.body:
+        if isinstance(node, ast.Assign) and len(node.targets) == 1:
+            target = node.targets[0]
+            if isinstance(target, ast.Name) and stored.count(target.id) == 1:
+                with contextlib.suppress(ValueError, TypeError, SyntaxError):
+                    value = ast.literal_eval(node.value)
+                    if isinstance(value, int | float | str | bytes | tuple):
+                        yield target.id, value
+
+
+def _stores(name: ast.Name) -> bool:
+    return isinstance(name.ctx, ast.Store | ast.Del)
+
+
+def _same(a: object, b: object) -> bool:
+    return type(a) is type(b) and repr(a) == repr(b)
+
+
+def _imported(name: str, text: bytes, file: Path) -> set[str]:
+    """Return the modules that a local module imports by its text, and the packages around them."""
+    inside = name if file.stem == "__init__" else name.rpartition(".")[0]
+    package = getattr(_module(name), "__package__", None) or inside
+    found = set(_named(text, package)) if file.suffix == ".py" else set()
+    return found | {n.rsplit(".", i)[0] for n in (*found, name) for i in range(1, n.count(".") + 1)}
+
+
+def _held(name: str) -> set[str]:
+    """Return the modules that the names of a loaded module come from."""
+    found = set()
+    for value in list(vars(_module(name)).values()) if _module(name) is not None else ():
+        with contextlib.suppress(Exception):  # a proxy may raise whatever it likes when looked at
+            home = value.__module__ if not isinstance(value, types.ModuleType) else value.__name__
+            if isinstance(value, types.ModuleType) and home not in sys.modules:
+                _LOOSE[home] = value
+            if isinstance(home, str):
+                found.add(home)
+    return found
+
+
+@functools.lru_cache(maxsize=1024)
+def _named(text: bytes, package: str) -> tuple[str, ...]:
+    try:
+        tree = ast.parse(text)
+    except (SyntaxError, ValueError):
+        return ()
+    found: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            found.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = node.module or ""
+            if node.level:
+                above = package.split(".")[: len(package.split(".")) - node.level + 1]
+                base = ".".join([*above, *filter(None, [base])])
+            found.add(base)
+            found.update(f"{base}.{alias.name}" for alias in node.names if alias.name != "*")
+        elif isinstance(node, ast.Call) and node.args:
+            called = ast.unparse(node.func).rpartition(".")[2]
+            given = node.args[0]
+            if called in ("import_module", "__import__") and isinstance(given, ast.Constant):
+                found.add(str(given.value))
+    return tuple(sorted(n for n in found if n and not n.startswith(".")))
+
+
+@functools.cache
+def _versions(top: str) -> dict[str, str]:
+    """Return the distributions that a top-level package is of, with their versions."""
+    names = [top]
+    try:
+        metadata.distribution(top)
+    except (metadata.PackageNotFoundError, ValueError):
+        names = metadata.packages_distributions().get(top, [])
+    return {name: version(name) for name in sorted(set(names))}
+
+
+def version(distribution: str) -> str:
+    """Return a distribution's version, with the commit or a digest where the version may stay.
+
+    Raises:
+        PackageNotFoundError: it is not installed.
+    """
+    found = metadata.distribution(distribution)
+    told = found.read_text("direct_url.json")
+    try:
+        origin = json.loads(told) if told else {}
+    except ValueError:
+        origin = {}
+    if commit := origin.get("vcs_info", {}).get("commit_id"):
+        return f"{found.version}+{commit[:12]}"
+    if "dir_info" in origin:  # from a folder, which changes and keeps its version
+        digest = hashlib.sha256()
+        for file in sorted(found.files or ()):
+            if file.suffix in (".py", ".so", ".pyd"):
+                with contextlib.suppress(OSError):
+                    digest.update(file.read_binary())
+        return f"{found.version}+{digest.hexdigest()[:12]}"
+    return found.version

@@ -1,0 +1,1 @@
+"""What models are trained and scored on: streams, training sets, baselines, portraits."""

@@ -1,0 +1,103 @@
+"""Keeping the three streams of a task apart: training, validation and test."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from mechbench.data.streams import TrainStream, Unseen, draw
+from mechbench.data.train_set import TrainSet
+from mechbench.errors import ConfigError
+from mechbench.tasks.base import Batch, Task
+
+_REDRAWS = 8  # rounds of drawing validation examples that do not stand in the test set
+_PROBED_STEPS = 16  # training steps looked at
+_EXCLUDED = 0.99  # share of their examples above which there is nothing to train on
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """What training must not see.
+
+    Attributes:
+        validation: examples that do not stand in the test set.
+        unseen: marks training examples that stand in neither.
+        note: a line that says how many validation examples are missing; empty if none.
+    """
+
+    validation: list[Batch]
+    unseen: Unseen
+    note: str
+
+
+def keep_apart(
+    task: Task, validation: list[Batch], test: list[Batch], seed: int, device: str
+) -> HeldOut:
+    """Take from `validation` what stands in `test`, and draw others in its place.
+
+    The test set stays as it is. Only where a task has few distinct examples do any coincide; those
+    drawn instead are later steps of the validation stream. A task whose training and test ask for
+    the same by definition is left as it is.
+
+    Raises:
+        ConfigError: every validation example stands in the test set.
+    """
+    if getattr(task, "train_is_test", False):
+        return HeldOut(validation, Unseen.of([], device), "")
+    not_tested = Unseen.of(test, "cpu")
+    kept, missing = [], 0
+    for batch in validation:
+        fresh = not_tested(batch.inputs)
+        missing += int((~fresh).sum())
+        kept.append(batch if fresh.all() else _rows(batch, fresh))
+    wanted = sum(len(batch.inputs) for batch in validation)
+    for step in range(len(validation), len(validation) + _REDRAWS):
+        if not missing:
+            break
+        more = draw(task, min(wanted, 4 * missing), seed, "validation", step, "cpu")
+        more = _rows(more, not_tested(more.inputs))
+        more = more.map(lambda tensor: tensor[:missing])  # noqa: B023 (called at once)
+        kept.append(more)
+        missing -= len(more.inputs)
+    kept = [batch for batch in kept if len(batch.inputs)]
+    if not kept:
+        raise ConfigError(
+            f"{task!r} has so few distinct examples that all {wanted} of validation stand in the "
+            "test set: a larger seqlen or vocab_size, or a smaller n_test, leaves some"
+        )
+    note = (
+        f"{wanted - missing} validation examples instead of {wanted}: the task has few distinct "
+        "ones, and those of the test set are left out"
+    )
+    return HeldOut(kept, Unseen.of([*kept, *test], device), note if missing else "")
+
+
+def check_something_to_train_on(
+    task: Task, unseen: Unseen, n_train: int, batch_size: int, seed: int, device: str
+) -> None:
+    """Look at the first training batches of `task` for examples that may be trained on.
+
+    Raises:
+        ConfigError: next to all of them stand in an evaluation set.
+    """
+    if n_train:
+        stream: TrainSet | TrainStream = TrainSet(task, n_train, batch_size, seed, device)
+    else:
+        stream = TrainStream(task, batch_size, seed, device)
+    drawn = excluded = 0
+    for step in range(_PROBED_STEPS):
+        fresh = unseen(stream.batch(step).inputs)
+        drawn += len(fresh)
+        excluded += int((~fresh).sum())
+        if excluded <= _EXCLUDED * drawn:
+            return
+    raise ConfigError(
+        f"{task!r} has so few distinct examples that {excluded} of the first {drawn} training "
+        "examples stand in the validation or test set, so that nothing is left to train on: a "
+        "larger seqlen or vocab_size, or a smaller n_test and n_validation, leaves more"
+    )
+
+
+def _rows(batch: Batch, mask: torch.Tensor) -> Batch:
+    return batch.map(lambda tensor: tensor[mask])

@@ -1,1 +1,0 @@
-"""Backends of `fft_conv`, a file each, `NAME_backend.py`: see `mechbench.ops.contract`."""

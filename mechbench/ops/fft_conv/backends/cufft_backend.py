@@ -1,0 +1,79 @@
+"""cuFFT on twisted spectra (`fft_conv.kernels.twist`): fast without any extra package.
+
+Channels go through in chunks, so that the complex buffers stay small beside the inputs and, where
+sequences are short enough, inside the L2 cache. The backward keeps the inputs alone and transforms
+them again.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from mechbench.ops.fft_conv.backends.torch_backend import transform_length
+from mechbench.ops.fft_conv.core import gated_conv
+from mechbench.ops.triton import unavailable
+
+PRIORITY = 10
+CHUNK_BYTES = 1 << 28  # of one complex buffer
+
+
+def unsupported(u: Tensor, h: Tensor) -> str | None:
+    """Say why these inputs are refused: CUDA, Triton and at most float32 are needed."""
+    return unavailable(u, h)
+
+
+def conv(
+    u: Tensor,
+    h: Tensor,
+    skip: Tensor | None,
+    pre_gate: Tensor | None,
+    post_gate: Tensor | None,
+) -> Tensor:
+    """Compute `mechbench.ops.fft_conv`."""
+    return gated_conv(sys.modules[__name__], u, h, skip, pre_gate, post_gate)
+
+
+def _chunks(v: Tensor, n: int) -> Iterator[slice]:
+    B, D, _ = v.shape
+    size = max(1, CHUNK_BYTES // (8 * B * n))
+    return (slice(start, min(D, start + size)) for start in range(0, D, size))
+
+
+def core_forward(v: Tensor, h: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
+    """Return h * v; nothing is kept."""
+    from mechbench.ops.fft_conv.kernels.twist import multiply_, twisted_fft, untwisted_ifft
+
+    L = v.shape[-1]
+    n = transform_length(L)
+    z = torch.empty(v.shape, dtype=v.dtype, device=v.device)
+    for channels in _chunks(v, n):
+        spectrum = twisted_fft(v[:, channels], n)
+        multiply_(spectrum, twisted_fft(h[None, channels, :L], n)[0])
+        untwisted_ifft(spectrum, z[:, channels])
+    return z, ()
+
+
+def core_backward(
+    dz: Tensor, v: Tensor, h: Tensor, kept: tuple[Tensor, ...]
+) -> tuple[Tensor, Tensor]:
+    """Return the gradients of v and h."""
+    from mechbench.ops.fft_conv.kernels.twist import correlate_, twisted_fft, untwisted_ifft
+
+    L, K = v.shape[-1], h.shape[-1]
+    n = transform_length(L)
+    dv = torch.empty(v.shape, dtype=v.dtype, device=v.device)
+    dh = torch.empty(h.shape, dtype=h.dtype, device=h.device)
+    if K > L:
+        dh[:, L:] = 0
+    for channels in _chunks(v, n):
+        spectrum = twisted_fft(dz[:, channels], n)
+        shared = correlate_(
+            spectrum, twisted_fft(v[:, channels], n), twisted_fft(h[None, channels, :L], n)[0]
+        )
+        untwisted_ifft(spectrum, dv[:, channels])
+        untwisted_ifft(shared[None], dh[None, channels, : min(K, L)])
+    return dv, dh

@@ -1,0 +1,46 @@
+"""What a backend of the long convolution gives; each is a module in the folder `backends`."""
+
+from __future__ import annotations
+
+from typing import Protocol, runtime_checkable
+
+from torch import Tensor
+
+
+class Backend(Protocol):
+    """A module `NAME_backend`; the file is the whole registration."""
+
+    PRIORITY: int  # `auto` takes the highest one that supports the inputs
+
+    def unsupported(self, u: Tensor, h: Tensor) -> str | None:
+        """Say why the backend cannot take these inputs; None if it can."""
+
+    def conv(
+        self,
+        u: Tensor,
+        h: Tensor,
+        skip: Tensor | None,
+        pre_gate: Tensor | None,
+        post_gate: Tensor | None,
+    ) -> Tensor:
+        """Compute `mechbench.ops.fft_conv` on inputs that it supports, with all gradients."""
+
+
+@runtime_checkable
+class Core(Protocol):
+    """What a backend with kernels of its own gives besides: the bare convolution.
+
+    `mechbench.ops.fft_conv.core` builds `conv` from it, and `mechbench.ops.hyena_mix` fuses the
+    gates around it.
+    """
+
+    def core_forward(self, v: Tensor, h: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """Return h * v (B, D, L) in v's dtype, and tensors to keep for the backward.
+
+        Rows of v may be apart by more than L; those of the result are contiguous.
+        """
+
+    def core_backward(
+        self, dz: Tensor, v: Tensor, h: Tensor, kept: tuple[Tensor, ...]
+    ) -> tuple[Tensor, Tensor]:
+        """Return the gradients of v, in its dtype, and of h (D, K), in its dtype."""

@@ -1,0 +1,88 @@
+"""The bare convolution of a CUDA backend, h * v, as a differentiable function.
+
+Fast transforms like powers of two, and tasks have a few tokens more: outputs up to the power of
+two below come from the backend, the few beyond it are summed directly. Gates and the skip term are
+PyTorch's own here; `mechbench.ops.hyena_mix` fuses them for the operator's usual form.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from mechbench.ops.fft_conv.contract import Core
+
+_MAX_TAIL = 8  # outputs that are summed directly at most: each costs a pass over the filters
+_LEAST = 128  # below, nothing is gained
+
+
+def _split(L: int) -> int:
+    below = 1 << (L.bit_length() - 1)
+    return below if below >= _LEAST and L - below <= _MAX_TAIL else L
+
+
+def conv_forward(core: Core, v: Tensor, h: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
+    """Return h * v (B, D, L), contiguous, and what `conv_backward` needs beside v and h."""
+    n = _split(v.shape[-1])
+    head, kept = core.core_forward(v[..., :n], h[:, :n])
+    if n == v.shape[-1]:
+        return head, kept
+    from mechbench.ops.fft_conv.kernels.tail import tail_forward_
+
+    z = torch.empty(v.shape, dtype=v.dtype, device=v.device)
+    z[..., :n] = head
+    tail_forward_(v, h, z, n)
+    return z, kept
+
+
+def conv_backward(
+    core: Core, dz: Tensor, v: Tensor, h: Tensor, kept: tuple[Tensor, ...]
+) -> tuple[Tensor, Tensor]:
+    """Return the gradients of v and h."""
+    n = _split(v.shape[-1])
+    head_v, head_h = core.core_backward(dz[..., :n], v[..., :n], h[:, :n], kept)
+    if n == v.shape[-1] and head_h.shape == h.shape:
+        return head_v, head_h
+    dv, dh = torch.zeros_like(v), torch.zeros_like(h)
+    dv[..., :n] = head_v
+    dh[:, :n] = head_h
+    if n < v.shape[-1]:
+        from mechbench.ops.fft_conv.kernels.tail import tail_backward_
+
+        tail_backward_(dz, v, h, dv, dh, n)
+    return dv, dh
+
+
+class _CoreConv(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, v: Tensor, h: Tensor, core: Core) -> Tensor:
+        v, h = v.contiguous(), h.contiguous()
+        z, kept = conv_forward(core, v, h)
+        ctx.core = core
+        ctx.save_for_backward(v, h, *kept)
+        return z
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, dz: Tensor) -> tuple[Tensor | None, ...]:
+        v, h, *kept = ctx.saved_tensors
+        return *conv_backward(ctx.core, dz.contiguous(), v, h, tuple(kept)), None
+
+
+def gated_conv(
+    core: Core,
+    u: Tensor,
+    h: Tensor,
+    skip: Tensor | None,
+    pre_gate: Tensor | None,
+    post_gate: Tensor | None,
+) -> Tensor:
+    """Compute `mechbench.ops.fft_conv` around the convolution of `core`."""
+    v = u if pre_gate is None else (u * pre_gate).to(u.dtype)
+    z: Tensor = _CoreConv.apply(v, h, core)  # type: ignore[no-untyped-call]
+    if skip is not None:
+        z = torch.addcmul(z, v, skip[:, None].to(v.dtype))
+    return z if post_gate is None else (z * post_gate).to(u.dtype)

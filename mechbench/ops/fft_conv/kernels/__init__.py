@@ -1,0 +1,1 @@
+"""Triton kernels of the long convolution; imported only where they run."""

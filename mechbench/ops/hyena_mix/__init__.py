@@ -1,0 +1,106 @@
+"""The mixing of an order-2 Hyena in the released form, from its projections to its last gate.
+
+    w = s(p_x1) s(p_v),  y = s(p_x2) (h * w + skip w),  s(p) the short convolution of p + in_bias
+
+Source: Poli et al. 2023, Definition 3.1, as in the authors' code. On CUDA everything but the long
+convolution runs in four kernels (`mechbench.ops.hyena_mix.kernels`).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from mechbench.ops.fft_conv import fft_conv, pick_backend
+from mechbench.ops.fft_conv.contract import Core
+from mechbench.ops.fft_conv.core import conv_backward, conv_forward
+from mechbench.ops.short_conv import short_conv
+from mechbench.ops.triton import unavailable
+
+
+def hyena_mix(
+    p: Tensor,
+    in_bias: Tensor,
+    short_weight: Tensor,
+    short_bias: Tensor,
+    h: Tensor,
+    skip: Tensor,
+    backend: str = "auto",
+) -> Tensor:
+    """Mix the projections p of v, x^1 and x^2.
+
+    Args:
+        p: (B, 3D, L), without their bias.
+        in_bias: (3D,), the bias of the projections.
+        short_weight: (3D, K), the tap of lag 0 first.
+        short_bias: (3D,).
+        h: (D, L) filters.
+        skip: (D,).
+        backend: as for `fft_conv`.
+
+    Returns:
+        (B, D, L) in the dtype of p.
+
+    Raises:
+        ConfigError: no such backend, or it cannot take the inputs.
+    """
+    D = p.shape[1] // 3
+    core = pick_backend(p[:, :D], h, backend)
+    # 3: the taps that the kernels are written for.
+    if isinstance(core, Core) and unavailable(p) is None and short_weight.shape[1] == 3:
+        y: Tensor = _Mix.apply(p, in_bias, short_weight, short_bias, h, skip, core)  # type: ignore[no-untyped-call]
+        return y
+    p = p + in_bias[:, None].to(p.dtype)
+    s = short_conv(p, short_weight.to(p.dtype), short_bias.to(p.dtype))
+    v, x1, x2 = s.chunk(3, 1)
+    return fft_conv(v, h, skip, x1, x2, backend=backend)
+
+
+def even_rows(x: Tensor) -> Tensor:
+    """Return x (B, C, L) with rows evenly spaced over the whole batch, copied only if need be."""
+    even = x.stride(2) == 1 and (len(x) == 1 or x.stride(0) == x.shape[1] * x.stride(1))
+    return x if even else x.contiguous()
+
+
+class _Mix(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        p: Tensor,
+        shift: Tensor,
+        taps: Tensor,
+        bias: Tensor,
+        h: Tensor,
+        skip: Tensor,
+        core: Core,
+    ) -> Tensor:
+        from mechbench.ops.hyena_mix.kernels import finish_forward, gate_forward
+
+        p = even_rows(p)
+        w = gate_forward(p, taps, bias, shift)
+        z, kept = conv_forward(core, w, h)
+        y = finish_forward(p, taps, bias, shift, z, w, skip)  # z holds z~ from here on
+        ctx.core = core
+        ctx.save_for_backward(p, shift, taps, bias, h, skip, w, z, *kept)
+        return y
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
+        from mechbench.ops.hyena_mix.kernels import finish_backward, gate_backward
+
+        p, shift, taps, bias, h, skip, w, z, *kept = ctx.saved_tensors
+        dy = even_rows(dy)
+        dz = finish_backward(p, taps, bias, shift, dy)
+        dw, dh = conv_backward(ctx.core, dz, w, h, tuple(kept))
+        dp, dtaps, dbias, dshift, dskip = gate_backward(
+            p, taps, bias, shift, skip, dy, z, w, dz, dw
+        )
+        small = (
+            g.to(x.dtype) for g, x in ((dshift, shift), (dtaps, taps), (dbias, bias), (dskip, skip))
+        )
+        dshift, dtaps, dbias, dskip = small
+        return dp, dshift, dtaps, dbias, dh, dskip, None

@@ -1,0 +1,48 @@
+"""The exponential window of implicit filters. Source: Poli et al. 2023, section 3.3."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from mechbench.ops.triton import unavailable
+
+
+def window(h: Tensor, alpha: Tensor, step: float, shift: float = 0.0, scale: float = 1.0) -> Tensor:
+    """Return h_t scale (exp(-alpha step t) + shift).
+
+    Args:
+        h: (N, D, L) filters.
+        alpha: (D,) decay rates, constants.
+        step: time between two taps.
+        shift: what the window keeps at any time.
+        scale: factor on everything.
+    """
+    if h.dtype == torch.float32 and unavailable(h) is None:
+        out: Tensor = _Window.apply(h, alpha, step, shift, scale)  # type: ignore[no-untyped-call]
+        return out
+    t = torch.arange(h.shape[-1], device=h.device, dtype=h.dtype) * step
+    return h * ((torch.exp(-alpha[:, None] * t) + shift) * scale)
+
+
+class _Window(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, h: Tensor, alpha: Tensor, step: float, shift: float, scale: float
+    ) -> Tensor:
+        from mechbench.ops.window.kernels import scale_rows
+
+        ctx.save_for_backward(alpha)
+        ctx.window = (step, shift, scale)
+        return scale_rows(h, alpha, *ctx.window)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        from mechbench.ops.window.kernels import scale_rows
+
+        (alpha,) = ctx.saved_tensors
+        return scale_rows(grad, alpha, *ctx.window), None, None, None, None

@@ -1,0 +1,217 @@
+"""A suite, what is measured, expanded to cells; `suite_file` reads it. No torch.
+
+Torch is imported once, when the first cell is resolved.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import math
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NoReturn
+
+from mechbench.catalogue.bounds import CELLS
+from mechbench.catalogue.registry import OPERATORS, TASKS, load_plugins
+from mechbench.errors import ConfigError
+from mechbench.plan.resolve import resolve
+from mechbench.plan.toml_lines import Key, line_of
+from mechbench.record.config import Config
+from mechbench.tasks.base import make_task, task_parameters
+
+BUDGET_SEQUENCES = "budget_sequences"  # training sequences at full length
+BUDGET_EPOCHS = "budget_epochs"  # the same, as times that n_train examples are seen
+BUDGETS = ("budget_tokens", BUDGET_SEQUENCES, BUDGET_EPOCHS)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One operator or task of a suite; grid keys are settings, "task.X" and "operator.X"."""
+
+    name: str
+    where: Key
+    options: Mapping[str, Any] = field(default_factory=dict)
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    grid: Mapping[str, Sequence[Any]] = field(default_factory=dict)
+    lrs: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One model to train.
+
+    Attributes:
+        config: the resolved configuration.
+        cell_id: its hash.
+        group: the same for the cells that differ in seed and learning rate only.
+        call: the keyword arguments of `mechbench.run` that resolve to it on this machine.
+    """
+
+    config: Config
+    cell_id: str
+    group: str
+    call: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Suite:
+    """A suite as its file says; that names and options exist is checked by `cells`."""
+
+    path: Path
+    title: str
+    question: str
+    seeds: tuple[int, ...]
+    lrs: tuple[float, ...]  # empty: the default
+    plugins: tuple[str, ...]
+    settings: Mapping[str, Any]
+    grid: Mapping[str, Sequence[Any]]
+    tasks: tuple[Entry, ...]
+    operators: tuple[Entry, ...]
+    lines: Mapping[Key, int]
+
+    @property
+    def name(self) -> str:
+        """Name of the suite and of its leaderboard."""
+        return self.path.stem
+
+    def cells(self, device: str = "auto", dtype: str = "auto") -> list[Cell]:
+        """Return every cell once, in the order of the file.
+
+        Args:
+            device: "auto", "cpu", "cuda" or "cuda:N": where the cells are to run.
+            dtype: as in `resolve`; a suite's own `dtype` counts more.
+
+        Raises:
+            ConfigError: a name, option or value that does not exist or does not fit; file, line
+                and key are named.
+            PluginError: a plugin cannot be loaded.
+        """
+        self._check_size()
+        load_plugins(self.plugins)
+        for registry, entries in ((OPERATORS, self.operators), (TASKS, self.tasks)):
+            for entry in entries:  # all names before torch is imported for the first cell
+                try:
+                    registry.entry(entry.name)
+                except ConfigError as error:
+                    raise self.error(entry.where, str(error)) from error
+        found: dict[str, Cell] = {}
+        for task, operator in itertools.product(self.tasks, self.operators):
+            for point in self._points(task, operator):
+                for cell in self._resolved(point, operator, device, dtype):
+                    found.setdefault(cell.cell_id, cell)
+        return list(found.values())
+
+    def _check_size(self) -> None:
+        n = 0
+        for task, operator in itertools.product(self.tasks, self.operators):
+            axes = {**self.grid, **task.grid, **operator.grid}  # the inner one counts
+            points = math.prod(len(values) for values in axes.values())
+            n += points * len(operator.lrs or self.lrs or (0,)) * len(self.seeds)
+        if n > CELLS.most:
+            raise self.error((), f"{n} {CELLS.what}: expected at most {CELLS.most} ({CELLS.why})")
+
+    def _points(self, task: Entry, operator: Entry) -> Iterator[_Point]:
+        base = _Point(operator, task)
+        base.set(self.settings, ("settings",))
+        base.set(task.settings, (*task.where, "settings"))
+        base.set(operator.settings, (*operator.where, "settings"))
+        base.set(task.options, (*task.where, "options"), "task.")
+        base.set(operator.options, (*operator.where, "options"), "operator.")
+        axes: dict[str, tuple[Sequence[Any], Key]] = {}
+        for grid, where in (
+            (self.grid, ("grid",)),
+            (task.grid, (*task.where, "grid")),
+            (operator.grid, (*operator.where, "grid")),
+        ):
+            axes |= {key: (values, where) for key, values in grid.items()}
+        for combination in itertools.product(*(values for values, _ in axes.values())):
+            point = base.copy()
+            for (key, (_, where)), value in zip(axes.items(), combination, strict=True):
+                point.set({key: value}, where)
+            yield point
+
+    def _resolved(self, point: _Point, operator: Entry, device: str, dtype: str) -> Iterator[Cell]:
+        """Resolve a point once: its seeds and learning rates differ in nothing else."""
+        try:
+            call = {"dtype": dtype, **point.call()}
+            config, _ = resolve(**call, device=device)
+        except ConfigError as error:
+            self._blame(point, error)
+        group = dataclasses.replace(config, lr=1.0, seed=0).cell_id
+        for lr in operator.lrs or self.lrs or (config.lr,):
+            for seed in self.seeds:
+                cell = dataclasses.replace(config, lr=lr, seed=seed)
+                yield Cell(cell, cell.cell_id, group, {**call, "lr": lr, "seed": seed})
+
+    def _blame(self, point: _Point, error: ConfigError) -> NoReturn:
+        """Say where the value stands that an error is about: what its text names first."""
+        text = str(error)
+        words = set(re.findall(r"[\w-]+", text.partition(": ")[0]))
+        if "budget_tokens" in words:
+            words |= set(BUDGETS)  # it follows from whichever is given
+        places = [place for key, place in point.places.items() if key.split(".")[-1] in words]
+        entry = point.task if point.task.name in words else point.operator
+        raise self.error([*places, entry.where][0], text) from error
+
+    def error(self, key: Key, text: str) -> ConfigError:
+        """Return the error that names the file, the line and the key."""
+        return error_at(self.path, self.lines, key, text)
+
+
+def error_at(path: Path, lines: Mapping[Key, int], key: Key, text: str) -> ConfigError:
+    """Return the error "FILE:LINE: KEY: TEXT"."""
+    line = line_of(lines, key)
+    name = ""
+    for part in key:
+        name += f"[{part}]" if isinstance(part, int) else f".{part}" if name else part
+    return ConfigError(f"{path}{f':{line}' if line else ''}: {f'{name}: ' if name else ''}{text}")
+
+
+@dataclass
+class _Point:
+    """One combination of the grid: its values, and where each stands in the file."""
+
+    operator: Entry
+    task: Entry
+    values: dict[str, Any] = field(default_factory=dict)
+    places: dict[str, Key] = field(default_factory=dict)
+
+    def copy(self) -> _Point:
+        return _Point(self.operator, self.task, dict(self.values), dict(self.places))
+
+    def set(self, values: Mapping[str, Any], where: Key, kind: str = "") -> None:
+        for key, value in values.items():
+            if key in BUDGETS:  # the inner one counts
+                for budget in BUDGETS:
+                    self.values.pop(budget, None)
+                    self.places.pop(budget, None)
+            self.values[kind + key] = value
+            self.places[kind + key] = (*where, *key.split("."))
+
+    def call(self) -> dict[str, Any]:
+        """Return the keyword arguments of `resolve` and `mechbench.training.cell.run`."""
+        task_options = self._of("task.")
+        out = {key: value for key, value in self.values.items() if "." not in key}
+        sequences = out.pop(BUDGET_SEQUENCES, None)
+        epochs = out.pop(BUDGET_EPOCHS, None)
+        if epochs is not None:
+            if not out.get("n_train"):
+                raise ConfigError(f"{BUDGET_EPOCHS} needs n_train, the examples of an epoch")
+            sequences = epochs * out["n_train"]
+        if sequences is not None:
+            lengths = {"vocab_size": out.get("vocab_size"), "seqlen": out.get("seqlen")}
+            made = make_task(self.task.name, **lengths, **task_parameters(task_options))
+            out["budget_tokens"] = sequences * made.input_seqlen
+        return {
+            **out,
+            "operator": self.operator.name,
+            "task": self.task.name,
+            "operator_options": self._of("operator."),
+            "task_options": task_options,
+        }
+
+    def _of(self, kind: str) -> dict[str, Any]:
+        return {k.removeprefix(kind): v for k, v in self.values.items() if k.startswith(kind)}

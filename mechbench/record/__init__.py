@@ -1,0 +1,1 @@
+"""What is stored: configurations, results, provenance, whole files, seeds. No torch."""

@@ -1,0 +1,153 @@
+"""The configuration of a cell (one trained model) and its identity. No torch."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from dataclasses import dataclass, field
+from typing import Any
+
+from mechbench.catalogue.settings import setting, settings, stored
+from mechbench.errors import ConfigError, nearest
+
+PROTOCOL = 2  # raised whenever the same configuration would train or score differently
+
+LOSSES = ("dense", "scored")
+# Fields that came after results were stored, and what those had.
+ADDED: dict[str, Any] = {"n_train": 0, "max_seqlen": 0, "sources": {}}
+
+
+@dataclass(frozen=True)
+class Config:
+    """Everything that decides a cell's result, resolved: no "auto" is left in it.
+
+    What only decides speed (micro-batch, device index, checkpoint interval) stands elsewhere.
+    """
+
+    operator: str
+    task: str
+    operator_options: dict[str, Any] = field(default_factory=dict)
+    task_options: dict[str, Any] = field(default_factory=dict)
+    task_version: int = 1
+    seqlen: int = 64
+    vocab_size: int = 20
+    eval_seqlens: tuple[int, ...] = ()  # nominal lengths scored on the test stream
+    d_model: int = 64
+    n_layers: int = 2
+    lr: float = 4e-3  # peak
+    weight_decay: float = 0.1  # on matrices only
+    warmup_steps: int = 50  # linear; then cosine to zero over the budget
+    grad_clip: float = 1.0  # on the global norm
+    batch_size: int = 64  # sequences a step, at full length
+    curriculum: tuple[tuple[int, int], ...] = ()  # stages: (seqlen, sequences a step)
+    budget_tokens: int = 0  # training tokens, at most
+    seed: int = 0
+    dtype: str = "float32"  # float32, or bfloat16 (autocast; filters and FFT stay float32)
+    device_type: str = "cpu"  # training examples are drawn there, by its own generator
+    loss_on: str = "dense"  # "dense": every predictable position; "scored": the headline's only
+    n_train: int = 0  # distinct training examples of a stage; 0: every example is fresh
+    n_validation: int = 512
+    n_test: int = 2048
+    validate_every: int = 25  # steps
+    allow_noncausal: bool = False
+    plugins: dict[str, str] = field(default_factory=dict)  # path: digest of those in use
+    # Code beyond this package that decides the result: module or package to digest or version.
+    sources: dict[str, str] = field(default_factory=dict)
+    # Tokens the operator is built for, where its weights or its function depend on that and it is
+    # scored beyond the trained length; 0: the trained length's.
+    max_seqlen: int = 0
+    protocol: int = PROTOCOL
+
+    def __post_init__(self) -> None:
+        """Give every field its one type: equal settings are one cell, however they were given."""
+        for name, value in settings({n: getattr(self, n) for n in _CHECKED}).items():
+            object.__setattr__(self, name, value)
+        for name in ("operator_options", "task_options", "plugins", "sources"):
+            object.__setattr__(self, name, stored(getattr(self, name), name))
+        stages = tuple(
+            (setting("seqlen", seqlen), setting("batch_size", batch))
+            for seqlen, batch in self.curriculum
+        )
+        object.__setattr__(self, "curriculum", stages)
+        most = max((self.batch_size, *(batch for _, batch in self.curriculum)))
+        if self.n_train and self.n_train < most:
+            raise ConfigError(
+                f"n_train is {self.n_train}: expected 0 (every example is fresh) or at least the "
+                f"{most} sequences of a step"
+            )
+        if self.loss_on not in LOSSES:
+            raise ConfigError(f"loss_on is {self.loss_on!r}: {nearest(self.loss_on, LOSSES)}")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the fields as JSON types."""
+        data = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        return json.loads(json.dumps(data))  # type: ignore[no-any-return]
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> Config:
+        """Rebuild a configuration that `to_dict` made.
+
+        Raises:
+            ConfigError: a field is unknown or missing.
+        """
+        try:
+            names = [f.name for f in dataclasses.fields(cls) if f.name not in ADDED]
+            absent = [name for name in names if name not in data]
+            if absent:
+                raise KeyError(*absent)
+            stages = tuple((seqlen, batch) for seqlen, batch in data["curriculum"])
+            return cls(**{**data, "curriculum": stages})
+        except (KeyError, TypeError, ValueError, ConfigError) as error:
+            raise ConfigError(f"stored configuration does not fit this version: {error}") from error
+
+    @property
+    def cell_id(self) -> str:
+        """Hash of the whole configuration: 16 hexadecimal digits.
+
+        A plugin counts by its content, not by where the file lies.
+        """
+        data = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        data["plugins"] = sorted(self.plugins.values())
+        for name, before in ADDED.items():  # what was stored before keeps its name
+            if data[name] == before:
+                del data[name]
+        return hashlib.sha256(canonical_json(data).encode()).hexdigest()[:16]
+
+
+_CHECKED = tuple(
+    f.name
+    for f in dataclasses.fields(Config)
+    if f.name not in ("operator_options", "task_options", "plugins", "sources", "curriculum")
+)
+
+
+def canonical_json(data: Any) -> str:
+    """Return the one JSON text of `data`: sorted keys, no spaces.
+
+    Raises:
+        ConfigError: a number is NaN or infinite.
+    """
+    try:
+        return json.dumps(data, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    except ValueError as error:
+        raise ConfigError(f"a setting or option is NaN or infinite: {data}") from error
+
+
+def default_batch_size(seqlen: int) -> int:
+    """Return sequences a step: 64, but beyond 2^20 tokens fewer, down to 32.
+
+    What recall learns from is the number of different key-to-value maps a step, so the number of
+    sequences stays high; 32 is the paper's batch at 131,072.
+    """
+    return min(64, max(32, 2**20 // seqlen))
+
+
+def default_budget_tokens(batch_size: int, input_seqlen: int) -> int:
+    """Return the default budget: 1,500 steps (training stops earlier once solved)."""
+    return 1500 * batch_size * input_seqlen
+
+
+def default_examples(seqlen: int) -> tuple[int, int]:
+    """Return (n_validation, n_test): fewer where sequences are long, 64 and 256 at least."""
+    return min(512, max(64, 2**23 // seqlen)), min(2048, max(256, 2**25 // seqlen))

@@ -1,0 +1,227 @@
+"""Stored results: their schema, writing and reading. No torch.
+
+`runs/<cell id>/result.json` is the only source of tables and plots. Schema, version 1:
+
+    schema_version   1
+    cell_id          hash of `config`
+    status           "ok", "diverged", "out-of-memory" or "error"; `reason` says why not "ok"
+    config           the resolved configuration, mechbench.record.config.Config
+    chance           accuracy of a uniform guess
+    evaluations      one a length: seqlen, n, correct, accuracy, ci_low, ci_high (95 percent Wilson
+                     interval over examples' scored positions; of a task whose answers are numbers
+                     the share predicted within 0.1 standard deviations), dense_n,
+                     dense_accuracy (every predictable position), shortcuts {name: accuracy},
+                     required_context {W: accuracy}, and perhaps non_finite: scored positions
+                     whose outputs were not finite, a failure at that length if there are any
+    train_is_test    the task asks for the same in training and test by its definition
+                     (memorisation): accuracy says what was remembered, no example was excluded
+    solved           validation accuracy reached 0.995 twice in a row
+    causal           outputs did not move when later tokens changed; null if not measured
+    stop             "solved", "budget", "diverged", "out-of-memory" or "error"
+    validation_accuracy  of the trained model, what learning rates are chosen by; null if there
+                     was none
+    parameters, steps, train_tokens, excluded_examples (training examples dropped because they
+                     stand in an evaluation set), micro_batch_size
+    flops_per_token  forward and backward, by torch's flop counter, FFTs counted as 2.5 n log2 n
+    tokens_per_s     training only, median of the logged intervals
+    peak_memory_mib  on CUDA the allocator's peak, on a CPU the process's
+    seconds          {"train": .., "evaluate": .., "total": ..}, over all resumed parts
+    fft_conv_backend the backend in use, null if none was
+    provenance       mechbench, torch and python version, platform, device, git commit, date,
+                     command
+
+What reading checks, field by field, stands in mechbench/record/schema.py.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mechbench.errors import ConfigError, ResultError
+from mechbench.record.files import set_aside, write_text
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from mechbench.record.config import Config
+
+SCHEMA_VERSION = 1
+STATUSES = ("ok", "diverged", "out-of-memory", "error")
+NOT_RUN = "not-run"  # of a planned cell, in leaderboards only
+_LARGEST = 2**26  # bytes of a file that is read: a thousand times a usual result
+
+
+@dataclass(frozen=True)
+class Result:
+    """A stored result, read-only; `data` is the whole of result.json."""
+
+    path: Path
+    data: dict[str, Any]
+
+    def __getattr__(self, name: str) -> Any:
+        """Give the top-level fields of result.json as attributes."""
+        # Through __dict__: a copy in the making has no `data` yet.
+        data = self.__dict__.get("data", {})
+        if name not in data:
+            raise AttributeError(f"result has no field {name!r}")
+        return data[name]
+
+    def accuracy(self, seqlen: int | None = None) -> float:
+        """Return the test accuracy at `seqlen`, by default the trained length.
+
+        Raises:
+            ResultError: that length was not evaluated.
+        """
+        wanted = self.data["config"]["seqlen"] if seqlen is None else seqlen
+        for evaluation in self.data["evaluations"]:
+            if evaluation["seqlen"] == wanted:
+                return float(evaluation["accuracy"])
+        lengths = [e["seqlen"] for e in self.data["evaluations"]]
+        raise ResultError(f"no evaluation at seqlen {wanted}: there are {lengths}")
+
+
+def wilson_interval(correct: int, n: int, z: float = 1.959964) -> tuple[float, float]:
+    """Return the 95 percent Wilson score interval of a proportion; (0, 1) for n = 0.
+
+    Source: Wilson 1927, "Probable inference, the law of succession, and statistical inference".
+    """
+    if n == 0:
+        return 0.0, 1.0
+    p, zz = correct / n, z * z
+    centre = (p + zz / (2 * n)) / (1 + zz / n)
+    half = z / (1 + zz / n) * math.sqrt(p * (1 - p) / n + zz / (4 * n * n))
+    return max(0.0, centre - half), min(1.0, centre + half)
+
+
+def write_json(path: Path, data: dict[str, Any]) -> None:
+    """Write `data` as indented JSON, atomically; NaN is refused.
+
+    Raises:
+        ResultError: the file cannot be written.
+    """
+    write_text(path, json.dumps(data, indent=1, sort_keys=True, allow_nan=False) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON file that nobody vouches for.
+
+    Raises:
+        ResultError: it cannot be read, is no JSON or no file, or names a field twice.
+    """
+    try:
+        if path.exists() and not path.is_file():
+            raise ValueError("expected a file")  # a pipe would keep its reader waiting
+        if path.exists() and path.stat().st_size > _LARGEST:
+            raise ValueError(f"it is larger than {_LARGEST // 2**20} MiB")
+        data = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=_object)
+        # Python reads NaN, infinities and half characters, and others cannot write them.
+        json.dumps(data, allow_nan=False, ensure_ascii=False).encode()
+    except RecursionError as error:
+        raise ResultError(f"{path} is corrupt: it is nested too deeply") from error
+    except (OSError, ValueError) as error:
+        text = " ".join(str(error).split())[:300]
+        raise ResultError(f"{path} is corrupt: {text}") from error
+    return data
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    data = dict(pairs)
+    if len(data) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"field {twice[:60]!r} stands there twice")
+    return data
+
+
+def read_result(path: Path, cell_id: str | None = None) -> Result:
+    """Read and check one result.json; a `cell_id` says whose result is expected.
+
+    Raises:
+        ResultError: not JSON, of another schema version or cell, or a field is wrong; the first
+            such field is named.
+    """
+    from mechbench.record.schema import result_faults
+
+    data = read_json(path)
+    if not isinstance(data, dict) or data.get("schema_version") != SCHEMA_VERSION:
+        raise ResultError(f"{path} is no result of schema version {SCHEMA_VERSION}")
+    faults = result_faults(data)
+    if faults:
+        raise ResultError(f"{path} is damaged: {faults[0]}")
+    if cell_id is not None and data["cell_id"] != cell_id:
+        raise ResultError(f"{path} is of cell {data['cell_id']}: expected {cell_id}")
+    return Result(path, data)
+
+
+def read_config(path: Path) -> Config:
+    """Read a run's config.json.
+
+    Raises:
+        ResultError: not JSON, or a field is missing, unknown, of another type or out of range.
+    """
+    from mechbench.record.schema import stored_config
+
+    if not path.exists():
+        raise ResultError(f"{path} does not exist: expected the folder of a run")
+    try:
+        return stored_config(read_json(path))
+    except ConfigError as error:
+        raise ResultError(f"{path} is damaged: {error}") from error
+
+
+def read_or_set_aside(path: Path, cell_id: str | None = None) -> tuple[Result | None, str | None]:
+    """Return (result, None), (None, warning) after renaming a damaged file, or (None, None)."""
+    if not path.exists():
+        return None, None
+    try:
+        return read_result(path, cell_id), None
+    except ResultError as error:
+        return None, f"{error}; set aside as {set_aside(path).name}"
+
+
+def find_results(*paths: Path | str) -> list[Path]:
+    """Return every result.json at or below `paths`, sorted.
+
+    Raises:
+        ResultError: a path does not exist, or there is no result below any.
+    """
+    found: set[Path] = set()
+    for path in map(Path, paths):
+        if not path.exists():
+            raise ResultError(f"{path} does not exist: expected a folder of results")
+        found.update([path] if path.is_file() else path.rglob("result.json"))
+    if not found:
+        raise ResultError(f"no result.json below {', '.join(map(str, paths))}")
+    return sorted(found)
+
+
+def load_results(*paths: Path | str) -> pd.DataFrame:
+    """Return one row per result and evaluation length, sorted, of every result below `paths`.
+
+    Columns: the configuration's fields, the evaluation's fields (`eval_seqlen` for its length) and
+    the result's scalars. A result without evaluations keeps a row with status and reason.
+
+    Raises:
+        ResultError: nothing found, or a result is corrupt.
+    """
+    import pandas as pd
+
+    rows = []
+    for path in find_results(*paths):
+        data = read_result(path).data
+        scalars = {k: v for k, v in data.items() if not isinstance(v, dict | list)}
+        extra = {f"seconds_{k}": v for k, v in (data.get("seconds") or {}).items()}
+        extra |= {k: v for k, v in data["provenance"].items() if k in ("device", "torch", "date")}
+        for evaluation in data["evaluations"] or [{}]:
+            evaluated = {**evaluation, "eval_seqlen": evaluation.get("seqlen")}
+            known = {**evaluated, **extra, **scalars}
+            # Again: a field of a later version may be called like one of these.
+            rows.append({**known, **evaluated, **extra, **data["config"], "path": str(path)})
+    frame = pd.DataFrame(rows)
+    return frame.sort_values(
+        ["task", "operator", "seqlen", "eval_seqlen", "seed", "cell_id"], ignore_index=True
+    )

@@ -1,0 +1,100 @@
+"""Accuracy of a model on a fixed set of examples."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from mechbench.tasks.base import IGNORE, Batch, matches
+from mechbench.training.memory import is_out_of_memory
+
+
+@dataclass(frozen=True)
+class Score:
+    """Counts over scored positions: the headline's, and every predictable one."""
+
+    correct: int
+    n: int
+    dense_correct: int
+    dense_n: int
+    non_finite: int = 0  # examples with NaN or infinity among the headline's logits
+
+    @property
+    def accuracy(self) -> float:
+        """Headline accuracy."""
+        return self.correct / max(1, self.n)
+
+    @property
+    def dense_accuracy(self) -> float:
+        """Accuracy over every predictable position."""
+        return self.dense_correct / max(1, self.dense_n)
+
+
+def autocast(device: str, dtype: str) -> torch.autocast:
+    """Return the autocast context of a run; a no-op for float32."""
+    return torch.autocast(
+        device.partition(":")[0], dtype=torch.bfloat16, enabled=dtype == "bfloat16"
+    )
+
+
+def count_right(logits: Tensor, targets: Tensor) -> Tensor:
+    """Return (2,) int64: right answers and scored positions; no synchronisation.
+
+    Logits that are not finite answer nothing: NaN has an argmax, class 0, but no choice was made.
+    """
+    scored = targets != IGNORE
+    if targets.is_floating_point():
+        right = matches(logits[..., 0].float(), targets) & scored
+    else:
+        right = logits.argmax(-1) == targets  # -100 is never an argmax
+    right &= logits.isfinite().all(-1)
+    return torch.stack([right.sum(), scored.sum()])
+
+
+def count_non_finite(logits: Tensor, targets: Tensor) -> Tensor:
+    """Return (1,) int64: examples with NaN or infinity at a scored position."""
+    bad = ~logits.isfinite().all(-1) & (targets != IGNORE)
+    return bad.any(-1).sum()[None]
+
+
+@torch.no_grad()
+def evaluate(
+    model: nn.Module, batches: Iterable[Batch], micro_batch: int, device: str, dtype: str
+) -> Score:
+    """Score `model` on `batches`; the micro-batch is halved when memory runs out.
+
+    Raises:
+        torch.OutOfMemoryError: a single sequence does not fit.
+    """
+    was_training = model.training
+    model.eval()
+    total = torch.zeros(5, dtype=torch.int64, device=device)
+    for batch in batches:
+        start = 0
+        while start < len(batch.inputs):
+            rows = slice(start, start + micro_batch)
+            try:
+                with autocast(device, dtype):
+                    logits = model(batch.inputs[rows].to(device))
+                total += torch.cat(
+                    [
+                        *(
+                            count_right(logits, targets[rows].to(device))
+                            for targets in (batch.targets, batch.dense_targets)
+                        ),
+                        count_non_finite(logits, batch.targets[rows].to(device)),
+                    ]
+                )
+                start += micro_batch
+                continue
+            except Exception as error:
+                if not is_out_of_memory(error) or micro_batch == 1:
+                    raise
+            micro_batch //= 2
+            if device.startswith("cuda"):
+                torch.cuda.empty_cache()
+    model.train(was_training)
+    return Score(*total.tolist())

@@ -1,0 +1,8 @@
+"""What stands around every run: the operator's contract, and whether the model looks ahead."""
+
+from mechbench.training.gate.attribution import blame, naming
+from mechbench.training.gate.contract import breach, guard
+from mechbench.training.gate.probe import after, before, settle
+from mechbench.training.gate.watchdog import Watchdog
+
+__all__ = ["Watchdog", "after", "before", "blame", "breach", "guard", "naming", "settle"]

@@ -1,0 +1,254 @@
+"""What stands before and after every training run: the contract, and causality of the model.
+
+Before, at the longest length first, so that no budget is spent on what fails there. After, again,
+with the trained weights: a branch that starts at zero looks ahead only then. The model is probed as
+it is used: at every evaluated length, at the batch sizes of training and scoring, with and without
+gradients, in the run's precision and in float32, on the task's own inputs.
+
+Cost: two forward passes a length and mode where nothing moves, five where rounding does, and one to
+three backward passes at the trained length.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mechbench.data.streams import draw
+from mechbench.errors import OperatorError
+from mechbench.record.config import Config
+from mechbench.record.seeds import derive
+from mechbench.tasks.base import IGNORE, Batch, Task
+from mechbench.training.evaluation import autocast
+from mechbench.training.gate.lookahead import (
+    Finding,
+    by_gradient,
+    by_value,
+    cuts,
+    model_function,
+    repeating,
+    tolerance,
+    undisturbed,
+)
+from mechbench.training.lengths import for_tokens
+from mechbench.training.memory import is_out_of_memory
+
+_NUMBERS = 1 << 25  # logits and residual stream that a probe looks at at once
+
+
+def before(
+    model: nn.Module,
+    config: Config,
+    tasks: Sequence[Task],
+    rows: int,
+    device: str,
+    warn: Callable[[str], None],
+) -> str | None:
+    """Run the model as training and scoring will; return why it is not causal, or None.
+
+    `model` itself stays as it is: a copy is probed.
+
+    Args:
+        model: about to be trained, on its device.
+        config: of the run.
+        tasks: the task at every evaluated length, the trained one among them.
+        rows: sequences that training puts through the model at once.
+        device: where to run.
+        warn: told if no gradient passes the operator.
+
+    Raises:
+        OperatorError: the operator raised, broke its contract, gives NaN or infinity, repeats
+            itself differently, or gets no gradient.
+    """
+    probed = _copy(model)
+    trained = next(task for task in tasks if task.seqlen == config.seqlen)
+    longest = max(tasks, key=lambda task: task.input_seqlen)
+    with undisturbed(torch.device(device)):
+        batch = draw(longest, 1, config.seed, "validation", 0, "cpu")
+        reader = for_tokens(probed, config, longest.input_seqlen, device)
+        finding = _probe(reader, batch, config, device, 1, training=False)
+        if finding is None or finding.kind == "not finite":  # beyond the trained length no fault
+            batch = draw(trained, rows, config.seed, "validation", 0, "cpu")
+            _first_step(probed, batch.inputs[:1].to(device), config, device, warn)
+            finding = _probe(probed, batch, config, device, rows, training=True)
+    if finding is None or finding.kind in ("ahead", "mixed"):
+        probed.zero_grad(set_to_none=True)
+        return None if finding is None else finding.text
+    raise OperatorError(f"operator {config.operator!r} {finding.text}")
+
+
+def after(
+    model: nn.Module,
+    config: Config,
+    task: Task,
+    batch: Batch,
+    rows: int,
+    scored_rows: int,
+    device: str,
+) -> str | None:
+    """Probe the trained model at one length as it was scored; return why it is not causal.
+
+    What is not finite cannot be judged, and is told by the score.
+
+    Args:
+        model: trained, on its device; its gradients are dropped.
+        config: of the run.
+        task: at the length.
+        batch: evaluation examples of the length.
+        rows: sequences that training puts through the model at once.
+        scored_rows: the same of scoring.
+        device: where to run.
+
+    Raises:
+        OperatorError: the operator raised or repeats itself differently.
+    """
+    training = task.seqlen == config.seqlen
+    rows = min(rows, scored_rows)
+    with undisturbed(torch.device(device)):
+        finding = _probe(model, batch, config, device, rows, training=training)
+        if finding is None and _differs(model, batch, config, device, rows, scored_rows):
+            finding = _probe(model, batch, config, device, scored_rows, training=False)
+    model.zero_grad(set_to_none=True)
+    if finding is None or finding.kind == "not finite":
+        return None
+    if finding.kind == "restless":
+        raise OperatorError(f"operator {config.operator!r} {finding.text}")
+    return finding.text
+
+
+@torch.no_grad()
+def _differs(
+    model: nn.Module, batch: Batch, config: Config, device: str, rows: int, scored_rows: int
+) -> bool:
+    """Return whether a few sequences get other logits among as many as scoring takes at once.
+
+    One more pass tells whether the large batch needs a probe of its own, at five times the cost.
+    """
+    scored_rows = min(scored_rows, len(batch.inputs))
+    if scored_rows <= rows:
+        return False
+    model.eval()
+    try:
+        with autocast(device, config.dtype):
+            few = model(batch.inputs[:rows].to(device))
+            many = model(batch.inputs[:scored_rows].to(device))[:rows]
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+        return False  # then it was not scored in such batches
+    return not float((many - few).abs().max() / few.abs().max()) <= tolerance(few.dtype)
+
+
+def settle(found: str | None, result: dict[str, Any], config: Config) -> None:
+    """Note in `result` whether the model is causal, once it was probed.
+
+    Raises:
+        OperatorError: it is not, and the configuration does not allow that; scores are dropped.
+    """
+    result["causal"] = found is None and result.get("causal") is not False
+    if found is None or config.allow_noncausal:
+        return
+    result["evaluations"] = []
+    raise OperatorError(
+        f"operator {config.operator!r} is not causal: {found}; --allow-noncausal runs it all the "
+        "same and marks the result"
+    )
+
+
+def _copy(model: nn.Module) -> nn.Module:
+    try:
+        return copy.deepcopy(model)
+    except Exception:
+        # What cannot be copied is probed itself: its gradients are dropped afterwards.
+        return model
+
+
+def _first_step(
+    model: nn.Module, tokens: Tensor, config: Config, device: str, warn: Callable[[str], None]
+) -> None:
+    """Run forward and backward on one sequence, and look whether gradients arrive."""
+    operators = [block.operator for block in model.blocks]  # type: ignore[union-attr]
+    reached: list[Tensor] = []
+
+    def enter(module: nn.Module, args: tuple[Tensor, ...]) -> None:
+        args[0].retain_grad()
+        reached.append(args[0])
+
+    handles = [operator.register_forward_pre_hook(enter) for operator in operators]
+    try:
+        with autocast(device, config.dtype):
+            logits = model.train()(tokens)
+    finally:
+        for handle in handles:
+            handle.remove()
+    weight = torch.randn_like(logits, dtype=torch.float32)
+    (logits.float() * weight).sum().backward()
+    own = [p for operator in operators for p in operator.parameters() if p.requires_grad]
+    if own and all(p.grad is None for p in own):
+        raise OperatorError(
+            f"operator {config.operator!r} cannot learn: no gradient reaches any of its "
+            f"{len(own)} parameter tensors (a detached output, or torch.no_grad?)"
+        )
+    if any(u.grad is None for u in reached):
+        warn(
+            f"no gradient passes operator {config.operator!r} to what comes before it (a detached "
+            "input, or none is used?)"
+        )
+
+
+def _probe(
+    model: nn.Module, batch: Batch, config: Config, device: str, rows: int, *, training: bool
+) -> Finding | None:
+    """Judge with as many sequences as fit."""
+    L = batch.inputs.shape[1]
+    if L < 2:
+        return None
+    width = max(config.vocab_size, 4 * config.d_model)
+    rows = min(rows, len(batch.inputs), max(4, _NUMBERS // (L * width)))
+    while True:
+        try:
+            return _judge(model, batch, config, device, rows, training)
+        except Exception as error:
+            if not is_out_of_memory(error) or rows == 1:
+                raise
+        rows //= 2
+        if device.startswith("cuda"):
+            torch.cuda.empty_cache()
+
+
+def _judge(
+    model: nn.Module, batch: Batch, config: Config, device: str, rows: int, training: bool
+) -> Finding | None:
+    inputs = batch.inputs[:rows].to(device)
+    paying = (batch.targets != IGNORE).any(0).nonzero().flatten()
+    seed = derive(config.seed, "gate", inputs.shape[1])
+    at = cuts(inputs.shape[1], rows, seed, paying)
+    run = model_function(model.eval(), inputs)
+    with autocast(device, config.dtype):
+        finding = by_value(run, at, seed)
+    if finding is None and config.dtype != "float32":
+        finding = _in_float32(lambda: by_value(run, at, seed))
+    if finding is not None or not training:
+        return finding
+    model.train()
+    run = repeating(run, seed)
+    with autocast(device, config.dtype):
+        finding = by_value(run, at[:1], seed, grad=True)
+        if finding is None or finding.kind == "restless":  # its own state moves on in training
+            finding = by_gradient(run, at[-1], seed)
+    return finding
+
+
+def _in_float32(judge: Callable[[], Finding | None]) -> Finding | None:
+    """Return what shows in float32 alone; nothing where the kernels know half types only."""
+    try:
+        finding = judge()
+    except Exception as error:
+        if is_out_of_memory(error):
+            raise
+        return None
+    return finding if finding is not None and finding.kind in ("ahead", "mixed") else None

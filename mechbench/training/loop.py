@@ -1,0 +1,277 @@
+"""The training loop: plain functions over a model, a task and a configuration."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mechbench.data.streams import TrainStream, Unseen
+from mechbench.data.train_set import TrainSet
+from mechbench.ops import cross_entropy
+from mechbench.plan.curriculum import ADVANCE, stage_budget, stage_lr, stage_task
+from mechbench.record.config import Config
+from mechbench.tasks.base import IGNORE, Batch
+from mechbench.training.draws import seed_step
+from mechbench.training.evaluation import Score, autocast, count_right, evaluate
+from mechbench.training.memory import first_micro_batch, is_out_of_memory
+from mechbench.training.optimiser import lr_factor
+from mechbench.training.run import Run
+from mechbench.training.step import Stepper
+
+SOLVED = 0.995  # validation accuracy, twice in a row
+
+
+@dataclass
+class Progress:
+    """Where a run stands, beside the weights; JSON types only, so a checkpoint can hold it."""
+
+    step: int = 0  # steps done
+    tokens: int = 0  # training tokens seen
+    stage: int = 0  # of the curriculum
+    stage_tokens: int = 0  # tokens seen in this stage
+    halvings: int = 0  # of the micro-batch, each after an out-of-memory error
+    streak: int = 0  # validations in a row at or above SOLVED
+    stop: str = ""  # why training ended; empty while it has not
+    causal: bool = True  # what the check before training found
+    excluded: int = 0  # training examples dropped for standing in an evaluation set
+    train_s: float = 0.0  # seconds of training steps
+    pending: list[int] = field(default_factory=lambda: [0, 0, 0])  # counts since the last row
+    metrics: list[dict[str, Any]] = field(default_factory=list)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the fields as a dictionary."""
+        return dataclasses.asdict(self)
+
+    def micro_batch(self, config: Config, batch_size: int, input_seqlen: int) -> int:
+        """Return the sequences to put through the model at once."""
+        first = first_micro_batch(
+            batch_size, input_seqlen, config.d_model, config.n_layers, config.device_type
+        )
+        return max(1, first >> self.halvings)
+
+
+@dataclass
+class Hooks:
+    """What the loop tells its caller; the loop itself writes nothing."""
+
+    interrupted: Callable[[], bool] = lambda: False  # asked before every step
+    checkpoint_due: Callable[[], bool] = lambda: False  # asked between steps
+    checkpoint: Callable[[], None] = lambda: None  # save weights and progress now
+    report: Callable[[dict[str, Any]], None] = lambda row: None  # a row of metrics
+    advanced: Callable[[int], None] = lambda tokens: None  # after every step
+    warn: Callable[[str], None] = lambda text: None
+
+
+def loss_and_counts(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the summed loss and (2,) int64 counts of right and scored positions.
+
+    Cross-entropy of tokens, squared error of numbers.
+
+    Args:
+        logits: (B, L, V), or (B, L, 1) where targets are numbers.
+        targets: (B, L), -100 where not scored.
+    """
+    if targets.is_floating_point():
+        error = torch.where(targets == IGNORE, 0.0, logits[..., 0].float() - targets)
+        return error.square().sum(), count_right(logits.detach(), targets)
+    return cross_entropy(logits.flatten(0, 1), targets.flatten(), IGNORE)
+
+
+def backward(
+    model: nn.Module,
+    inputs: Tensor,
+    targets: Tensor,
+    micro_batch: int,
+    device: str,
+    dtype: str,
+    n_scored: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Accumulate the gradient of the mean loss over all scored positions of the batch.
+
+    The division by the whole batch's count makes the gradient independent of `micro_batch`.
+    `n_scored` is that count where the inputs are a part of the batch.
+
+    Returns:
+        The loss and (2,) int64 counts of right and scored positions, on the device.
+    """
+    if n_scored is None:
+        n_scored = (targets != IGNORE).sum().clamp_min(1)
+    loss = torch.zeros((), device=inputs.device)
+    counts = torch.zeros(2, dtype=torch.int64, device=inputs.device)
+    pieces = (torch.split(t, micro_batch) for t in (inputs, targets))
+    for x, y in zip(*pieces, strict=True):
+        with autocast(device, dtype):
+            logits = model(x)
+        total, right = loss_and_counts(logits, y)
+        part = total / n_scored
+        part.backward()  # type: ignore[no-untyped-call]
+        loss += part.detach()
+        counts += right
+    return loss, counts
+
+
+def step_gradients(
+    model: nn.Module,
+    inputs: Tensor,
+    targets: Tensor,
+    run: Run,
+    progress: Progress,
+    warn: Callable[[str], None],
+) -> tuple[Tensor, Tensor]:
+    """Run `backward`, halving the micro-batch and starting the step over when memory runs out.
+
+    Of several processes each takes its own rows of the batch; gradients and sums are then added.
+
+    Raises:
+        torch.OutOfMemoryError: a single sequence does not fit.
+    """
+    config, device, group = run.config, run.device, run.group
+    n_scored = (targets != IGNORE).sum().clamp_min(1)
+    inputs, targets = group.share(inputs), group.share(targets)
+    while True:
+        micro_batch = progress.micro_batch(config, *inputs.shape[:2])
+        model.zero_grad(set_to_none=True)
+        try:
+            sums = backward(model, inputs, targets, micro_batch, device, config.dtype, n_scored)
+            break
+        except Exception as error:
+            if not is_out_of_memory(error) or micro_batch == 1:
+                raise
+        # Outside the handler: the exception's frames hold the tensors that must go.
+        progress.halvings += 1
+        warn(f"out of memory: micro-batch {micro_batch} halved, step repeated")
+        if device.startswith("cuda"):
+            torch.cuda.empty_cache()
+    group.add_([*sums, *(p.grad for p in model.parameters() if p.grad is not None)])
+    return sums
+
+
+def train(
+    run: Run,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    progress: Progress,
+    validation: list[Batch],
+    unseen: Unseen,
+    hooks: Hooks,
+    *,
+    eager: bool = False,
+) -> None:
+    """Train until solved, diverged, out of budget or interrupted; `progress` says which.
+
+    Every batch, and whatever an operator draws, is a function of (seed, stage, step), and
+    validation and the curriculum's stages fall on fixed steps, so a run resumed from a checkpoint
+    goes on as if nothing had happened.
+    """
+    config, task, device, group = run.config, run.task, run.device, run.group
+    tasks = [stage_task(task, length) for length, _ in config.curriculum]
+    streams = [
+        TrainSet(task_, config.n_train, batch_size, config.seed, device)
+        if config.n_train
+        else TrainStream(task_, batch_size, config.seed, device)
+        for task_, (_, batch_size) in zip(tasks, config.curriculum, strict=True)
+    ]
+    share = stage_budget(config.budget_tokens, len(tasks))
+    on_cuda = device.startswith("cuda")
+    # Right and scored positions, excluded examples since the last row of metrics.
+    counts = torch.tensor(progress.pending, device=device)
+    row_tokens, row_time = progress.tokens, time.perf_counter()
+    mark = row_time
+
+    def save() -> None:
+        nonlocal mark
+        progress.pending = counts.tolist()
+        mark, elapsed = time.perf_counter(), time.perf_counter() - mark
+        progress.train_s += elapsed
+        hooks.checkpoint()
+
+    stepper = Stepper(
+        model,
+        optimizer,
+        lambda inputs, targets: step_gradients(model, inputs, targets, run, progress, hooks.warn),
+        config.grad_clip,
+        capture=on_cuda and not eager and group.size == 1,
+        warn=hooks.warn,
+    )
+    model.train()
+    while not progress.stop:
+        if group.any(hooks.interrupted()):
+            save()
+            return
+        if hooks.checkpoint_due():
+            save()
+        now_task, batch_size = tasks[progress.stage], config.curriculum[progress.stage][1]
+        step_tokens = batch_size * now_task.input_seqlen
+        final = progress.stage == len(tasks) - 1
+        batch = streams[progress.stage].batch(progress.step)
+        targets = batch.dense_targets if config.loss_on == "dense" else batch.targets
+        if final:  # shorter examples cannot stand in an evaluation set
+            fresh = unseen(batch.inputs)
+            targets = torch.where(fresh[:, None], targets, IGNORE)
+            counts[2] += (~fresh).sum()
+        fraction = progress.tokens / config.budget_tokens
+        factor = lr_factor(progress.step, fraction, config.warmup_steps)
+        factor *= stage_lr(config.curriculum, progress.stage)
+        seed_step(config.seed, progress.step, device, group.rank)
+        replayed = stepper.replay(batch.inputs, targets, factor)
+        loss, right, norm = replayed or stepper.gradients(batch.inputs, targets)
+        done = progress.step + 1
+        spent = progress.tokens + step_tokens
+        last = spent + step_tokens > config.budget_tokens
+        due = last or done % config.validate_every == 0
+        # On CUDA they are fetched on fixed steps only: reading them stalls the queue.
+        if (due or not on_cuda) and not math.isfinite((loss + norm).item()):
+            progress.stop = "diverged"
+            break
+        counts[:2] += right
+        if not replayed:
+            stepper.update(factor)
+        progress.step, progress.tokens = done, spent
+        progress.stage_tokens += step_tokens
+        hooks.advanced(step_tokens)
+        if not due:
+            continue
+        if on_cuda:
+            torch.cuda.synchronize(device)
+        now = time.perf_counter()
+        progress.train_s += now - mark
+        correct, scored, excluded = counts.tolist()
+        progress.excluded += excluded
+        train_accuracy = correct / max(1, scored)
+        row = {
+            "step": done,
+            "tokens": spent,
+            "seqlen": now_task.seqlen,
+            "loss": loss.item(),
+            "train_accuracy": train_accuracy,
+            "validation_accuracy": None,
+            "validation_dense_accuracy": None,
+            "tokens_per_s": (spent - row_tokens) / (now - row_time),
+            "train_s": progress.train_s,
+        }
+        if final or last:
+            micro_batch = progress.micro_batch(config, batch_size, task.input_seqlen)
+            score = evaluate(model, validation, micro_batch, device, config.dtype)
+            score = Score(*group.total(dataclasses.astuple(score)))
+            row["validation_accuracy"] = score.accuracy
+            row["validation_dense_accuracy"] = score.dense_accuracy
+            progress.streak = progress.streak + 1 if score.accuracy >= SOLVED else 0
+            if progress.streak >= 2:
+                progress.stop = "solved"
+            elif last:
+                progress.stop = "budget"
+        elif train_accuracy >= ADVANCE or progress.stage_tokens >= share:
+            progress.stage, progress.stage_tokens = progress.stage + 1, 0
+        progress.metrics.append(row)
+        hooks.report(row)
+        counts.zero_()
+        mark = row_time = time.perf_counter()
+        row_tokens = spent
+    save()

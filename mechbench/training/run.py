@@ -1,0 +1,42 @@
+"""One run: what is trained, on what, where its files lie and who is told. It never changes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from mechbench.console.progress_bar import Console
+from mechbench.plan.resolve import task_of
+from mechbench.record.config import Config
+from mechbench.tasks.base import Task
+from mechbench.training.parallel import ALONE, Group
+
+
+@dataclass(frozen=True)
+class Run:
+    """A configuration being run by this process.
+
+    Attributes:
+        config: resolved.
+        device: to train on, with its index.
+        task: as configured, at the trained length.
+        group: the processes that share its steps.
+        folder: gets its files; only the leader of the group writes.
+        console: where messages and the bar go.
+        checkpoint_s: seconds between checkpoints.
+    """
+
+    config: Config
+    device: str
+    task: Task
+    group: Group = ALONE
+    folder: Path = Path()
+    console: Console = field(default_factory=lambda: Console(quiet=True))
+    checkpoint_s: float = float("inf")
+
+    def tasks(self) -> dict[int, Task]:
+        """Return the task at every length that is scored, the trained one among them."""
+        return {
+            length: self.task if length == self.config.seqlen else task_of(self.config, length)
+            for length in self.config.eval_seqlens
+        }

@@ -1,0 +1,21 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from ops.conftest import relative_error
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (5, 3), (130, 64), (3, 700, 33)])
+def test_kernels_are_the_formula(kernel_device: str, shape: tuple[int, ...]) -> None:
+    torch.manual_seed(0)
+    x, freq = (3 * torch.randn(s, device=kernel_device) for s in (shape, shape[-1:]))
+    exact = [t.double().requires_grad_() for t in (x, freq)]
+    want = torch.sin(exact[1] * exact[0])
+    grad = torch.randn_like(x)
+    expected = torch.autograd.grad(want, exact, grad.double())
+    from mechbench.ops.sine.kernels import backward, forward
+
+    assert relative_error(forward(x, freq), want) < 1e-5
+    for ours, theirs in zip(backward(x, freq, grad), expected, strict=True):
+        assert relative_error(ours, theirs) < 1e-5

@@ -1,0 +1,28 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from mechbench.ops.triton import has_triton, unavailable
+
+
+def test_without_triton_the_reason_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mechbench.ops.triton.has_triton", lambda: False)
+    assert unavailable(torch.zeros(2)) == "Triton is not installed"
+
+
+def test_device_and_dtype_are_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mechbench.ops.triton.has_triton", lambda: True)
+    monkeypatch.setattr("mechbench.ops.triton._interpreted", lambda: False)
+    assert unavailable(torch.zeros(2)) == "the input is on cpu, expected cuda"
+    monkeypatch.setattr("mechbench.ops.triton._interpreted", lambda: True)
+    assert unavailable(torch.zeros(2), torch.zeros(2, dtype=torch.bfloat16)) is None
+    reason = "the input is torch.float64, expected float32, bfloat16 or float16"
+    assert unavailable(torch.zeros(2), torch.zeros(2, dtype=torch.float64)) == reason
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_on_a_gpu_the_kernels_can_run() -> None:
+    assert has_triton()
+    assert unavailable(torch.zeros(2, device="cuda")) is None

@@ -1,0 +1,270 @@
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from mechbench.errors import OperatorError, ResultError
+from mechbench.training.checkpoint import (
+    check_extra_state,
+    load_checkpoint,
+    load_weights,
+    save_checkpoint,
+)
+from mechbench.training.loop import Progress
+from mechbench.training.optimiser import make_optimizer
+
+PROGRESS = Progress(
+    step=7,
+    tokens=99,
+    stage=1,
+    stage_tokens=3,
+    halvings=2,
+    streak=1,
+    causal=False,
+    excluded=4,
+    train_s=0.1 + 0.2,
+    pending=[1, 2, 3],
+    metrics=[{"step": 5, "loss": 1 / 3, "validation_accuracy": None}],
+)
+
+
+def build(seed: int, width: int = 4) -> tuple[nn.Module, torch.optim.Optimizer]:
+    """Return a model after three steps, so that the optimizer has moments."""
+    torch.manual_seed(seed)
+    model = nn.Sequential(nn.Embedding(5, width), nn.Linear(width, 5))
+    optimizer = make_optimizer(model, lr=1e-2, weight_decay=0.1)
+    for _ in range(3):
+        step(model, optimizer)
+    return model, optimizer
+
+
+def step(model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+    optimizer.zero_grad()
+    model(torch.arange(5)).square().sum().backward()
+    optimizer.step()
+
+
+def same(one: dict[str, Any], other: dict[str, Any]) -> bool:
+    return all(torch.equal(one[name], other[name]) for name in one) and one.keys() == other.keys()
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    path = tmp_path / "checkpoint.pt"
+    save_checkpoint(path, "cell", *build(0), PROGRESS)
+    return path
+
+
+def test_round_trip_is_exact_and_the_next_steps_are_the_same(path: Path) -> None:
+    model, optimizer = build(0)
+    other, its_optimizer = build(1)
+    torch.manual_seed(99)  # what is restored does not depend on the generator
+    assert load_checkpoint(path, "cell", other, its_optimizer) == (PROGRESS, None)
+    assert same(model.state_dict(), other.state_dict())
+    for _ in range(3):
+        step(model, optimizer)
+        step(other, its_optimizer)
+        assert same(model.state_dict(), other.state_dict())
+
+
+def test_generators_are_neither_stored_nor_moved(path: Path) -> None:
+    before = torch.get_rng_state()
+    model, optimizer = build(1)
+    torch.set_rng_state(before)
+    save_checkpoint(path, "cell", model, optimizer, PROGRESS)
+    load_checkpoint(path, "cell", model, optimizer)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_without_a_file_there_is_nothing_to_say(tmp_path: Path) -> None:
+    model, optimizer = build(0)
+    before = {k: v.clone() for k, v in model.state_dict().items()}
+    assert load_checkpoint(tmp_path / "none.pt", "cell", model, optimizer) == (None, None)
+    assert same(before, model.state_dict())
+
+
+class Evil:
+    def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
+        return os.mkdir, ("pwned",)
+
+
+def truncate(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-100])
+
+
+def flip(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2 :] = bytes(len(data) - len(data) // 2)
+    path.write_bytes(data)
+
+
+def without_progress(path: Path) -> None:
+    data = torch.load(path, weights_only=True)
+    del data["progress"]
+    torch.save(data, path)
+
+
+def of_a_later_version(path: Path) -> None:
+    data = torch.load(path, weights_only=True)
+    data["progress"]["colour"] = 1
+    torch.save(data, path)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        truncate,
+        flip,
+        without_progress,
+        of_a_later_version,
+        lambda path: path.write_bytes(b""),
+        lambda path: path.write_bytes(b"no checkpoint at all"),
+        lambda path: torch.save([1, 2], path),
+        lambda path: torch.save({"cell_id": "cell", "model": Evil()}, path),
+        lambda path: save_checkpoint(path, "another", *build(0), PROGRESS),
+        lambda path: save_checkpoint(path, "cell", *build(0, width=6), PROGRESS),
+    ],
+)
+def test_what_cannot_be_trusted_is_set_aside_and_changes_nothing(
+    path: Path, damage: Callable[[Path], object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(path.parent)
+    damage(path)
+    damaged = path.read_bytes()
+    model, optimizer = build(1)
+    before = {k: v.clone() for k, v in model.state_dict().items()}
+    progress, warning = load_checkpoint(path, "cell", model, optimizer)
+    assert progress is None
+    assert warning is not None
+    assert warning.startswith(f"{path} is corrupt (")
+    assert warning.endswith("set aside as checkpoint.pt.corrupt-1, training starts over")
+    assert "\n" not in warning
+    assert same(before, model.state_dict())
+    # The file is there under its new name, and nothing that it asked for was done.
+    assert os.listdir(path.parent) == ["checkpoint.pt.corrupt-1"]
+    assert (path.parent / "checkpoint.pt.corrupt-1").read_bytes() == damaged
+
+
+def test_warning_says_whose_the_checkpoint_is(path: Path) -> None:
+    _, warning = load_checkpoint(path, "mine", *build(0))
+    assert warning is not None
+    assert "it belongs to cell cell" in warning
+
+
+def test_running_out_of_memory_condemns_no_checkpoint(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def load(*args: object, **kwargs: object) -> None:
+        raise MemoryError
+
+    before = path.read_bytes()
+    monkeypatch.setattr(torch, "load", load)
+    with pytest.raises(MemoryError):
+        load_checkpoint(path, "cell", *build(0))
+    assert path.read_bytes() == before
+
+
+def test_failed_save_keeps_the_previous_checkpoint(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fsync(descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    with pytest.raises(ResultError, match="No space left on device"):
+        save_checkpoint(path, "cell", *build(1), Progress(step=8))
+    assert load_checkpoint(path, "cell", *build(1)) == (PROGRESS, None)
+    assert os.listdir(path.parent) == [path.name]
+
+
+class Stateful(nn.Module):
+    """Keeps what a plain state dict does not restore."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(2))
+        self.register_buffer("mean", torch.zeros(2), persistent=False)
+        self.register_buffer("table", torch.arange(3.0), persistent=False)
+        self.register_buffer("later", None)
+        self.register_buffer("grows", torch.zeros(0))
+        self.seen: Any = 0
+
+    def get_extra_state(self) -> Any:
+        return {"seen": self.seen, "where": torch.tensor([self.weight.sum().item()])}
+
+    def set_extra_state(self, state: Any) -> None:
+        self.seen = state["seen"]
+
+    def forward(self, u: Tensor) -> Tensor:
+        self.seen += 1
+        self.mean += u
+        self.later = u if self.later is None else self.later + u
+        self.grows = torch.cat([self.grows, u])
+        if not hasattr(self, "lazy"):
+            self.register_buffer("lazy", torch.zeros(2))
+            self.register_buffer("hidden", torch.zeros(2), persistent=False)
+        self.lazy += 2 * u
+        self.hidden -= u
+        total = self.mean + self.later + self.lazy + self.hidden + self.grows.sum() + self.seen
+        return self.weight * total
+
+
+def stateful() -> tuple[nn.Module, torch.optim.Optimizer]:
+    model = nn.Sequential(Stateful())
+    return model, make_optimizer(model, lr=1e-2, weight_decay=0.1)
+
+
+def test_what_an_operator_keeps_beside_its_weights_is_restored(tmp_path: Path) -> None:
+    path, u = tmp_path / "checkpoint.pt", torch.tensor([1.0, 2.0])
+    model, optimizer = stateful()
+    assert load_checkpoint(path, "cell", model, optimizer) == (None, None)
+    for _ in range(3):
+        model(u)
+    save_checkpoint(path, "cell", model, optimizer, PROGRESS)
+    stored = torch.load(path, weights_only=True)
+    assert set(stored["buffers"]) == {"0.mean", "0.hidden"}  # "table" is as it was built
+    other, its_optimizer = stateful()
+    assert load_checkpoint(path, "cell", other, its_optimizer) == (PROGRESS, None)
+    looked_at = stateful()[0]
+    load_weights(path, "cell", looked_at)
+    for _ in range(2):
+        expected = model(u)
+        assert torch.equal(other(u), expected)
+        assert torch.equal(looked_at(u), expected)
+
+
+def test_extra_state_that_the_operator_refuses_changes_no_weight(tmp_path: Path) -> None:
+    path = tmp_path / "checkpoint.pt"
+    model, optimizer = stateful()
+    model[0].weight.data += 1  # type: ignore[index, operator]
+    save_checkpoint(path, "cell", model, optimizer, PROGRESS)
+    other, its_optimizer = stateful()
+
+    def refuse(state: Any) -> None:
+        raise KeyError("seen")
+
+    other[0].set_extra_state = refuse  # type: ignore[index, assignment]
+    progress, warning = load_checkpoint(path, "cell", other, its_optimizer)
+    assert progress is None
+    assert "set aside as checkpoint.pt.corrupt-1, training starts over" in str(warning)
+    assert other[0].weight.tolist() == [1, 1]  # type: ignore[index]
+
+
+def test_extra_state_is_tried_before_training() -> None:
+    model = stateful()[0]
+    assert check_extra_state(model, "mine") is None
+    assert check_extra_state(nn.Linear(2, 2), "mine") is None
+    model[0].seen = Path("x")  # type: ignore[index, assignment]
+    warning = check_extra_state(model, "mine")
+    assert warning is not None
+    assert warning.startswith("the extra state of operator 'mine' holds objects")
+    assert "\n" not in warning
+    model[0].seen = lambda: 0  # type: ignore[index, assignment]
+    with pytest.raises(OperatorError, match="operator 'mine' has an extra state that cannot be st"):
+        check_extra_state(model, "mine")

@@ -1,0 +1,101 @@
+from __future__ import annotations
+
+import itertools
+import math
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from mechbench.ops import fft_conv
+from mechbench.training.cost import flops_per_token
+from mechbench.training.model import Backbone
+
+V, D, L = 12, 16, 32
+
+
+class Tokens(nn.Module):
+    """An embedding, layers and a head."""
+
+    def __init__(self, *layers: nn.Module) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(nn.Embedding(V, D), *layers, nn.Linear(D, V))
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        logits: Tensor = self.layers(tokens)
+        return logits
+
+
+class Conv(nn.Module):
+    """One long convolution over all D channels."""
+
+    def __init__(self, seqlen: int) -> None:
+        super().__init__()
+        self.h = nn.Parameter(torch.ones(D, seqlen))
+
+    def forward(self, u: Tensor) -> Tensor:
+        return fft_conv(u.transpose(1, 2), self.h).transpose(1, 2)
+
+
+def backbone(operator: str, seqlen: int, **options: object) -> Backbone:
+    return Backbone(operator, options, vocab_size=V, d_model=D, n_layers=1, max_seqlen=seqlen)
+
+
+def test_matrix_products_count_twice_their_size_forward_and_twice_that_backward() -> None:
+    found = flops_per_token(Tokens(nn.Linear(D, 4 * D), nn.Linear(4 * D, D)), L)
+    assert found == 6 * (D * 4 * D + 4 * D * D + D * V)
+
+
+def test_cost_of_matrix_products_does_not_depend_on_the_length() -> None:
+    model = Tokens(nn.Linear(D, D))
+    assert flops_per_token(model, 8) == flops_per_token(model, 800)
+
+
+def test_attention_grows_with_the_length_by_its_scores_alone() -> None:
+    costs = [flops_per_token(backbone("attention", n), n) for n in (64, 128, 256, 512)]
+    steps = [b - a for a, b in itertools.pairwise(costs)]
+    assert steps[1] == pytest.approx(2 * steps[0])
+    assert steps[2] == pytest.approx(4 * steps[0])
+    # q k^T and its product with v: 4 D a pair of positions forward, 8 or 10 D backward
+    assert 12 * D * 64 <= steps[0] <= 14 * D * 64
+
+
+def test_long_convolution_counts_its_transforms() -> None:
+    n = 2 * L  # padded
+    whole, plain = flops_per_token(Tokens(Conv(L)), L), flops_per_token(Tokens(), L)
+    a_transform = 2.5 * n * math.log2(n) * D
+    # forward: of u, of h, back; backward: of dy, u, h and back to du, dh
+    assert (whole - plain) * L == pytest.approx(8 * a_transform, rel=1e-6)
+
+
+def test_hyena_costs_less_than_attention_where_sequences_are_long() -> None:
+    hyena, attention = (flops_per_token(backbone(n, 8192), 8192) for n in ("hyena", "attention"))
+    assert hyena < attention / 4
+
+
+def test_model_stays_as_it_is() -> None:
+    model = backbone("hyena", L)
+    before = {name: p.clone() for name, p in model.named_parameters()}
+    assert flops_per_token(model, L) > 0
+    for name, parameter in model.named_parameters():
+        assert parameter.device.type == "cpu"
+        assert parameter.grad is None
+        assert torch.equal(parameter, before[name])
+
+
+class NeedsData(nn.Module):
+    def forward(self, u: Tensor) -> Tensor:
+        return u * float(u.abs().max())
+
+
+def test_operator_that_reads_its_data_has_no_known_cost() -> None:
+    assert flops_per_token(Tokens(NeedsData()), L) is None
+
+
+def test_a_model_of_numbers_has_a_cost() -> None:
+    model = Backbone(
+        "attention", {}, vocab_size=2, d_model=D, n_layers=1, max_seqlen=L, input_dim=3
+    )
+    found = flops_per_token(model, L, 3)
+    assert found is not None
+    assert found > flops_per_token(Tokens(), L)
