@@ -121,6 +121,8 @@ def single_precision_conv(u: Tensor, taps: Tensor) -> Tensor:
 class SinglePrecision(nn.Module):
     """Sound: casts to float32 before its FFT."""
 
+    depends_on_max_seqlen = True
+
     def __init__(self, d_model: int, max_seqlen: int) -> None:
         super().__init__()
         self.taps = nn.Parameter(torch.randn(d_model, max_seqlen) / max_seqlen**0.5)

@@ -58,7 +58,7 @@ def test_bench_of_two_operators_a_convolution_and_a_fault(mechbench: CommandLine
         (("--operator", "hyna"), "unknown operator 'hyna': did you mean 'hyena'"),
         (("--operator", "hyena", "--option", "ordre=2"), "did you mean 'order'"),
         (("--operator", "hyena", "--device", "tpu"), "unknown device 'tpu'"),
-        (("--operator", "hyena", "--seqlen", "0"), "--seqlen"),
+        (("--operator", "hyena", "--seqlen", "0"), "seqlen is 0: expected at least 1"),
         ((), "nothing to measure"),
     ],
 )

@@ -60,7 +60,7 @@ def test_fault_of_a_plugin_is_exit_code_1_and_goes_with_its_option(
         (["--operator", "hyna"], "unknown operator 'hyna': did you mean 'hyena'"),
         (["--operator", "hyena", "--option", "ordre=2"], "did you mean 'order'"),
         (["--operator", "hyena", "--device", "tpu"], "unknown device 'tpu'"),
-        (["--operator", "hyena", "--seqlen", "1"], "--seqlen"),
+        (["--operator", "hyena", "--seqlen", "1"], "seqlen is 1: expected at least 2"),
         ([], "--operator"),
     ],
 )

@@ -66,8 +66,8 @@ def test_operator_without_a_sound_matrix_is_named_in_one_line(
     ("args", "message"),
     [
         (("--operator", "hyna"), "unknown operator 'hyna': did you mean 'hyena'?"),
-        (("--operator", "hyena", "--seqlen", "1"), "Invalid value for '--seqlen': 1 is not"),
-        (("--operator", "hyena", "--seqlen", "4096"), "Invalid value for '--seqlen': 4096 is"),
+        (("--operator", "hyena", "--seqlen", "1"), "seqlen is 1: expected 2 to 1024"),
+        (("--operator", "hyena", "--seqlen", "4096"), "seqlen is 4096: expected 2 to 1024"),
         ((), "Missing option '--operator'."),
     ],
 )

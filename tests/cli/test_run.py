@@ -322,6 +322,8 @@ def test_report_ranks_no_operator_that_failed_or_looks_ahead(
     assert {name for name, row in rows.items() if row["accuracy"]} == {"hyena", "ahead"}
     markdown = (command.folder / "report" / "table.md").read_text()
     for operator in BAD_OPERATORS:
+        if operator == "ahead":
+            continue  # run again with --allow-noncausal: the newest result of an experiment counts
         message = error_of(done[operator])
         assert f"- {operator}, trained at 8, seed 0: error: {message}" in markdown
     assert "| ahead, trained at 8 (non-causal) |" in markdown

@@ -36,7 +36,7 @@ def test_task_is_drawn_with_chance_shortcuts_and_required_context(mechbench: Com
         (("recall", "--seqlen", "7"), "seqlen is 7: recall needs an even number"),
         (("recall", "--task-option", "distance=3"), "did you mean 'min_distance'?"),
         (("recall", "--task-option", "min_distance=far"), "'far': expected a whole number"),
-        (("recall", "--examples", "0"), "Invalid value for '--examples': 0"),
+        (("recall", "--examples", "0"), "examples is 0: expected at least 1"),
         ((), "Missing argument 'TASK'."),
     ],
 )

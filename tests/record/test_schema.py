@@ -82,7 +82,7 @@ def put(value: Any, *path: Any) -> Change:
         (put([], "evaluations"), "evaluations lack seqlen 64"),
         (put(1, "config", "seed"), "the configuration's is"),
         (put(1.5, "config", "seed"), "config.seed is 1.5: expected a valid integer"),
-        (put(0, "config", "d_model"), "config: d_model is 0: expected at least 1"),
+        (put(0, "config", "d_model"), "d_model is 0: expected at least 1"),
         (put([[8, 2, 1]], "config", "curriculum"), "config.curriculum[0] is"),
         (lambda data: data["config"].pop("lr"), "config.lr is missing"),
         (lambda data: data.pop("config"), "config is missing"),

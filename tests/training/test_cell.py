@@ -405,7 +405,7 @@ def test_operator_that_breaks_its_contract_is_stored_as_an_error(run: Run, tmp_p
 def test_error_of_the_user_stores_no_result(run: Run, tmp_path: Path) -> None:
     with pytest.raises(ConfigError):
         run("hyena", operator_options={"order": 1})
-    assert list((tmp_path / "runs").iterdir()) == []
+    assert not (tmp_path / "runs").exists()
     with pytest.raises(ConfigError, match="unknown operator"):
         run("hyna", "other")
     assert not (tmp_path / "other").exists()
@@ -532,7 +532,7 @@ def test_result_without_its_evaluations_or_configuration_is_not_believed(
     write_json(first.path, first.data | removed)
     assert outcome(run()) == expected
     assert mine.passes == passes  # scored again from the checkpoint
-    assert "is not believed" in capsys.readouterr().err
+    assert "is damaged" in capsys.readouterr().err
 
 
 def test_drawing_operator_continues_to_the_same_result_and_leaves_generators_alone(

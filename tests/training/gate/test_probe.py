@@ -242,7 +242,9 @@ def test_causality_is_checked_on_numbers_too(component: Any, causal: bool, run: 
     built = Backbone(
         component, {}, vocab_size=3, d_model=8, n_layers=2, max_seqlen=L, input_dim=task.input_dim
     )
-    config = Config("mine", "icl-functions", seqlen=8, eval_seqlens=(8,), budget_tokens=1)
+    config = Config(
+        "mine", "icl-functions", vocab_size=3, seqlen=8, eval_seqlens=(8,), budget_tokens=1
+    )
     assert (before(built, config, [task], B, "cpu", pytest.fail) is None) == causal
 
 
