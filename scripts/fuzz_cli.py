@@ -3,10 +3,11 @@
     python scripts/fuzz_cli.py --lines 5000 --suites 2000 --seed 1
 
 Every line runs in this process through click, in a folder of its own for the whole session, with an
-alarm after 30 s. Nothing is trained or measured: `run` stops right before its first step, `check`,
-`bench` and `inspect` before they build the operator that they look at, and sweeps are dry. All that
-is refused must be refused with one line and exit code 2. What breaks is printed; exit code 1: some
-line did.
+alarm after 30 s of its own computing or 120 s of any kind. Nothing is trained or measured: `run`
+stops right before its first step, or where the probes before it would take as long as the steps of
+an unusually large model, `check`, `bench` and `inspect` before they build the operator that they
+look at, and sweeps are dry. All that is refused must be refused with one line and exit code 2. What
+breaks is printed; exit code 1: some line did.
 """
 
 from __future__ import annotations
@@ -25,9 +26,12 @@ import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
 LIMIT_S = 30.0
+WALL_S = 4 * LIMIT_S  # on a machine with other work
+PROBED = 1 << 23  # numbers of a probe that is no step of the size of a usual one
 OPERATORS = (
     "hyena", "attention", "aft", "gss", "h3", "rwkv", "s4d", "retnet", "mamba2", "hybrid",
     "linear-attention", "gated-deltanet", "sliding-attention", "eager-attention", "hyna", "fla:X",
@@ -145,6 +149,8 @@ def line(draw: random.Random) -> list[str]:
         args.insert(draw.randrange(len(args) + 1), draw.choice(("-h", "--help", "--", "-x", "")))
     if draw.random() < 0.05:
         del args[draw.randrange(len(args))]
+    if args[:1] == ["watch"] and "--once" not in args:
+        args.append("--once")  # or it watches until it is interrupted
     return args
 
 
@@ -198,8 +204,10 @@ def outcome(args: list[str]) -> str:
         raise Hang
 
     signal.signal(signal.SIGALRM, alarm)
-    signal.setitimer(signal.ITIMER_REAL, LIMIT_S)
-    faulthandler.dump_traceback_later(2 * LIMIT_S, exit=True)  # C code lets no alarm through
+    signal.signal(signal.SIGPROF, alarm)
+    signal.setitimer(signal.ITIMER_REAL, WALL_S)
+    signal.setitimer(signal.ITIMER_PROF, LIMIT_S)
+    faulthandler.dump_traceback_later(2 * WALL_S, exit=True)  # C code lets no alarm through
     try:
         with (
             mock.patch.object(sys, "argv", ["mechbench", *args]),
@@ -215,6 +223,7 @@ def outcome(args: list[str]) -> str:
         return f"traceback: {traceback.format_exc()}"
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.setitimer(signal.ITIMER_PROF, 0)
         faulthandler.cancel_dump_traceback_later()
     said = [text for text in err.getvalue().split("\n") if text.strip()]
     if "Hang" in err.getvalue():  # the alarm rang inside a callback that lets nothing through
@@ -239,6 +248,14 @@ def without_work() -> Iterator[None]:
     def stop(*_: object, **__: object) -> None:
         raise Stop(0)
 
+    probe = mechbench.training.cell.before
+
+    def before(model: object, config: Any, tasks: Any, rows: int, *rest: Any) -> object:
+        longest = max(task.input_seqlen for task in tasks)
+        width = config.n_layers * config.d_model + config.vocab_size
+        large = max(rows * config.seqlen, longest * max(1, longest // 512)) * width > PROBED
+        return stop() if large else probe(model, config, tasks, rows, *rest)
+
     places = (
         (mechbench.training.cell, "train"),
         (mechbench.bench.session, "machine_rates"),
@@ -247,6 +264,7 @@ def without_work() -> Iterator[None]:
         (mechbench.training.launch, "launch"),
     )
     with contextlib.ExitStack() as stack:
+        stack.enter_context(mock.patch.object(mechbench.training.cell, "before", before))
         for module, name in places:
             stack.enter_context(mock.patch.object(module, name, stop))
         yield

@@ -246,7 +246,9 @@ def _train_and_score(run: Run, result: dict[str, Any], dog: Watchdog | None = No
     guard(model, config.operator, dog)
     check_longer(model, config, draw(task, 2, config.seed, "validation", 0, "cpu").inputs, device)
     optimizer = make_optimizer(model, config.lr, config.weight_decay)
-    progress, warning = load_checkpoint(folder / "checkpoint.pt", config.cell_id, model, optimizer)
+    progress, warning = load_checkpoint(
+        folder / "checkpoint.pt", config.cell_id, model, optimizer, config
+    )
     if warning:
         console.warn(warning)
     if progress is None:

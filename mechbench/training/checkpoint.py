@@ -6,7 +6,10 @@ an operator's extra state, count too. Files are read without running code (`weig
 
 from __future__ import annotations
 
+import contextlib
+import copy
 import io
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from mechbench.errors import OperatorError, ResultError
+from mechbench.record.config import Config
 from mechbench.record.files import set_aside, write_atomic
 from mechbench.training.loop import Progress
 from mechbench.training.memory import is_out_of_memory
@@ -61,23 +65,34 @@ def load_weights(path: Path, cell_id: str, model: nn.Module) -> None:
 
 
 def load_checkpoint(
-    path: Path, cell_id: str, model: nn.Module, optimizer: torch.optim.Optimizer
+    path: Path,
+    cell_id: str,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    config: Config | None = None,
 ) -> tuple[Progress | None, str | None]:
     """Restore model and optimizer; return (progress, None), or (None, warning) for a damaged file.
 
-    A damaged file, or one of another cell, is renamed and never used; without a file both are None.
+    A damaged file, or one of another cell, is renamed and never used: model and optimizer are then
+    as they were. Without a file both are None. What `config` allows is checked where it is given.
     """
-    for buffer in _left_out(model).values():  # a later checkpoint keeps those that have changed
-        buffer.as_built = _version(buffer)  # type: ignore[attr-defined]
+    from mechbench.training.stored_progress import stored_progress
+
+    _mark_built(model)
     if not path.exists():
         return None, None
+    undo = _undo(model)
     try:
         data = _read(path, cell_id)
-        progress = Progress(**data["progress"])
-        _check_fit(model, data["model"])
-        optimizer.load_state_dict(data["optimizer"])
+        progress = stored_progress(data["progress"], config)
+        moments = _moments(optimizer, data["optimizer"], progress.step)
         _restore(model, data)
+        # Options and rates of the groups come from the configuration, and `set_lr` sets the rates.
+        groups = optimizer.state_dict()["param_groups"]
+        optimizer.load_state_dict({"state": moments, "param_groups": groups})
     except Exception as error:  # whatever a damaged file makes the reader raise
+        undo()
+        _mark_built(model)
         if is_out_of_memory(error):
             raise
         text = " ".join(str(error).split())[:200]
@@ -123,20 +138,68 @@ def _read(path: Path, cell_id: str) -> dict[str, Any]:
     return data
 
 
-def _check_fit(model: nn.Module, state: dict[str, Any]) -> None:
-    """Raise ValueError if a parameter is missing, left over or of another shape."""
-    shapes = {name: p.shape for name, p in model.named_parameters()}
-    if any(name not in state or state[name].shape != shape for name, shape in shapes.items()):
-        raise ValueError("its weights do not fit the model")
+def _moments(optimizer: torch.optim.Optimizer, stored: Any, steps: int) -> dict[int, Any]:
+    """Return the stored state of each parameter, which must be as AdamW makes it.
+
+    Raises:
+        ValueError: it is not.
+    """
+    groups = optimizer.state_dict()["param_groups"]
+    if [group["params"] for group in stored["param_groups"]] != [g["params"] for g in groups]:
+        raise ValueError("its optimizer has other parameters")
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    for index, state in stored["state"].items():
+        if type(index) is not int or not 0 <= index < len(parameters):
+            raise ValueError(f"its optimizer has no parameter {index!r}")
+        if set(state) != {"step", "exp_avg", "exp_avg_sq"}:
+            raise ValueError("its optimizer keeps something else than AdamW")
+        for key in ("exp_avg", "exp_avg_sq"):
+            _check_like(f"{key} of its optimizer", state[key], parameters[index])
+        step = state["step"]
+        if not isinstance(step, Tensor) or step.shape != () or not step.is_floating_point():
+            raise ValueError("its optimizer has lost count of its steps")
+        if not 0 <= step.item() <= steps:
+            raise ValueError(f"its optimizer is at step {step.item():.0f} of {steps}")
+    moments: dict[int, Any] = stored["state"]
+    return moments
+
+
+def _check_fit(model: nn.Module, data: dict[str, Any]) -> None:
+    """Raise ValueError if a parameter is missing, left over or of another shape or type."""
+    state, buffers = data["model"], data.get("buffers", {})
+    for name, parameter in model.named_parameters():
+        if name not in state:
+            raise ValueError("its weights do not fit the model")
+        _check_like("a weight", state[name], parameter)
     modules = dict(model.named_modules())
-    if any(name.rpartition(".")[0] not in modules for name in state):
-        raise ValueError("its weights do not fit the model")
+    there = dict(model.named_buffers())
+    for name, value in (*state.items(), *buffers.items()):
+        parent, _, own = name.rpartition(".")
+        if parent not in modules or not own:
+            raise ValueError("its weights do not fit the model")
+        if own == _EXTRA and name in state:
+            continue
+        if not isinstance(value, Tensor) or value.layout != torch.strided:
+            raise ValueError(f"buffer {name!r} is no tensor")
+        if name in there and there[name].dtype != value.dtype:
+            raise ValueError(f"buffer {name!r} is {value.dtype}: expected {there[name].dtype}")
+
+
+def _check_like(what: str, value: object, expected: Tensor) -> None:
+    """Raise ValueError unless `value` is a tensor like the expected one."""
+    if (
+        not isinstance(value, Tensor)
+        or value.layout != torch.strided
+        or value.shape != expected.shape
+        or value.dtype != expected.dtype
+    ):
+        raise ValueError(f"{what} does not fit the model")
 
 
 def _restore(model: nn.Module, data: dict[str, Any]) -> None:
     """Restore the model's whole state: first what its own code takes, which may refuse it."""
+    _check_fit(model, data)
     state = dict(data["model"])
-    _check_fit(model, state)
     for name, module in model.named_modules():
         key = f"{name}.{_EXTRA}".lstrip(".")
         if key in state:
@@ -147,6 +210,35 @@ def _restore(model: nn.Module, data: dict[str, Any]) -> None:
     for name, buffer in data.get("buffers", {}).items():
         _set_buffer(model, name, buffer, persistent=False)
     model.load_state_dict(state, strict=False)
+
+
+def _undo(model: nn.Module) -> Callable[[], None]:
+    """Return what gives parameters, buffers and extra states back as they are now."""
+    weights = [(p, p.detach().clone()) for p in model.parameters()]
+    buffers = [
+        (m, dict(m._buffers), [(b, b.clone()) for b in m._buffers.values() if b is not None])
+        for m in model.modules()
+    ]
+    extra: list[tuple[nn.Module, Any]] = []
+    for module in model.modules():
+        if type(module).get_extra_state is not nn.Module.get_extra_state:
+            with contextlib.suppress(Exception):  # whatever a foreign object makes a copy raise
+                extra.append((module, copy.deepcopy(module.get_extra_state())))
+
+    def undo() -> None:
+        with torch.no_grad():
+            for parameter, value in weights:
+                parameter.copy_(value)
+            for module, named, values in buffers:
+                module._buffers.clear()
+                module._buffers.update(named)
+                for buffer, value in values:
+                    buffer.copy_(value)
+        for module, state in extra:
+            with contextlib.suppress(Exception):  # it may refuse any state
+                module.set_extra_state(state)
+
+    return undo
 
 
 def _set_buffer(model: nn.Module, name: str, value: Tensor, *, persistent: bool) -> None:
@@ -168,6 +260,12 @@ def _left_out(model: nn.Module) -> dict[str, Tensor]:
     """Return the buffers that a state dict leaves out."""
     kept = model.state_dict().keys()
     return {name: buffer for name, buffer in model.named_buffers() if name not in kept}
+
+
+def _mark_built(model: nn.Module) -> None:
+    """Note what buffers are like now: a later checkpoint keeps those that have changed."""
+    for buffer in _left_out(model).values():
+        buffer.as_built = _version(buffer)  # type: ignore[attr-defined]
 
 
 def _version(buffer: Tensor) -> int | None:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Hashable
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
+
+from mechbench.training.model import Backbone
 
 
 def _fft_flops(*args: Any, out_val: Any = None, **kwargs: Any) -> int:
@@ -29,15 +32,71 @@ def flops_per_token(model: nn.Module, input_seqlen: int, input_dim: int = 0) -> 
 
     Counted on the meta device, so nothing is computed or allocated. Matrix products, SDPA and
     FFTs count; elementwise work does not. None where the operator cannot run without data.
+    Of equal blocks of a backbone one is counted and multiplied.
     """
     try:
-        ghost = copy.deepcopy(model).to("meta")
-        tokens = torch.zeros(1, input_seqlen, dtype=torch.int64, device="meta")
-        numbers = torch.zeros(1, input_seqlen, input_dim, device="meta")
-        with FlopCounterMode(display=False, custom_mapping=FFT_FLOPS) as counter:
-            logits = ghost(numbers if input_dim else tokens)
-            F.cross_entropy(logits.flatten(0, 1), tokens.flatten()).backward()  # type: ignore[no-untyped-call]
+        kinds = _kinds(model) if isinstance(model, Backbone) else []
+        if all(n == 1 for _, n in kinds):
+            total = _count(model, input_seqlen, input_dim)
+        else:
+            total = rest = _count(_with_blocks(model), input_seqlen, input_dim)
+            for block, n in kinds:
+                total += n * (_count(_with_blocks(model, block), input_seqlen, input_dim) - rest)
     except Exception:
         # A plugin may need real data; its cost is then unknown, which is no fault.
         return None
-    return float(counter.get_total_flops()) / input_seqlen
+    return float(total) / input_seqlen
+
+
+def _count(model: nn.Module, input_seqlen: int, input_dim: int) -> int:
+    """Count every module of the model; raises what a model that needs data makes torch raise."""
+    ghost = copy.deepcopy(model).to("meta")
+    tokens = torch.zeros(1, input_seqlen, dtype=torch.int64, device="meta")
+    numbers = torch.zeros(1, input_seqlen, input_dim, device="meta")
+    with FlopCounterMode(display=False, custom_mapping=FFT_FLOPS) as counter:
+        logits = ghost(numbers if input_dim else tokens)
+        F.cross_entropy(logits.flatten(0, 1), tokens.flatten()).backward()  # type: ignore[no-untyped-call]
+    return int(counter.get_total_flops())
+
+
+def _with_blocks(model: Backbone, *blocks: nn.Module) -> Backbone:
+    """Return the model with these blocks in place of its own, which it keeps."""
+    other = copy.copy(model)
+    other._modules = dict(model._modules)
+    other.blocks = nn.ModuleList(blocks)
+    return other
+
+
+def _kinds(model: Backbone) -> list[tuple[nn.Module, int]]:
+    """Return a block of each kind, and how many of it the model has."""
+    found: dict[Hashable, list[nn.Module]] = {}
+    for block in model.blocks:
+        found.setdefault(_kind(block), []).append(block)
+    return [(blocks[0], len(blocks)) for blocks in found.values()]
+
+
+def _kind(module: nn.Module) -> Hashable:
+    """Return what two modules have in common only if they compute the same on other weights.
+
+    All that a module holds counts: what cannot be compared is taken to be different.
+    """
+    return tuple(
+        (name, type(part), *((key, _held(value)) for key, value in sorted(vars(part).items())))
+        for name, part in module.named_modules(remove_duplicate=False)
+    )
+
+
+def _held(value: Any) -> Hashable:
+    if isinstance(value, torch.Tensor):
+        return value.shape, value.dtype, value.requires_grad
+    if isinstance(value, nn.Module):
+        return type(value)  # it is a part of its own
+    if isinstance(value, dict):
+        return type(value), *((key, _held(held)) for key, held in value.items())
+    if isinstance(value, list | tuple):
+        return type(value), *map(_held, value)
+    if isinstance(value, set | frozenset):
+        return type(value), frozenset(map(_held, value))
+    if value is None or type(value) in (bool, int, float, str, bytes, torch.dtype, torch.device):
+        return type(value), value
+    return id(value)

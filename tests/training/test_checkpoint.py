@@ -30,8 +30,14 @@ PROGRESS = Progress(
     excluded=4,
     train_s=0.1 + 0.2,
     pending=[1, 2, 3],
-    metrics=[{"step": 5, "loss": 1 / 3, "validation_accuracy": None}],
-)
+    metrics=[
+        {
+            "step": 5, "tokens": 70, "seqlen": 16, "loss": 1 / 3, "train_accuracy": 0.5,
+            "validation_accuracy": None, "validation_dense_accuracy": None, "tokens_per_s": 1e3,
+            "train_s": 0.1,
+        }
+    ],
+)  # fmt: skip
 
 
 def build(seed: int, width: int = 4) -> tuple[nn.Module, torch.optim.Optimizer]:
@@ -116,9 +122,69 @@ def of_a_later_version(path: Path) -> None:
     torch.save(data, path)
 
 
+def put(*keys: Any, value: Any) -> Callable[[Path], None]:
+    """Return what writes another value into a checkpoint."""
+
+    def damage(path: Path) -> None:
+        data = torch.load(path, weights_only=True)
+        holder = data
+        for key in keys[:-1]:
+            holder = holder[key]
+        holder[keys[-1]] = value
+        torch.save(data, path)
+
+    return damage
+
+
+def of_doubles(path: Path) -> None:
+    model, optimizer = build(0)
+    save_checkpoint(path, "cell", model.double(), optimizer, PROGRESS)
+
+
+DAMAGES = [
+    put("progress", value=7),
+    put("progress", "step", value=7.0),
+    put("progress", "step", value=-1),
+    put("progress", "step", value=2**70),
+    put("progress", "step", value=1),  # the optimizer took three
+    put("progress", "tokens", value=True),
+    put("progress", "tokens", value=1),  # fewer than steps
+    put("progress", "halvings", value=1000),
+    put("progress", "stop", value="x"),
+    put("progress", "causal", value=1),
+    put("progress", "train_s", value=float("nan")),
+    put("progress", "pending", value=[0, 0]),
+    put("progress", "pending", 0, value="1"),
+    put("progress", "metrics", value=[1]),
+    put("progress", "metrics", value=[{"step": 5}]),
+    put("progress", "metrics", 0, "step", value=8),
+    put("progress", "metrics", 0, "loss", value=torch.zeros(3)),
+    put("model", value=None),
+    put("model", "1.weight", value="x"),
+    put("model", "1.weight", value=torch.zeros(3)),
+    put("model", "1.nothing", value=0),
+    put("model", "", value=torch.zeros(3)),
+    put("buffers", value=[]),
+    put("buffers", "1.mean", value=None),
+    put("optimizer", value={}),
+    put("optimizer", "param_groups", value=[]),
+    put("optimizer", "param_groups", 0, value=1),
+    put("optimizer", "state", value=None),
+    put("optimizer", "state", 9, value={}),
+    put("optimizer", "state", 0, value={}),
+    put("optimizer", "state", 0, "step", value="x"),
+    put("optimizer", "state", 0, "step", value=torch.tensor(float("nan"))),
+    put("optimizer", "state", 0, "exp_avg", value=torch.zeros(3)),
+    put("optimizer", "state", 0, "exp_avg", value=None),
+    put("optimizer", "state", 0, "exp_avg_sq", value=torch.zeros(5, 4, dtype=torch.int64)),
+    of_doubles,
+]
+
+
 @pytest.mark.parametrize(
     "damage",
     [
+        *DAMAGES,
         truncate,
         flip,
         without_progress,
@@ -139,8 +205,10 @@ def test_what_cannot_be_trusted_is_set_aside_and_changes_nothing(
     damaged = path.read_bytes()
     model, optimizer = build(1)
     before = {k: v.clone() for k, v in model.state_dict().items()}
+    moments = optimizer.state_dict()["state"]
     progress, warning = load_checkpoint(path, "cell", model, optimizer)
     assert progress is None
+    assert optimizer.state_dict()["state"] == moments
     assert warning is not None
     assert warning.startswith(f"{path} is corrupt (")
     assert warning.endswith("set aside as checkpoint.pt.corrupt-1, training starts over")
@@ -149,6 +217,24 @@ def test_what_cannot_be_trusted_is_set_aside_and_changes_nothing(
     # The file is there under its new name, and nothing that it asked for was done.
     assert os.listdir(path.parent) == ["checkpoint.pt.corrupt-1"]
     assert (path.parent / "checkpoint.pt.corrupt-1").read_bytes() == damaged
+
+
+def test_buffers_are_given_back_if_a_later_part_does_not_fit(tmp_path: Path) -> None:
+    path, u = tmp_path / "checkpoint.pt", torch.tensor([1.0, 2.0])
+    model, optimizer = stateful()
+    assert load_checkpoint(path, "cell", model, optimizer) == (None, None)
+    model(u)
+    save_checkpoint(path, "cell", model, optimizer, PROGRESS)
+    other, its_optimizer = stateful()
+
+    def refuse(*args: object, **kwargs: object) -> None:
+        raise RuntimeError("x")
+
+    its_optimizer.load_state_dict = refuse  # type: ignore[method-assign]  # the last part
+    assert load_checkpoint(path, "cell", other, its_optimizer)[0] is None
+    fresh = stateful()[0]
+    assert dict(other.named_buffers()).keys() == dict(fresh.named_buffers()).keys()
+    assert torch.equal(other(u), fresh(u))
 
 
 def test_warning_says_whose_the_checkpoint_is(path: Path) -> None:

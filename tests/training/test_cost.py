@@ -7,7 +7,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from mechbench.catalogue.registry import OPERATORS
 from mechbench.ops import fft_conv
+from mechbench.training import cost
 from mechbench.training.cost import flops_per_token
 from mechbench.training.model import Backbone
 
@@ -99,3 +101,49 @@ def test_a_model_of_numbers_has_a_cost() -> None:
     found = flops_per_token(model, L, 3)
     assert found is not None
     assert found > flops_per_token(Tokens(), L)
+
+
+@pytest.fixture
+def walked(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Return the blocks that each count walks through."""
+    blocks = []
+
+    def count(model: Backbone, *args: int) -> int:
+        blocks.append(len(model.blocks))
+        return whole(model, *args)
+
+    whole = cost._count
+    monkeypatch.setattr(cost, "_count", count)
+    return blocks
+
+
+@pytest.mark.parametrize("n_layers", [2, 3, 4])
+@pytest.mark.parametrize("operator", OPERATORS.names())
+def test_counting_each_kind_of_block_once_is_counting_all(
+    operator: str, n_layers: int, walked: list[int]
+) -> None:
+    model = Backbone(operator, {}, vocab_size=V, d_model=D, n_layers=n_layers, max_seqlen=L)
+    assert flops_per_token(model, L) == cost._count(model, L, 0) / L
+    kinds = min(2, n_layers) if operator == "hybrid" else 1
+    walked.pop()
+    assert walked == ([n_layers] if kinds == n_layers else [0] + [1] * kinds)
+    assert len(model.blocks) == n_layers
+
+
+def test_a_pattern_of_three_is_three_kinds(walked: list[int]) -> None:
+    options = {"pattern": "hyena,attention,s4d,attention"}
+    model = Backbone("hybrid", options, vocab_size=V, d_model=D, n_layers=9, max_seqlen=L)
+    assert flops_per_token(model, L) == cost._count(model, L, 0) / L
+    assert walked == [0, 1, 1, 1, 9]
+
+
+def test_blocks_that_differ_in_what_they_hold_are_walked_all(walked: list[int]) -> None:
+    model = backbone("attention", L)
+    other = backbone("attention", L)
+    model.blocks.extend(other.blocks)
+    model.blocks.extend(backbone("attention", L).blocks)
+    model.blocks[1].operator.layer = 1  # an operator may do another thing in each layer
+    model.blocks[2].operator.rows = object()
+    found = flops_per_token(model, L)
+    assert walked == [3]
+    assert found == cost._count(model, L, 0) / L
