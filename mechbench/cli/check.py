@@ -32,8 +32,8 @@ def command(
 ) -> None:
     """Say whether an operator is sound, and which properties of attention it has.
 
-    Contract, causality, data control, parameters, context and growth, each measured, on one page
-    and in check.json. Exit code 1 if anything is a FAIL.
+    Contract, causality, data control, parameters, context and growth, each measured, are printed
+    and stored in check.json. Exit code 1 if anything is a FAIL.
     """
     given = parse_pairs(options)
     load_plugins(plugins)
@@ -43,8 +43,10 @@ def command(
     device = device_of(device)
     from mechbench.checks.examination import check_operator, store
 
-    page = check_operator(operator, given, d_model=d_model, seqlen=seqlen, device=device, seed=seed)
-    click.echo(page.text())
-    click.echo(store(page, Path(out)))
-    if not page.sound:
+    examination = check_operator(
+        operator, given, d_model=d_model, seqlen=seqlen, device=device, seed=seed
+    )
+    click.echo(examination.text())
+    click.echo(store(examination, Path(out)))
+    if not examination.sound:
         raise SystemExit(1)
