@@ -12,6 +12,13 @@ from mechbench.errors import ConfigError
 from mechbench.leaderboard.submit import Submission
 
 
+def test_alone_it_prints_its_help() -> None:
+    alone, asked = (CliRunner().invoke(command, args) for args in ([], ["--help"]))
+    assert alone.exit_code == 0
+    assert alone.stdout == asked.stdout
+    assert "\nCommands:\n" in alone.stdout
+
+
 def test_leaderboard_must_be_named() -> None:
     got = CliRunner().invoke(command, ["submit", "runs"])
     assert got.exit_code == click.UsageError.exit_code
