@@ -94,8 +94,9 @@ def command(
 
     SUITE is a name that `mechbench list suites` shows, or the path of a .toml file.
 
-    The same command continues; a changed suite runs only what is new. A cell that fails is
-    recorded with its reason and does not stop the others. Exit code 1: a cell failed.
+    The same command continues an interrupted sweep, and a changed suite runs only what is new. A
+    cell that fails is recorded with its reason and does not stop the others. The exit code is 1 if
+    a cell failed.
     """
     if ray_address is not None and executor != "ray":
         raise click.UsageError("--ray-address goes with --executor ray")
