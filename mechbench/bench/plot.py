@@ -9,19 +9,12 @@ from typing import Any
 from mechbench.bench.fit import crossings
 from mechbench.bench.record import OUT_OF_MEMORY, REFERENCE, Record
 from mechbench.bench.table import compares
+from mechbench.report import style
 from mechbench.report.figure import save_figure
-from mechbench.report.fitting import line_label, show_legend, wrapped
-from mechbench.report.plot import COLOURS, tick
+from mechbench.report.fitting import wrapped
+from mechbench.report.style import line_label, show_legend, tick
 
 TOKENS = 131_072  # that the times are given for
-_MARKERS = "osD^vPX<>"
-_GREY = "#777777"
-_RC: dict[Any, Any] = {
-    "text.parse_math": False,
-    "font.family": "DejaVu Sans",
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-}
 
 
 def plot_times(record: Record, stem: Path) -> list[Path]:
@@ -30,13 +23,11 @@ def plot_times(record: Record, stem: Path) -> list[Path]:
     Raises:
         ResultError: a file cannot be written.
     """
-    import matplotlib
-    from matplotlib import style
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    with style.context("default"), matplotlib.rc_context(_RC):
-        figure = Figure(figsize=(9.0, 5.0), dpi=150)
+    with style.applied():
+        figure = Figure(figsize=(9.0, 5.0), dpi=style.DPI)
         FigureCanvasAgg(figure)
         axis = figure.add_axes((0.085, 0.13, 0.6, 0.77))
         _draw(axis, record)
@@ -56,43 +47,50 @@ def _draw(axis: Any, record: Record) -> None:
     axis.set_xlim(lengths[0] / 1.3, lengths[-1] * 1.3)
     axis.set_xticks(lengths, [tick(n) for n in lengths], rotation=45 if len(lengths) > 12 else 0)
     axis.minorticks_off()
-    axis.grid(color="#DDDDDD", linewidth=0.6)
-    axis.set_axisbelow(True)
+    style.grid(axis)
     axis.set_xlabel("sequence length, tokens")
     axis.set_ylabel(f"forward + backward, ms for {TOKENS:,} tokens")
     s, p = record.setting, record.provenance
     title = f"{p['device']}, torch {p['torch']}, {s.dtype}, d_model {s.d_model}"
-    axis.set_title(wrapped(title, 8.0, 10, 120, indent=""), fontsize=10, loc="left")
+    text = wrapped(title, 8.0, style.BENCH_TITLE, 120, indent="")
+    axis.set_title(text, fontsize=style.BENCH_TITLE, loc="left")
 
     curves = {line.name: curve(record, line.name) for line in record.lines}
     _frame_times(axis, [ms for points in curves.values() for ms in points.values()])
     crossed = lost = False
     for i, (name, points) in enumerate(curves.items()):
-        colour, marker = COLOURS[i % len(COLOURS)], _MARKERS[i % len(_MARKERS)]
+        colour, marker = style.nth_style(i)
         gone = [n for n, reading in record.of(name).items() if reading.status == OUT_OF_MEMORY]
         met = _crossed(points, curves.get(REFERENCE, {}), name)
         label = name + (f", as fast at {', '.join(_length(x) for x, _ in met)}" if met else "")
         if not points and not gone:
             continue
-        label = line_label(wrapped(label, 2.1, 9, 40))
+        label = line_label(wrapped(label, style.LEGEND_IN, style.LABEL, 40))
         axis.plot(
             list(points), list(points.values()), color=colour, marker=marker, label=label,
-            linestyle="-" if compares(name) else "--", linewidth=1.8, markersize=6,
-            markeredgecolor="white", markeredgewidth=0.6, zorder=3,
+            linestyle=style.SURE if compares(name) else style.UNSURE, linewidth=style.CURVE,
+            **style.DOTS,
         )  # fmt: skip
         axis.plot(
-            gone, [1.0] * len(gone), "x", color=colour, markersize=9, markeredgewidth=2,
-            transform=axis.get_xaxis_transform(), clip_on=False, zorder=4,
+            gone, [1.0] * len(gone), "x", color=colour, markersize=style.LARGE_CROSS,
+            markeredgewidth=2, transform=axis.get_xaxis_transform(), clip_on=False, zorder=4,
         )  # fmt: skip
         xs, ys = [x for x, _ in met], [y for _, y in met]
-        axis.plot(xs, ys, "o", mfc="none", mec=colour, markersize=13, mew=1.6, zorder=5)
+        axis.plot(
+            xs, ys, "o", mfc="none", mec=colour, markersize=style.RING, mew=style.RING_EDGE,
+            zorder=5,
+        )  # fmt: skip
         crossed |= bool(met)
         lost |= bool(gone)
     if crossed:
         label = f"as fast as {REFERENCE}"
-        axis.plot([], [], "o", mfc="none", mec=_GREY, markersize=11, mew=1.6, label=label)
+        axis.plot(
+            [], [], "o", mfc="none", mec=style.GREY, markersize=style.LEGEND_RING,
+            mew=style.RING_EDGE, label=label,
+        )  # fmt: skip
     if lost:
-        axis.plot([], [], "x", color=_GREY, markersize=9, label="at the top: out of memory")
+        label = "at the top: out of memory"
+        axis.plot([], [], "x", color=style.GREY, markersize=style.LARGE_CROSS, label=label)
     show_legend(axis, gap=0.02)
 
 

@@ -1,4 +1,4 @@
-"""The page that `mechbench check` prints and stores: soundness, properties, growth."""
+"""What `mechbench check` prints and stores of an operator: soundness, properties, growth."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from mechbench.catalogue.settings import check_product, setting
 from mechbench.checks.growth import growth
 from mechbench.checks.properties import properties
 from mechbench.checks.sound import soundness
-from mechbench.checks.subject import Line, Subject
+from mechbench.checks.subject import Finding, Subject
 from mechbench.errors import ConfigError
 from mechbench.operators.base import operator_options
 from mechbench.record.files import make_folder
@@ -26,33 +26,38 @@ _TITLES = {
 
 
 @dataclass(frozen=True)
-class Page:
+class Examination:
     """What was found about one operator."""
 
     subject: Subject
     given: dict[str, Any]  # options that were set
-    sections: dict[str, list[Line]]
+    sections: dict[str, list[Finding]]
+
+    @property
+    def findings(self) -> list[Finding]:
+        """The findings of all sections, in the order in which they are printed."""
+        return [finding for findings in self.sections.values() for finding in findings]
 
     @property
     def sound(self) -> bool:
-        """No line is a FAIL."""
-        return all(line.verdict != "FAIL" for lines in self.sections.values() for line in lines)
+        """No finding is a FAIL."""
+        return all(finding.verdict != "FAIL" for finding in self.findings)
 
     def text(self) -> str:
-        """Return the page as aligned text."""
+        """Return the findings as aligned text."""
         s = self.subject
         options = "".join(f", {k}={v}" for k, v in self.given.items())
         out = [f"{s.operator}{options}: d_model {s.d_model}, seqlen {s.seqlen}, {s.device}"]
-        width = max(len(line.name) for lines in self.sections.values() for line in lines)
-        for key, lines in self.sections.items():
+        width = max(len(finding.name) for finding in self.findings)
+        for key, findings in self.sections.items():
             out += ["", _TITLES[key]]
-            out += [f"  {x.verdict:4s}  {x.name:{width}s}  {x.text}".rstrip() for x in lines]
-        failed = [x.name for lines in self.sections.values() for x in lines if x.verdict == "FAIL"]
+            out += [f"  {x.verdict:4s}  {x.name:{width}s}  {x.text}".rstrip() for x in findings]
+        failed = [x.name for x in self.findings if x.verdict == "FAIL"]
         out += ["", f"FAIL: {', '.join(failed)}" if failed else "PASS: a sound operator"]
         return "\n".join(out)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the page as JSON types."""
+        """Return what check.json holds."""
         s = self.subject
         return {
             "schema_version": 1,
@@ -62,7 +67,7 @@ class Page:
             "seqlen": s.seqlen,
             "seed": s.seed,
             "sound": self.sound,
-            **{key: [asdict(x) for x in lines] for key, lines in self.sections.items()},
+            **{key: [asdict(x) for x in findings] for key, findings in self.sections.items()},
             "provenance": provenance(s.device),
         }
 
@@ -75,7 +80,7 @@ def check_operator(
     seqlen: int = 512,
     device: str = "cpu",
     seed: int = 0,
-) -> Page:
+) -> Examination:
     """Examine an operator.
 
     Args:
@@ -100,10 +105,10 @@ def check_operator(
     sections = {"soundness": soundness(subject)}
     if sections["soundness"][0].verdict != "FAIL":
         sections |= {"properties": properties(subject), "growth": growth(subject)}
-    return Page(subject, options, sections)
+    return Examination(subject, options, sections)
 
 
-def store(page: Page, folder: Path) -> Path:
+def store(examination: Examination, folder: Path) -> Path:
     """Write FOLDER/check.json and return its path.
 
     Raises:
@@ -112,5 +117,5 @@ def store(page: Page, folder: Path) -> Path:
     """
     make_folder(folder)
     path = folder / "check.json"
-    write_json(path, page.to_dict())
+    write_json(path, examination.to_dict())
     return path

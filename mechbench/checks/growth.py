@@ -8,22 +8,22 @@ import time
 import torch
 from torch import Tensor, nn
 
-from mechbench.checks.subject import Line, Subject, judged
+from mechbench.checks.subject import Finding, Subject, judged
 
 _LENGTHS = (1, 2, 4, 8)  # times seqlen
 _REPEATS = 3
 
 
-def growth(subject: Subject) -> list[Line]:
-    """Return the lines for memory, counted, and time, measured."""
+def growth(subject: Subject) -> list[Finding]:
+    """Return how memory, which is counted, and time, which is measured, grow."""
     lengths = [n * subject.seqlen for n in _LENGTHS]
     return [
-        judged("memory", lambda: _line(subject, "memory", lengths)),
-        judged("time", lambda: _line(subject, "time", lengths)),
+        judged("memory", lambda: _finding(subject, "memory", lengths)),
+        judged("time", lambda: _finding(subject, "time", lengths)),
     ]
 
 
-def _line(subject: Subject, name: str, lengths: list[int]) -> Line:
+def _finding(subject: Subject, name: str, lengths: list[int]) -> Finding:
     figures = []
     for L in lengths:
         module, u = subject.build(L).train(), subject.inputs(1, L)
@@ -33,7 +33,7 @@ def _line(subject: Subject, name: str, lengths: list[int]) -> Line:
     what = "kept for the backward pass" if name == "memory" else "forward and backward"
     told = ", ".join(f"{figure:.3g}" for figure in figures)
     text = f"L^{e:.2f}: {told} {unit} {what} at L {lengths[0]} to {lengths[-1]}"
-    return Line(name, "", text, {"exponent": e, "seqlens": lengths, key: figures})
+    return Finding(name, "", text, {"exponent": e, "seqlens": lengths, key: figures})
 
 
 def saved_bytes(module: nn.Module, u: Tensor) -> int:

@@ -13,7 +13,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from mechbench.checks.subject import Line, Subject, judged
+from mechbench.checks.subject import Finding, Subject, judged
 
 _CONTROL_SEQLEN = 32  # of the materialised maps
 _ROWS = 32  # random rows of a Jacobian
@@ -23,8 +23,8 @@ _FAR_SHARE = 0.01  # of the gradient, beyond half the length
 _NOTHING = 1e-7  # of the largest gradient: what rounding leaves of zero
 
 
-def properties(subject: Subject) -> list[Line]:
-    """Return a line a property: "yes" or "no", and the figure behind it."""
+def properties(subject: Subject) -> list[Finding]:
+    """Return a finding for each property: "yes" or "no", and the figure behind it."""
     return [
         judged("data control", lambda: data_control(subject)),
         judged("sublinear parameters", lambda: parameter_scaling(subject)),
@@ -32,7 +32,7 @@ def properties(subject: Subject) -> list[Line]:
     ]
 
 
-def data_control(subject: Subject) -> Line:
+def data_control(subject: Subject) -> Finding:
     """Measure how much the linear map from values to outputs differs between two inputs."""
     module, dtype = subject.exact()
     L = min(subject.seqlen, _CONTROL_SEQLEN)
@@ -45,7 +45,7 @@ def data_control(subject: Subject) -> Line:
     how = "mixing_matrix" if hasattr(module, "mixing_matrix") else f"{_ROWS} rows of the Jacobian"
     has = change > (1e-6 if dtype == torch.float64 else 1e-3)
     text = f"the map changes by {change:.3g} of its norm between two inputs ({how})"
-    return Line("data control", "yes" if has else "no", text, {"change": change, "how": how})
+    return Finding("data control", "yes" if has else "no", text, {"change": change, "how": how})
 
 
 def _map(module: nn.Module, u: Tensor, seed: int) -> Tensor:
@@ -64,7 +64,7 @@ def _map(module: nn.Module, u: Tensor, seed: int) -> Tensor:
     return torch.stack(rows)
 
 
-def parameter_scaling(subject: Subject) -> Line:
+def parameter_scaling(subject: Subject) -> Finding:
     """Measure the exponent with which parameters are added as the length doubles."""
     lengths = [n * subject.seqlen for n in _LENGTHS]
     counts = [sum(p.numel() for p in subject.build(L).parameters()) for L in lengths]
@@ -73,7 +73,7 @@ def parameter_scaling(subject: Subject) -> Line:
     text = f"L^{exponent:.2f}: {told} at L {lengths[0]} to {lengths[-1]}"
     value = {"exponent": exponent, "seqlens": lengths, "parameters": counts}
     verdict = "yes" if exponent < _SUBLINEAR else "no"
-    return Line("sublinear parameters", verdict, text, value)
+    return Finding("sublinear parameters", verdict, text, value)
 
 
 def growth_exponent(counts: list[int]) -> float:
@@ -86,7 +86,7 @@ def growth_exponent(counts: list[int]) -> float:
     return max(0.0, math.log2(sum(ratios) / len(ratios))) if ratios else float(len(added))
 
 
-def context(subject: Subject) -> Line:
+def context(subject: Subject) -> Finding:
     """Measure how far back the gradient of the last output reaches, as initialised."""
     norms = reach(subject.module(), subject.inputs(8, subject.seqlen), subject.seed)
     L = len(norms)
@@ -99,7 +99,7 @@ def context(subject: Subject) -> Line:
     if farthest < L - 1:
         text += f", none beyond {farthest + 1}"
     value = {"far_share": far, "effective_context_tokens": width, "farthest": farthest, "seqlen": L}
-    return Line("unrestricted context", "yes" if far >= _FAR_SHARE else "no", text, value)
+    return Finding("unrestricted context", "yes" if far >= _FAR_SHARE else "no", text, value)
 
 
 def reach(module: nn.Module, u: Tensor, seed: int = 0) -> Tensor:

@@ -12,10 +12,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mechbench.checks.subject import Line, Subject
+from mechbench.checks.subject import Finding, Subject
 from mechbench.record.seeds import derive
 from mechbench.training.gate.lookahead import (
-    Finding,
+    Fault,
     by_gradient,
     by_value,
     cuts,
@@ -31,7 +31,7 @@ _LR = 1e-2
 _SIGMAS = 5.0  # above chance
 
 
-def causal_once_trained(subject: Subject) -> Line:
+def causal_once_trained(subject: Subject) -> Finding:
     """Train a small model around the operator on what only a look-ahead can tell; probe it."""
     with undisturbed(torch.device(subject.device)):
         model = _train(subject)
@@ -41,15 +41,15 @@ def causal_once_trained(subject: Subject) -> Line:
         told = f"{accuracy:.1%} of random next tokens after {subject.steps} steps"
         if accuracy > most:
             text = f"{told}: without a look-ahead {chance:.1%}"
-            return Line(_NAME, "FAIL", text, accuracy)
+            return Finding(_NAME, "FAIL", text, accuracy)
         for L in sorted({min(subject.seqlen, _SEQLEN), subject.seqlen}):
             found = _probe(model, _tokens(subject, 4, L, "probe"), subject) if L > 1 else None
             if found is not None and found.kind == "not finite":
-                return Line(_NAME, "-", f"not measured: the trained model {found.text}")
+                return Finding(_NAME, "-", f"not measured: the trained model {found.text}")
             if found is not None and found.kind in ("ahead", "mixed"):
                 text = f"after {subject.steps} steps: {found.text}"
-                return Line(_NAME, "FAIL", text, accuracy)
-    return Line(_NAME, "PASS", f"{told} (chance {chance:.1%}), nothing but rounding", accuracy)
+                return Finding(_NAME, "FAIL", text, accuracy)
+    return Finding(_NAME, "PASS", f"{told} (chance {chance:.1%}), nothing but rounding", accuracy)
 
 
 def _train(subject: Subject) -> Backbone:
@@ -80,7 +80,7 @@ def _score(model: Backbone, subject: Subject) -> tuple[float, int]:
     return float(right.double().mean()), right.numel()
 
 
-def _probe(model: Backbone, tokens: Tensor, subject: Subject) -> Finding | None:
+def _probe(model: Backbone, tokens: Tensor, subject: Subject) -> Fault | None:
     seed = derive(subject.seed, "check", "probe")
     at = cuts(tokens.shape[1], len(tokens), seed)
     run = model_function(model.eval(), tokens)

@@ -8,11 +8,11 @@ import torch
 from torch import Tensor, nn
 
 from mechbench.checks.rewarded import causal_once_trained
-from mechbench.checks.subject import Line, Subject, judged
+from mechbench.checks.subject import Finding, Subject, judged
 from mechbench.record.seeds import derive
 from mechbench.training.evaluation import autocast
 from mechbench.training.gate.lookahead import (
-    Finding,
+    Fault,
     Function,
     by_gradient,
     by_value,
@@ -29,8 +29,8 @@ _ROWS = 4  # sequences in which outputs are to stay where they are
 _STEPS = 5  # until gradients must have arrived everywhere
 
 
-def soundness(subject: Subject) -> list[Line]:
-    """Return the lines; once the shape is wrong, the others are not measured."""
+def soundness(subject: Subject) -> list[Finding]:
+    """Return the findings; once the shape is wrong, the others are not measured."""
     first = judged("shape and dtype", lambda: shape_and_dtype(subject))
     measures = {
         "finite in float32": finite,
@@ -43,16 +43,16 @@ def soundness(subject: Subject) -> list[Line]:
         "causal by gradient": causal_by_gradient,
         "causal once trained": causal_once_trained,
     }
-    lines = [first]
+    findings = [first]
     for name, measure in measures.items():
         if first.verdict == "FAIL":
-            lines.append(Line(name, "-", "not measured: the shape or dtype is wrong"))
+            findings.append(Finding(name, "-", "not measured: the shape or dtype is wrong"))
         else:
-            lines.append(judged(name, lambda measure=measure: measure(subject)))  # type: ignore[misc]
-    return lines
+            findings.append(judged(name, lambda measure=measure: measure(subject)))  # type: ignore[misc]
+    return findings
 
 
-def shape_and_dtype(subject: Subject) -> Line:
+def shape_and_dtype(subject: Subject) -> Finding:
     """Check (B, L, D) float32 in and out, at several lengths."""
     name, module = "shape and dtype", subject.module()
     lengths = sorted({min(subject.seqlen, L) for L in (1, 2, 7, subject.seqlen)})
@@ -61,26 +61,26 @@ def shape_and_dtype(subject: Subject) -> Line:
         with torch.no_grad():
             y = module(u)
         if not isinstance(y, Tensor):
-            return Line(name, "FAIL", f"a {type(y).__name__} for a tensor {tuple(u.shape)}")
+            return Finding(name, "FAIL", f"a {type(y).__name__} for a tensor {tuple(u.shape)}")
         if y.shape != u.shape:
-            return Line(name, "FAIL", f"{tuple(y.shape)} for an input {tuple(u.shape)}")
+            return Finding(name, "FAIL", f"{tuple(y.shape)} for an input {tuple(u.shape)}")
         if y.dtype != u.dtype:
-            return Line(name, "FAIL", f"{y.dtype} for an input of {u.dtype}")
+            return Finding(name, "FAIL", f"{y.dtype} for an input of {u.dtype}")
     told = ", ".join(map(str, lengths))
-    return Line(name, "PASS", f"(B, L, D) float32 to the same, L {told}", lengths)
+    return Finding(name, "PASS", f"(B, L, D) float32 to the same, L {told}", lengths)
 
 
-def finite(subject: Subject) -> Line:
+def finite(subject: Subject) -> Finding:
     """Check values and gradients in float32."""
     return _finite(subject, "finite in float32", "float32")
 
 
-def finite_in_bfloat16(subject: Subject) -> Line:
+def finite_in_bfloat16(subject: Subject) -> Finding:
     """Check values and gradients under bfloat16 autocast."""
     return _finite(subject, "finite in bfloat16", "bfloat16")
 
 
-def repeats(subject: Subject) -> Line:
+def repeats(subject: Subject) -> Finding:
     """Check that the same input gives the same output again."""
     u = subject.inputs(2, _length(subject))
     with torch.no_grad():
@@ -88,7 +88,7 @@ def repeats(subject: Subject) -> Line:
     return _still("repeats agree", _moved(one, other), 1e-6, "the same input twice")
 
 
-def batch_rows(subject: Subject) -> Line:
+def batch_rows(subject: Subject) -> Finding:
     """Check that a row's output does not move when the other rows change."""
     module, dtype = subject.exact()
     u, other = (subject.inputs(3, _length(subject), label=x, dtype=dtype) for x in ("u", "other"))
@@ -98,7 +98,7 @@ def batch_rows(subject: Subject) -> Line:
     return _still("rows of a batch apart", moved, _TOLERANCE[dtype], "other rows changed")
 
 
-def gradients(subject: Subject) -> Line:
+def gradients(subject: Subject) -> Finding:
     """Check that every parameter gets a gradient that is not zero everywhere.
 
     Behind a projection that starts at zero none arrives at first, so a few steps are taken.
@@ -119,12 +119,12 @@ def gradients(subject: Subject) -> Line:
     name = "gradient everywhere"
     if dead:
         text = f"none in {len(dead)} of {len(trained)}: {', '.join(dead[:4])}"
-        return Line(name, "FAIL", text, dead)
+        return Finding(name, "FAIL", text, dead)
     text = f"all {len(trained)} parameter tensors" if trained else "it has no parameters"
-    return Line(name, "PASS", text, [])
+    return Finding(name, "PASS", text, [])
 
 
-def state_dict(subject: Subject) -> Line:
+def state_dict(subject: Subject) -> Finding:
     """Check that a state dict restores the function in an operator of another seed."""
     other = subject.build(seed=subject.seed + 1)
     other.load_state_dict(subject.module().state_dict())
@@ -134,10 +134,10 @@ def state_dict(subject: Subject) -> Line:
     return _still("state dict", moved, 1e-6, "loaded into another")
 
 
-def causal_by_value(subject: Subject) -> Line:
+def causal_by_value(subject: Subject) -> Finding:
     """Check that outputs do not move when later inputs change, beyond rounding."""
 
-    def look(module: nn.Module, u: Tensor, seed: int) -> Finding | None:
+    def look(module: nn.Module, u: Tensor, seed: int) -> Fault | None:
         with undisturbed(u.device):
             run, at = operator_function(module, u), cuts(u.shape[1], len(u), seed)
             found = by_value(run, at, seed)
@@ -151,10 +151,10 @@ def causal_by_value(subject: Subject) -> Line:
     return _causal("causal by value", subject, look)
 
 
-def causal_by_gradient(subject: Subject) -> Line:
+def causal_by_gradient(subject: Subject) -> Finding:
     """Check that no gradient of an output reaches a later input, beyond rounding."""
 
-    def look(module: nn.Module, u: Tensor, seed: int) -> Finding | None:
+    def look(module: nn.Module, u: Tensor, seed: int) -> Fault | None:
         with undisturbed(u.device):
             run = repeating(operator_function(module, u), seed)
             at = cuts(u.shape[1], len(u), seed)[0]
@@ -163,23 +163,23 @@ def causal_by_gradient(subject: Subject) -> Line:
     return _causal("causal by gradient", subject, look)
 
 
-def _in_training(module: nn.Module, run: Function, at: Tensor, seed: int) -> Finding | None:
+def _in_training(module: nn.Module, run: Function, at: Tensor, seed: int) -> Fault | None:
     module.train()
     return by_gradient(run, at, seed)
 
 
 def _causal(
-    name: str, subject: Subject, look: Callable[[nn.Module, Tensor, int], Finding | None]
-) -> Line:
-    """Return the line of the first length at which something is found."""
+    name: str, subject: Subject, look: Callable[[nn.Module, Tensor, int], Fault | None]
+) -> Finding:
+    """Return what is found at the first length at which anything is."""
     lengths = [L for L in sorted({_length(subject), subject.seqlen}) if L > 1]
     for L in lengths:
         found = look(subject.build(), subject.inputs(_ROWS, L), derive(subject.seed, name))
         if found is not None:
             verdict = "FAIL" if found.kind in ("ahead", "mixed") else "-"
             text = found.text if verdict == "FAIL" else f"not measured: it {found.text}"
-            return Line(name, verdict, text, None)
-    return Line(name, "PASS", f"nothing but rounding, L {', '.join(map(str, lengths))}", lengths)
+            return Finding(name, verdict, text, None)
+    return Finding(name, "PASS", f"nothing but rounding, L {', '.join(map(str, lengths))}", lengths)
 
 
 def _length(subject: Subject) -> int:
@@ -194,19 +194,19 @@ def _backward(y: Tensor, subject: Subject) -> None:
         (y * weight).sum().backward()  # type: ignore[no-untyped-call]
 
 
-def _finite(subject: Subject, name: str, dtype: str) -> Line:
+def _finite(subject: Subject, name: str, dtype: str) -> Finding:
     module = subject.build().train()
     u = subject.inputs(2, _length(subject)).requires_grad_()
     with autocast(subject.device, dtype):
         y = module(u)
     if not y.isfinite().all():
-        return Line(name, "FAIL", "the output has NaN or infinity")
+        return Finding(name, "FAIL", "the output has NaN or infinity")
     _backward(y.float(), subject)
     named = [("the input", u), *module.named_parameters()]
     for label, x in named:
         if x.grad is not None and not x.grad.isfinite().all():
-            return Line(name, "FAIL", f"the gradient of {label} has NaN or infinity")
-    return Line(name, "PASS", "values and gradients")
+            return Finding(name, "FAIL", f"the gradient of {label} has NaN or infinity")
+    return Finding(name, "PASS", "values and gradients")
 
 
 def _moved(one: Tensor, other: Tensor, whole: Tensor | None = None) -> float:
@@ -217,7 +217,7 @@ def _moved(one: Tensor, other: Tensor, whole: Tensor | None = None) -> float:
     return float((one - other).abs().max() / scale)
 
 
-def _still(name: str, moved: float, tolerance: float, how: str) -> Line:
+def _still(name: str, moved: float, tolerance: float, how: str) -> Finding:
     verdict = "PASS" if moved <= tolerance else "FAIL"
     text = f"moved {moved:.1e}, {how} (at most {tolerance:.0e})"
-    return Line(name, verdict, text, moved if moved == moved and moved != float("inf") else None)
+    return Finding(name, verdict, text, moved if moved == moved and moved != float("inf") else None)

@@ -1,4 +1,4 @@
-"""The operator under examination: built, on its device, with inputs; and one line about it."""
+"""The operator under examination, with inputs for it, and what is found about it."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from mechbench.training.memory import is_out_of_memory
 
 
 @dataclass(frozen=True)
-class Line:
-    """One line of the page."""
+class Finding:
+    """One thing found about the operator, printed as a line."""
 
     name: str
     verdict: str  # PASS, FAIL, yes, no; "" for a mere figure, "-" where it was not measured
@@ -72,8 +72,8 @@ class Subject:
         return u.to(self.device, dtype)
 
 
-def judged(name: str, measure: Callable[[], Line]) -> Line:
-    """Return what `measure` finds; an error of the operator, or its exit, is a FAIL of this line.
+def judged(name: str, measure: Callable[[], Finding]) -> Finding:
+    """Return what `measure` finds; an error of the operator, or its exit, is a FAIL.
 
     Raises:
         MechbenchError: the error is the user's, not the operator's.
@@ -84,6 +84,6 @@ def judged(name: str, measure: Callable[[], Line]) -> Line:
         raise
     except (Exception, SystemExit) as error:
         if is_out_of_memory(error):
-            return Line(name, "-", "out of memory")
+            return Finding(name, "-", "out of memory")
         text = " ".join(str(error).split())[:200]
-        return Line(name, "FAIL", f"raised {type(error).__name__}: {text}")
+        return Finding(name, "FAIL", f"raised {type(error).__name__}: {text}")

@@ -21,13 +21,13 @@ COMMANDS = {
     "run": "Train one operator on one task, score it and store the result.",
     "sweep": "Run every cell of a suite, and continue where it stopped.",
     "watch": "Show live curves of runs in the terminal.",
-    "leaderboard": "Build leaderboards from stored results, and add results to them.",
+    "leaderboard": "Add results to leaderboards, build them, and train samples again.",
     "report": "Turn stored results into a table and a plot.",
-    "list": "List operators, tasks or suites with what they are.",
+    "list": "List operators, tasks or suites, with a line about each.",
     "show": "Draw one example of a task, its chance level and baselines.",
     "check": "Say whether an operator is sound, and which properties of attention it has.",
     "bench": "Measure time and memory of operators against the sequence length.",
-    "inspect": "Draw the matrix H(u), the filters and the reach of an operator, fresh or trained.",
+    "inspect": "Draw an operator's matrix H(u), its filters and the reach of its gradients.",
 }
 
 
@@ -70,7 +70,7 @@ def group(ctx: click.Context) -> None:
 
 
 def main() -> None:
-    """Run the command line; errors of use become one line and exit code 2."""
+    """Run the command line; a user's error becomes one line and exit code 2."""
     try:
         _run()
     except SystemExit as stop:

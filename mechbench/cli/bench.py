@@ -12,8 +12,10 @@ from mechbench.cli.arguments import Setting
 
 
 @click.command("bench")
-@click.option("--operator", "operators", multiple=True, help="Operator to measure; repeatable.")
-@click.option("--fft-conv", is_flag=True, help="Also fft_conv alone, each of its backends.")
+@click.option("--operator", "operators", multiple=True, help="Operator to measure (repeatable).")
+@click.option(
+    "--fft-conv", is_flag=True, help="Measure fft_conv by itself too, with each of its backends."
+)
 @click.option(
     "--seqlen",
     "seqlens",
@@ -21,24 +23,32 @@ from mechbench.cli.arguments import Setting
     multiple=True,
     default=(1024, 2048, 4096, 8192),
     show_default=True,
-    help="Length in tokens; repeatable.",
+    help="Sequence length in tokens (repeatable).",
 )
-@click.option("--d-model", type=Setting("d_model"), default=768, show_default=True)
+@click.option(
+    "--d-model", type=Setting("d_model"), default=768, show_default=True, help="Model width."
+)
 @click.option(
     "--tokens",
     type=Setting("tokens"),
     default=131_072,
     show_default=True,
-    help="Tokens of a batch: tokens / seqlen sequences, at least one.",
+    help="Tokens in a batch, which holds tokens / seqlen sequences, but at least one.",
 )
 @click.option(
     "--option",
     "options",
     multiple=True,
     metavar="KEY=VALUE",
-    help="For all the operators that take it.",
+    help="Option of every operator that takes it (repeatable).",
 )
-@click.option("--plugin", "plugins", multiple=True, metavar="FILE.py", help="Load this file too.")
+@click.option(
+    "--plugin",
+    "plugins",
+    multiple=True,
+    metavar="FILE.py",
+    help="Python file to load first (repeatable).",
+)
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
 @click.option(
     "--dtype",
@@ -48,7 +58,11 @@ from mechbench.cli.arguments import Setting
     help="auto: bfloat16 on CUDA, float32 on a CPU.",
 )
 @click.option(
-    "--repeats", type=Setting("repeats"), default=10, show_default=True, help="Timed passes."
+    "--repeats",
+    type=Setting("repeats"),
+    default=10,
+    show_default=True,
+    help="How many passes to time.",
 )
 @click.option(
     "--out",
@@ -72,9 +86,10 @@ def command(
 ) -> None:
     """Measure time and memory of operators alone against the sequence length.
 
-    With --operator attention also the speed-up over attention, the better of its flash and cuDNN
-    kernels, and the length from which an operator is faster. Files are written after every reading.
-    Out of memory is a result; exit code 1: an operator raised.
+    If attention is among the operators, the speed-up over it is given too (over the faster of its
+    flash and cuDNN kernels), and the length from which an operator is faster. The files are written
+    anew after every reading. Running out of memory is a result; the exit code is 1 if an operator
+    raised an error.
     """
     given = parse_pairs(options)
     if not operators and not fft_conv:

@@ -13,11 +13,29 @@ from mechbench.cli.arguments import Setting
 
 @click.command("check")
 @click.option("--operator", required=True, help="Operator to examine.")
-@click.option("--seqlen", type=Setting("seqlen"), default=512, show_default=True)
-@click.option("--d-model", type=Setting("d_model"), default=64, show_default=True)
-@click.option("--seed", type=Setting("seed"), default=0, show_default=True)
-@click.option("--option", "options", multiple=True, metavar="KEY=VALUE")
-@click.option("--plugin", "plugins", multiple=True, metavar="FILE.py", help="Load this file too.")
+@click.option(
+    "--seqlen", type=Setting("seqlen"), default=512, show_default=True, help="Length in tokens."
+)
+@click.option(
+    "--d-model", type=Setting("d_model"), default=64, show_default=True, help="Model width."
+)
+@click.option(
+    "--seed", type=Setting("seed"), default=0, show_default=True, help="Seed of weights and inputs."
+)
+@click.option(
+    "--option",
+    "options",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Option of the operator (repeatable).",
+)
+@click.option(
+    "--plugin",
+    "plugins",
+    multiple=True,
+    metavar="FILE.py",
+    help="Python file to load first (repeatable).",
+)
 @click.option("--device", default="cpu", show_default=True, help="auto, cpu, cuda or cuda:N.")
 @click.option("--out", default="report", show_default=True, help="Folder for check.json.")
 def command(
@@ -32,8 +50,8 @@ def command(
 ) -> None:
     """Say whether an operator is sound, and which properties of attention it has.
 
-    Contract, causality, data control, parameters, context and growth, each measured, on one page
-    and in check.json. Exit code 1 if anything is a FAIL.
+    Its contract, causality, data control, number of parameters, context, and growth of time and
+    memory are measured, printed and stored in check.json. The exit code is 1 if anything is a FAIL.
     """
     given = parse_pairs(options)
     load_plugins(plugins)
@@ -43,8 +61,10 @@ def command(
     device = device_of(device)
     from mechbench.checks.examination import check_operator, store
 
-    page = check_operator(operator, given, d_model=d_model, seqlen=seqlen, device=device, seed=seed)
-    click.echo(page.text())
-    click.echo(store(page, Path(out)))
-    if not page.sound:
+    examination = check_operator(
+        operator, given, d_model=d_model, seqlen=seqlen, device=device, seed=seed
+    )
+    click.echo(examination.text())
+    click.echo(store(examination, Path(out)))
+    if not examination.sound:
         raise SystemExit(1)

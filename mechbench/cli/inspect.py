@@ -12,23 +12,33 @@ from mechbench.cli.arguments import Setting
 
 
 @click.command("inspect")
-@click.option("--operator", help="Operator to look into, freshly initialised.")
-@click.option("--run", "run_folder", metavar="RUN", help="Or a trained one: runs/<cell id>.")
-@click.option("--layer", type=Setting("layer"), help="Block of the run.  [default: 0]")
+@click.option("--operator", help="Operator to inspect, freshly initialised.")
+@click.option(
+    "--run", "run_folder", metavar="RUN", help="Run to inspect instead: the folder runs/<cell id>."
+)
+@click.option("--layer", type=Setting("layer"), help="Block of the trained model.  [default: 0]")
 @click.option(
     "--seqlen",
     type=Setting("seqlen"),
-    help="Tokens of the input.  [default: 64; of a run its own]",
+    help="Length of the input in tokens.  [default: 64, or the run's]",
 )
-@click.option("--d-model", type=Setting("d_model"), help="Channels.  [default: 64]")
-@click.option("--seed", type=Setting("seed"), help="Of the fresh operator.  [default: 0]")
-@click.option("--option", "options", multiple=True, metavar="KEY=VALUE")
+@click.option("--d-model", type=Setting("d_model"), help="Model width.  [default: 64]")
+@click.option(
+    "--seed", type=Setting("seed"), help="Seed of the fresh operator and its input.  [default: 0]"
+)
+@click.option(
+    "--option",
+    "options",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Option of the operator (repeatable).",
+)
 @click.option(
     "--plugin",
     "plugins",
     multiple=True,
     metavar="FILE.py",
-    help="Load this file too; of a run, if its own is gone.",
+    help="Python file to load first (repeatable); for a run, in place of one that is gone.",
 )
 @click.option("--out", default="report", show_default=True, help="Folder for the plots.")
 def command(
@@ -42,11 +52,11 @@ def command(
     plugins: tuple[str, ...],
     out: str,
 ) -> None:
-    """Draw H(u), the matrix from values to outputs; the filters; and the reach of gradients.
+    """Draw an operator's matrix H(u), its filters and the reach of its gradients.
 
-    Of a freshly initialised operator on random input, or of a trained one on its task: four
-    channels (or heads), as mixing_matrix, filters (where there are any) and gradient_reach, .png
-    and .svg.
+    H(u) maps values to outputs. The operator is freshly initialised and gets random input, or it is
+    a trained one and gets an example of its task. Four channels (or heads) are drawn, as
+    mixing_matrix, filters (if it has any) and gradient_reach, each as .png and .svg.
     """
     given = parse_pairs(options)
     if operator is None and run_folder is None:

@@ -12,18 +12,22 @@ from mechbench.errors import ConfigError, MechbenchError
 _PATH = click.Path(path_type=Path)
 
 
-@click.group("leaderboard")
-def command() -> None:
-    """Build leaderboards from stored results, add results to them, and train samples again."""
+@click.group("leaderboard", invoke_without_command=True)
+@click.pass_context
+def command(ctx: click.Context) -> None:
+    """Add results to leaderboards, build them, and train samples of their cells again."""
+    if ctx.invoked_subcommand is None:
+        click.echo(ctx.get_help())
 
 
 @command.command("build")
 @click.argument("root", type=_PATH, default="leaderboards")
 def build(root: Path) -> None:
-    """Make tables and plots of every leaderboard in ROOT from its results.csv.
+    """Make the tables and plots of every leaderboard in ROOT.
 
-    Nothing is trained, and the same results give the same bytes. With the extra mechbench[html]
-    also ROOT/index.html, one page that needs no network.  [default: leaderboards]
+    They are made from each leaderboard's results.csv: nothing is trained, and the same results give
+    the same bytes. With the extra mechbench[html], also ROOT/index.html, one page that needs no
+    network.  [default: leaderboards]
     """
     from mechbench.leaderboard.board import find_boards, read_board
     from mechbench.leaderboard.build import build_board
@@ -58,15 +62,17 @@ def build(root: Path) -> None:
 @click.option(
     "--to", type=_PATH, help="Folder of the leaderboard.  [default: leaderboards/NAME of --suite]"
 )
-@click.option("--without-refused", is_flag=True, help="Add the others where some are refused.")
+@click.option(
+    "--without-refused", is_flag=True, help="If some results are refused, add the others."
+)
 def submit(
     results: tuple[Path, ...], suite: str | None, to: Path | None, without_refused: bool
 ) -> None:
     """Check RESULTS (files or folders) and add them to a leaderboard.
 
-    Refused, and then nothing is added: what does not fit the schema, contradicts itself, or is
-    refuted by computing the task's examples and baselines and the model's size again. A low
-    accuracy is no fault. Results of no point of the suite are left out.
+    A result is refused if it does not fit the schema, if it contradicts itself, or if computing the
+    task's examples and baselines and the model's size again refutes it; a low accuracy is no
+    reason. If one is refused, none is added. Results of no cell of the suite are left out.
     """
     if suite is None and to is None:
         raise click.UsageError("name the leaderboard: --suite NAME or --to FOLDER")
@@ -96,28 +102,37 @@ def submit(
 
 @command.command("verify")
 @click.argument("folder", type=_PATH)
-@click.option("--sample", type=click.IntRange(1, 10_000), default=3, help="Cells.  [default: 3]")
 @click.option(
-    "--seed", type=click.IntRange(0), default=0, help="Of the choice of cells.  [default: 0]"
+    "--sample",
+    type=click.IntRange(1, 10_000),
+    default=3,
+    help="How many cells to train.  [default: 3]",
+)
+@click.option(
+    "--seed", type=click.IntRange(0), default=0, help="Seed of the choice of cells.  [default: 0]"
 )
 @click.option("--device", default="auto", help="auto, cpu, cuda or cuda:N.  [default: auto]")
 @click.option(
-    "--plugin", "plugins", multiple=True, type=_PATH, help="A file with operators; repeatable."
+    "--plugin",
+    "plugins",
+    multiple=True,
+    type=_PATH,
+    help="Python file that registers operators or tasks (repeatable).",
 )
 @click.option(
-    "--out", type=_PATH, default="runs-verify", help="Where runs go.  [default: runs-verify]"
+    "--out", type=_PATH, default="runs-verify", help="Folder for the runs.  [default: runs-verify]"
 )
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.option("--json", "as_json", is_flag=True, help="Print the comparison as JSON.")
 def verify(
     folder: Path, sample: int, seed: int, device: str, plugins: tuple[Path, ...], out: Path,
     as_json: bool,
 ) -> None:  # fmt: skip
     """Train a random sample of the cells in FOLDER again, and compare.
 
-    On a CPU with the same versions and threads every count must be the same. Elsewhere rounding
-    differs: then the accuracies must agree within the 95% interval of their difference, and both
-    runs be solved or neither. Ends with code 1 where a cell differs, with 2 where none could be
-    checked. The same command continues after an interruption.
+    On a CPU, with the same versions and number of threads, every count must be the same. Elsewhere
+    rounding differs: there the accuracies must agree within the 95% interval of their difference,
+    and either both runs or neither must be solved. The exit code is 1 if a cell differs, and 2 if
+    none could be checked. The same command continues after an interruption.
     """
     from mechbench.leaderboard.verify import OUTCOMES
     from mechbench.leaderboard.verify import verify as check

@@ -11,11 +11,17 @@ from mechbench.catalogue.registry import OPERATORS, TASKS, load_plugins
 
 @click.command("list")
 @click.argument("kind", type=click.Choice(["operators", "tasks", "suites"]))
-@click.option("--plugin", "plugins", multiple=True, metavar="FILE.py", help="Load this file too.")
+@click.option(
+    "--plugin",
+    "plugins",
+    multiple=True,
+    metavar="FILE.py",
+    help="Python file to load first (repeatable).",
+)
 def command(kind: str, plugins: tuple[str, ...]) -> None:
-    """Print every operator, task or suite that has a name.
+    """Print every operator, task or suite that can be named.
 
-    Operators and tasks with their sources and origins; suites with what they are about.
+    Operators and tasks are printed with their sources and origins, suites with their titles.
     """
     load_plugins(plugins)
     if kind == "suites":

@@ -19,7 +19,7 @@ import click
 def command(paths: tuple[Path, ...], out: Path) -> None:
     """Turn stored results into a table and a plot of accuracy versus length.
 
-    PATHS are folders of results, or single result.json files.  [default: runs]
+    PATHS are folders of results or single result.json files.  [default: runs]
     """
     from mechbench.report import write_report
 

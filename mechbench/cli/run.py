@@ -20,35 +20,49 @@ _CALL = ("out", "resume", "checkpoint_s", "data_parallel", "quiet")
 
 
 @click.command("run")
-@click.option("--operator", required=True, help="Operator; see `mechbench list operators`.")
-@click.option("--task", required=True, help="Task; see `mechbench list tasks`.")
 @click.option(
-    "--seqlen", type=Setting("seqlen"), help="Task length, tokens.  [default: the task's]"
+    "--operator", required=True, help="Operator to train; see `mechbench list operators`."
 )
-@click.option("--vocab-size", type=Setting("vocab_size"), help="Vocabulary.  [default: the task's]")
+@click.option("--task", required=True, help="Task to train it on; see `mechbench list tasks`.")
+@click.option(
+    "--seqlen", type=Setting("seqlen"), help="Sequence length in tokens.  [default: the task's]"
+)
+@click.option(
+    "--vocab-size", type=Setting("vocab_size"), help="Vocabulary size.  [default: the task's]"
+)
 @click.option("--d-model", type=Setting("d_model"), help="Model width.  [default: 64]")
 @click.option(
-    "--n-layers", type=Setting("n_layers"), help="Blocks of operator and MLP.  [default: 2]"
+    "--n-layers",
+    type=Setting("n_layers"),
+    help="Number of blocks, each an operator and an MLP.  [default: 2]",
 )
 @click.option("--lr", type=Setting("lr"), help="Peak learning rate.  [default: 0.004]")
 @click.option(
     "--budget",
     type=Setting("budget_tokens"),
-    help="Training tokens at most; training ends once solved.  [default: 1500 steps' worth]",
+    help="Most tokens to train on; training ends earlier once the task is solved.  "
+    "[default: 1500 steps' worth]",
 )
 @click.option(
     "--batch-size",
     type=Setting("batch_size"),
-    help="Sequences a step, whatever the memory.  [default: 64, fewer at length]",
+    help="Sequences per training step; if they do not fit in memory, they are processed in parts.  "
+    "[default: 64, fewer for long sequences]",
 )
 @click.option(
     "--curriculum",
     type=click.Choice(["auto", "none"]),
     default="auto",
     show_default=True,
-    help="auto: lengths grow to seqlen; none: full length from the first step.",
+    help="auto: start with short sequences and grow to --seqlen; none: full length from the start.",
 )
-@click.option("--seed", type=Setting("seed"), default=0, show_default=True)
+@click.option(
+    "--seed",
+    type=Setting("seed"),
+    default=0,
+    show_default=True,
+    help="Seed of the initial weights and of the data.",
+)
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
 @click.option(
     "--dtype",
@@ -62,7 +76,7 @@ _CALL = ("out", "resume", "checkpoint_s", "data_parallel", "quiet")
     "eval_seqlens",
     type=Setting("seqlen"),
     multiple=True,
-    help="Score at this length too (repeatable).",
+    help="Further length to score the trained model at (repeatable).",
 )
 @click.option(
     "--option",
@@ -81,24 +95,32 @@ _CALL = ("out", "resume", "checkpoint_s", "data_parallel", "quiet")
 @click.option(
     "--loss-on",
     type=click.Choice(["dense", "scored"]),
-    help="Train on every predictable position, or only on those scored.  [default: dense]",
+    help="dense: train on every predictable position; scored: only on those that are scored.  "
+    "[default: dense]",
 )
-@click.option("--test-examples", "n_test", type=Setting("n_test"), help="Examples of the test set.")
+@click.option("--test-examples", "n_test", type=Setting("n_test"), help="Number of test examples.")
 @click.option(
     "--plugin",
     "plugins",
     multiple=True,
     metavar="FILE.py",
-    help="File that registers operators or tasks (repeatable; also MECHBENCH_PLUGINS).",
+    help="Python file that registers operators or tasks (repeatable; also MECHBENCH_PLUGINS).",
 )
 @click.option(
-    "--out", default="runs", show_default=True, help="Folder of results, one a configuration."
+    "--out",
+    default="runs",
+    show_default=True,
+    help="Folder for results; each configuration gets a folder in it.",
 )
 @click.option(
-    "--resume/--fresh", default=True, help="Continue from what is stored (default), or start over."
+    "--resume/--fresh",
+    default=True,
+    help="Continue from what is stored, or start over.  [default: resume]",
 )
 @click.option(
-    "--allow-noncausal", is_flag=True, help="Train an operator that looks ahead; marks the result."
+    "--allow-noncausal",
+    is_flag=True,
+    help="Train an operator even if it looks ahead; the result is marked.",
 )
 @click.option(
     "--checkpoint-every",
@@ -113,14 +135,15 @@ _CALL = ("out", "resume", "checkpoint_s", "data_parallel", "quiet")
     type=click.Choice(TRACKERS),
     default="none",
     show_default=True,
-    help="Metrics to a tracker too, below --out.",
+    help="Tracker to log the metrics to as well; its files go below --out.",
 )
 @click.option(
     "--data-parallel",
     type=Setting("data_parallel"),
     default=1,
     show_default=True,
-    help="Processes that share each step's sequences, a GPU each; also under torchrun.",
+    help="Number of processes that share the sequences of every step, each on its own GPU; also "
+    "under torchrun.",
 )
 @click.option("--quiet", is_flag=True, default=None, help="No progress bar.")
 def command(
@@ -135,7 +158,7 @@ def command(
 ) -> None:
     """Train one operator on one task, score it on unseen examples and store the result.
 
-    The same command continues an interrupted run, and reads a finished one.
+    The same command continues an interrupted run, and shows the result of a finished one.
     """
     check_tracker(log)
     operator_options = parse_pairs(options)

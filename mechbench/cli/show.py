@@ -11,16 +11,34 @@ from mechbench.cli.arguments import Setting
 
 @click.command("show")
 @click.argument("task")
-@click.option("--seqlen", type=Setting("seqlen"), help="Task length, tokens.")
-@click.option("--vocab-size", type=Setting("vocab_size"), help="Vocabulary.")
-@click.option("--task-option", "task_options", multiple=True, metavar="KEY=VALUE")
-@click.option("--seed", type=Setting("seed"), default=0, show_default=True)
+@click.option(
+    "--seqlen", type=Setting("seqlen"), help="Sequence length in tokens.  [default: the task's]"
+)
+@click.option(
+    "--vocab-size", type=Setting("vocab_size"), help="Vocabulary size.  [default: the task's]"
+)
+@click.option(
+    "--task-option",
+    "task_options",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Parameter of the task (repeatable).",
+)
+@click.option(
+    "--seed", type=Setting("seed"), default=0, show_default=True, help="Seed of the examples."
+)
 @click.option(
     "--examples",
     type=Setting("examples"),
-    help="Examples to measure baselines on.  [default: 2048, fewer at great length]",
+    help="Number of examples to measure the baselines on.  [default: 2048, fewer for long ones]",
 )
-@click.option("--plugin", "plugins", multiple=True, metavar="FILE.py", help="Load this file too.")
+@click.option(
+    "--plugin",
+    "plugins",
+    multiple=True,
+    metavar="FILE.py",
+    help="Python file to load first (repeatable).",
+)
 def command(
     task: str,
     seqlen: int | None,
@@ -30,7 +48,7 @@ def command(
     examples: int | None,
     plugins: tuple[str, ...],
 ) -> None:
-    """Draw one example of TASK and measure what it gives away without being solved."""
+    """Draw one example of TASK, and measure what simple rules score without solving it."""
     parameters = parse_pairs(task_options, "--task-option")
     load_plugins(plugins)
     from mechbench.tasks.base import make_task, task_parameters

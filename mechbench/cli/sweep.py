@@ -19,20 +19,22 @@ from mechbench.plan.suite_names import find_suite
     type=click.Path(path_type=Path),
     default="runs",
     show_default=True,
-    help="Folder of results, one a cell; shared with `mechbench run`.",
+    help="Folder for results; each cell gets a folder in it, as in `mechbench run`.",
 )
-@click.option("--dry-run", is_flag=True, help="Show the plan and its cost, and run nothing.")
+@click.option(
+    "--dry-run", is_flag=True, help="Show the plan and its estimated cost, and run nothing."
+)
 @click.option(
     "--jobs",
     type=Setting("jobs"),
-    help="Worker processes.  [default: as many as --jobs-per-device gives]",
+    help="Number of worker processes.  [default: --jobs-per-device times the devices]",
 )
 @click.option(
     "--jobs-per-device",
     type=Setting("jobs_per_device"),
     default=1,
     show_default=True,
-    help="Cells that share one GPU; what runs out of memory so is tried again alone.",
+    help="Number of cells that share a GPU; a cell that runs out of memory is tried again alone.",
 )
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
 @click.option(
@@ -40,9 +42,11 @@ from mechbench.plan.suite_names import find_suite
     type=click.Choice(["auto", "float32", "bfloat16"]),
     default="auto",
     show_default=True,
-    help="For suites that set none.",
+    help="Precision, if the suite does not set one.",
 )
-@click.option("--retry-failed", is_flag=True, help="Try again what failed or ran out of memory.")
+@click.option(
+    "--retry-failed", is_flag=True, help="Run again the cells that failed or ran out of memory."
+)
 @click.option(
     "--checkpoint-every",
     "checkpoint_s",
@@ -56,20 +60,21 @@ from mechbench.plan.suite_names import find_suite
     type=click.Choice(TRACKERS),
     default="none",
     show_default=True,
-    help="Metrics to a tracker too, below --out.",
+    help="Tracker to log the metrics to as well; its files go below --out.",
 )
 @click.option(
     "--executor",
     type=click.Choice(["local", "ray"]),
     default="local",
     show_default=True,
-    help="Worker processes here, or a Ray cluster (extra mechbench[ray]).",
+    help="local: processes on this machine; ray: a Ray cluster (needs mechbench[ray]).",
 )
 @click.option(
     "--ray-address",
-    help="The cluster, of devices like the one here.  [default: one started here]",
+    help="Address of a Ray cluster whose machines have the same kind of device as this one.  "
+    "[default: a cluster started on this machine]",
 )
-@click.option("--quiet", is_flag=True, help="Nothing but warnings and errors.")
+@click.option("--quiet", is_flag=True, help="Print nothing but warnings and errors.")
 def command(
     suite: str,
     out: Path,
@@ -89,8 +94,9 @@ def command(
 
     SUITE is a name that `mechbench list suites` shows, or the path of a .toml file.
 
-    The same command continues; a changed suite runs only what is new. A cell that fails is
-    recorded with its reason and does not stop the others. Exit code 1: a cell failed.
+    The same command continues an interrupted sweep, and a changed suite runs only what is new. A
+    cell that fails is recorded with its reason and does not stop the others. The exit code is 1 if
+    a cell failed.
     """
     if ray_address is not None and executor != "ray":
         raise click.UsageError("--ray-address goes with --executor ray")

@@ -14,15 +14,15 @@ from mechbench.cli.arguments import Setting
 @click.argument("root", type=click.Path(path_type=Path), default="runs")
 @click.option(
     "--every", "every_s", type=Setting("every_s"), default=2.0, show_default=True,
-    help="Seconds between looks.",
+    help="Seconds between updates.",
 )  # fmt: skip
 @click.option("--last", type=Setting("last"), default=20, show_default=True,
-              help="Runs to show, the last changed first.")  # fmt: skip
-@click.option("--once", is_flag=True, help="Look once and end.")
+              help="Most runs to show, the latest changed first.")  # fmt: skip
+@click.option("--once", is_flag=True, help="Show the runs once and exit.")
 def command(root: Path, every_s: float, last: int, once: bool) -> None:
-    """Show live curves of the runs below ROOT (default: runs); Ctrl-C ends it.
+    """Show live curves of the runs below ROOT, until Ctrl-C.
 
-    A run's metrics appear with its checkpoints (`--checkpoint-every`).
+    A run's curve grows each time it writes a checkpoint (`--checkpoint-every`).  [default: runs]
     """
     from mechbench.report.watch import picture, read_runs
 

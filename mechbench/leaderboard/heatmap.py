@@ -8,10 +8,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from mechbench.report import style
 from mechbench.report.aggregate import Point, Section
 from mechbench.report.figure import save_figure
 from mechbench.report.fitting import shortened, wrapped
-from mechbench.report.plot import tick
+from mechbench.report.style import tick
 
 _PANEL = 2.6  # inches
 _WRITTEN = 400  # panels' cells in all; beyond them numbers are left to the table
@@ -25,8 +26,6 @@ def draw_heatmap(sections: Sequence[Section], stem: Path) -> list[Path]:
     Raises:
         ResultError: a file cannot be written.
     """
-    import matplotlib
-    from matplotlib import style
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -37,9 +36,10 @@ def draw_heatmap(sections: Sequence[Section], stem: Path) -> list[Path]:
     labels = sorted({point.label for section in sections for point in section.points})
     names, titles = shortened(labels, 100), shortened(rows, 100)
     count = sum(len(section.points) for section in sections)
-    with style.context("default"), matplotlib.rc_context({"text.parse_math": False}):
+    few = len(rows) * len(labels) <= style.HEAT_MANY
+    with style.applied(spines=True):
         size = (_PANEL * len(labels) + 1.6, _PANEL * len(rows) + 0.5)
-        figure = Figure(figsize=size, dpi=100 if len(rows) * len(labels) <= 40 else 60)
+        figure = Figure(figsize=size, dpi=style.HEAT_DPI if few else style.HEAT_DPI_MANY)
         FigureCanvasAgg(figure)
         axes = figure.subplots(len(rows), len(labels), squeeze=False)
         figure.subplots_adjust(
@@ -49,12 +49,14 @@ def draw_heatmap(sections: Sequence[Section], stem: Path) -> list[Path]:
         for line, (title, group) in zip(axes, sorted(rows.items()), strict=True):
             for axis, label in zip(line, labels, strict=True):
                 _panel(axis, group, label, count <= _WRITTEN)
-            shown = wrapped(titles[title], _PANEL, 7, 34, indent="")
-            line[0].set_ylabel(f"{shown}\nvocab_size", fontsize=7)
+            shown = wrapped(titles[title], _PANEL, style.SMALLER, 34, indent="")
+            line[0].set_ylabel(f"{shown}\nvocab_size", fontsize=style.SMALLER)
         for axis, label in zip(axes[0], labels, strict=True):
-            axis.set_title(wrapped(names[label], _PANEL, 8, 34, indent=""), fontsize=8)
+            axis.set_title(
+                wrapped(names[label], _PANEL, style.SMALL, 34, indent=""), fontsize=style.SMALL
+            )
         for axis in axes[-1]:
-            axis.set_xlabel("sequence length", fontsize=7)
+            axis.set_xlabel("sequence length", fontsize=style.SMALLER)
         return save_figure(figure, stem)
 
 
@@ -69,20 +71,22 @@ def _panel(axis: Any, sections: Sequence[Section], label: str, written: bool) ->
     }
     values = [[_value(found.get((v, n))) for n in lengths] for v in sizes]
     axis.imshow(
-        values, cmap="viridis", vmin=0, vmax=1, aspect="auto", origin="lower",
+        values, cmap=style.ACCURACY_MAP, vmin=0, vmax=1, aspect="auto", origin="lower",
         interpolation="nearest",
     )  # fmt: skip
-    axis.set_xticks(range(len(lengths)), [tick(n) for n in lengths], fontsize=6, rotation=45)
-    axis.set_yticks(range(len(sizes)), [str(v) for v in sizes], fontsize=6)
+    axis.set_xticks(
+        range(len(lengths)), [tick(n) for n in lengths], fontsize=style.SMALLEST, rotation=45
+    )
+    axis.set_yticks(range(len(sizes)), [str(v) for v in sizes], fontsize=style.SMALLEST)
     for y, size in enumerate(sizes):
         for x, length in enumerate(lengths):
             point = found.get((size, length))
             if point is not None and point.accuracy is None and point.failed:
-                axis.plot(x, y, "x", color="#D55E00", markersize=6)
+                axis.plot(x, y, "x", color=style.ALARM, markersize=style.DOTS["markersize"])
             elif written and point is not None and point.accuracy is not None:
                 ink = "black" if point.accuracy > 0.6 else "white"
                 text = f"{100 * point.accuracy:.0f}"
-                axis.text(x, y, text, ha="center", va="center", color=ink, fontsize=6)
+                axis.text(x, y, text, ha="center", va="center", color=ink, fontsize=style.SMALLEST)
 
 
 def _value(point: Point | None) -> float:

@@ -18,7 +18,8 @@ from mechbench.leaderboard.board import Board
 from mechbench.record.files import write_text
 from mechbench.report.aggregate import Point, Section
 from mechbench.report.escape import html_text, plain
-from mechbench.report.plot import COLOURS, references
+from mechbench.report.plot import references
+from mechbench.report.style import HIGHEST, colour
 
 _STYLE = """
 body { font-family: system-ui, sans-serif; margin: 2rem auto; max-width: 84rem; padding: 0 1rem; }
@@ -173,17 +174,17 @@ def _plot(section: Section, div_id: str) -> str:
             },
             name=_shown(label),
             mode="lines+markers",
-            line={"color": COLOURS[names.index(label) % len(COLOURS)]},
+            line={"color": colour(names.index(label))},
             hovertemplate="%{y:.1%} at %{x} tokens",
         )
-    for name, colour, _, reached in references(section):
+    for name, grey, _, reached in references(section):
         lengths = sorted(reached)
         figure.add_scatter(
             x=lengths,
             y=[reached[n] for n in lengths],
             name=_shown(name),
             mode="lines",
-            line={"color": colour, "dash": "dash" if name.startswith("chance") else "dot"},
+            line={"color": grey, "dash": "dash" if name.startswith("chance") else "dot"},
         )
     figure.update_layout(
         title={"text": _shown(section.title), "font": {"size": 13}},
@@ -196,7 +197,7 @@ def _plot(section: Section, div_id: str) -> str:
             "title": {"text": "sequence length, tokens"},
             "tickvals": section.lengths,
         },
-        yaxis={"range": [0, 1.02], "tickformat": ".0%", "title": {"text": "test accuracy"}},
+        yaxis={"range": [0, HIGHEST], "tickformat": ".0%", "title": {"text": "test accuracy"}},
     )
     return str(
         figure.to_html(

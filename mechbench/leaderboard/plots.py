@@ -14,16 +14,16 @@ from typing import Any
 
 from mechbench.leaderboard.heatmap import draw_heatmap
 from mechbench.record.results import NOT_RUN
+from mechbench.report import style
 from mechbench.report.aggregate import Point, Section
-from mechbench.report.fitting import show_legend
 from mechbench.report.plot import (
-    Styles,
     draw_panels,
     frame_accuracy,
     legend_texts,
     plot_accuracy,
     references,
 )
+from mechbench.report.style import Styles, show_legend
 
 _LARGE = 500  # points: from here on processes are worth their start
 _LENGTHS = 4  # shown beside each other along another axis
@@ -142,20 +142,20 @@ def _compute_panel(axis: Any, section: Section, styles: Styles) -> None:
         colour, marker = styles[label]
         axis.plot(
             [flops for flops, _ in spent], [p.accuracy for _, p in spent], color=colour,
-            marker=marker, markersize=6, linewidth=1.0, label=names[label], markeredgecolor="white",
-            markeredgewidth=0.6, zorder=3,
+            marker=marker, linewidth=style.THIN, label=names[label], **style.DOTS,
         )  # fmt: skip
         axis.vlines(
             [flops for flops, _ in spent], [p.ci_low or 0.0 for _, p in spent],
-            [p.ci_high or 0.0 for _, p in spent], color=colour, linewidth=1.0, zorder=2,
+            [p.ci_high or 0.0 for _, p in spent], color=colour, linewidth=style.THIN, zorder=2,
         )  # fmt: skip
     longest = section.lengths[-1]
     for name, colour, dashes, reached in references(section):
         if longest in reached:
             text = f"{name}, at {longest}"
             axis.axhline(
-                reached[longest], color=colour, linestyle=dashes, linewidth=1.2, label=text
-            )
+                reached[longest], color=colour, linestyle=dashes, linewidth=style.REFERENCE,
+                label=text,
+            )  # fmt: skip
     frame_accuracy(axis, section, "FLOPs of training (mean of seeds), a point a trained length")
     show_legend(axis)
 

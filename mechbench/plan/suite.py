@@ -28,8 +28,8 @@ BUDGETS = ("budget_tokens", BUDGET_SEQUENCES, BUDGET_EPOCHS)
 
 
 @dataclass(frozen=True)
-class Entry:
-    """One operator or task of a suite; grid keys are settings, "task.X" and "operator.X"."""
+class Choice:
+    """An operator or task that a suite names; grid keys are settings, "task.X" and "operator.X"."""
 
     name: str
     where: Key
@@ -68,8 +68,8 @@ class Suite:
     plugins: tuple[str, ...]
     settings: Mapping[str, Any]
     grid: Mapping[str, Sequence[Any]]
-    tasks: tuple[Entry, ...]
-    operators: tuple[Entry, ...]
+    tasks: tuple[Choice, ...]
+    operators: tuple[Choice, ...]
     lines: Mapping[Key, int]
 
     @property
@@ -91,12 +91,12 @@ class Suite:
         """
         self._check_size()
         load_plugins(self.plugins)
-        for registry, entries in ((OPERATORS, self.operators), (TASKS, self.tasks)):
-            for entry in entries:  # all names before torch is imported for the first cell
+        for registry, choices in ((OPERATORS, self.operators), (TASKS, self.tasks)):
+            for choice in choices:  # all names before torch is imported for the first cell
                 try:
-                    registry.entry(entry.name)
+                    registry.entry(choice.name)
                 except ConfigError as error:
-                    raise self.error(entry.where, str(error)) from error
+                    raise self.error(choice.where, str(error)) from error
         found: dict[str, Cell] = {}
         for task, operator in itertools.product(self.tasks, self.operators):
             for point in self._points(task, operator):
@@ -113,7 +113,7 @@ class Suite:
         if n > CELLS.most:
             raise self.error((), f"{n} {CELLS.what}: expected at most {CELLS.most} ({CELLS.why})")
 
-    def _points(self, task: Entry, operator: Entry) -> Iterator[_Point]:
+    def _points(self, task: Choice, operator: Choice) -> Iterator[_Point]:
         base = _Point(operator, task)
         base.set(self.settings, ("settings",))
         base.set(task.settings, (*task.where, "settings"))
@@ -133,7 +133,7 @@ class Suite:
                 point.set({key: value}, where)
             yield point
 
-    def _resolved(self, point: _Point, operator: Entry, device: str, dtype: str) -> Iterator[Cell]:
+    def _resolved(self, point: _Point, operator: Choice, device: str, dtype: str) -> Iterator[Cell]:
         """Resolve a point once: its seeds and learning rates differ in nothing else."""
         try:
             call = {"dtype": dtype, **point.call()}
@@ -153,8 +153,8 @@ class Suite:
         if "budget_tokens" in words:
             words |= set(BUDGETS)  # it follows from whichever is given
         places = [place for key, place in point.places.items() if key.split(".")[-1] in words]
-        entry = point.task if point.task.name in words else point.operator
-        raise self.error([*places, entry.where][0], text) from error
+        choice = point.task if point.task.name in words else point.operator
+        raise self.error([*places, choice.where][0], text) from error
 
     def error(self, key: Key, text: str) -> ConfigError:
         """Return the error that names the file, the line and the key."""
@@ -174,8 +174,8 @@ def error_at(path: Path, lines: Mapping[Key, int], key: Key, text: str) -> Confi
 class _Point:
     """One combination of the grid: its values, and where each stands in the file."""
 
-    operator: Entry
-    task: Entry
+    operator: Choice
+    task: Choice
     values: dict[str, Any] = field(default_factory=dict)
     places: dict[str, Key] = field(default_factory=dict)
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from mechbench.catalogue.settings import setting, shown
 from mechbench.errors import ConfigError, nearest
-from mechbench.plan.suite import BUDGETS, Entry, Suite, error_at
+from mechbench.plan.suite import BUDGETS, Choice, Suite, error_at
 from mechbench.plan.toml_lines import Key, key_lines
 from mechbench.record.config import PROTOCOL, Config
 
@@ -76,8 +76,8 @@ class _Reader:
             plugins=self._plugins(data.get("plugins", [])),
             settings=self._settings(data.get("settings", {}), ("settings",)),
             grid=self._grid(data.get("grid", {}), ("grid",)),
-            tasks=self._entries(data, "tasks", _TASK),
-            operators=self._entries(data, "operators", _OPERATOR),
+            tasks=self._choices(data, "tasks", _TASK),
+            operators=self._choices(data, "operators", _OPERATOR),
             lines=self.lines,
         )
 
@@ -161,7 +161,7 @@ class _Reader:
             ]
         return out
 
-    def _entries(self, data: dict[str, Any], key: str, keys: tuple[str, ...]) -> tuple[Entry, ...]:
+    def _choices(self, data: dict[str, Any], key: str, keys: tuple[str, ...]) -> tuple[Choice, ...]:
         out = []
         for i, given in enumerate(self._list(data[key], (key,))):
             where: Key = (key, i)
@@ -174,7 +174,7 @@ class _Reader:
             if not isinstance(options, dict):
                 raise self._error((*where, "options"), f"is {options!r}: expected a table")
             out.append(
-                Entry(
+                Choice(
                     name,
                     where,
                     options,

@@ -7,6 +7,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 from mechbench.record.files import write_atomic
 from mechbench.report.fitting import boxes_for_glyphs, shortened, wrapped
+from mechbench.report.style import SUPTITLE
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -41,4 +42,4 @@ def give_title(figure: Figure, title: str) -> None:
     """Write a title over a figure, as wide as it is; an operator's name is no formula."""
     text = shortened([title], 200)[title]
     width = figure.get_size_inches()[0] - 0.4
-    figure.suptitle(wrapped(text, width, 12, 200, indent=""), parse_math=False)
+    figure.suptitle(wrapped(text, width, SUPTITLE, 200, indent=""), parse_math=False)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mechbench.report import style
 from mechbench.report.figure import give_title, save_figure
 
 if TYPE_CHECKING:
@@ -24,17 +25,16 @@ def plot_filters(taps: np.ndarray[Any, Any], title: str, stem: Path) -> list[Pat
     over_time, spectrum = figure.subplots(1, 2)
     frequency = np.fft.rfftfreq(taps.shape[-1])
     for channel, h in enumerate(taps):
-        over_time.plot(h, linewidth=1, label=f"filter {channel}")
-        spectrum.plot(frequency, abs(np.fft.rfft(h)), linewidth=1)
+        over_time.plot(h, linewidth=style.FINE, label=f"filter {channel}")
+        spectrum.plot(frequency, abs(np.fft.rfft(h)), linewidth=style.FINE)
     over_time.set_xlabel("lag, tokens")
     over_time.set_ylabel("tap")
-    over_time.legend(fontsize=8, frameon=False)
+    over_time.legend(fontsize=style.SMALL, frameon=False)
     spectrum.set_xlabel("frequency, cycles a token")
     spectrum.set_ylabel("magnitude")
     if taps.any():
         spectrum.set_yscale("log", nonpositive="clip")
     for axis in (over_time, spectrum):
-        axis.grid(color="#DDDDDD", linewidth=0.6)
-        axis.set_axisbelow(True)
+        style.grid(axis)
     give_title(figure, title)
     return save_figure(figure, stem)

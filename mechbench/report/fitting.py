@@ -6,15 +6,13 @@ import contextlib
 import textwrap
 import warnings
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from functools import lru_cache
-from typing import Any
 
 from mechbench.report.escape import plain
+from mechbench.report.style import FONT
 
-FONT = "DejaVu Sans"  # comes with matplotlib
 _SHORTEST = 8  # characters a line
-_SHOWN = "\N{ZERO WIDTH SPACE}"  # before a label that begins with "_", which matplotlib would hide
 
 
 @contextlib.contextmanager
@@ -46,33 +44,6 @@ def wrapped(text: str, width: float, size: float, columns: int, indent: str = " 
         if max((inches(part, size) for part in lines), default=0.0) <= width:
             break
     return "\n".join(lines)
-
-
-def line_label(text: str) -> str:
-    """Return a text as the label of a line, marked if matplotlib would keep it out of a legend."""
-    return f"{_SHOWN}{text}" if text.startswith("_") else text
-
-
-def line_text(label: str) -> str:
-    """Return the text that `line_label` was given."""
-    return label.removeprefix(_SHOWN)
-
-
-def show_legend(axis: Any, handles: Sequence[Any] | None = None, gap: float = 0.01) -> None:
-    """Draw a legend beside a panel, by default of all lines that have a label.
-
-    Args:
-        axis: of the panel; its lines' labels come from `line_label`.
-        handles: lines in the order of the legend.
-        gap: between the panel and the legend, as a share of the panel's width.
-    """
-    given = {} if handles is None else {"handles": handles}
-    legend = axis.legend(
-        loc="upper left", bbox_to_anchor=(1.0 + gap, 1.0), frameon=False, fontsize=9,
-        borderaxespad=0.0, **given,
-    )  # fmt: skip
-    for text in legend.get_texts():
-        text.set_text(line_text(text.get_text()))
 
 
 def shortened(names: Iterable[str], limit: int = 150) -> dict[str, str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mechbench.report import style
 from mechbench.report.figure import give_title, save_figure
 
 if TYPE_CHECKING:
@@ -25,8 +26,10 @@ def plot_matrices(matrices: np.ndarray[Any, Any], title: str, stem: Path) -> lis
     figure = Figure(figsize=(3 * len(matrices) + 1, 3.6), layout="constrained")
     axes = figure.subplots(1, len(matrices), squeeze=False)[0]
     for channel, (axis, matrix) in enumerate(zip(axes, matrices, strict=True)):
-        image = axis.imshow(matrix, cmap="RdBu_r", vmin=-limit, vmax=limit, interpolation="nearest")
-        axis.set_title(f"channel {channel}", fontsize=9)
+        image = axis.imshow(
+            matrix, cmap=style.SIGNED_MAP, vmin=-limit, vmax=limit, interpolation="nearest"
+        )
+        axis.set_title(f"channel {channel}", fontsize=style.LABEL)
         axis.set_xlabel("input position s")
     axes[0].set_ylabel("output position t")
     figure.colorbar(image, ax=axes, shrink=0.85)

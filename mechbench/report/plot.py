@@ -4,40 +4,22 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from mechbench.report import style
 from mechbench.report.aggregate import Point, Section
 from mechbench.report.figure import save_figure
-from mechbench.report.fitting import (
-    FONT,
-    line_label,
-    line_text,
-    shortened,
-    show_legend,
-    wrapped,
-)
+from mechbench.report.fitting import shortened, wrapped
+from mechbench.report.style import Styles, line_label, line_text, show_legend, tick
 from mechbench.report.table import WINDOWS, row_label
 
-Styles = Mapping[str, tuple[str, str]]  # label: colour and marker
-# Okabe and Ito 2008, safe for colour-blind readers; yellow last, as it is faint on white.
-COLOURS = (
-    "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000", "#F0E442",
-)  # fmt: skip
-_MARKERS = "osD^vPX<>"  # nine, so that colour and marker come together only after 72 labels
-_GREY = "#777777"
 # Inches of a panel and its margins. Fixed, as matplotlib's own layout gives up on long legends.
 _WIDTH, _LEFT, _RIGHT, _BOTTOM, _TOP = 8.0, 0.8, 2.75, 0.65, 0.65
-_LEGEND_IN, _TITLE_IN = 2.1, 7.0  # inches that their texts may take, hinting left out
+_TITLE_IN = 7.0  # inches that its text may take, hinting left out
 _TITLE_LINES = 3
 _LABEL_GAP = 0.06  # of the y axis: direct labels that lie closer would touch
-_RC: dict[Any, Any] = {
-    "text.parse_math": False,  # an option may hold a dollar sign
-    "font.family": FONT,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-}
 
 
 def plot_accuracy(sections: Sequence[Section], stem: Path, x_label: str = "") -> list[Path]:
@@ -66,22 +48,17 @@ def draw_panels(
     Raises:
         ResultError: a file cannot be written.
     """
-    import matplotlib
-    from matplotlib import style
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    names = sorted({point.label for section in sections for point in section.points})
-    styles = {
-        name: (COLOURS[i % len(COLOURS)], _MARKERS[i % len(_MARKERS)])
-        for i, name in enumerate(names)
-    }
+    styles = style.styles(sorted({p.label for section in sections for p in section.points}))
     columns = 1 if len(sections) == 1 else 2
     rows = math.ceil(len(sections) / columns)
     height = max(5.0, *(_legend_height(section) for section in sections))
     size = _WIDTH * columns, height * rows
-    with style.context("default"), matplotlib.rc_context(_RC):  # whatever the user's matplotlibrc
-        figure = Figure(figsize=size, dpi=150 if len(sections) <= 8 else 75)
+    with style.applied():
+        dpi = style.DPI if len(sections) <= style.MANY else style.DPI_MANY
+        figure = Figure(figsize=size, dpi=dpi)
         FigureCanvasAgg(figure)
         for i, section in enumerate(sections):
             row, column = divmod(i, columns)
@@ -104,7 +81,7 @@ def legend_texts(section: Section) -> dict[str, str]:
     texts = {}
     for label, points in section.curves.items():
         whole = short[label] + row_label(points).removeprefix(label)
-        texts[label] = line_label(wrapped(whole, _LEGEND_IN, 9, 36))
+        texts[label] = line_label(wrapped(whole, style.LEGEND_IN, style.LABEL, 36))
     return texts
 
 
@@ -129,7 +106,7 @@ def _panel(axis: Any, section: Section, styles: Styles, x_label: str = "") -> No
         if sum(not math.isnan(value) for value in values) == 1:  # a line needs two ends
             at = next(i for i, value in enumerate(values) if not math.isnan(value))
             xs, values = [max(left, xs[at] / 2), min(right, xs[at] * 2)], [values[at]] * 2
-        axis.plot(xs, values, color=colour, linestyle=dashes, linewidth=1.2, label=name)
+        axis.plot(xs, values, color=colour, linestyle=dashes, linewidth=style.REFERENCE, label=name)
     failed = False
     names = legend_texts(section)
     for i, (label, points) in enumerate(section.curves.items()):
@@ -138,54 +115,57 @@ def _panel(axis: Any, section: Section, styles: Styles, x_label: str = "") -> No
         _curve(axis, points, shift, styles[label], names[label])
         failed |= any(point.accuracy is None for point in points)
     if failed:
-        axis.plot([], [], "x", color=_GREY, label="at 0: failed, no accuracy", markersize=8)
+        text = "at 0: failed, no accuracy"
+        axis.plot([], [], "x", color=style.GREY, label=text, markersize=style.CROSS)
     _name_lines(axis, right)
 
 
-def _curve(axis: Any, points: list[Point], shift: float, style: tuple[str, str], name: str) -> None:
-    colour, marker = style
+def _curve(axis: Any, points: list[Point], shift: float, look: tuple[str, str], name: str) -> None:
+    colour, marker = look
     shown = [p for p in points if p.accuracy is not None]
     xs, ys = [p.eval_seqlen * shift for p in shown], [p.accuracy or 0.0 for p in shown]
     lows, highs = [p.ci_low or 0.0 for p in shown], [p.ci_high or 0.0 for p in shown]
     causal = all(p.causal is not False for p in points)
     axis.plot(
-        xs, ys, color=colour, marker=marker, markersize=6, linewidth=1.8,
-        label=name, zorder=3, linestyle="-" if causal else "--",
-        markeredgecolor="white", markeredgewidth=0.6,
+        xs, ys, color=colour, marker=marker, linewidth=style.CURVE, label=name,
+        linestyle=style.SURE if causal else style.UNSURE, **style.DOTS,
     )  # fmt: skip
     if len(shown) == 1:
         errors = [[max(0.0, ys[0] - lows[0])], [max(0.0, highs[0] - ys[0])]]
-        axis.errorbar(xs, ys, errors, color=colour, capsize=4, linestyle="none", zorder=2)
+        axis.errorbar(xs, ys, errors, color=colour, capsize=style.CAP, linestyle="none", zorder=2)
     else:
-        axis.fill_between(xs, lows, highs, color=colour, alpha=0.18, linewidth=0)
+        axis.fill_between(xs, lows, highs, color=colour, alpha=style.BAND_ALPHA, linewidth=0)
     lost = [p.eval_seqlen * shift for p in points if p.accuracy is None]
-    axis.plot(lost, [0] * len(lost), "x", color=colour, markersize=8, clip_on=False, zorder=4)
+    axis.plot(
+        lost, [0] * len(lost), "x", color=colour, markersize=style.CROSS, clip_on=False, zorder=4
+    )
 
 
 def frame_accuracy(axis: Any, section: Section, x_label: str) -> None:
     """Give an axis what every accuracy plot has: the scale of accuracies, a grid and a title."""
-    axis.set_ylim(0, 1.02)
+    axis.set_ylim(0, style.HIGHEST)
     axis.set_yticks([i / 5 for i in range(6)], [f"{20 * i}%" for i in range(6)])
-    axis.grid(color="#DDDDDD", linewidth=0.6)
-    axis.set_axisbelow(True)
+    style.grid(axis)
     axis.set_ylabel("test accuracy")
     axis.set_xlabel(x_label)
-    axis.set_title(_fitted(_title(section)), fontsize=11, loc="left")
+    axis.set_title(_fitted(_title(section)), fontsize=style.TITLE, loc="left")
 
 
 def references(section: Section) -> list[tuple[str, str, Any, dict[int, float]]]:
     """Return name, colour, dashes and accuracy by length of what no operator is needed for."""
     chances = sorted({f"{value:.1%}" for value in section.chance.values()})
     chance = f"chance ({_span(chances)})"
-    lines: list[tuple[str, str, Any, dict[int, float]]] = [(chance, _GREY, "--", section.chance)]
-    for window, dots in zip(WINDOWS, (":", (0, (1, 3))), strict=True):
+    lines: list[tuple[str, str, Any, dict[int, float]]] = [
+        (chance, style.GREY, style.CHANCE, section.chance)
+    ]
+    for window, dots in zip(WINDOWS, style.WINDOWED, strict=True):
         reached = {
             length: context[window]
             for length, context in section.required_context.items()
             if window in context
         }
         if reached:
-            lines.append((f"oracle, last {window} tokens", _GREY, dots, reached))
+            lines.append((f"oracle, last {window} tokens", style.GREY, dots, reached))
     return lines
 
 
@@ -203,7 +183,7 @@ def _name_lines(axis: Any, right: float) -> None:
     reach = all(end is not None and end[0] * 1.2 >= right for end in ends)
     short = all("\n" not in line.get_label() for line in named)
     if not (apart and reach and short):
-        handles = sorted(named, key=lambda line: line.get_color() == _GREY)
+        handles = sorted(named, key=lambda line: line.get_color() == style.GREY)
         show_legend(axis, handles)
         return
     for line, end in zip(named, ends, strict=True):
@@ -211,7 +191,8 @@ def _name_lines(axis: Any, right: float) -> None:
             name = line_text(line.get_label())
             axis.annotate(
                 name, (1.0, end[1]), xycoords=("axes fraction", "data"), va="center",
-                xytext=(6, 0), textcoords="offset points", color=line.get_color(), fontsize=9,
+                xytext=(6, 0), textcoords="offset points", color=line.get_color(),
+                fontsize=style.LABEL,
             )  # fmt: skip
 
 
@@ -225,7 +206,7 @@ def _title(section: Section) -> str:
 def _fitted(title: str) -> str:
     """Return a title in as many lines as there is room for."""
     for limit in (300, 240, 180, 120, 80):
-        text = wrapped(shortened([title], limit)[title], _TITLE_IN, 11, 86, indent="")
+        text = wrapped(shortened([title], limit)[title], _TITLE_IN, style.TITLE, 86, indent="")
         if text.count("\n") < _TITLE_LINES:
             break
     return text
@@ -244,11 +225,6 @@ def _x_label(section: Section) -> str:
     else:
         how = "trained at the length in the label"
     return f"sequence length, tokens ({how})"
-
-
-def tick(seqlen: int) -> str:
-    """Return a length as axis text: 131072 as 128K, 1000 as it is."""
-    return f"{seqlen // 1024}K" if seqlen and seqlen % 1024 == 0 else str(seqlen)
 
 
 def _no_ticks() -> Any:

@@ -7,51 +7,57 @@ import pytest
 
 from checks.broken_operators import Noncausal, WrongShape
 from mechbench.catalogue.registry import register_operator
-from mechbench.checks.examination import Page, check_operator, store
-from mechbench.checks.subject import Line, Subject
+from mechbench.checks.examination import Examination, check_operator, store
+from mechbench.checks.subject import Finding, Subject
 from mechbench.errors import ConfigError
 
 pytestmark = pytest.mark.usefixtures("clean_registry")
 
 
 def test_page_of_a_sound_operator(tmp_path: Path) -> None:
-    page = check_operator("hyena", {"order": "3"}, d_model=8, seqlen=16)
-    assert page.sound
-    text = page.text()
+    examination = check_operator("hyena", {"order": "3"}, d_model=8, seqlen=16)
+    assert examination.sound
+    text = examination.text()
     assert text.startswith("hyena, order=3: d_model 8, seqlen 16, cpu\n")
     assert text.endswith("PASS: a sound operator")
     columns = {line.index("  ", 9) for line in text.split("\n") if line.startswith("  PASS")}
     assert columns
-    path = store(page, tmp_path / "new")
+    path = store(examination, tmp_path / "new")
     assert path == tmp_path / "new" / "check.json"
     data = json.loads(path.read_text())
     assert data["sound"] is True
     assert data["options"]["order"] == 3
-    assert [line["name"] for line in data["properties"]] == [
+    assert [finding["name"] for finding in data["properties"]] == [
         "data control",
         "sublinear parameters",
         "unrestricted context",
     ]
-    assert {line["verdict"] for line in data["soundness"]} == {"PASS"}
-    assert [line["name"] for line in data["growth"]] == ["memory", "time"]
+    assert {finding["verdict"] for finding in data["soundness"]} == {"PASS"}
+    assert [finding["name"] for finding in data["growth"]] == ["memory", "time"]
 
 
 def test_texts_of_a_section_stand_in_one_column() -> None:
-    lines = [Line("a", "PASS", "text"), Line("a long name", "no", "text"), Line("b", "", "text")]
-    page = Page(Subject("x", {}, 8, 8, "cpu"), {}, {"soundness": lines})
-    shown = [line for line in page.text().split("\n") if line.endswith(" text")]
+    findings = [
+        Finding("a", "PASS", "text"),
+        Finding("a long name", "no", "text"),
+        Finding("b", "", "text"),
+    ]
+    examination = Examination(Subject("x", {}, 8, 8, "cpu"), {}, {"soundness": findings})
+    shown = [line for line in examination.text().split("\n") if line.endswith(" text")]
     assert {line.index("text") for line in shown} == {21}
 
 
 def test_fault_is_in_the_verdict_and_a_wrong_shape_ends_it() -> None:
     register_operator("ahead")(Noncausal)
-    page = check_operator("ahead", {}, d_model=8, seqlen=16)
-    assert not page.sound
-    assert page.text().endswith("FAIL: causal by value, causal by gradient, causal once trained")
+    examination = check_operator("ahead", {}, d_model=8, seqlen=16)
+    assert not examination.sound
+    assert examination.text().endswith(
+        "FAIL: causal by value, causal by gradient, causal once trained"
+    )
     register_operator("shape")(WrongShape)
-    page = check_operator("shape", {}, d_model=8, seqlen=16)
-    assert list(page.sections) == ["soundness"]
-    assert page.text().endswith("FAIL: shape and dtype")
+    examination = check_operator("shape", {}, d_model=8, seqlen=16)
+    assert list(examination.sections) == ["soundness"]
+    assert examination.text().endswith("FAIL: shape and dtype")
 
 
 def test_what_is_missing_is_an_error_not_a_page() -> None:

@@ -47,7 +47,7 @@ def test_memory_of_built_ins_grows_as_they_say(name: str, e: float) -> None:
 def test_time_is_of_forward_and_backward() -> None:
     s = subject(Base)
     assert 0 < seconds(s.module(), s.inputs(1, 32)) < 10
-    memory, line = growth(s)
-    assert len(line.value["seconds"]) == len(memory.value["mib"]) == 4
-    assert line.verdict == memory.verdict == ""
+    memory, finding = growth(s)
+    assert len(finding.value["seconds"]) == len(memory.value["mib"]) == 4
+    assert finding.verdict == memory.verdict == ""
     assert memory.value["exponent"] == pytest.approx(1, abs=0.1)

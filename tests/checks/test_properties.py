@@ -52,9 +52,9 @@ def test_gate_is_found_through_the_jacobian() -> None:
         def forward(self, u: Tensor) -> Tensor:
             return u.sigmoid() * super().forward(u)
 
-    line = data_control(subject(Gated))
-    assert line.verdict == "yes"
-    assert "Jacobian" in line.value["how"]
+    finding = data_control(subject(Gated))
+    assert finding.verdict == "yes"
+    assert "Jacobian" in finding.value["how"]
 
 
 @pytest.mark.parametrize(
@@ -93,21 +93,21 @@ def test_reach_of_a_window_is_its_width() -> None:
     assert norms.shape == (32,)
     torch.testing.assert_close(norms[:4], norms[:1].expand(4))
     assert not norms[4:].any()
-    line = context(s)
-    assert line.verdict == "no"
-    assert line.value == {
+    finding = context(s)
+    assert finding.verdict == "no"
+    assert finding.value == {
         "far_share": 0,
         "effective_context_tokens": 4,
         "farthest": 3,
         "seqlen": 32,
     }
-    assert "none beyond 4" in line.text
+    assert "none beyond 4" in finding.text
 
 
 def test_attention_reaches_all_and_sliding_attention_its_window() -> None:
     assert context(subject("attention")).verdict == "yes"
-    line = context(subject("sliding-attention", window=8))
-    assert (line.verdict, line.value["farthest"], line.value["far_share"]) == ("no", 7, 0)
+    finding = context(subject("sliding-attention", window=8))
+    assert (finding.verdict, finding.value["farthest"], finding.value["far_share"]) == ("no", 7, 0)
 
 
 def test_effective_context_of_equal_and_single_weights() -> None:

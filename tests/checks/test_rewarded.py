@@ -14,23 +14,23 @@ pytestmark = pytest.mark.usefixtures("clean_registry")
 
 
 def test_causal_operator_is_no_better_than_chance() -> None:
-    line = causal_once_trained(subject(broken.Base))
-    assert (line.name, line.verdict) == ("causal once trained", "PASS")
-    assert "after 20 steps (chance 12.5%), nothing but rounding" in line.text
-    assert 0.08 < line.value < 0.17
+    finding = causal_once_trained(subject(broken.Base))
+    assert (finding.name, finding.verdict) == ("causal once trained", "PASS")
+    assert "after 20 steps (chance 12.5%), nothing but rounding" in finding.text
+    assert 0.08 < finding.value < 0.17
 
 
 def test_branch_that_starts_closed_opens_and_is_told_by_its_accuracy() -> None:
-    line = causal_once_trained(subject(broken.Opening))
-    assert line.verdict == "FAIL"
-    assert line.text.endswith("of random next tokens after 20 steps: without a look-ahead 12.5%")
-    assert line.value > 0.2
+    finding = causal_once_trained(subject(broken.Opening))
+    assert finding.verdict == "FAIL"
+    assert finding.text.endswith("of random next tokens after 20 steps: without a look-ahead 12.5%")
+    assert finding.value > 0.2
 
 
 def test_what_is_too_faint_for_an_accuracy_is_told_by_the_probe() -> None:
-    line = causal_once_trained(subject(broken.Faint))
-    assert line.verdict == "FAIL"
-    assert line.text.startswith("after 20 steps: ")
+    finding = causal_once_trained(subject(broken.Faint))
+    assert finding.verdict == "FAIL"
+    assert finding.text.startswith("after 20 steps: ")
 
 
 def test_training_that_diverges_measures_nothing() -> None:
@@ -38,8 +38,8 @@ def test_training_that_diverges_measures_nothing() -> None:
         def forward(self, u: Tensor) -> Tensor:
             return super().forward(u) / (0 if self.training else 1)
 
-    line = causal_once_trained(subject(Explosive))
-    assert (line.verdict, line.text[:12]) == ("-", "not measured")
+    finding = causal_once_trained(subject(Explosive))
+    assert (finding.verdict, finding.text[:12]) == ("-", "not measured")
 
 
 def test_it_is_the_same_again_and_disturbs_nothing() -> None:

@@ -17,7 +17,7 @@ BUILT_IN = [n for n in OPERATORS.names() if OPERATORS.entry(n).origin == "built-
 
 
 def verdicts(component: object) -> dict[str, str]:
-    return {line.name: line.verdict for line in soundness(subject(component))}  # type: ignore[arg-type]
+    return {finding.name: finding.verdict for finding in soundness(subject(component))}  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("name", BUILT_IN)
@@ -26,7 +26,7 @@ def test_built_ins_are_sound(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("fault", "lines"),
+    ("fault", "failed"),
     [
         *((sound, set()) for sound in broken.SOUND),
         (broken.Noncausal, CAUSAL),
@@ -47,17 +47,17 @@ def test_built_ins_are_sound(name: str) -> None:
         (broken.Forgetful, {"state dict"}),
     ],
 )
-def test_each_fault_fails_its_own_line_and_no_other(fault: type, lines: set[str]) -> None:
+def test_each_fault_fails_its_own_check_and_no_other(fault: type, failed: set[str]) -> None:
     found = verdicts(fault)
-    assert {name for name, verdict in found.items() if verdict == "FAIL"} == lines
+    assert {name for name, verdict in found.items() if verdict == "FAIL"} == failed
     assert "-" not in found.values()
 
 
 def test_looking_ahead_after_many_calls_is_found_by_training() -> None:
     broken.AfterCalls.calls = 0
     examined = dataclasses.replace(subject(broken.AfterCalls), steps=80)
-    (line,) = [x for x in soundness(examined) if x.verdict == "FAIL"]
-    assert line.name == "causal once trained"
+    (finding,) = [x for x in soundness(examined) if x.verdict == "FAIL"]
+    assert finding.name == "causal once trained"
 
 
 def test_looking_ahead_beyond_the_length_of_the_other_lines_is_found() -> None:
@@ -65,8 +65,8 @@ def test_looking_ahead_beyond_the_length_of_the_other_lines_is_found() -> None:
         def forward(self, u: Tensor) -> Tensor:
             return super().forward(u) + (broken.shifted(u) if u.shape[1] > 200 else 0)
 
-    lines = soundness(subject(VeryFar, seqlen=256))
-    assert {x.name for x in lines if x.verdict == "FAIL"} == CAUSAL
+    findings = soundness(subject(VeryFar, seqlen=256))
+    assert {x.name for x in findings if x.verdict == "FAIL"} == CAUSAL
 
 
 @pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
@@ -79,15 +79,15 @@ def test_scripted_operator_is_sound(layer: type[nn.Module]) -> None:
 
 
 def test_operator_that_gets_no_gradient_fails_there_alone() -> None:
-    (line,) = [x for x in soundness(subject(broken.Detached)) if x.verdict == "FAIL"]
-    assert (line.name, line.text) == ("gradient everywhere", "none in 1 of 1: scale")
+    (finding,) = [x for x in soundness(subject(broken.Detached)) if x.verdict == "FAIL"]
+    assert (finding.name, finding.text) == ("gradient everywhere", "none in 1 of 1: scale")
 
 
 def test_causality_of_what_does_not_repeat_itself_is_not_measured() -> None:
-    lines = {x.name: x for x in soundness(subject(broken.DropoutAlways))}
-    assert lines["repeats agree"].verdict == "FAIL"
-    assert lines["causal by value"].verdict == "-"
-    assert lines["causal by value"].text == (
+    findings = {x.name: x for x in soundness(subject(broken.DropoutAlways))}
+    assert findings["repeats agree"].verdict == "FAIL"
+    assert findings["causal by value"].verdict == "-"
+    assert findings["causal by value"].text == (
         "not measured: it gives another output for the same input in evaluation mode: dropout or "
         "kept state"
     )
@@ -108,10 +108,10 @@ def test_operator_that_does_not_repeat_itself_fails_there() -> None:
 def test_wrong_shape_is_said_and_the_rest_not_measured(fault: type, text: str) -> None:
     first, *rest = soundness(subject(fault))
     assert (first.name, first.verdict, first.text) == ("shape and dtype", "FAIL", text)
-    assert {line.verdict for line in rest} == {"-"}
+    assert {finding.verdict for finding in rest} == {"-"}
     assert len(rest) == 9
 
 
 def test_dead_parameters_are_named() -> None:
-    (line,) = [x for x in soundness(subject(broken.DeadParameter)) if x.verdict == "FAIL"]
-    assert line.text == "none in 2 of 3: unused, cancelled"
+    (finding,) = [x for x in soundness(subject(broken.DeadParameter)) if x.verdict == "FAIL"]
+    assert finding.text == "none in 2 of 3: unused, cancelled"

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from checks.broken_operators import Base, L, subject
-from mechbench.checks.subject import Line, judged
+from mechbench.checks.subject import Finding, judged
 from mechbench.errors import ConfigError
 
 pytestmark = pytest.mark.usefixtures("clean_registry")
@@ -42,16 +42,16 @@ def test_float64_where_the_operator_knows_it() -> None:
 
 
 def test_error_of_the_operator_is_a_fail_of_the_user_an_error() -> None:
-    def broken() -> Line:
+    def broken() -> Finding:
         raise ValueError("two\nlines")
 
-    def full() -> Line:
+    def full() -> Finding:
         raise torch.cuda.OutOfMemoryError("CUDA out of memory")
 
-    def wrong() -> Line:
+    def wrong() -> Finding:
         raise ConfigError("no such option")
 
-    assert judged("x", broken) == Line("x", "FAIL", "raised ValueError: two lines")
+    assert judged("x", broken) == Finding("x", "FAIL", "raised ValueError: two lines")
     assert judged("x", full).verdict == "-"
     with pytest.raises(ConfigError):
         judged("x", wrong)

@@ -10,6 +10,17 @@ from click.testing import CliRunner
 from mechbench.cli.leaderboard import command
 from mechbench.errors import ConfigError
 from mechbench.leaderboard.submit import Submission
+from tests.cli.conftest import call
+
+
+def test_alone_it_prints_its_help(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert call(monkeypatch, "leaderboard") == 0
+    alone = capsys.readouterr()
+    assert call(monkeypatch, "leaderboard", "--help") == 0
+    assert capsys.readouterr() == alone
+    assert "\nCommands:\n" in alone.out
 
 
 def test_leaderboard_must_be_named() -> None:

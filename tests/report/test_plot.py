@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from mechbench.report.aggregate import Section, aggregate
 from mechbench.report.collect import collect
-from mechbench.report.plot import _panel, plot_accuracy, tick
+from mechbench.report.plot import _panel, plot_accuracy
 
 Store = Callable[..., Path]
 STYLES = dict.fromkeys(("hyena", "attention"), ("#0072B2", "o"))
@@ -18,11 +18,6 @@ STYLES = dict.fromkeys(("hyena", "attention"), ("#0072B2", "o"))
 
 def section(tmp_path: Path) -> Section:
     return aggregate(collect([tmp_path / "runs"])[0])[0]
-
-
-@pytest.mark.parametrize(("seqlen", "text"), [(131072, "128K"), (1024, "1K"), (1000, "1000")])
-def test_ticks_are_short(seqlen: int, text: str) -> None:
-    assert tick(seqlen) == text
 
 
 def test_panel_has_the_lines_ticks_and_references(store: Store, tmp_path: Path) -> None:

@@ -49,7 +49,7 @@ _REPEATS_HALF = 3e-2
 
 
 @dataclass(frozen=True)
-class Finding:
+class Fault:
     """What was found wrong: `kind` is "ahead", "mixed", "restless" or "not finite"."""
 
     kind: str
@@ -121,7 +121,7 @@ def cuts(seqlen: int, rows: int, seed: int, paying: Tensor | None = None) -> Ten
     return chosen.view(-1, rows)
 
 
-def by_value(run: Function, at: Tensor, seed: int, *, grad: bool = False) -> Finding | None:
+def by_value(run: Function, at: Tensor, seed: int, *, grad: bool = False) -> Fault | None:
     """Look for outputs that move when later inputs change.
 
     Args:
@@ -133,7 +133,7 @@ def by_value(run: Function, at: Tensor, seed: int, *, grad: bool = False) -> Fin
     with torch.set_grad_enabled(grad):
         x, y = (t.detach() for t in run(None))
         if not y.isfinite().all():
-            return Finding("not finite", f"gives NaN or infinity at {y.shape[1]} tokens")
+            return Fault("not finite", f"gives NaN or infinity at {y.shape[1]} tokens")
         for cut in at:
             found = _Value(run, x, y, cut.to(x.device), seed).judge()
             if found is not None:
@@ -153,14 +153,14 @@ class _Value:
         self._scale = y.abs().max().float().clamp_min(1e-30)
         self._generator = torch.Generator(x.device).manual_seed(seed)
 
-    def judge(self) -> Finding | None:
+    def judge(self) -> Fault | None:
         moved = self._moved(1.0)
         worst = float(moved.max())
         if worst == 0:
             return None
         again = float(self._difference(None).max())
         if not again <= tolerance(self._y.dtype):
-            return Finding(
+            return Fault(
                 "restless",
                 "gives another output for the same input in evaluation mode: dropout or kept state",
             )
@@ -172,10 +172,10 @@ class _Value:
             others = torch.arange(len(moved), device=moved.device) != row
             elsewhere = self._change(1.0, others[:, None].expand_as(self._later))
             if float(self._difference(elsewhere)[row].max()) > _RATIO * noise:
-                return Finding(
+                return Fault(
                     "mixed", "gives a sequence another output when others of its batch change"
                 )
-            return Finding(
+            return Fault(
                 "ahead",
                 f"output {position} of {moved.shape[1]} moves by {worst:.1e} of the largest when "
                 f"inputs from {int(self._cut[row])} on change, and by {noise:.0e} when they hardly "
@@ -208,7 +208,7 @@ class _Value:
         return (y.detach() - self._y).abs().amax(-1).float() / self._scale
 
 
-def by_gradient(run: Function, cut: Tensor, seed: int) -> Finding | None:
+def by_gradient(run: Function, cut: Tensor, seed: int) -> Fault | None:
     """Look for a gradient of early outputs at later inputs; parameters' gradients are added to.
 
     Args:
@@ -246,7 +246,7 @@ def by_gradient(run: Function, cut: Tensor, seed: int) -> Finding | None:
         if worst <= _RATIO * float(odd):
             return None
     row, position, _ = (int(i) for i in torch.unravel_index(ahead.argmax(), ahead.shape))
-    return Finding(
+    return Fault(
         "ahead",
         f"outputs before {int(cut[row])} of {ahead.shape[1]} have a gradient of "
         f"{worst / scale:.1e} of the largest at input {position}",

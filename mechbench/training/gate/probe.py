@@ -25,7 +25,7 @@ from mechbench.record.seeds import derive
 from mechbench.tasks.base import IGNORE, Batch, Task
 from mechbench.training.evaluation import autocast
 from mechbench.training.gate.lookahead import (
-    Finding,
+    Fault,
     by_gradient,
     by_value,
     cuts,
@@ -70,15 +70,15 @@ def before(
     with undisturbed(torch.device(device)):
         batch = draw(longest, 1, config.seed, "validation", 0, "cpu")
         reader = for_tokens(probed, config, longest.input_seqlen, device)
-        finding = _probe(reader, batch, config, device, 1, training=False)
-        if finding is None or finding.kind == "not finite":  # beyond the trained length no fault
+        fault = _probe(reader, batch, config, device, 1, training=False)
+        if fault is None or fault.kind == "not finite":  # beyond the trained length no fault
             batch = draw(trained, rows, config.seed, "validation", 0, "cpu")
             _first_step(probed, batch.inputs[:1].to(device), config, device, warn)
-            finding = _probe(probed, batch, config, device, rows, training=True)
-    if finding is None or finding.kind in ("ahead", "mixed"):
+            fault = _probe(probed, batch, config, device, rows, training=True)
+    if fault is None or fault.kind in ("ahead", "mixed"):
         probed.zero_grad(set_to_none=True)
-        return None if finding is None else finding.text
-    raise OperatorError(f"operator {config.operator!r} {finding.text}")
+        return None if fault is None else fault.text
+    raise OperatorError(f"operator {config.operator!r} {fault.text}")
 
 
 def after(
@@ -109,15 +109,15 @@ def after(
     training = task.seqlen == config.seqlen
     rows = min(rows, scored_rows)
     with undisturbed(torch.device(device)):
-        finding = _probe(model, batch, config, device, rows, training=training)
-        if finding is None and _differs(model, batch, config, device, rows, scored_rows):
-            finding = _probe(model, batch, config, device, scored_rows, training=False)
+        fault = _probe(model, batch, config, device, rows, training=training)
+        if fault is None and _differs(model, batch, config, device, rows, scored_rows):
+            fault = _probe(model, batch, config, device, scored_rows, training=False)
     model.zero_grad(set_to_none=True)
-    if finding is None or finding.kind == "not finite":
+    if fault is None or fault.kind == "not finite":
         return None
-    if finding.kind == "restless":
-        raise OperatorError(f"operator {config.operator!r} {finding.text}")
-    return finding.text
+    if fault.kind == "restless":
+        raise OperatorError(f"operator {config.operator!r} {fault.text}")
+    return fault.text
 
 
 @torch.no_grad()
@@ -202,7 +202,7 @@ def _first_step(
 
 def _probe(
     model: nn.Module, batch: Batch, config: Config, device: str, rows: int, *, training: bool
-) -> Finding | None:
+) -> Fault | None:
     """Judge with as many sequences as fit."""
     L = batch.inputs.shape[1]
     if L < 2:
@@ -222,33 +222,33 @@ def _probe(
 
 def _judge(
     model: nn.Module, batch: Batch, config: Config, device: str, rows: int, training: bool
-) -> Finding | None:
+) -> Fault | None:
     inputs = batch.inputs[:rows].to(device)
     paying = (batch.targets != IGNORE).any(0).nonzero().flatten()
     seed = derive(config.seed, "gate", inputs.shape[1])
     at = cuts(inputs.shape[1], rows, seed, paying)
     run = model_function(model.eval(), inputs)
     with autocast(device, config.dtype):
-        finding = by_value(run, at, seed)
-    if finding is None and config.dtype != "float32":
-        finding = _in_float32(lambda: by_value(run, at, seed))
-    if finding is not None or not training:
-        return finding
+        fault = by_value(run, at, seed)
+    if fault is None and config.dtype != "float32":
+        fault = _in_float32(lambda: by_value(run, at, seed))
+    if fault is not None or not training:
+        return fault
     model.train()
     run = repeating(run, seed)
     with autocast(device, config.dtype):
-        finding = by_value(run, at[:1], seed, grad=True)
-        if finding is None or finding.kind == "restless":  # its own state moves on in training
-            finding = by_gradient(run, at[-1], seed)
-    return finding
+        fault = by_value(run, at[:1], seed, grad=True)
+        if fault is None or fault.kind == "restless":  # its own state moves on in training
+            fault = by_gradient(run, at[-1], seed)
+    return fault
 
 
-def _in_float32(judge: Callable[[], Finding | None]) -> Finding | None:
+def _in_float32(judge: Callable[[], Fault | None]) -> Fault | None:
     """Return what shows in float32 alone; nothing where the kernels know half types only."""
     try:
-        finding = judge()
+        fault = judge()
     except Exception as error:
         if is_out_of_memory(error):
             raise
         return None
-    return finding if finding is not None and finding.kind in ("ahead", "mixed") else None
+    return fault if fault is not None and fault.kind in ("ahead", "mixed") else None

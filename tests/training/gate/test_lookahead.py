@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from mechbench.catalogue.registry import OPERATORS
 from mechbench.training.gate.lookahead import (
-    Finding,
+    Fault,
     by_gradient,
     by_value,
     cuts,
@@ -45,14 +45,14 @@ def value(
     rows: int = B,
     dtype: str = "float32",
     training: bool = False,
-) -> Finding | None:
+) -> Fault | None:
     built = model(component, max_seqlen=length).train(training)
     run = repeating(model_function(built, tokens(length, rows)), 0)
     with torch.autocast("cpu", torch.bfloat16, enabled=dtype == "bfloat16"):
         return by_value(run, cuts(length, rows, 0), 0)
 
 
-def gradient(component: Any, length: int = L, *, dtype: str = "float32") -> Finding | None:
+def gradient(component: Any, length: int = L, *, dtype: str = "float32") -> Fault | None:
     built = model(component, max_seqlen=length).train()
     run = repeating(model_function(built, tokens(length)), 0)
     with torch.autocast("cpu", torch.bfloat16, enabled=dtype == "bfloat16"):
@@ -146,7 +146,7 @@ def test_dropout_is_none_in_training_and_told_as_what_it_is_in_evaluation() -> N
     assert value(broken.DropoutAlways, training=True) is None
     built = model(broken.DropoutAlways).eval()
     found = by_value(model_function(built, tokens()), cuts(L, B, 0), 0)
-    assert found == Finding(
+    assert found == Fault(
         "restless",
         "gives another output for the same input in evaluation mode: dropout or kept state",
     )
@@ -161,7 +161,7 @@ def test_statistics_of_the_batch_are_no_matter_of_order() -> None:
 
 def test_what_is_not_finite_is_not_judged() -> None:
     found = value(operator(lambda u: u / 0))
-    assert found == Finding("not finite", f"gives NaN or infinity at {L} tokens")
+    assert found == Fault("not finite", f"gives NaN or infinity at {L} tokens")
 
 
 def test_a_gradient_that_is_cut_off_is_none() -> None:

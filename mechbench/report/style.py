@@ -1,0 +1,111 @@
+"""How figures look: colours, markers, lines, letters, grid, legend and resolution. No torch."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+Styles = Mapping[str, tuple[str, str]]  # label: colour and marker
+# Okabe and Ito 2008, safe for colour-blind readers; yellow last, as it is faint on white.
+COLOURS = (
+    "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000", "#F0E442",
+)  # fmt: skip
+MARKERS = "osD^vPX<>"  # nine, so that colour and marker come together only after 72 labels
+MAIN, ALARM = COLOURS[:2]  # of a figure's only line; of what failed
+GREY = "#777777"  # what no operator is needed for, and remarks in the legend
+ACCURACY_MAP, SIGNED_MAP = "viridis", "RdBu_r"  # from 0 to 1; around 0
+
+FONT = "DejaVu Sans"  # comes with matplotlib
+TITLE, BENCH_TITLE, SUPTITLE = 11, 10, 12  # points
+LABEL, SMALL, SMALLER, SMALLEST = 9, 8, 7, 6
+
+CURVE, THIN, REFERENCE, FINE = 1.8, 1.0, 1.2, 1  # widths of lines, points
+BAND_ALPHA = 0.18  # of a confidence interval's colour
+CAP = 4  # of an error bar
+CROSS, LARGE_CROSS = 8, 9  # sizes of what marks a failure
+RING, LEGEND_RING, RING_EDGE = 13, 11, 1.6  # of what marks a crossover
+DOTS = {"markersize": 6, "markeredgecolor": "white", "markeredgewidth": 0.6, "zorder": 3}
+SURE, UNSURE = "-", "--"  # a causal operator's line; another's
+CHANCE, WINDOWED = "--", (":", (0, (1, 3)))  # dashes: chance; oracles that see less and less
+
+DPI, DPI_MANY = 150, 75  # of panels; of more panels than `MANY`
+MANY = 8
+HEAT_DPI, HEAT_DPI_MANY, HEAT_MANY = 100, 60, 40
+LEGEND_IN = 2.1  # inches that a legend's text may take beside a panel
+HIGHEST = 1.02  # end of an axis of accuracies, so that markers at 100 percent are whole
+
+_SHOWN = "\N{ZERO WIDTH SPACE}"  # before a label that begins with "_", which matplotlib would hide
+
+
+@contextlib.contextmanager
+def applied(spines: bool = False) -> Iterator[None]:
+    """Draw as mechbench does, whatever the user's matplotlibrc says.
+
+    Args:
+        spines: frame each panel on all four sides.
+    """
+    import matplotlib
+    from matplotlib import style
+
+    settings: dict[Any, Any] = {
+        "text.parse_math": False,  # an option may hold a dollar sign
+        "font.family": FONT,
+        "axes.spines.top": spines,
+        "axes.spines.right": spines,
+    }
+    with style.context("default"), matplotlib.rc_context(settings):
+        yield
+
+
+def styles(labels: Iterable[str]) -> Styles:
+    """Return a colour and a marker for each label, in the order given."""
+    return {label: nth_style(i) for i, label in enumerate(labels)}
+
+
+def nth_style(index: int) -> tuple[str, str]:
+    """Return the colour and the marker of a figure's line number `index`, from 0."""
+    return colour(index), MARKERS[index % len(MARKERS)]
+
+
+def colour(index: int) -> str:
+    """Return the colour of a figure's line number `index`, from 0."""
+    return COLOURS[index % len(COLOURS)]
+
+
+def grid(axis: Any) -> None:
+    """Draw a faint grid behind everything."""
+    axis.grid(color="#DDDDDD", linewidth=0.6)
+    axis.set_axisbelow(True)
+
+
+def tick(seqlen: int) -> str:
+    """Return a length as axis text: 131072 as 128K, 1000 as it is."""
+    return f"{seqlen // 1024}K" if seqlen and seqlen % 1024 == 0 else str(seqlen)
+
+
+def line_label(text: str) -> str:
+    """Return a text as the label of a line, marked if matplotlib would keep it out of a legend."""
+    return f"{_SHOWN}{text}" if text.startswith("_") else text
+
+
+def line_text(label: str) -> str:
+    """Return the text that `line_label` was given."""
+    return label.removeprefix(_SHOWN)
+
+
+def show_legend(axis: Any, handles: Sequence[Any] | None = None, gap: float = 0.01) -> None:
+    """Draw a legend beside a panel, by default of all lines that have a label.
+
+    Args:
+        axis: of the panel; its lines' labels come from `line_label`.
+        handles: lines in the order of the legend.
+        gap: between the panel and the legend, as a share of the panel's width.
+    """
+    given = {} if handles is None else {"handles": handles}
+    legend = axis.legend(
+        loc="upper left", bbox_to_anchor=(1.0 + gap, 1.0), frameon=False, fontsize=LABEL,
+        borderaxespad=0.0, **given,
+    )  # fmt: skip
+    for text in legend.get_texts():
+        text.set_text(line_text(text.get_text()))

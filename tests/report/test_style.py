@@ -1,0 +1,39 @@
+from __future__ import annotations
+
+import matplotlib
+import pytest
+from matplotlib.figure import Figure
+
+from mechbench.report import style
+from mechbench.report.style import COLOURS, MARKERS, line_label, line_text, nth_style, tick
+
+
+@pytest.mark.parametrize(("seqlen", "text"), [(131072, "128K"), (1024, "1K"), (1000, "1000")])
+def test_ticks_are_short(seqlen: int, text: str) -> None:
+    assert tick(seqlen) == text
+
+
+def test_colour_and_marker_come_together_once() -> None:
+    pairs = [nth_style(i) for i in range(len(COLOURS) * len(MARKERS) + 1)]
+    assert len(set(pairs[:-1])) == len(pairs) - 1
+    assert pairs[-1] == pairs[0]
+
+
+def test_labels_keep_their_look_by_their_order() -> None:
+    assert style.styles(["b", "a"]) == {"b": nth_style(0), "a": nth_style(1)}
+
+
+@pytest.mark.parametrize("text", ["_hidden", "plain", "__init__", ""])
+def test_a_label_gives_its_text_back_and_is_in_the_legend(text: str) -> None:
+    assert line_text(line_label(text)) == text
+    assert not line_label(text).startswith("_")
+
+
+@pytest.mark.parametrize("spines", [True, False])
+def test_a_users_settings_neither_matter_nor_change(spines: bool) -> None:
+    with matplotlib.rc_context({"font.family": ["serif"], "lines.linewidth": 9.0}):
+        with style.applied(spines):
+            assert matplotlib.rcParams["font.family"] == [style.FONT]
+            assert matplotlib.rcParams["lines.linewidth"] == 1.5
+            assert Figure().add_subplot().spines["top"].get_visible() == spines
+        assert matplotlib.rcParams["font.family"] == ["serif"]
