@@ -11,13 +11,14 @@ if TYPE_CHECKING:
     from mechbench.catalogue.registry import load_plugin, register_operator, register_task
     from mechbench.operators.base import make_operator, materialize, set_optim
     from mechbench.record.results import Result, load_results
-    from mechbench.tasks.base import Batch, make_task
+    from mechbench.tasks.base import Batch, Task, make_task
     from mechbench.training.cell import run
 
 # Loaded on first use, so that `mechbench --help` and bad arguments import no torch.
 _LAZY = {
     "Batch": "mechbench.tasks.base",
     "Result": "mechbench.record.results",
+    "Task": "mechbench.tasks.base",
     "load_plugin": "mechbench.catalogue.registry",
     "load_results": "mechbench.record.results",
     "make_operator": "mechbench.operators.base",
@@ -33,6 +34,7 @@ _LAZY = {
 __all__ = [
     "Batch",
     "Result",
+    "Task",
     "__version__",
     "load_plugin",
     "load_results",

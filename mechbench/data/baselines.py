@@ -88,8 +88,7 @@ def _guesses(
     guess[cut] = best
     sure = guess != UNKNOWN
     open_ = best == UNKNOWN
-    window_guess = getattr(task, "window_guess", None)
-    if window_guess is not None and open_.any():
-        best[open_] = window_guess(seen[open_], columns[open_])
+    if open_.any():
+        best[open_] = task.window_guess(seen[open_], columns[open_]).to(best.dtype)
         guess[cut] = best
     return sure, guess

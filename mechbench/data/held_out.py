@@ -43,7 +43,7 @@ def keep_apart(
     Raises:
         ConfigError: every validation example stands in the test set.
     """
-    if getattr(task, "train_is_test", False):
+    if task.train_is_test:
         return HeldOut(validation, Unseen.of([], device), "")
     not_tested = Unseen.of(test, "cpu")
     kept, missing = [], 0

@@ -12,6 +12,7 @@ from mechbench.report import style
 from mechbench.report.aggregate import Point, Section
 from mechbench.report.figure import save_figure
 from mechbench.report.fitting import shortened, wrapped
+from mechbench.report.labels import called
 from mechbench.report.style import tick
 
 _PANEL = 2.6  # inches
@@ -31,7 +32,8 @@ def draw_heatmap(sections: Sequence[Section], stem: Path) -> list[Path]:
 
     rows: dict[str, list[Section]] = defaultdict(list)
     for section in sections:
-        parts = [p for p in section.title.split(", ") if not p.startswith("vocab_size ")]
+        vocab = called("vocab_size", section.setting.task)
+        parts = [p for p in section.title.split(", ") if not p.startswith(f"{vocab} ")]
         rows[", ".join(parts)].append(section)
     labels = sorted({point.label for section in sections for point in section.points})
     names, titles = shortened(labels, 100), shortened(rows, 100)
@@ -50,7 +52,8 @@ def draw_heatmap(sections: Sequence[Section], stem: Path) -> list[Path]:
             for axis, label in zip(line, labels, strict=True):
                 _panel(axis, group, label, count <= _WRITTEN)
             shown = wrapped(titles[title], _PANEL, style.SMALLER, 34, indent="")
-            line[0].set_ylabel(f"{shown}\nvocab_size", fontsize=style.SMALLER)
+            word = called("vocab_size", group[0].setting.task)
+            line[0].set_ylabel(f"{shown}\n{word}", fontsize=style.SMALLER)
         for axis, label in zip(axes[0], labels, strict=True):
             axis.set_title(
                 wrapped(names[label], _PANEL, style.SMALL, 34, indent=""), fontsize=style.SMALL

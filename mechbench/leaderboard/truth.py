@@ -67,7 +67,7 @@ class Truths:
             if not math.isclose(data["chance"], task.chance, abs_tol=_EQUAL):
                 found.append(f"chance is {data['chance']}: the task's is {task.chance}")
             known = data.get("train_is_test")  # absent from older results
-            if known not in (None, bool(getattr(task, "train_is_test", False))):
+            if known not in (None, bool(task.train_is_test)):
                 found.append(f"train_is_test is {known}: the task says otherwise")
             current = data["provenance"]["mechbench"] == __version__ and "sources" in data["config"]
             for evaluation in data["evaluations"]:
@@ -301,6 +301,6 @@ def _built(key: str, max_seqlen: int, input_seqlen: int) -> tuple[int, float | N
     config = Config.from_dict(json.loads(key))
     with torch.device("meta"):
         model = build_model(config, max_seqlen)
-    dim = int(getattr(task_of(config), "input_dim", 0))
+    dim = task_of(config).input_dim
     parameters = sum(p.numel() for p in model.parameters())
     return parameters, flops_per_token(model, input_seqlen, dim)

@@ -8,13 +8,11 @@ task's `easiest_seqlen` and grows fourfold a stage once the training accuracy of
 
 from __future__ import annotations
 
-import dataclasses
 import math
-from typing import Any
 
 from mechbench.errors import ConfigError
 from mechbench.record.config import default_batch_size
-from mechbench.tasks.base import Task
+from mechbench.tasks.base import Task, as_task
 
 GROWTH = 4
 ADVANCE = 0.95  # training accuracy since the last row of metrics
@@ -29,7 +27,7 @@ def stages(task: Task, curriculum: str, batch_size: int | None) -> tuple[tuple[i
         curriculum: "auto", or "none" for full length from the first step.
         batch_size: sequences a step of every stage; None takes the defaults.
     """
-    first = getattr(task, "easiest_seqlen", task.seqlen)
+    first = task.easiest_seqlen
     if curriculum == "none" or first >= task.seqlen:
         return ((task.seqlen, batch_size or default_batch_size(task.seqlen)),)
     lengths = []
@@ -65,10 +63,7 @@ def stage_task(task: Task, seqlen: int) -> Task:
     """Return `task` at a shorter length; parameters that are lengths themselves shrink with it."""
     if seqlen == task.seqlen:
         return task
-    whole: Any = task
-    easier = getattr(whole, "easier", None)
-    shorter: Task = easier(seqlen) if easier else dataclasses.replace(whole, seqlen=seqlen)
-    return shorter
+    return as_task(task.easier(seqlen), f"task {type(task).__name__}")
 
 
 def stage_lr(curriculum: tuple[tuple[int, int], ...], stage: int) -> float:

@@ -87,7 +87,7 @@ def resolve(
         task=task,
         operator_options=options,
         task_options=_task_options(made),
-        task_version=getattr(made, "version", 1),
+        task_version=made.version,
         seqlen=made.seqlen,
         vocab_size=made.vocab_size,
         eval_seqlens=tuple(lengths),
@@ -178,14 +178,14 @@ def _draft(
 
 def _check_work(config: Config, made: Task, longest: int) -> None:
     """Check sizes that are fine alone and too many together; `longest` is an input's, in tokens."""
-    numbers = max(1, int(getattr(made, "input_dim", 0)))
+    numbers = max(1, made.input_dim)
     check_product(PARAMETERS, n_layers=config.n_layers, weights_a_layer=8 * config.d_model**2)
     check_product(PARAMETERS, vocab_size=config.vocab_size, d_model=config.d_model)
     check_product(STEP, batch_size=config.batch_size, tokens=made.input_seqlen * numbers)
     for name in ("n_test", "n_validation"):
         check_product(EVALUATION, **{name: getattr(config, name)}, tokens=longest * numbers)
     check_product(TRAINING_SET, n_train=config.n_train, tokens=made.input_seqlen * numbers)
-    if not getattr(made, "input_dim", 0):
+    if not made.input_dim:
         check_product(LOGITS, vocab_size=config.vocab_size, tokens=longest)
 
 

@@ -12,6 +12,7 @@ from mechbench.report import style
 from mechbench.report.aggregate import Point, Section
 from mechbench.report.figure import save_figure
 from mechbench.report.fitting import shortened, wrapped
+from mechbench.report.labels import called
 from mechbench.report.style import Styles, line_label, line_text, show_legend, tick
 from mechbench.report.table import WINDOWS, row_label
 
@@ -98,7 +99,7 @@ def _panel(axis: Any, section: Section, styles: Styles, x_label: str = "") -> No
     axis.set_xlim(left, right)
     axis.set_xticks(lengths, [tick(n) for n in lengths])
     axis.xaxis.set_minor_locator(_no_ticks())
-    frame_accuracy(axis, section, x_label or _x_label(section))
+    frame_accuracy(axis, section, called(x_label, section.setting.task) or _x_label(section))
 
     for name, colour, dashes, reached in references(section):
         values = [reached.get(n, math.nan) for n in lengths]

@@ -6,6 +6,7 @@ from typing import Any
 
 from mechbench.record.results import Result
 from mechbench.report.escape import plain
+from mechbench.report.labels import called
 
 
 def summary(result: Result) -> str:
@@ -13,7 +14,7 @@ def summary(result: Result) -> str:
     data, config = result.data, result.data["config"]
     head = (
         f"{plain(config['operator'])} on {plain(config['task'])}: seqlen {config['seqlen']}, "
-        f"vocab_size {config['vocab_size']}, d_model {config['d_model']}, "
+        f"{called('vocab_size', config['task'])} {config['vocab_size']}, d_model {config['d_model']}, "
         f"{config['n_layers']} layers, seed {config['seed']}"
     )
     lines = [head]

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from mechbench.catalogue.registry import register_task
 from mechbench.errors import ConfigError, SeqlenError
-from mechbench.tasks.base import IGNORE, UNKNOWN, Batch
+from mechbench.tasks.base import IGNORE, UNKNOWN, Batch, Task
 
 if TYPE_CHECKING:
     import torch
@@ -31,7 +31,7 @@ _BLOCK = 1 << 22  # probabilities held at once
 
 @register_task("arithmetic", source="Poli et al. 2023 (Hyena), table 4.1 and appendix C.1")
 @dataclass(frozen=True)
-class Arithmetic:
+class Arithmetic(Task):
     """Arithmetic: name the digits of a sum.
 
     Attributes:

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from mechbench.catalogue.registry import register_task
 from mechbench.errors import ConfigError, SeqlenError
-from mechbench.tasks.base import IGNORE, UNKNOWN, Batch
+from mechbench.tasks.base import IGNORE, UNKNOWN, Batch, Task
 from mechbench.tasks.shortcuts import latest, most_frequent
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 @register_task("compression", source="Poli et al. 2024 (MAD), section 3.1")
 @dataclass(frozen=True)
-class Compression:
+class Compression(Task):
     """Compression: repeat a whole random sequence after its end.
 
     Attributes:

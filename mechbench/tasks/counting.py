@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from mechbench.catalogue.registry import register_task
 from mechbench.errors import ConfigError, SeqlenError
-from mechbench.tasks.base import IGNORE, UNKNOWN, Batch
+from mechbench.tasks.base import IGNORE, UNKNOWN, Batch, Task
 from mechbench.tasks.distinct import draw_distinct
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 @register_task("counting", source="Poli et al. 2023 (Hyena), table 4.1 and appendix A.1")
 @dataclass(frozen=True)
-class Counting:
+class Counting(Task):
     """Counting: say how often the last token occurred.
 
     Attributes:
@@ -68,11 +68,6 @@ class Counting:
     @property
     def _n_symbols(self) -> int:
         return self.vocab_size - self.n_counts
-
-    @property
-    def input_seqlen(self) -> int:
-        """Tokens a model reads: all L."""
-        return self.seqlen
 
     @property
     def chance(self) -> float:

@@ -62,6 +62,7 @@ class FuzzyRecall(Halves):
 
     version: ClassVar[int] = 1
     defaults: ClassVar[Mapping[str, Any]] = {"vocab_size": 16, "seqlen": 128}
+    closing: ClassVar[str] = "."
 
     def __post_init__(self) -> None:
         for name in ("key_len", "value_len"):
@@ -84,11 +85,6 @@ class FuzzyRecall(Halves):
         return self.key_len + self.value_len
 
     @property
-    def input_seqlen(self) -> int:
-        """Tokens a model reads: all but the last of the last value."""
-        return self.seqlen
-
-    @property
     def shortcuts(self) -> Mapping[str, Callable[[Tensor], Tensor]]:
         """The value token seen most often, the latest one, and what followed a part of the key."""
         low, high = self.n_keys, self.vocab_size - 1
@@ -101,13 +97,6 @@ class FuzzyRecall(Halves):
                 for part in range(1, self.key_len)
             },
         }
-
-    def describe(self, token: int) -> str:
-        """Return `.`, k1, k2, ... or v1, v2, ..."""
-        if token == self.vocab_size - 1:
-            return "."
-        K = self.n_keys
-        return f"k{token + 1}" if token < K else f"v{token - K + 1}"
 
     def sample(self, batch_size: int, generator: torch.Generator) -> Batch:
         """Draw (B, L) examples on the generator's device."""

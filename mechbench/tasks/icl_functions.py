@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from mechbench.catalogue.registry import register_task
 from mechbench.errors import SeqlenError
-from mechbench.tasks.base import IGNORE, TOLERANCE, UNKNOWN, Batch
+from mechbench.tasks.base import IGNORE, TOLERANCE, UNKNOWN, Batch, Task
 
 if TYPE_CHECKING:
     import torch
@@ -44,7 +44,7 @@ _GRID = 1 << 12  # x and w are multiples of its inverse, so that y is the same o
     "icl-functions", source="Garg et al. 2022, section 2; Poli et al. 2023, appendix A.1"
 )
 @dataclass(frozen=True)
-class IclFunctions:
+class IclFunctions(Task):
     """In-context regression: predict a linear function from examples of it.
 
     Attributes:
@@ -60,6 +60,7 @@ class IclFunctions:
 
     version: ClassVar[int] = 1
     defaults: ClassVar[Mapping[str, Any]] = {"vocab_size": 5, "seqlen": 32}
+    vocab_name: ClassVar[str] = "dimensions"
 
     def __post_init__(self) -> None:
         least = 2 * self.vocab_size + 2

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from mechbench.catalogue.registry import register_task
 from mechbench.errors import ConfigError, SeqlenError
-from mechbench.tasks.base import IGNORE, UNKNOWN, Batch
+from mechbench.tasks.base import IGNORE, UNKNOWN, Batch, Task
 from mechbench.tasks.shortcuts import after_match
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 @register_task("induction", source="Fu et al. 2023 (H3), section 3; Poli et al. 2023, section 4.1")
 @dataclass(frozen=True)
-class Induction:
+class Induction(Task):
     """Induction head: repeat the tokens that followed the special token before.
 
     Attributes:

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from mechbench.catalogue.registry import register_task
 from mechbench.errors import ConfigError
-from mechbench.tasks.base import IGNORE, UNKNOWN, Batch
+from mechbench.tasks.base import IGNORE, UNKNOWN, Batch, Task
 from mechbench.tasks.shortcuts import most_frequent
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ _RANGE = 1 << 24  # torch.randint's stream changed between releases for larger r
 
 @register_task("majority", source="Poli et al. 2023 (Hyena), table 4.1 and appendix A.1")
 @dataclass(frozen=True)
-class Majority:
+class Majority(Task):
     """Majority: name the token that came most often.
 
     Attributes:
@@ -65,11 +65,6 @@ class Majority:
         return min(0.5, self.lead * math.sqrt(2 / (self.seqlen * self.vocab_size)))
 
     @property
-    def input_seqlen(self) -> int:
-        """Tokens a model reads: all L."""
-        return self.seqlen
-
-    @property
     def chance(self) -> float:
         """A uniform guess among the tokens: 1 / V."""
         return 1.0 / self.vocab_size
@@ -83,10 +78,6 @@ class Majority:
     def easiest_seqlen(self) -> int:
         """Short enough for one token in 64 to matter; a lead means the same at any length."""
         return 64
-
-    def describe(self, token: int) -> str:
-        """Return the number of the token."""
-        return str(token)
 
     def sample(self, batch_size: int, generator: torch.Generator) -> Batch:
         """Draw (B, L) examples on the generator's device."""

@@ -54,6 +54,7 @@ class Memorization(Halves):
     version: ClassVar[int] = 1
     train_is_test: ClassVar[bool] = True
     defaults: ClassVar[Mapping[str, Any]] = {"vocab_size": 256, "seqlen": 32}
+    closing: ClassVar[str] = "=>"
 
     def __post_init__(self) -> None:
         if self.vocab_size < 4:
@@ -71,21 +72,9 @@ class Memorization(Halves):
             )
 
     @property
-    def input_seqlen(self) -> int:
-        """Tokens a model reads: all L."""
-        return self.seqlen
-
-    @property
     def shortcuts(self) -> Mapping[str, Callable[[Tensor], Tensor]]:
         """The same value for every key."""
         return {"first key's value": self._constant}
-
-    def describe(self, token: int) -> str:
-        """Return `=>`, k1, k2, ... or v1, v2, ..."""
-        if token == self.vocab_size - 1:
-            return "=>"
-        K = self.n_keys
-        return f"k{token + 1}" if token < K else f"v{token - K + 1}"
 
     def sample(self, batch_size: int, generator: torch.Generator) -> Batch:
         """Draw (B, L) examples on the generator's device."""

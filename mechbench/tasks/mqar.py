@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from mechbench.catalogue.registry import register_task
 from mechbench.errors import ConfigError, SeqlenError
-from mechbench.tasks.base import IGNORE, UNKNOWN, Batch
+from mechbench.tasks.base import IGNORE, UNKNOWN, Batch, Task
 from mechbench.tasks.distinct import draw_distinct, draw_wide
 from mechbench.tasks.first_occurrence import first_occurrence
 from mechbench.tasks.shortcuts import latest, most_frequent
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 @register_task("mqar", source="Arora et al. 2023 (Zoology), section 3")
 @dataclass(frozen=True)
-class Mqar:
+class Mqar(Task):
     """Multi-query associative recall: name the value of every key when it comes again.
 
     Attributes:
@@ -82,11 +82,6 @@ class Mqar:
     @property
     def _first_value(self) -> int:
         return self.vocab_size // 2
-
-    @property
-    def input_seqlen(self) -> int:
-        """Tokens a model reads: all L."""
-        return self.seqlen
 
     @property
     def chance(self) -> float:

@@ -24,6 +24,7 @@ from mechbench.catalogue.registry import register_task
 from mechbench.errors import ConfigError, SeqlenError
 from mechbench.tasks.base import IGNORE, UNKNOWN, Batch
 from mechbench.tasks.first_occurrence import first_occurrence
+from mechbench.tasks.halves import Halves
 from mechbench.tasks.shortcuts import last_of_key, most_frequent
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ _RANGE = 1 << 24  # torch.randint's stream changed between releases for larger r
 
 @register_task("multi-key-recall", source="Poli et al. 2023 (Hyena), section 4.1, num_keys")
 @dataclass(frozen=True)
-class MultiKeyRecall:
+class MultiKeyRecall(Halves):
     """Multi-key recall: name the value that stood behind the queried tuple of keys.
 
     Attributes:
@@ -54,6 +55,8 @@ class MultiKeyRecall:
 
     version: ClassVar[int] = 1
     defaults: ClassVar[Mapping[str, Any]] = {"vocab_size": 10, "seqlen": 96}
+    leading: ClassVar[tuple[str, ...]] = (".",)
+    closing: ClassVar[str] = "=>"
 
     def __post_init__(self) -> None:
         if self.vocab_size < 4:
@@ -72,19 +75,9 @@ class MultiKeyRecall:
             )
 
     @property
-    def n_keys(self) -> int:
-        """Number of key tokens; values take the rest of the V - 2 numbers."""
-        return (self.vocab_size - 2) // 2
-
-    @property
     def input_seqlen(self) -> int:
         """Tokens a model reads: the pairs, `=>` and the queried tuple."""
         return self.seqlen + 1 + self.key_len
-
-    @property
-    def chance(self) -> float:
-        """A uniform guess among the values: 2 / (V - 2) for even V."""
-        return 1.0 / (self.vocab_size - 2 - self.n_keys)
 
     @property
     def shortcuts(self) -> Mapping[str, Callable[[Tensor], Tensor]]:
@@ -103,12 +96,6 @@ class MultiKeyRecall:
         """Length at which a tuple occurs about twice, 32 tuples at least."""
         n_tuples = int(self.n_keys**self.key_len)
         return max(32, 2 * n_tuples) * (self.key_len + 1)
-
-    def describe(self, token: int) -> str:
-        """Return `.`, `=>`, k1, k2, ... or v1, v2, ..."""
-        if token in (0, self.vocab_size - 1):
-            return "." if token == 0 else "=>"
-        return f"k{token}" if token <= self.n_keys else f"v{token - self.n_keys}"
 
     def sample(self, batch_size: int, generator: torch.Generator) -> Batch:
         """Draw (B, L + 1 + key_len) examples on the generator's device."""

@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from mechbench.catalogue.registry import register_task
 from mechbench.errors import ConfigError, SeqlenError
-from mechbench.tasks.base import IGNORE, UNKNOWN, Batch
+from mechbench.tasks.base import IGNORE, UNKNOWN, Batch, Task
 from mechbench.tasks.shortcuts import latest, most_frequent
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ _RANGE = 1 << 24  # torch.randint's stream changed between releases for larger r
 
 @register_task("noisy-recall", source="Poli et al. 2024 (MAD), section 3.1")
 @dataclass(frozen=True)
-class NoisyRecall:
+class NoisyRecall(Task):
     """Noisy recall: name the value of every key that came before, past noise.
 
     Attributes:

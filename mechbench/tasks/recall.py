@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from mechbench.catalogue.registry import register_task
 from mechbench.errors import ConfigError, SeqlenError
 from mechbench.tasks.base import IGNORE, UNKNOWN, Batch
+from mechbench.tasks.halves import Halves
 
 if TYPE_CHECKING:
     import torch
@@ -33,7 +34,7 @@ _RANGE = 1 << 24
 
 @register_task("recall", source="Poli et al. 2023 (Hyena), section 4.1")
 @dataclass(frozen=True)
-class Recall:
+class Recall(Halves):
     """Associative recall: name the value that stood behind the queried key.
 
     Attributes:
@@ -53,6 +54,8 @@ class Recall:
 
     version: ClassVar[int] = 1
     defaults: ClassVar[Mapping[str, Any]] = {"vocab_size": 20, "seqlen": 64}
+    leading: ClassVar[tuple[str, ...]] = (".",)
+    closing: ClassVar[str] = "=>"
 
     def __post_init__(self) -> None:
         if self.vocab_size < 4:
@@ -78,11 +81,6 @@ class Recall:
             )
 
     @property
-    def n_keys(self) -> int:
-        """Number of key tokens; values take the rest of the V - 2 numbers."""
-        return (self.vocab_size - 2) // 2
-
-    @property
     def _n_early(self) -> int:
         """Pairs far enough from the query to hold its key (pair i has its key at 2i)."""
         return min(self.seqlen // 2, (self.seqlen + 1 - self.min_distance) // 2 + 1)
@@ -91,11 +89,6 @@ class Recall:
     def input_seqlen(self) -> int:
         """Tokens a model reads: the pairs, `=>` and the query."""
         return self.seqlen + 2
-
-    @property
-    def chance(self) -> float:
-        """A uniform guess among the values: 2 / (V - 2) for even V."""
-        return 1.0 / (self.vocab_size - 2 - self.n_keys)
 
     @property
     def shortcuts(self) -> Mapping[str, Callable[[Tensor], Tensor]]:
@@ -121,12 +114,6 @@ class Recall:
         """Return the task at a shorter length; min_distance shrinks with it."""
         distance = self.min_distance * seqlen // self.seqlen
         return dataclasses.replace(self, seqlen=seqlen, min_distance=distance)
-
-    def describe(self, token: int) -> str:
-        """Return `.`, `=>`, k1, k2, ... or v1, v2, ..."""
-        if token in (0, self.vocab_size - 1):
-            return "." if token == 0 else "=>"
-        return f"k{token}" if token <= self.n_keys else f"v{token - self.n_keys}"
 
     def sample(self, batch_size: int, generator: torch.Generator) -> Batch:
         """Draw (B, L + 2) examples on the generator's device."""

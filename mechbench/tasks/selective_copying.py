@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from mechbench.catalogue.registry import register_task
 from mechbench.errors import ConfigError, SeqlenError
-from mechbench.tasks.base import IGNORE, UNKNOWN, Batch
+from mechbench.tasks.base import IGNORE, UNKNOWN, Batch, Task
 from mechbench.tasks.shortcuts import latest, most_frequent
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 @register_task("selective-copying", source="Poli et al. 2024 (MAD), section 3.1")
 @dataclass(frozen=True)
-class SelectiveCopying:
+class SelectiveCopying(Task):
     """Selective copying: repeat the data tokens that stood between blanks.
 
     Attributes:
@@ -68,11 +68,6 @@ class SelectiveCopying:
     @property
     def _n_data(self) -> int:
         return self.vocab_size - 2
-
-    @property
-    def input_seqlen(self) -> int:
-        """Tokens a model reads: all L."""
-        return self.seqlen
 
     @property
     def chance(self) -> float:

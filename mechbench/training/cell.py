@@ -239,9 +239,7 @@ def _train_and_score(run: Run, result: dict[str, Any], dog: Watchdog | None = No
     torch.manual_seed(derive(config.seed, "init"))  # on the CPU: the same weights on any device
     model = build_model(config, tokens_built_for(config))
     result["parameters"] = sum(p.numel() for p in model.parameters())
-    result["flops_per_token"] = flops_per_token(
-        model, task.input_seqlen, int(getattr(task, "input_dim", 0))
-    )
+    result["flops_per_token"] = flops_per_token(model, task.input_seqlen, task.input_dim)
     model.to(device)
     guard(model, config.operator, dog)
     check_longer(model, config, draw(task, 2, config.seed, "validation", 0, "cpu").inputs, device)

@@ -103,5 +103,5 @@ def build_model(config: Config, max_seqlen: int) -> Backbone:
         d_model=config.d_model,
         n_layers=config.n_layers,
         max_seqlen=max_seqlen,
-        input_dim=int(getattr(task_of(config), "input_dim", 0)),
+        input_dim=task_of(config).input_dim,
     )

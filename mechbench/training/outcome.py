@@ -77,7 +77,7 @@ def empty_result(config: Config, task: Task, device: str) -> dict[str, Any]:
         "reason": None,
         "config": config.to_dict(),
         "chance": task.chance,
-        "train_is_test": bool(getattr(task, "train_is_test", False)),
+        "train_is_test": bool(task.train_is_test),
         "evaluations": [],
         "solved": False,
         "causal": None,

@@ -33,7 +33,7 @@ def test_windows_are_powers_of_two_and_the_whole_input() -> None:
 
 def certainly(cls: type[Task]) -> type[Task]:
     """Return the task without guesses: what it cannot tell counts as chance."""
-    return type(cls.__name__, (cls,), {"window_guess": None})
+    return type(cls.__name__, (cls,), {"window_guess": Task.window_guess})
 
 
 def by_loop(task: Task, batch: Batch, window: int) -> float:

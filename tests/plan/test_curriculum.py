@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from mechbench.errors import ConfigError
 from mechbench.plan.curriculum import check_budget, stage_budget, stage_task, stages
 from mechbench.record.config import default_batch_size
+from mechbench.tasks.arithmetic import Arithmetic
 from mechbench.tasks.base import Batch, make_task
 from mechbench.tasks.induction import Induction
 from mechbench.tasks.recall import Recall
@@ -45,10 +46,8 @@ def test_batch_size_of_the_user_holds_in_every_stage() -> None:
 
 
 def test_task_without_an_easiest_length_has_one_stage() -> None:
-    class Plain:
-        seqlen = 4096
-
-    assert stages(Plain(), "auto", None) == ((4096, default_batch_size(4096)),)  # type: ignore[arg-type]
+    task = Arithmetic(11, 4097)
+    assert stages(task, "auto", None) == ((4097, default_batch_size(4097)),)
 
 
 @given(st.integers(4, 300), st.integers(1, 1 << 17), st.integers(1, 64))

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
-from dataclasses import dataclass
+import pickle
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,49 @@ import torch
 import mechbench
 from mechbench.catalogue.registry import register_task
 from mechbench.errors import ConfigError
-from mechbench.tasks.base import make_task, matches, task_parameters
+from mechbench.tasks.base import Batch, Task, as_task, make_task, matches, task_parameters
+from mechbench.tasks.recall import Recall
+
+
+@dataclass(frozen=True)
+class _Plain:
+    """A task that derives from nothing."""
+
+    vocab_size: int
+    seqlen: int
+    chance = 0.25
+
+    def sample(self, batch_size: int, generator: torch.Generator) -> Batch:
+        inputs = torch.randint(self.vocab_size, (batch_size, self.seqlen), generator=generator)
+        return Batch(inputs, inputs, inputs)
+
+    def oracle(self, inputs: torch.Tensor) -> torch.Tensor:
+        return inputs
+
+
+@dataclass(frozen=True, slots=True)
+class _Slots:
+    """One that derives from nothing, and whose members are fields."""
+
+    vocab_size: int
+    seqlen: int
+    sample: Any = None
+    oracle: Any = None
+    input_dim: int = 3
+    chance: float = 0.5
+
+
+@dataclass(frozen=True)
+class _Held(_Plain):
+    """One that sets a member when it is built."""
+
+    easiest_seqlen: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "easiest_seqlen", 2)
+
+    def easier(self, seqlen: int) -> _Held:
+        return _Held(self.vocab_size, seqlen)
 
 
 def test_make_task_takes_the_defaults_of_the_task_and_types_strings() -> None:
@@ -41,9 +84,8 @@ def test_bad_arguments_raise(name: str, given: dict[str, Any], says: str) -> Non
 def test_task_without_defaults_asks_for_the_length() -> None:
     @register_task("bare")
     @dataclass(frozen=True)
-    class Bare:
-        vocab_size: int
-        seqlen: int
+    class Bare(_Plain):
+        pass
 
     assert make_task("bare", vocab_size=5, seqlen=6).seqlen == 6
     with pytest.raises(ConfigError, match="'bare' has no default seqlen: give one"):
@@ -82,9 +124,7 @@ def test_whole_numbers_of_any_type_are_the_same_task() -> None:
 def test_a_task_that_raises_is_named() -> None:
     @register_task("raises")
     @dataclass(frozen=True)
-    class Raises:
-        vocab_size: int
-        seqlen: int
+    class Raises(_Plain):
         defaults = {"vocab_size": 4, "seqlen": 8}  # noqa: RUF012
 
         def __post_init__(self) -> None:
@@ -101,3 +141,68 @@ def test_names_of_make_task_are_no_parameters() -> None:
     for name in ("seqlen", "vocab_size", "name"):
         with pytest.raises(ConfigError, match=name):
             task_parameters({name: 3})
+
+
+@pytest.mark.usefixtures("clean_registry")
+@pytest.mark.parametrize("cls", [_Plain, _Slots, _Held])
+def test_a_class_beside_task_gets_what_it_lacks_and_keeps_its_name(cls: Any) -> None:
+    register_task("own")(cls)
+    task = make_task("own", vocab_size=4, seqlen=6)
+    assert isinstance(task, Task)
+    assert isinstance(task, cls)
+    assert (type(task).__name__, repr(task)) == (cls.__name__, repr(cls(4, 6)))
+    assert type(task).__module__ == __name__
+    assert (task.version, task.defaults, task.train_is_test) == (1, {}, False)
+    assert (task.input_seqlen, task.shortcuts, task.vocab_name) == (6, {}, "vocab_size")
+    assert task.window_guess(torch.zeros(2, 3), torch.tensor([3, 4])).tolist() == [-1, -1]
+    assert task.describe(3) == "3"
+    assert not isinstance(cls(4, 6), Task)  # the user's class is as it was
+    assert pickle.loads(pickle.dumps(task)) == task == make_task("own", vocab_size=4, seqlen=6)
+    assert type(replace(task, seqlen=3)) is type(task)  # type: ignore[type-var]
+
+
+@pytest.mark.usefixtures("clean_registry")
+def test_members_that_a_class_has_of_itself_stay() -> None:
+    register_task("slots")(_Slots)
+    register_task("held")(_Held)
+    slots = make_task("slots", vocab_size=4, seqlen=6)
+    assert (slots.input_dim, slots.chance, slots.easiest_seqlen) == (3, 0.5, 6)
+    held = make_task("held", vocab_size=4, seqlen=6)
+    assert (held.easiest_seqlen, held.input_dim) == (2, 0)
+    assert as_task(held.easier(2), "task 'held'").version == 1
+
+
+@pytest.mark.usefixtures("clean_registry")
+def test_a_factory_may_give_any_task() -> None:
+    register_task("far")(lambda vocab_size, seqlen: Recall(vocab_size, seqlen, min_distance=3))
+    register_task("plain")(lambda vocab_size, seqlen: _Plain(vocab_size, seqlen))
+    register_task("text")(lambda vocab_size, seqlen: "recall")
+    assert make_task("far", vocab_size=10, seqlen=8) == Recall(10, 8, 3)
+    assert make_task("plain", vocab_size=10, seqlen=8).input_dim == 0
+    with pytest.raises(ConfigError, match="task 'text' lacks chance, oracle, sample"):
+        make_task("text", vocab_size=10, seqlen=8)
+
+
+@pytest.mark.usefixtures("clean_registry")
+@pytest.mark.parametrize("base", [object, Task])
+def test_what_a_task_lacks_is_named(base: type) -> None:
+    @register_task("lacking")
+    @dataclass(frozen=True)
+    class Lacking(base):  # type: ignore[misc]
+        vocab_size: int
+        seqlen: int
+        chance = 0.5
+
+    with pytest.raises(ConfigError, match="task 'lacking' lacks oracle, sample, which mechbench"):
+        make_task("lacking", vocab_size=4, seqlen=8)
+
+
+@pytest.mark.usefixtures("clean_registry")
+def test_what_can_be_no_task_is_one_line() -> None:
+    register_task("number")(lambda vocab_size, seqlen: True)
+    with pytest.raises(ConfigError, match="'number' is a bool: expected a frozen dataclass"):
+        make_task("number", vocab_size=4, seqlen=8)
+
+
+def test_the_base_class_is_public() -> None:
+    assert mechbench.Task is Task
