@@ -1,8 +1,8 @@
-"""The catalogue of operators and tasks: built-ins, packages, families, plugin files.
+"""The catalogues of operators, tasks and filter families: built-ins, packages, plugin files.
 
-Built-ins are found by reading (not importing) the files of `mechbench/operators` and
-`mechbench/tasks` for their `@register_...("name", source=...)` line. So a new file is the whole
-registration, `mechbench list` imports no torch, and no second list has to be kept in step.
+Built-ins are found by reading (not importing) the files of `mechbench/operators`, `mechbench/tasks`
+and `mechbench/filters` for their `@register_...("name", source=...)` line. So a new file is the
+whole registration, `mechbench list` imports no torch, and no second list has to be kept in step.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-from mechbench.catalogue.families import FLA, Family
 from mechbench.catalogue.fingerprint import fingerprint
+from mechbench.catalogue.packages import FLA, Package
 from mechbench.catalogue.plugin_run import execute
 from mechbench.catalogue.sources import executed, file_of, reached
 from mechbench.errors import ConfigError, PluginError, nearest
@@ -37,7 +37,7 @@ class Entry:
     """One registered component."""
 
     name: str
-    kind: str  # "operator" or "task"
+    kind: str  # "operator", "task" or "filter"
     origin: str  # "built-in", "package NAME" or the path of a plugin file
     summary: str = ""
     source: str = ""
@@ -52,17 +52,17 @@ class Registry:
     """Names to components of one kind; loads what is asked for and nothing else."""
 
     kind: str
-    package: str  # where the built-ins live
+    folder: str  # of mechbench, where the built-ins live
     group: str  # entry-point group
     entries: dict[str, Entry] = field(default_factory=dict)
-    families: tuple[Family, ...] = ()  # other packages' classes, listed where installed
+    packages: tuple[Package, ...] = ()  # whose classes are listed where they are installed
     _discovered: bool = False
 
     def register(self, name: str, *, source: str = "") -> Callable[[T], T]:
         """Return the decorator that registers a class or factory as `name`.
 
         Args:
-            name: what users write after `--operator` or `--task`.
+            name: what users write after `--operator`, `--task` or `--option filter=`.
             source: the paper and section it comes from.
 
         What a notebook or a script registers anew, edited or not, takes the old one's place.
@@ -112,7 +112,7 @@ class Registry:
         """
         self._discover()
         if name not in self.entries:
-            for needed in filter(None, (family.needs(name) for family in self.families)):
+            for needed in filter(None, (package.needs(name) for package in self.packages)):
                 raise ConfigError(f"{self.kind} {needed}")
             raise ConfigError(f"unknown {self.kind} {name!r}: {nearest(name, self.entries)}")
         return self.entries[name]
@@ -179,7 +179,7 @@ class Registry:
     def _discover(self) -> None:
         if self._discovered:
             return
-        for found in _scan_built_ins(self.kind, self.package):
+        for found in _scan_built_ins(self.kind, self.folder):
             self.entries[found.name] = found
         for point in importlib.metadata.entry_points(group=self.group):
             package = point.dist.name if point.dist else point.value
@@ -194,27 +194,47 @@ class Registry:
             self.entries[point.name] = Entry(
                 point.name, self.kind, f"package {package}", target=point.value, home=home
             )
-        for family in self.families:
-            for name in family.names():
-                full, origin = f"{family.prefix}:{name}", f"package {family.distribution}"
-                target, summary = f"{family.adapter}:{name}", f"The layer {name}."
-                home = f"{family.package}.{Path(family.exports).parent.name}"
+        for other in self.packages:
+            for name in other.names():
+                full, origin = f"{other.prefix}:{name}", f"package {other.distribution}"
+                target, summary = f"{other.adapter}:{name}", f"The layer {name}."
+                home = f"{other.module}.{Path(other.exports).parent.name}"
                 self.entries[full] = Entry(
-                    full, self.kind, origin, summary, family.source, target, home=home
+                    full, self.kind, origin, summary, other.source, target, home=home
                 )
         self._discovered = True
 
 
-OPERATORS = Registry("operator", "operators", "mechbench.operators", families=(FLA,))
+OPERATORS = Registry("operator", "operators", "mechbench.operators", packages=(FLA,))
 TASKS = Registry("task", "tasks", "mechbench.tasks")
+FILTERS = Registry("filter", "filters", "mechbench.filters")
+CATALOGUES = {registry.kind: registry for registry in (OPERATORS, TASKS, FILTERS)}
 register_operator = OPERATORS.register
 register_task = TASKS.register
+register_filter = FILTERS.register
 
 
-def _scan_built_ins(kind: str, package: str) -> list[Entry]:
-    """Read the registrations in the files of `mechbench/<package>` without importing them."""
+def code_of(entries: Iterable[Entry]) -> tuple[dict[str, str], dict[str, str]]:
+    """Return the plugin files of these components with their digests, and the code beyond them.
+
+    Raises:
+        PluginError: a component cannot be loaded.
+    """
+    plugins: dict[str, str] = {}
+    sources: dict[str, str] = {}
+    for old in entries:
+        catalogue = CATALOGUES[old.kind]
+        sources |= catalogue.sources(old.name)
+        entry = catalogue.entry(old.name)  # complete now that it is loaded
+        if entry.digest:
+            plugins[entry.origin] = entry.digest
+    return plugins, sources
+
+
+def _scan_built_ins(kind: str, folder: str) -> list[Entry]:
+    """Read the registrations in the files of `mechbench/<folder>` without importing them."""
     found = []
-    for path in sorted((Path(__file__).parents[1] / package).glob("[!_]*.py")):
+    for path in sorted((Path(__file__).parents[1] / folder).glob("[!_]*.py")):
         for node in ast.parse(path.read_text(encoding="utf-8")).body:
             if not isinstance(node, ast.ClassDef | ast.FunctionDef):
                 continue
@@ -223,7 +243,7 @@ def _scan_built_ins(kind: str, package: str) -> list[Entry]:
                     name = ast.literal_eval(call.args[0])
                     given = {k.arg: ast.literal_eval(k.value) for k in call.keywords}
                     summary = (ast.get_docstring(node) or "").split("\n")[0]
-                    target = f"mechbench.{package}.{path.stem}:{node.name}"
+                    target = f"mechbench.{folder}.{path.stem}:{node.name}"
                     source = given.get("source", "")
                     found.append(Entry(name, kind, "built-in", summary, source, target))
     return found
@@ -269,7 +289,7 @@ def _one_line(error: BaseException) -> str:
 
 
 def load_plugin(path: str | os.PathLike[str]) -> None:
-    """Execute a plugin file, which registers operators or tasks; a second load is a no-op.
+    """Execute a plugin file, which registers components; a second load is a no-op.
 
     A file that was edited since is executed anew and takes the place of what it was.
 
@@ -290,7 +310,7 @@ def load_plugin(path: str | os.PathLike[str]) -> None:
         return
     if file.suffix != ".py":
         raise PluginError(f"plugin {path} is not a Python file: expected a name ending in .py")
-    before = {kind.kind: dict(kind.entries) for kind in (OPERATORS, TASKS) if kind.names()}
+    before = _contents()
     plugins = dict(_PLUGINS)
     for name in old:
         _leave(name)
@@ -300,19 +320,20 @@ def load_plugin(path: str | os.PathLike[str]) -> None:
     _PLUGINS[module_name] = (os.fspath(path), digest)  # as given: results name no home folder
     _LOADING.append(module_name)
     executed(module, code)
-    without = {"operator": dict(OPERATORS.entries), "task": dict(TASKS.entries)}
+    without = _contents()
     try:
         execute(module, code, path)
-        if without == {"operator": OPERATORS.entries, "task": TASKS.entries}:
+        if without == _contents():
             raise PluginError(
                 f"plugin {path} registers nothing: decorate a class with "
-                "@mechbench.register_operator('name') or @mechbench.register_task('name')"
+                "@mechbench.register_operator('name'), @mechbench.register_task('name') or "
+                "@mechbench.register_filter('name')"
             )
     except BaseException:
         del sys.modules[module_name]
         _PLUGINS.clear()
         _PLUGINS.update(plugins)
-        for registry in (OPERATORS, TASKS):
+        for registry in CATALOGUES.values():
             registry.entries.clear()
             registry.entries.update(before[registry.kind])
         raise
@@ -323,6 +344,11 @@ def load_plugin(path: str | os.PathLike[str]) -> None:
     reached([module_name])  # now: helpers may be edited before the run
 
 
+def _contents() -> dict[str, dict[str, Entry]]:
+    """Return what every catalogue holds."""
+    return {r.kind: {name: r.entry(name) for name in r.names()} for r in CATALOGUES.values()}
+
+
 def _file_of(module_name: str) -> str | None:
     return getattr(sys.modules.get(module_name), "__file__", None)
 
@@ -330,7 +356,7 @@ def _file_of(module_name: str) -> str | None:
 def _leave(module_name: str) -> None:
     """Forget what a plugin file registered."""
     del _PLUGINS[module_name]
-    for registry in (OPERATORS, TASKS):
+    for registry in CATALOGUES.values():
         for name in [n for n, entry in registry.entries.items() if entry.home == module_name]:
             del registry.entries[name]
 

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 
 import click
 
-from mechbench.catalogue.registry import OPERATORS, TASKS, load_plugins
+from mechbench.catalogue.registry import CATALOGUES, load_plugins
 
 
 @click.command("list")
-@click.argument("kind", type=click.Choice(["operators", "tasks", "suites"]))
+@click.argument("kind", type=click.Choice(["operators", "tasks", "filters", "suites"]))
 @click.option(
     "--plugin",
     "plugins",
@@ -19,9 +19,10 @@ from mechbench.catalogue.registry import OPERATORS, TASKS, load_plugins
     help="Python file to load first (repeatable).",
 )
 def command(kind: str, plugins: tuple[str, ...]) -> None:
-    """Print every operator, task or suite that can be named.
+    """Print every operator, task, filter or suite that can be named.
 
-    Operators and tasks are printed with their sources and origins, suites with their titles.
+    Operators, tasks and filters are printed with their sources and origins, suites with their
+    titles. Filters are those of the operator hyena: --option filter=NAME.
     """
     load_plugins(plugins)
     if kind == "suites":
@@ -31,7 +32,7 @@ def command(kind: str, plugins: tuple[str, ...]) -> None:
         suites = shipped_suites().items()
         _print([("NAME", "TITLE"), *((name, read_suite(path).title) for name, path in suites)])
         return
-    registry = OPERATORS if kind == "operators" else TASKS
+    registry = CATALOGUES[kind.removesuffix("s")]
     rows = [("NAME", "WHAT IT IS", "SOURCE", "FROM")]
     for name in registry.names():
         entry = registry.entry(name)
