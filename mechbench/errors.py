@@ -9,6 +9,10 @@ from collections.abc import Iterable
 class MechbenchError(Exception):
     """Base of every error that mechbench raises on purpose; its text is one line."""
 
+    def __str__(self) -> str:
+        """Return the text, also of a name with line breaks, as one line."""
+        return " ".join(super().__str__().splitlines())
+
 
 class ConfigError(MechbenchError):
     """A setting is unknown, of the wrong type or out of range."""

@@ -5,7 +5,9 @@
 A run or sweep is killed (SIGKILL; a sweep's workers notice and end) again and again, each time
 after a random part of the time that the undisturbed one took, until one try comes to its end. Its
 results must then be those of the undisturbed one in everything but clocks, and no temporary file be
-left.
+left. torch is imported once and every try forked from there, so that most kills fall into training;
+how many did is told. --runs and --sweeps are numbers of kills, reached with as many runs as it
+takes.
 Exit status 1 if any differs.
 """
 
@@ -13,19 +15,25 @@ from __future__ import annotations
 
 import argparse
 import json
+import multiprocessing
 import os
 import random
 import signal
-import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
+import torch
+
+import mechbench.training.cell  # noqa: F401  # imported here, not by every try
+from mechbench.cli import main as main_of_mechbench
+
+FORK = multiprocessing.get_context("fork")
 MODEL = ["--seqlen", "16", "--vocab-size", "8", "--d-model", "16", "--n-layers", "1"]
 RUN = [
-    "run", "--operator", "drawing", "--task", "recall", *MODEL, "--budget", str(400 * 8 * 18),
+    "run", "--operator", "drawing", "--task", "recall", *MODEL, "--budget", str(100 * 8 * 18),
     "--batch-size", "8", "--test-examples", "64", "--checkpoint-every", "0", "--device", "cpu",
     "--eval-seqlen", "32", "--quiet",
 ]  # fmt: skip
@@ -54,7 +62,7 @@ tasks = ["recall"]
 plugins = ["plugin.py"]
 operators = ["drawing", "attention"]
 seeds = [0, 1]
-settings = { seqlen = 16, vocab_size = 8, d_model = 16, n_layers = 1, batch_size = 8, budget_sequences = 1600, n_test = 64, n_validation = 64 }
+settings = { seqlen = 16, vocab_size = 8, d_model = 16, n_layers = 1, batch_size = 8, budget_sequences = 400, n_test = 64, n_validation = 64 }
 """  # noqa: E501
 CLOCKS = {"seconds", "tokens_per_s", "peak_memory_mib", "provenance"}
 TRIES = 40  # of one run, the last few with ever more time
@@ -76,42 +84,64 @@ def outcome(out: Path) -> dict[str, Any]:
     return found
 
 
+def child(arguments: list[str], folder: Path) -> None:
+    """Be `mechbench *arguments`, in a session of its own."""
+    os.setsid()
+    os.chdir(folder)
+    with open(os.devnull, "w") as nothing, open("error.txt", "w") as error:
+        os.dup2(nothing.fileno(), 1)
+        os.dup2(error.fileno(), 2)
+    sys.argv = ["mechbench", *arguments]
+    main_of_mechbench()
+
+
 def attempt(arguments: list[str], folder: Path, seconds: float) -> bool:
     """Run `mechbench *arguments`; kill it and its children after `seconds`. Return if it ended."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", "mechbench", *arguments],
-        cwd=folder, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
-        text=True,
-    )  # fmt: skip
-    try:
-        _, error = process.communicate(timeout=seconds)
-    except subprocess.TimeoutExpired:
-        os.killpg(process.pid, signal.SIGKILL)
-        process.communicate()
+    process = FORK.Process(target=child, args=(arguments, folder))
+    process.start()
+    process.join(seconds)
+    if process.is_alive():
+        assert process.pid is not None
+        try:
+            os.killpg(process.pid, signal.SIGKILL)
+        except ProcessLookupError:  # no session of its own yet
+            process.kill()
+        process.join()
         return False
-    if process.returncode:
-        raise SystemExit(f"exit status {process.returncode}: {error}")
+    if process.exitcode:
+        error = (folder / "error.txt").read_text(encoding="utf-8")
+        raise SystemExit(f"exit status {process.exitcode}: {error}")
     return True
 
 
-def killed(arguments: list[str], folder: Path, whole_s: float, generator: random.Random) -> int:
-    """Kill until a try ends; return how often it was killed."""
+def in_training(out: Path) -> bool:
+    """Return whether some cell has begun to train and is not done."""
+    return any(not (p.parent / "result.json").exists() for p in out.rglob("checkpoint.pt"))
+
+
+def killed(
+    arguments: list[str], folder: Path, out: str, whole_s: float, generator: random.Random
+) -> tuple[int, int]:
+    """Kill until a try ends; return how often it was killed, and how often while training."""
+    training = 0
     for number in range(TRIES):
-        # From the middle of its start on; later tries get longer, so that the end is reached.
-        seconds = generator.uniform(0.3, 1.05) * whole_s * (1 + number / 10)
-        if attempt(arguments, folder, seconds):
-            return number
+        # Later tries get longer, so that the end is reached.
+        seconds = generator.uniform(0.1, 1.0) * whole_s * (1 + number / 10)
+        if attempt([*arguments, "--out", out], folder, seconds):
+            return number, training
+        training += in_training(folder / out)
     raise SystemExit(f"{folder}: not at its end after {TRIES} tries")
 
 
 def main() -> int:
     """Kill, carry on, compare; print what differs."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--runs", type=int, default=20)
-    parser.add_argument("--sweeps", type=int, default=4)
+    parser.add_argument("--runs", type=int, default=20, help="kills of runs")
+    parser.add_argument("--sweeps", type=int, default=4, help="kills of sweeps")
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
     generator = random.Random(given.seed)
+    torch.set_num_threads(1)  # a fork has no threads but its own
     kinds = {
         "run": (given.runs, RUN),
         "sweep": (given.sweeps, ["sweep", "suite.toml", "--quiet", "--checkpoint-every", "0"]),
@@ -131,18 +161,21 @@ def main() -> int:
             attempt([*command, *more, "--out", f"{kind}-whole"], root, 600)
             whole_s = time.monotonic() - began
             expected = outcome(root / f"{kind}-whole")
-            kills = 0
-            for number in range(count):
+            kills = training = number = 0
+            while kills < count:
                 out = f"{kind}-{number}"
-                kills += killed([*command, *more, "--out", out], root, whole_s, generator)
+                more_kills, in_it = killed([*command, *more], root, out, whole_s, generator)
+                kills, training, number = kills + more_kills, training + in_it, number + 1
                 left = [path.name for path in (root / out).rglob("*.tmp")]
                 if outcome(root / out) != expected or left:
                     differ += 1
                     print(f"{out} differs; left over: {left}", flush=True)
-            print(
-                f"{count} {kind}s of {whole_s:.1f} s, killed {kills} times: {differ} differ so far",
-                flush=True,
-            )
+                if not number % 5 or kills >= count:
+                    print(
+                        f"{number} {kind}s of {whole_s:.1f} s, killed {kills} times, "
+                        f"{training} of these in training: {differ} differ so far",
+                        flush=True,
+                    )
     return differ > 0
 
 

@@ -23,3 +23,8 @@ def test_every_error_is_caught_as_one_family() -> None:
 )
 def test_nearest_suggests_and_lists_sorted(name: str, choices: list[str], text: str) -> None:
     assert nearest(name, choices) == text
+
+
+def test_text_of_an_error_is_one_line_whatever_it_names() -> None:
+    assert str(errors.ResultError("a\nb does not exist")) == "a b does not exist"
+    assert str(MechbenchError("as it  is")) == "as it  is"

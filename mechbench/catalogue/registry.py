@@ -23,6 +23,7 @@ from typing import Any, TypeVar
 from mechbench.catalogue.fingerprint import fingerprint
 from mechbench.catalogue.packages import FLA, Package
 from mechbench.catalogue.plugin_run import execute
+from mechbench.catalogue.settings import path_of, shown
 from mechbench.catalogue.sources import executed, file_of, reached
 from mechbench.errors import ConfigError, PluginError, nearest
 
@@ -111,6 +112,8 @@ class Registry:
             ConfigError: no such name; the nearest names are given, or the package that it needs.
         """
         self._discover()
+        if not isinstance(name, str):
+            raise ConfigError(f"{self.kind} is {shown(name)}: expected a name")
         if name not in self.entries:
             for needed in filter(None, (package.needs(name) for package in self.packages)):
                 raise ConfigError(f"{self.kind} {needed}")
@@ -294,9 +297,10 @@ def load_plugin(path: str | os.PathLike[str]) -> None:
     A file that was edited since is executed anew and takes the place of what it was.
 
     Raises:
+        ConfigError: `path` is none.
         PluginError: the file is unreadable, raises, or registers nothing.
     """
-    file = Path(path).expanduser().resolve()
+    file = path_of("plugin", path).expanduser().resolve()
     old = [name for name in _PLUGINS if _file_of(name) == str(file)]
     if old and _keeping:
         return
@@ -369,12 +373,13 @@ def load_plugins(paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]
         PluginError: as `load_plugin`.
     """
     given = [paths] if isinstance(paths, str | os.PathLike) else paths
-    if not isinstance(given, Iterable):
-        raise ConfigError(f"plugins is {paths!r}: expected a list of paths")
-    listed = [*filter(None, os.environ.get(PLUGIN_VARIABLE, "").split(os.pathsep)), *given]
-    for path in listed:
+    try:
+        listed = list(given)
+    except TypeError:  # of what has no members, and of a tensor that says it had
+        raise ConfigError(f"plugins is {shown(paths)}: expected a list of paths") from None
+    for path in (*filter(None, os.environ.get(PLUGIN_VARIABLE, "").split(os.pathsep)), *listed):
         if not isinstance(path, str | os.PathLike):
-            raise ConfigError(f"plugins holds {path!r}: expected paths")
+            raise ConfigError(f"plugins holds {shown(path)}: expected paths")
         load_plugin(path)
 
 

@@ -13,6 +13,7 @@ import os
 from collections.abc import Callable, Mapping
 from enum import Enum
 from functools import cache
+from pathlib import Path
 from typing import Annotated, Any
 
 from mechbench.catalogue.bounds import OPTIONS, SETTINGS, Bound, Product, over
@@ -94,13 +95,28 @@ def check_call(*, out: Any, checkpoint_s: Any, data_parallel: Any, resume: Any, 
     Raises:
         ConfigError: one has another type, or lies outside its bound.
     """
-    if not isinstance(out, str | os.PathLike):
-        raise ConfigError(f"out is {shown(out)}: expected a folder's name")
+    path_of("out", out)
     setting("checkpoint_s", checkpoint_s)
     setting("data_parallel", data_parallel)
     setting("resume", resume)
     if quiet is not None:
         setting("quiet", quiet)
+
+
+def path_of(name: str, value: Any) -> Path:
+    """Return `value` as a path.
+
+    Raises:
+        ConfigError: it is none, or no system has such a name; `name` says what it was for.
+    """
+    try:
+        text = os.fspath(value)
+        fits = isinstance(text, str) and b"\x00" not in os.fsencode(text)
+    except (TypeError, ValueError):  # no path; a lone surrogate
+        fits = False
+    if not fits:
+        raise ConfigError(f"{name} is {shown(value)}: expected a path")
+    return Path(text)
 
 
 def plain(value: Any) -> Any:

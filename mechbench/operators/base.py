@@ -11,7 +11,7 @@ from torch.nn.parameter import UninitializedParameter
 
 from mechbench.catalogue.options import resolve_options, signature_options
 from mechbench.catalogue.registry import OPERATORS, Entry
-from mechbench.catalogue.settings import setting
+from mechbench.catalogue.settings import setting, shown
 from mechbench.errors import ConfigError, MechbenchError, OperatorError, SeqlenError
 
 RESERVED = ("name", "d_model", "max_seqlen", "layer")  # of `make_operator`, never options
@@ -229,17 +229,31 @@ def materialize(operator: nn.Module, u: Tensor) -> Tensor:
         (B, D, L, L), or with heads in place of D; row t holds the weights of the values at s <= t.
 
     Raises:
-        ConfigError: the operator is not linear in a value path, or does not say how.
-        OperatorError: its matrix has another shape.
+        ConfigError: `operator` is no module, `u` is not such a tensor, or the operator is not
+            linear in a value path, or does not say how.
+        OperatorError: its matrix has another shape, or it raised.
     """
+    if not isinstance(operator, nn.Module):
+        raise ConfigError(f"operator is {shown(operator)}: expected a torch.nn.Module")
+    if not isinstance(u, Tensor) or u.ndim != 3 or not u.is_floating_point() or not u.numel():
+        given = f"{u.dtype} of shape {tuple(u.shape)}" if isinstance(u, Tensor) else shown(u)
+        raise ConfigError(f"u is {given}: expected floating-point numbers of shape (B, L, D)")
     matrix = getattr(operator, "mixing_matrix", None)
     if matrix is None:
         raise ConfigError(
             f"{type(operator).__name__} has no matrix form: give it a method mixing_matrix(u) "
             "that returns (B, D, L, L)"
         )
-    with torch.no_grad():
-        out = matrix(u)
+    try:
+        with torch.no_grad():
+            out = matrix(u)
+    except MechbenchError:
+        raise
+    except Exception as error:
+        text = " ".join(str(error).split())
+        raise OperatorError(
+            f"{type(operator).__name__} raised {type(error).__name__} in mixing_matrix: {text}"
+        ) from error
     B, L, _ = u.shape
     shape = tuple(getattr(out, "shape", ()))
     if not isinstance(out, Tensor) or (len(shape), shape[:1], shape[2:]) != (4, (B,), (L, L)):

@@ -41,6 +41,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mechbench.catalogue.settings import path_of
 from mechbench.errors import ConfigError, ResultError
 from mechbench.record.files import set_aside, write_text
 
@@ -187,10 +188,11 @@ def find_results(*paths: Path | str) -> list[Path]:
     """Return every result.json at or below `paths`, sorted.
 
     Raises:
+        ConfigError: a path is none.
         ResultError: a path does not exist, or there is no result below any.
     """
     found: set[Path] = set()
-    for path in map(Path, paths):
+    for path in (path_of("path", path) for path in paths):
         if not path.exists():
             raise ResultError(f"{path} does not exist: expected a folder of results")
         found.update([path] if path.is_file() else path.rglob("result.json"))

@@ -275,26 +275,29 @@ def _train_and_score(run: Run, result: dict[str, Any], dog: Watchdog | None = No
     shares = [batch.map(group.share) for batch in held_out.validation]
     if not group.rank:
         write_json(folder / "config.json", config.to_dict())
-    _train(run, model, optimizer, progress, shares, unseen)
+    try:
+        _train(run, model, optimizer, progress, shares, unseen)
+    finally:  # also where the operator fails: the row says how far it came
+        result |= {
+            "steps": progress.step,
+            "train_tokens": progress.tokens,
+            "excluded_examples": progress.excluded,
+            "micro_batch_size": progress.micro_batch(config, config.batch_size, task.input_seqlen),
+        }
+        result.setdefault("seconds", {})["train"] = progress.train_s
     if group.rank:
         return
-    micro_batch = progress.micro_batch(config, config.batch_size, task.input_seqlen)
     result |= {
         "status": "diverged" if progress.stop == "diverged" else "ok",
         "reason": "the training loss is not finite" if progress.stop == "diverged" else None,
         "stop": progress.stop,
         "solved": progress.stop == "solved",
-        "steps": progress.step,
-        "train_tokens": progress.tokens,
-        "excluded_examples": progress.excluded,
-        "micro_batch_size": micro_batch,
         "fft_conv_backend": ", ".join(sorted(backends_used())) or None,
     }
     validated = [row["validation_accuracy"] for row in progress.metrics]
     result["validation_accuracy"] = validated[-1] if validated else None
     rates = [row["tokens_per_s"] for row in progress.metrics]
     result["tokens_per_s"] = statistics.median(rates) if rates else None
-    result["seconds"]["train"] = progress.train_s
     start = time.perf_counter()
     readers = {}
     for length, batches in tests.items():

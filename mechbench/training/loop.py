@@ -236,6 +236,8 @@ def train(
         progress.step, progress.tokens = done, spent
         progress.stage_tokens += step_tokens
         hooks.advanced(step_tokens)
+        mark, elapsed = time.perf_counter(), time.perf_counter() - mark
+        progress.train_s += elapsed  # after every step: it may be the last before an error
         if not due:
             continue
         if on_cuda:

@@ -8,7 +8,9 @@ import types
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
 from mechbench.catalogue import registry
@@ -519,3 +521,20 @@ def test_list_imports_no_torch(kind: str) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("NAME")
+
+
+@pytest.mark.parametrize("name", [None, 1.5, b"hyena", ["hyena"], object()])
+def test_a_name_is_a_text(name: Any) -> None:
+    with pytest.raises(ConfigError, match=r"^operator is .*: expected a name$"):
+        OPERATORS.load(name)
+
+
+@pytest.mark.parametrize("plugins", [1, None, np.array(3)])
+def test_plugins_are_a_list_of_paths(plugins: Any) -> None:
+    with pytest.raises(ConfigError, match=r"^plugins is .*: expected a list of paths$"):
+        load_plugins(plugins)
+
+
+def test_a_plugin_is_a_path() -> None:
+    with pytest.raises(ConfigError, match="plugin is 1: expected a path"):
+        load_plugin(1)  # type: ignore[arg-type]

@@ -13,6 +13,7 @@ from mechbench.catalogue.settings import (
     check_call,
     check_options,
     check_product,
+    path_of,
     setting,
     settings,
     shown,
@@ -103,7 +104,7 @@ def test_settings_of_the_call_are_checked() -> None:
     }  # fmt: skip
     check_call(**good)
     for name, value, says in (
-        ("out", 3, "out is 3: expected a folder's name"),
+        ("out", 3, "out is 3: expected a path"),
         ("checkpoint_s", -1, "checkpoint_s is -1: expected 0 or more"),
         ("data_parallel", 0, "data_parallel is 0: expected at least 1"),
         ("resume", 1, "resume is 1: expected true or false"),
@@ -162,3 +163,14 @@ def test_values_are_shown_short_and_in_one_line() -> None:
             raise RuntimeError
 
     assert shown(Broken()) == "a Broken"
+
+
+@pytest.mark.parametrize("value", ["a", Path("a/b"), "", "a\nb"])
+def test_what_names_a_file_is_a_path(value: str | Path) -> None:
+    assert path_of("out", value) == Path(value)
+
+
+@pytest.mark.parametrize("value", [None, 1, 1.5, b"a", "a\0b", "\ud800", ["a"], Path, object()])
+def test_what_no_file_is_called_is_no_path(value: Any) -> None:
+    with pytest.raises(ConfigError, match=r"^out is .*: expected a path$"):
+        path_of("out", value)

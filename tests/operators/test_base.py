@@ -124,3 +124,20 @@ def test_sizes_that_cannot_be_are_one_line(name: str, given: dict[str, Any], say
 
 def test_numpy_sizes_are_taken() -> None:
     assert make_operator("attention", d_model=np.int64(8), max_seqlen=np.int32(16))
+
+
+@pytest.mark.parametrize(
+    "u", [None, 1, torch.zeros(4, 8), torch.zeros(1, 4, 8, dtype=torch.int64), torch.zeros(0, 4, 8)]
+)
+def test_matrix_is_of_numbers_along_a_sequence(u: Any) -> None:
+    operator = make_operator("attention", d_model=8, max_seqlen=4)
+    with pytest.raises(ConfigError, match=r"^u is .*: expected floating-point numbers of shape"):
+        materialize(operator, u)
+
+
+def test_matrix_of_what_is_no_module_or_raises_is_one_line() -> None:
+    with pytest.raises(ConfigError, match="operator is 1: expected a torch"):
+        materialize(1, torch.zeros(1, 4, 8))  # type: ignore[arg-type]
+    operator = make_operator("attention", d_model=8, max_seqlen=4)
+    with pytest.raises(OperatorError, match="Attention raised RuntimeError in mixing_matrix: "):
+        materialize(operator, torch.zeros(1, 4, 7))

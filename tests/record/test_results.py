@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mechbench.errors import ResultError
+from mechbench.errors import ConfigError, ResultError
 from mechbench.record.config import Config
 from mechbench.record.results import (
     Result,
@@ -276,3 +276,9 @@ def test_corrupt_result_is_not_left_out_of_a_frame_silently(tmp_path: Path) -> N
 def test_attribute_access_does_not_hide_the_fields_of_the_class(tmp_path: Path) -> None:
     result = Result(tmp_path, {"path": "mine", "status": "ok"})
     assert result.path == tmp_path
+
+
+@pytest.mark.parametrize("path", [None, 3, b"runs", ["runs"]])
+def test_results_lie_below_paths(path: Any) -> None:
+    with pytest.raises(ConfigError, match=r"^path is .*: expected a path$"):
+        load_results(path)

@@ -384,6 +384,8 @@ def test_operator_that_raises_in_training_is_named_and_may_be_mended(
         run(checkpoint_s=0)
     stored = read_result(the_folder(tmp_path) / "result.json")
     assert (stored.status, stored.stop, stored.reason) == ("error", "error", str(got.value))
+    assert (stored.data["steps"], stored.data["train_tokens"]) == (11, 11 * B * (L + 2))
+    assert 0 < stored.data["seconds"]["train"] < stored.data["seconds"]["total"]
     mine.passes = 0
     assert outcome(run()) == expected
     assert mine.passes == STEPS - 11  # from the last checkpoint
