@@ -233,14 +233,14 @@ def without_work() -> Iterator[None]:
     import mechbench.bench.session
     import mechbench.checks.examination
     import mechbench.checks.inspection
-    import mechbench.training.cell
     import mechbench.training.launch
+    import mechbench.training.train_cell
 
     def stop(*_: object, **__: object) -> None:
         raise Stop(0)
 
     places = (
-        (mechbench.training.cell, "train"),
+        (mechbench.training.train_cell, "train"),
         (mechbench.bench.session, "machine_rates"),
         (mechbench.checks.examination, "soundness"),
         (mechbench.checks.inspection, "portraits"),

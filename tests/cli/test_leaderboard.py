@@ -7,10 +7,10 @@ import click
 import pytest
 from click.testing import CliRunner
 
+from cli.conftest import call
 from mechbench.cli.leaderboard import command
 from mechbench.errors import ConfigError
 from mechbench.leaderboard.submit import Submission
-from tests.cli.conftest import call
 
 
 def test_alone_it_prints_its_help(
