@@ -1,4 +1,4 @@
-"""Timing primitives: one piece of work again and again, and the memory that it takes."""
+"""Timing: how long a piece of work takes when repeated, and how much memory it needs."""
 
 from __future__ import annotations
 

@@ -183,7 +183,7 @@ def _case(
 
 
 def _measure(case: _Case, setting: Setting) -> Measured:
-    # Once before the peak: what a first pass alone allocates, to plan and to tune, is no part.
+    # Run once before measuring the peak: what only a first pass allocates does not count.
     case.both()
     case.clear()
     peak = peak_mib(case.both, setting.device)

@@ -1,4 +1,4 @@
-"""What a bench writes down: its setting, the machine's rates, and the readings. No torch."""
+"""The record of a bench: its setting, the machine's rates, and the readings. No torch."""
 
 from __future__ import annotations
 

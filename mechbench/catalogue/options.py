@@ -116,7 +116,7 @@ def resolve_options(
         elif key in (declared := _parameters(component)) and key not in reserved:
             default = shown(declared[key].default)
             raise ConfigError(
-                f"{owner} keeps its option {key!r} to itself: results cannot store its default, "
+                f"option {key!r} of {owner} cannot be set: results cannot store its default, "
                 f"{default}"
             )
         elif open_ended and key not in reserved:

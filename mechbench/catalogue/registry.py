@@ -1,4 +1,4 @@
-"""The catalogue of operators and tasks: built-ins, packages, families, plugin files.
+"""The registry of operators and tasks: built-ins, packages, families, plugin files.
 
 Built-ins are found by reading (not importing) the files of `mechbench/operators` and
 `mechbench/tasks` for their `@register_...("name", source=...)` line. So a new file is the whole
@@ -131,7 +131,7 @@ class Registry:
                 obj = getattr(importlib.import_module(module), attribute)
             except (Exception, SystemExit) as error:
                 if entry.origin == "built-in":
-                    raise  # a fault of ours deserves its traceback
+                    raise  # a bug of mechbench itself keeps its traceback
                 raise PluginError(
                     f"{self.kind} {name!r} of {entry.origin} cannot be loaded: "
                     f"{type(error).__name__}: {_one_line(error)}"

@@ -1,4 +1,4 @@
-"""Cells on this machine: worker processes that take orders, are watched, and are replaced."""
+"""Running cells on this machine: worker processes take orders, and are replaced if they die."""
 
 from __future__ import annotations
 
@@ -197,7 +197,7 @@ class LocalExecutor:
         if self._refusals[cell.cell_id] < _BUSY_TRIES:
             self._later.append((time.monotonic() + _BUSY_S, cell))
         else:
-            self._progress.say(f"left to others: {reason}")
+            self._progress.say(f"left to another process: {reason}")
 
     def _died(self, cell: Cell, code: int, schedule: Schedule) -> None:
         """Try a cell once more whose worker is gone, then record it."""

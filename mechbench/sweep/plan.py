@@ -1,4 +1,4 @@
-"""What of a suite is done, failed, to do and waiting, and what a result makes possible. No torch.
+"""Which cells of a suite are done, failed, still to do, or waiting for others. No torch.
 
 Where a suite tries several learning rates, all run with the first seed; the other seeds wait for
 the selection and run with the selected rate only.

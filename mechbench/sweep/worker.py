@@ -1,4 +1,4 @@
-"""A worker of a sweep: a process that imports torch once and runs cells until told to end.
+"""A sweep's worker: a process that imports torch once and runs cells until it is told to stop.
 
 Orders come as JSON lines on standard input, reports go as JSON lines to standard output:
 
@@ -106,7 +106,7 @@ def run_order(order: dict[str, Any], console: Console) -> dict[str, Any]:
         except ResultError:
             raise
         except Exception as error:
-            # Whatever it is, it belongs to this cell: the others go on.
+            # Whatever the error is, it concerns this cell only: the others go on.
             reason = f"{type(error).__name__}: {' '.join(str(error).split())[:500]}"
             result = store_failure(config, device, order["out"], reason)
     except BusyError as error:

@@ -153,7 +153,7 @@ def _lead(run: Run, resume: bool = True) -> Result:
         if warning:
             console.warn(warning)
         if stored is not None and stored.data["status"] not in _RETRIED:
-            run.group.any(False)  # the others wait for what to do
+            run.group.any(False)  # the other processes wait to be told
             console.say(f"already done: {folder} (--fresh runs it again)")
             return stored
         run.group.any(True)
@@ -167,7 +167,9 @@ def _lead(run: Run, resume: bool = True) -> Result:
 def _join(processes: int, config: Config, device: str) -> tuple[Group, str]:
     fewest = min(batch_size for _, batch_size in config.curriculum)
     if processes > fewest:
-        raise ConfigError(f"data_parallel is {processes}: a step has only {fewest} sequences")
+        raise ConfigError(
+            f"data_parallel is {processes}: expected at most {fewest}, the sequences of a step"
+        )
     return join(processes, device)
 
 

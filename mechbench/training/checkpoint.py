@@ -52,7 +52,7 @@ def load_weights(path: Path, cell_id: str, model: nn.Module) -> None:
     try:
         _restore(model, _read(path, cell_id))
     except FileNotFoundError as error:
-        raise ResultError(f"{path} does not exist: the run has stored no weights") from error
+        raise ResultError(f"{path} does not exist: the run has not stored any weights") from error
     except Exception as error:  # whatever a damaged file makes the reader raise
         if is_out_of_memory(error):
             raise

@@ -90,7 +90,7 @@ def _watch(children: Sequence[subprocess.Popen[bytes]], errors: Sequence[Path]) 
     leader, *others = children
     while leader.poll() is None:
         for child, path in zip(others, errors[1:], strict=True):
-            # What stops one stops the leader too as a rule, and that one tells.
+            # What stops one process usually stops the leader too, which then reports it.
             if child.poll() not in (None, 0) and not _ended([leader]):
                 told = path.read_text(encoding="utf-8", errors="replace").strip().splitlines()
                 raise ResultError(

@@ -1,4 +1,4 @@
-"""The tokens that a model is built for, and the same model for inputs that are longer.
+"""The length that a model is built for, and the same model built for longer inputs.
 
 Scoring beyond the trained length must not change what is trained. So a model is built for the
 trained length; one that reads longer inputs is built anew and takes over what was trained. Where an

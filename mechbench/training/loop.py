@@ -144,7 +144,7 @@ def step_gradients(
         except Exception as error:
             if not is_out_of_memory(error) or micro_batch == 1:
                 raise
-        # Outside the handler: the exception's frames hold the tensors that must go.
+        # Outside the handler, as the exception's frames hold the tensors that must be freed.
         progress.halvings += 1
         warn(f"out of memory: micro-batch {micro_batch} halved, step repeated")
         if device.startswith("cuda"):

@@ -1,4 +1,4 @@
-"""May what is stored of a cell be taken for what its code would give? No torch."""
+"""Whether a stored cell may be reused: would today's code give the same? No torch."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def must_be_known(config: Config) -> None:
     """
     if unknown := _unknown(config):
         raise ConfigError(
-            f"the source of {unknown} cannot be known, so a sweep cannot tell its results from "
+            f"the source of {unknown} is unknown, so a sweep cannot tell its results from "
             "older ones: put the code into files that are imported by name, and do not edit or "
             "change them while they are in use"
         )
@@ -38,15 +38,15 @@ def may_resume(config: Config, folder: Path, console: Console) -> bool:
     """
     for name in edited(config.sources):
         console.warn(
-            f"{name} was edited after it was imported: this runs it as it was; start Python anew "
-            "to run it as it is"
+            f"{name} was edited after it was imported: it runs as it was; restart Python "
+            "to run it as it is now"
         )
     unknown = _unknown(config)
     if not unknown:
         return True
     if any((folder / name).exists() for name in _STORED):
         console.warn(
-            f"the source of {unknown} cannot be known, so what is stored in {folder} "
-            "is not used: the cell runs again"
+            f"the source of {unknown} is unknown, so what is stored in {folder} "
+            "is not used, and the cell runs again"
         )
     return False

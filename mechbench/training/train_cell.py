@@ -56,7 +56,7 @@ def run_cell(run: Run) -> Result:
         with naming(config.operator), dog.watching():
             train_and_score(run, result, dog)
     except OperatorError as error:
-        trained = result["stop"] is not None  # then the other processes wait
+        trained = result["stop"] is not None  # the other processes are waiting then
         result |= {"status": "error", "stop": "error", "reason": str(error)}
         _finish(result, folder, began)
         if trained:
@@ -74,7 +74,7 @@ def run_cell(run: Run) -> Result:
 
 
 def train_and_score(run: Run, result: dict[str, Any], dog: Watchdog | None = None) -> None:
-    """Fill `result` step by step, so that what is known survives an error."""
+    """Fill `result` as things become known, so that an error leaves what is known so far."""
     config, task, device, tasks = run.config, run.task, run.device, run.tasks()
     folder, console, group = run.folder, run.console, run.group
     forget_backends_used()
@@ -185,7 +185,7 @@ def _train(
     validation: list[Batch],
     unseen: Unseen,
 ) -> None:
-    """Train with a bar, checkpoints and a place for signals to land."""
+    """Train with a progress bar and checkpoints, and stop between steps on a signal."""
     config, folder, console = run.config, run.folder, run.console
     last_save = time.perf_counter()
 

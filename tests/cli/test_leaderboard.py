@@ -70,5 +70,5 @@ def test_what_is_taken_on_trust_is_said(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr("mechbench.leaderboard.submit.submit", lambda *_, **__: done)
     got = CliRunner().invoke(command, ["submit", "runs", "--to", str(tmp_path)])
     last = got.stdout.splitlines()[-1]
-    assert last.startswith("taken on trust: that the accuracies were measured")
+    assert last.startswith("that the accuracies were measured as stated is taken on trust; ")
     assert f"mechbench leaderboard verify {tmp_path}" in last

@@ -1,4 +1,4 @@
-"""What stands before and after every training run: the contract, and causality of the model.
+"""The checks before and after every training run: the contract, and the model's causality.
 
 Before, at the longest length first, so that no budget is spent on what fails there. After, again,
 with the trained weights: a branch that starts at zero looks ahead only then. The model is probed as
@@ -154,8 +154,8 @@ def settle(found: str | None, result: dict[str, Any], config: Config) -> None:
         return
     result["evaluations"] = []
     raise OperatorError(
-        f"operator {config.operator!r} is not causal: {found}; --allow-noncausal runs it all the "
-        "same and marks the result"
+        f"operator {config.operator!r} is not causal: {found}; --allow-noncausal trains it "
+        "anyway and marks the result"
     )
 
 
@@ -195,8 +195,8 @@ def _first_step(
         )
     if any(u.grad is None for u in reached):
         warn(
-            f"no gradient passes operator {config.operator!r} to what comes before it (a detached "
-            "input, or none is used?)"
+            f"no gradient flows back through operator {config.operator!r} to its input (a detached "
+            "input, or one that is not used?)"
         )
 
 

@@ -1,4 +1,4 @@
-"""Tells of an operator that does not return; it ends nothing, the person decides."""
+"""Warns of an operator that does not return. It ends nothing: the user decides."""
 
 from __future__ import annotations
 
