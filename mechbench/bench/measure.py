@@ -89,7 +89,7 @@ def peak_mib(work: Callable[[], object], device: str) -> float | None:
 
 
 def release(device: str) -> None:
-    """Give back what a reading held, so that the next one starts from an empty device."""
+    """Release the memory of a reading, so that the next one starts from an empty device."""
     if device.startswith("cuda"):
         gc.collect()
         try:

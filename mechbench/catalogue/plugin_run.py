@@ -69,7 +69,7 @@ def _where(error: BaseException, file: str) -> str:
 
 
 def _check_neighbours(tree: ast.AST, folder: Path) -> None:
-    """Refuse a file beside the plugin whose name brought another folder's file.
+    """Refuse an import that got another folder's file in place of the one beside the plugin.
 
     Raises:
         PluginError: with both files.
@@ -91,7 +91,7 @@ def _top_level(tree: ast.AST) -> Iterator[str]:
 
 
 class _Held:
-    """Standard error, kept back until it is known whether the plugin ends in our place.
+    """Standard error, held back until it is known whether the plugin ends the program.
 
     Handlers that the plugin gives it to write through it ever after.
     """

@@ -358,7 +358,7 @@ def loaded_plugins() -> set[str]:
 
 
 def keep_plugins() -> None:
-    """Go on with the plugin files as they are loaded, whatever is written to them.
+    """Keep the plugin files as they are loaded, even if they are edited.
 
     For processes that run cells planned elsewhere: a result is stored under the id of the code that
     it was planned with.

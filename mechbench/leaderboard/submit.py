@@ -32,7 +32,7 @@ _FREE = (
     "operator", "operator_options", "lr", "eval_seqlens", "max_seqlen", "plugins", "sources",
     "dtype", "device_type",
 )  # fmt: skip
-_PATIENCE_S = 600.0  # to wait for another submission
+_PATIENCE_S = 600.0  # for another submission to finish
 
 
 @dataclass(frozen=True)

@@ -119,7 +119,7 @@ def run_order(order: dict[str, Any], console: Console) -> dict[str, Any]:
 
 
 def _other(config: Config, order: dict[str, Any]) -> str:
-    """Say why a cell is not here what it was where it was planned."""
+    """Say why a cell differs here from what was planned."""
     here = {**config.plugins, **config.sources}
     planned = order.get("code", here)
     names = sorted(n for n in {*here, *planned} if here.get(n) != planned.get(n))

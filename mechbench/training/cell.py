@@ -23,7 +23,7 @@ from mechbench.training.train_cell import Interrupted, run_cell, train_and_score
 __all__ = ["CHECKPOINT_S", "Interrupted", "run", "run_config"]
 
 CHECKPOINT_S = 30.0  # seconds between checkpoints
-_RETRIED = ("error", "out-of-memory")  # statuses that another machine or day may mend
+_RETRIED = ("error", "out-of-memory")  # statuses that may differ on another machine or another day
 
 
 def run(
@@ -64,10 +64,10 @@ def run(
         d_model: D.
         n_layers: blocks of the model.
         lr: peak learning rate.
-        batch_size: sequences a step.
-        curriculum: "auto": lengths grow to `seqlen`, the same way for every operator; "none": full
-            length from the first step.
-        budget_tokens: training tokens, at most; training stops earlier once solved.
+        batch_size: sequences per step.
+        curriculum: "auto": short sequences first, growing to `seqlen` in the same way for every
+            operator; "none": full length from the start.
+        budget_tokens: most training tokens; training stops earlier once the task is solved.
         seed: of initialisation and data.
         eval_seqlens: lengths to score beside `seqlen`.
         device: "auto", "cpu", "cuda" or "cuda:N".
@@ -76,13 +76,13 @@ def run(
         task_options: the task's parameters.
         plugins: plugin files to load first.
         out: folder that gets `<cell id>/`.
-        resume: go on from what is stored; False removes it and starts over.
-        allow_noncausal: train an operator that looks ahead too, and mark the result.
-        quiet: no progress bar; by default where standard error is no terminal.
+        resume: continue from what is stored; False removes it and starts over.
+        allow_noncausal: train an operator even if it looks ahead, and mark the result.
+        quiet: show no progress bar; the default if standard error is not a terminal.
         checkpoint_s: seconds between checkpoints.
-        console: where messages and the bar go; by default standard error, as `quiet` says.
-        data_parallel: processes that share each step's sequences; every one calls this, as under
-            torchrun, and the first one stores.
+        console: shows messages and the bar; by default on standard error, as `quiet` says.
+        data_parallel: number of processes that share the sequences of every step; each of them
+            calls this, as under torchrun, and the first one stores the result.
         settings: further fields of `mechbench.record.config.Config`.
 
     Returns:
@@ -141,7 +141,7 @@ def run_config(
 
 
 def _lead(run: Run, resume: bool = True) -> Result:
-    """Run the cell, unless its result is stored, as the process that stores it."""
+    """Run the cell unless its result is stored already, and store what comes of it."""
     config, folder, console = run.config, run.folder, run.console
     make_folder(folder)
     with exclusive(folder), callers_generators(run.device):
@@ -160,7 +160,7 @@ def _lead(run: Run, resume: bool = True) -> Result:
         try:
             return run_cell(run)
         except BaseException:
-            discard_if_empty(folder)  # what failed before training leaves nothing
+            discard_if_empty(folder)  # a failure before training leaves no folder
             raise
 
 
@@ -174,7 +174,7 @@ def _join(processes: int, config: Config, device: str) -> tuple[Group, str]:
 
 
 def _follow(run: Run) -> Result:
-    """Take part in a run that the first process leads; return what that one stored."""
+    """Take part in a run that another process leads; return the result that it stored."""
     if run.group.any(False):
         train_and_score(run, {})
         run.group.any(False)  # until it is stored

@@ -134,7 +134,7 @@ def _check_fit(model: nn.Module, state: dict[str, Any]) -> None:
 
 
 def _restore(model: nn.Module, data: dict[str, Any]) -> None:
-    """Restore the model's whole state: first what its own code takes, which may refuse it."""
+    """Restore the model's whole state, first what its own code loads, as that may refuse it."""
     state = dict(data["model"])
     _check_fit(model, state)
     for name, module in model.named_modules():
@@ -150,7 +150,7 @@ def _restore(model: nn.Module, data: dict[str, Any]) -> None:
 
 
 def _set_buffer(model: nn.Module, name: str, value: Tensor, *, persistent: bool) -> None:
-    """Give a buffer its value, also if it has another shape or forward had made it."""
+    """Set a buffer, even if its shape has changed or `forward` created it."""
     parent, _, own = name.rpartition(".")
     module = model.get_submodule(parent)
     there = dict(module.named_buffers(recurse=False)).get(own)

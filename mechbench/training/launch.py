@@ -1,4 +1,4 @@
-"""Start the processes of one data-parallel run on this machine.
+"""Starting the processes of a data-parallel run on this machine.
 
 They meet at a file, which no other process can take from them, and talk over the loopback device
 alone: nothing listens for other machines.
@@ -47,7 +47,7 @@ def _ended(children: Sequence[subprocess.Popen[bytes]]) -> bool:
 
 
 def launch(processes: int, arguments: Sequence[str]) -> int:
-    """Run `mechbench *arguments` in so many processes; return the leader's exit code.
+    """Run `mechbench *arguments` in several processes; return the leader's exit code.
 
     The leader, process 0, alone prints. SIGINT, SIGTERM and SIGHUP reach all of them, once each.
 

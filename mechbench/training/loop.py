@@ -30,7 +30,7 @@ SOLVED = 0.995  # validation accuracy, twice in a row
 
 @dataclass
 class Progress:
-    """Where a run stands, beside the weights; JSON types only, so a checkpoint can hold it."""
+    """The progress of a run, apart from its weights, in JSON types that a checkpoint can hold."""
 
     step: int = 0  # steps done
     tokens: int = 0  # training tokens seen

@@ -13,7 +13,7 @@ _STORED = ("result.json", "checkpoint.pt")
 
 
 def must_be_known(config: Config) -> None:
-    """Refuse to plan by stored results what no stored result can be known to be of.
+    """Refuse to plan a sweep of code whose stored results could not be recognised.
 
     Raises:
         ConfigError: the source of some code is unknown.
@@ -31,7 +31,7 @@ def _unknown(config: Config) -> str:
 
 
 def may_resume(config: Config, folder: Path, console: Console) -> bool:
-    """Return whether a result or checkpoint in `folder` is surely of the code that would run.
+    """Return whether what is stored in `folder` surely comes from the code that would run now.
 
     Warns, whatever the console: of a stored result that is not used, and of a file that was edited
     after it was imported, as this process goes on with the code that it has.

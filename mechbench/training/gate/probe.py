@@ -124,7 +124,7 @@ def after(
 def _differs(
     model: nn.Module, batch: Batch, config: Config, device: str, rows: int, scored_rows: int
 ) -> bool:
-    """Return whether a few sequences get other logits among as many as scoring takes at once.
+    """Return whether a few sequences get other logits in a batch as large as scoring uses.
 
     One more pass tells whether the large batch needs a probe of its own, at five times the cost.
     """
@@ -244,7 +244,7 @@ def _judge(
 
 
 def _in_float32(judge: Callable[[], Fault | None]) -> Fault | None:
-    """Return what shows in float32 alone; nothing where the kernels know half types only."""
+    """Return the fault that shows only in float32, if the kernels can run in it."""
     try:
         fault = judge()
     except Exception as error:
