@@ -242,8 +242,8 @@ def without_work() -> Iterator[None]:
     import mechbench.bench.session
     import mechbench.checks.examination
     import mechbench.checks.inspection
-    import mechbench.training.cell
     import mechbench.training.launch
+    import mechbench.training.train_cell
 
     def stop(*_: object, **__: object) -> None:
         raise Stop(0)
@@ -257,7 +257,7 @@ def without_work() -> Iterator[None]:
         return stop() if large else probe(model, config, tasks, rows, *rest)
 
     places = (
-        (mechbench.training.cell, "train"),
+        (mechbench.training.train_cell, "train"),
         (mechbench.bench.session, "machine_rates"),
         (mechbench.checks.examination, "soundness"),
         (mechbench.checks.inspection, "portraits"),

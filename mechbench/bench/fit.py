@@ -1,4 +1,4 @@
-"""Where two curves of time cross, and the exponent with which one grows. Pure; no torch."""
+"""Where two curves of time cross, and the exponent of a curve's growth. No torch."""
 
 from __future__ import annotations
 

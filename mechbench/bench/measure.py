@@ -1,4 +1,4 @@
-"""Timing primitives: one piece of work again and again, and the memory that it takes."""
+"""Timing: how long a piece of work takes when repeated, and how much memory it needs."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def peak_mib(work: Callable[[], object], device: str) -> float | None:
 
 
 def release(device: str) -> None:
-    """Give back what a reading held, so that the next one starts from an empty device."""
+    """Release the memory of a reading, so that the next one starts from an empty device."""
     if device.startswith("cuda"):
         gc.collect()
         try:

@@ -1,4 +1,4 @@
-"""What the machine reaches at best: bytes a second of a copy, FLOPs a second of a product."""
+"""The machine's best rates: bytes per second of a copy, FLOPs per second of a matrix product."""
 
 from __future__ import annotations
 

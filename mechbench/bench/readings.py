@@ -63,7 +63,7 @@ class _Case:
 
 
 def take_reading(line: Line, seqlen: int, setting: Setting) -> Reading:
-    """Measure a line at a length; what goes wrong becomes the status, memory is given back."""
+    """Measure a line at a length; an error becomes its status, and memory is released."""
     with on(setting.device):
         reading = _guarded(line, seqlen, setting)
         release(setting.device)
@@ -131,7 +131,7 @@ def _operator_case(line: Line, seqlen: int, setting: Setting) -> _Case:
     ).train()
     shape = (setting.batch(seqlen), seqlen, setting.d_model)
     forward_flops, both_flops = (count_flops(module, shape, backward=b) for b in (False, True))
-    forget_backends_used()  # the count is no run
+    forget_backends_used()  # the count is not of a run
     module = module.to(setting.device)
     u = torch.randn(shape, device=setting.device, dtype=getattr(torch, setting.dtype))
 
@@ -183,7 +183,7 @@ def _case(
 
 
 def _measure(case: _Case, setting: Setting) -> Measured:
-    # Once before the peak: what a first pass alone allocates, to plan and to tune, is no part.
+    # Run once before measuring the peak: what only a first pass allocates does not count.
     case.both()
     case.clear()
     peak = peak_mib(case.both, setting.device)

@@ -1,4 +1,4 @@
-"""What a bench writes down: its setting, the machine's rates, and the readings. No torch."""
+"""The record of a bench: its setting, the machine's rates, and the readings. No torch."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ class Measured:
 
 @dataclass(frozen=True)
 class Work:
-    """What a pass has to do at least: bytes to move, and operations where they can be counted."""
+    """The least that a pass must do: bytes to move, and operations if they can be counted."""
 
     forward_bytes: int
     both_bytes: int
@@ -100,7 +100,7 @@ class Reading:
 
 @dataclass
 class Record:
-    """A bench, finished or on its way."""
+    """A bench, finished or in progress."""
 
     lines: list[Line]
     seqlens: list[int]

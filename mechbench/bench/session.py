@@ -1,4 +1,4 @@
-"""A bench from its lines to its files; what is measured is on disk before the next reading."""
+"""A bench from its operators to its files; each reading is on disk before the next one begins."""
 
 from __future__ import annotations
 

@@ -121,7 +121,7 @@ def summary(record: Record, line: str) -> dict[str, Any]:
 
 
 def to_csv(record: Record) -> str:
-    """Return one row a reading."""
+    """Return a row for each reading."""
     lines = [flat(record, reading) for reading in record.readings]
     text = io.StringIO()
     writer = csv.DictWriter(text, fieldnames=list(lines[0]), lineterminator="\n")

@@ -1,1 +1,1 @@
-"""Names to components: what there is, where it comes from and which options it takes. No torch."""
+"""The catalogue of components: their names, where they come from, and their options. No torch."""

@@ -1,4 +1,4 @@
-"""How large and how small a setting may be, each with the reason. Imports nothing.
+"""The bounds of every setting, each with its reason. Imports nothing.
 
 Bounds are there so that a slip of the pen (2^31 layers, 10^25 examples) is told at once, in one
 line, instead of after an hour or by a traceback; they lie far beyond what anybody runs. Where two

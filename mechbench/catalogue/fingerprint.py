@@ -1,4 +1,4 @@
-"""What a class or function is at this moment, beyond the file that it was written in. No torch.
+"""A digest of a class or function as it is in memory, not as its file says. No torch.
 
 A notebook, `python -c` and `exec` leave no file; a loop or a factory makes several classes of one
 text. So objects are read as they are: code, defaults, closures, class attributes, base classes and

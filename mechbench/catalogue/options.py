@@ -56,7 +56,7 @@ def signature_options(component: Callable[..., Any], reserved: Iterable[str]) ->
 
 
 def _own(parameter: inspect.Parameter) -> bool:
-    """Return whether nobody can set it, because results cannot store its default."""
+    """Return whether an option cannot be set, because results cannot store its default."""
     default = parameter.default
     return default is not inspect.Parameter.empty and not storable(default)
 
@@ -118,7 +118,7 @@ def resolve_options(
         elif key in (declared := _parameters(component)) and key not in reserved:
             default = shown(declared[key].default)
             raise ConfigError(
-                f"{owner} keeps its option {key!r} to itself: results cannot store its default, "
+                f"option {key!r} of {owner} cannot be set: results cannot store its default, "
                 f"{default}"
             )
         elif open_ended and key not in reserved:
@@ -166,7 +166,7 @@ def _names(kind: Any) -> list[str]:
 
 
 def _guess(value: Any) -> Any:
-    """Type a string by its look, where no annotation tells."""
+    """Guess the type of a string that has no annotation."""
     if not isinstance(value, str):
         return value
     for kind in (int, float):
@@ -287,7 +287,7 @@ def _table(value: Any, annotation: Any, what: str) -> dict[str, Any]:
 
 
 def _read(text: str, opening: str) -> Any:
-    """Return what a text says: JSON, or values between commas; None for neither."""
+    """Return what a text holds: JSON, or values separated by commas; None if neither."""
     if text.lstrip()[:1] in ("[", "{"):
         try:
             return json.loads(text)

@@ -1,4 +1,4 @@
-"""A plugin file's code, run: with the files beside it in reach, and without a say over the program.
+"""Running a plugin file: it can import the files beside it, and cannot end the program.
 
 No torch.
 """
@@ -69,7 +69,7 @@ def _where(error: BaseException, file: str) -> str:
 
 
 def _check_neighbours(tree: ast.AST, folder: Path) -> None:
-    """Refuse a file beside the plugin whose name brought another folder's file.
+    """Refuse an import that got another folder's file in place of the one beside the plugin.
 
     Raises:
         PluginError: with both files.
@@ -79,7 +79,7 @@ def _check_neighbours(tree: ast.AST, folder: Path) -> None:
                        if p.is_file()), None)  # fmt: skip
         got = getattr(sys.modules.get(name), "__file__", None)
         if beside and isinstance(got, str) and is_local(got) and Path(got).resolve() != beside:
-            raise PluginError(f"imports {name}, which is {got} here and not {beside}: rename one")
+            raise PluginError(f"imports {name} and gets {got} instead of {beside}: rename one")
 
 
 def _top_level(tree: ast.AST) -> Iterator[str]:
@@ -91,7 +91,7 @@ def _top_level(tree: ast.AST) -> Iterator[str]:
 
 
 class _Held:
-    """Standard error, kept back until it is known whether the plugin ends in our place.
+    """Standard error, held back until it is known whether the plugin ends the program.
 
     Handlers that the plugin gives it to write through it ever after.
     """

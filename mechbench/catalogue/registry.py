@@ -134,7 +134,7 @@ class Registry:
                 obj = getattr(importlib.import_module(module), attribute)
             except (Exception, SystemExit) as error:
                 if entry.origin == "built-in":
-                    raise  # a fault of ours deserves its traceback
+                    raise  # a bug of mechbench itself keeps its traceback
                 raise PluginError(
                     f"{self.kind} {name!r} of {entry.origin} cannot be loaded: "
                     f"{type(error).__name__}: {_one_line(error)}"
@@ -389,7 +389,7 @@ def loaded_plugins() -> set[str]:
 
 
 def keep_plugins() -> None:
-    """Go on with the plugin files as they are loaded, whatever is written to them.
+    """Keep the plugin files as they are loaded, even if they are edited.
 
     For processes that run cells planned elsewhere: a result is stored under the id of the code that
     it was planned with.

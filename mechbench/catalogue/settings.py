@@ -1,4 +1,4 @@
-"""What a setting may be: one type, within its bound, whoever gives it. No torch.
+"""Validation of settings: type and bounds, the same for Python calls and commands. No torch.
 
 The command line, Python calls and suites all pass through `setting`, so a value is refused by all
 of them in the same words, and what they accept is one and the same Python value: 20000, 2e4 and

@@ -22,7 +22,7 @@ from importlib import metadata
 from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader
 from pathlib import Path
 
-UNKNOWN = "unknown"  # in place of a digest: whose result nobody may take for another run's
+UNKNOWN = "unknown"  # in place of a digest: whose result may not be reused by another run
 # Their versions stand in a result's provenance and no part of an id, for the built-ins either.
 _OWN = (
     "mechbench", "click", "filelock", "matplotlib", "numpy", "pandas", "pydantic", "scipy",

@@ -1,1 +1,1 @@
-"""What `mechbench check` and `mechbench inspect` tell of an operator."""
+"""What `mechbench check` and `mechbench inspect` find out about an operator."""

@@ -1,4 +1,4 @@
-"""How time and memory grow with the length: forward and backward, exponents of a fit."""
+"""How the time and memory of a forward and backward pass grow with the length."""
 
 from __future__ import annotations
 

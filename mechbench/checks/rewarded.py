@@ -1,4 +1,4 @@
-"""Would the operator look ahead if that paid? It is trained where nothing else does.
+"""Does the operator look ahead once that pays? It is trained on a task where nothing else does.
 
 The task is to name the next of uniformly random tokens: no causal model is ever better than chance
 there, and every branch that looks ahead is given a reason to open, one that starts at zero too.

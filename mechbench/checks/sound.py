@@ -1,4 +1,4 @@
-"""Soundness: what every operator owes, a PASS or FAIL each."""
+"""Soundness: what every operator must do, with a PASS or FAIL for each part."""
 
 from __future__ import annotations
 
@@ -144,7 +144,7 @@ def causal_by_value(subject: Subject) -> Finding:
             if found is None:
                 module.train()
                 found = by_value(repeating(run, seed), at, seed, grad=True)
-                # What its own state does in training is no matter of the order of inputs.
+                # Its own state may move on in training; that has nothing to do with causality.
                 found = None if found is not None and found.kind == "restless" else found
         return found
 
@@ -190,7 +190,7 @@ def _backward(y: Tensor, subject: Subject) -> None:
     """Send a random gradient back, so that no symmetry of a plain sum hides anything."""
     generator = torch.Generator().manual_seed(subject.seed)
     weight = torch.randn(y.shape, generator=generator).to(y.device, y.dtype)
-    if y.requires_grad:  # else no gradient reaches anything, and that is told where it matters
+    if y.requires_grad:  # otherwise no gradient reaches anything, which `gradients` reports
         (y * weight).sum().backward()  # type: ignore[no-untyped-call]
 
 

@@ -1,4 +1,4 @@
-"""The command line: click only, one file a subcommand, imported when it is called."""
+"""The command line: click only, with a file for each subcommand, imported when it is called."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def _leave_threads_behind(code: object) -> None:
     if not left:
         return
     names = ", ".join(sorted(thread.name for thread in left))
-    click.echo(f"mechbench: warning: still running, and left behind: {names}", err=True)
+    click.echo(f"mechbench: warning: threads not waited for: {names}", err=True)
     atexit._run_exitfuncs()
     sys.stdout.flush()
     sys.stderr.flush()

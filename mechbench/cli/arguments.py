@@ -1,4 +1,4 @@
-"""Arguments of the command line that are settings: typed and checked as everywhere else."""
+"""Settings as command-line arguments, with the same types and checks as in Python."""
 
 from __future__ import annotations
 

@@ -64,9 +64,9 @@ def command(
     own = {"--operator": operator, "--d-model": d_model, "--seed": seed, "--option": given or None}
     clash = [name for name, value in own.items() if value is not None]
     if run_folder is not None and clash:
-        raise click.UsageError(f"{clash[0]} stands in the configuration of --run already.")
+        raise click.UsageError(f"{clash[0]} is set by the configuration of --run.")
     if run_folder is None and layer is not None:
-        raise click.UsageError("--layer is of a trained model: it needs --run.")
+        raise click.UsageError("--layer chooses a block of a trained model: it needs --run.")
     load_plugins(plugins)
     if operator is not None:
         OPERATORS.entry(operator)

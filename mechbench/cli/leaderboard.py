@@ -91,11 +91,11 @@ def submit(
     if done.refused and not without_refused:
         raise SystemExit(2)
     click.echo(
-        f"{folder}: {done.added} results added, {done.known} known already, {done.elsewhere} of "
-        f"other suites left out, {done.not_run} planned cells not run"
+        f"{folder}: {done.added} results added, {done.known} already known, {done.elsewhere} of "
+        f"other suites left out; {done.not_run} planned cells are not run yet"
     )
     click.echo(
-        "taken on trust: that the accuracies were measured as stated; "
+        "that the accuracies were measured as stated is taken on trust; "
         f"mechbench leaderboard verify {folder} trains a sample again"
     )
 

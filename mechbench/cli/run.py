@@ -166,7 +166,7 @@ def command(
     load_plugins(plugins)
     OPERATORS.entry(operator)
     TASKS.entry(task)
-    # Only now: what is wrong above is said without waiting for torch.
+    # Imported only now, so that the errors above need not wait for torch.
     from mechbench.plan.resolve import check_without_torch
 
     check_without_torch(

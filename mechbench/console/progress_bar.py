@@ -1,4 +1,4 @@
-"""What a person sees of long work: one bar on standard error, nothing where that is no terminal."""
+"""One progress bar on standard error, or nothing if that is not a terminal."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM as a question between steps, so that a run stops where it can be resumed."""
+"""Ctrl-C and SIGTERM, noted and acted on between steps, so that a run can be resumed."""
 
 from __future__ import annotations
 

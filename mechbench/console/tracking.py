@@ -1,4 +1,4 @@
-"""Metrics to the trackers that people use, beside metrics.csv: `--log csv|tensorboard|wandb`."""
+"""Metrics for trackers, besides metrics.csv: `--log csv|tensorboard|wandb`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a task gives away without being solved: shortcuts and short windows."""
+"""Baselines of a task: what shortcuts and short windows score without solving it."""
 
 from __future__ import annotations
 

@@ -63,7 +63,7 @@ def keep_apart(
     kept = [batch for batch in kept if len(batch.inputs)]
     if not kept:
         raise ConfigError(
-            f"{task!r} has so few distinct examples that all {wanted} of validation stand in the "
+            f"{task!r} has so few distinct examples that all {wanted} of validation are in the "
             "test set: a larger seqlen or vocab_size, or a smaller n_test, leaves some"
         )
     note = (
@@ -94,7 +94,7 @@ def check_something_to_train_on(
             return
     raise ConfigError(
         f"{task!r} has so few distinct examples that {excluded} of the first {drawn} training "
-        "examples stand in the validation or test set, so that nothing is left to train on: a "
+        "examples are in the validation or test set, so that nothing is left to train on: a "
         "larger seqlen or vocab_size, or a smaller n_test and n_validation, leaves more"
     )
 

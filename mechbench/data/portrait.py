@@ -1,4 +1,4 @@
-"""One example of a task as text, with what the task gives away: what `mechbench show` prints."""
+"""What `mechbench show` prints: an example of a task, and what its baselines score."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The stream of batches of a task: each a pure function of (seed, split, step)."""
+"""The stream of batches of a task; each batch is a pure function of (seed, split, step)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From results.csv to all else in a leaderboard's folder, the same bytes each time. No torch."""
+"""Building a leaderboard's folder from its results.csv, the same bytes each time. No torch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Results that are one measurement under several names. No torch."""
+"""Copies: one measurement submitted as several results. No torch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a leaderboard asks of a result's form beyond `mechbench.record.schema`. No torch.
+"""What a leaderboard requires of a result's fields beyond `mechbench.record.schema`. No torch.
 
 A result that is handed in goes on into tables, pages and spreadsheets, beside those of others. So
 names are plain ASCII, texts have a length, and what only older versions left out is asked for.

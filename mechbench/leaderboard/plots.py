@@ -1,4 +1,4 @@
-"""The pictures of a leaderboard: accuracy against length, vocabulary, options and compute."""
+"""The plots of a leaderboard: accuracy against length, vocabulary, options and compute."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""leaderboards/NAME/results.csv: all that is stored of a leaderboard, read and written. No torch.
+"""Reading and writing leaderboards/NAME/results.csv, all that a leaderboard stores. No torch.
 
 Tidy: one row a cell and evaluation length. It is the only source of what `mechbench leaderboard
 build` makes. Empty means unknown; lists, tables, true and false are JSON. Columns, in this order:
@@ -111,7 +111,7 @@ def read_rows(path: Path) -> list[Row]:
 def _flat(row: Row) -> list[str]:
     data, config = row.data, row.config
     values: dict[str, Any] = {name: getattr(config, name) for name in _CONFIG}
-    # Where a plugin's file lay is of no use to others.
+    # The path of a plugin file means nothing on another machine.
     values["plugins"] = {plain(Path(p).name): digest for p, digest in config.plugins.items()}
     values |= {name: data.get(name) for name in (*_HEAD, *_RESULT)}
     values |= {name: (row.evaluation or {}).get(name) for name in _EVALUATION}

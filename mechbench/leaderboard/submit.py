@@ -32,7 +32,7 @@ _FREE = (
     "operator", "operator_options", "lr", "eval_seqlens", "max_seqlen", "plugins", "sources",
     "dtype", "device_type",
 )  # fmt: skip
-_PATIENCE_S = 600.0  # to wait for another submission
+_PATIENCE_S = 600.0  # for another submission to finish
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ def submit(
     """
     source = suite_path or folder / SUITE
     if suite_path is None and not source.exists():
-        raise ConfigError(f"{folder} has no {SUITE}: name the suite with --suite tasks/NAME.toml")
+        raise ConfigError(f"{folder} has no {SUITE}: name the suite with --suite NAME")
     suite = read_suite(source)
     points = {_point(cell.config) for cell in suite.cells("cpu")}
     judged, refused, elsewhere = _judge(find_results(*paths), points, Truths(say))
@@ -130,7 +130,7 @@ def _held(folder: Path) -> Iterator[None]:
         lock.acquire(timeout=_PATIENCE_S)
     except Timeout:
         raise BusyError(
-            f"{folder} is being added to by another process: wait for it, then submit again"
+            f"{folder} is in use by another submission: wait for it to end, then submit again"
         ) from None
     except OSError as error:
         raise ConfigError(f"cannot lock {path}: {error.strerror or error}") from error

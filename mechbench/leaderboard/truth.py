@@ -1,4 +1,4 @@
-"""Can a result be believed? What its task and its model tell, computed again. Torch comes late.
+"""Can a result be believed? Its task and model are computed again and compared. Torch comes late.
 
 A result's own baselines (chance, shortcuts, required context) are never stored in a leaderboard:
 `Truths.corrected` puts those in that the task gives here. A result is refused if it contradicts the

@@ -1,4 +1,4 @@
-"""Can a result that somebody hands in be believed? What its own figures tell. No torch.
+"""Can a submitted result be believed? Its figures are checked against each other. No torch.
 
 `mechbench.leaderboard.truth` goes on with what the task and the model tell.
 """

@@ -17,7 +17,7 @@ from mechbench.record.config import Config
 from mechbench.record.results import wilson_interval
 
 SAME, AGREES, DIFFERS, UNCHECKED = OUTCOMES = ("same", "agrees", "differs", "not checked")
-_COMPARED = ("ok", "diverged")  # statuses that training gives, not a machine
+_COMPARED = ("ok", "diverged")  # statuses that come of training, not of the machine
 # Equal in both runs, a CPU must give the same counts.
 _MACHINE = ("mechbench", "torch", "python", "platform", "device")
 

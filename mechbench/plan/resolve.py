@@ -1,4 +1,4 @@
-"""From what a user gave to a complete configuration; torch is imported once the rest is sound."""
+"""From a user's settings to a complete configuration; torch is imported last."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A suite, what is measured, expanded to cells; `suite_file` reads it. No torch.
+"""A suite, which says what is measured, and its expansion to cells. No torch.
 
 Torch is imported once, when the first cell is resolved.
 """

@@ -1,4 +1,4 @@
-"""Reading tasks/NAME.toml: every key known, of the right type, and where it stands. No torch.
+"""Reading tasks/NAME.toml, and saying on which line a key is unknown or wrong. No torch.
 
 The keys are described in tasks/README.md.
 """

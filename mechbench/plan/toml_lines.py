@@ -1,4 +1,4 @@
-"""On which line of a TOML file does a key stand? What `tomllib` does not tell. No torch."""
+"""On which line of a TOML file a key stands, which `tomllib` does not tell. No torch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Files that are either whole or absent, and a folder that one process owns at a time. No torch."""
+"""Atomic writing of files, and folders that one process at a time may use. No torch."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ def exclusive(folder: Path) -> Iterator[None]:
     except Timeout:
         raise BusyError(
             f"{folder} is in use by process {_read_holder(holder)}: the same run is already "
-            "going; wait for it, or change a setting"
+            "in progress; wait for it, or change a setting"
         ) from None
     except (OSError, NotImplementedError) as error:
         reason = getattr(error, "strerror", None) or error

@@ -134,7 +134,7 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(data) < len(pairs):
         names = [name for name, _ in pairs]
         twice = next(name for name in names if names.count(name) > 1)
-        raise ValueError(f"field {twice[:60]!r} stands there twice")
+        raise ValueError(f"field {twice[:60]!r} is given twice")
     return data
 
 

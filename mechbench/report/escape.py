@@ -1,4 +1,4 @@
-"""Text that somebody else wrote, made harmless where it is shown. No torch.
+"""Escaping: text from files and users made harmless wherever it is shown. No torch.
 
 Names, options, reasons and devices come from files that nobody vouches for. `plain` makes one line
 of visible characters of them, and the others put that into Markdown, HTML or a spreadsheet.

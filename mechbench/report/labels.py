@@ -1,4 +1,4 @@
-"""Names of the table's rows: the operator, and only what tells it from its namesakes. No torch."""
+"""Labels of a table's rows: the operator, and only the options that tell rows apart. No torch."""
 
 from __future__ import annotations
 

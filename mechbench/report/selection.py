@@ -1,4 +1,4 @@
-"""Which learning rate was best, by validation accuracy alone. No torch."""
+"""Choosing the best learning rate, by validation accuracy alone. No torch."""
 
 from __future__ import annotations
 

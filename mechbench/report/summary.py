@@ -22,9 +22,9 @@ def summary(result: Result) -> str:
         reason = plain(data.get("reason") or "no reason stored")
         lines.append(f"  {data['status'].upper()}: {reason}")
     if data.get("causal") is False:
-        lines.append("  NOT CAUSAL: it looks ahead, and is not ranked")
+        lines.append("  NOT CAUSAL: it looks ahead, so it is not ranked")
     if data.get("train_is_test"):  # absent in results of older versions
-        lines.append("  training and test ask for the same, by the task's definition")
+        lines.append("  training and test ask the same questions, by the task's definition")
     for evaluation in data["evaluations"]:
         shortcuts = evaluation["shortcuts"].items()
         best = max(shortcuts, key=lambda item: item[1], default=("none", 0.0))

@@ -81,7 +81,7 @@ def _read(folder: Path) -> tuple[float, Watched]:
     try:
         rows = _rows(metrics) if metrics.exists() else []
         changed = max(p.stat().st_mtime for p in (metrics, result, folder) if p.exists())
-    except OSError as error:  # removed while we look
+    except OSError as error:  # removed in the meantime
         raise ResultError(f"{folder} cannot be read: {error.strerror or error}") from error
     name = plain(f"{' '.join(texts)} {seqlen} seed {seed}", _WIDEST)
     return changed, Watched(name, rows, budget, status)

@@ -1,4 +1,4 @@
-"""How long will a cell take, at most? From measured speeds where there are any. No torch."""
+"""How long a cell takes at most, estimated from measured speeds if there are any. No torch."""
 
 from __future__ import annotations
 

@@ -100,7 +100,7 @@ def worker_devices(device: str, jobs: int | None, jobs_per_device: int) -> list[
     if count > len(devices) * jobs_per_device and chosen != "cpu":
         raise ConfigError(
             f"{count} jobs on {len(devices)} device(s): more than --jobs-per-device "
-            f"{jobs_per_device} each"
+            f"({jobs_per_device}) allows"
         )
     return [devices[i % len(devices)] for i in range(count)]
 

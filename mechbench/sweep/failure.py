@@ -1,4 +1,4 @@
-"""The result of a cell that ended in a way that nothing in its own process could catch."""
+"""The result of a cell whose process was killed and could not store one itself."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Cells on this machine: worker processes that take orders, are watched, and are replaced."""
+"""Running cells on this machine: worker processes take orders, and are replaced if they die."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _START = (
     "import json, sys; sys.path[:], sys.argv[:] = map(json.loads, sys.argv[1:3]); "
     "from mechbench.sweep.worker import main; main()"
 )
-_BUSY_S = 2.0  # until a cell that another process holds is asked for again
+_BUSY_S = 2.0  # until a cell that another process holds is tried again
 _BUSY_TRIES = 5
 _STOP_S = 60.0  # for a worker to write its checkpoint
 
@@ -70,7 +70,7 @@ class Worker:
         return self._process.pid
 
     def give(self, cell: Cell, order: dict[str, Any]) -> None:
-        """Send an order; a worker that is dead already is heard of as ended."""
+        """Send an order; if the worker is dead already, its end is reported."""
         self.cell = cell
         assert self._process.stdin is not None
         with contextlib.suppress(OSError):
@@ -78,17 +78,17 @@ class Worker:
             self._process.stdin.flush()
 
     def stop(self) -> None:
-        """Ask for a checkpoint and the end."""
+        """Ask the worker to write a checkpoint and end."""
         self._process.terminate()
 
     def close(self) -> None:
-        """Close the orders: a worker that is not at work, or that is gone, ends."""
+        """Send no more orders: an idle worker then ends."""
         with contextlib.suppress(OSError):
             if self._process.stdin is not None:
                 self._process.stdin.close()
 
     def wait(self, seconds: float) -> None:
-        """Wait for the end, and force it after `seconds`."""
+        """Wait for the worker to end, and kill it after `seconds`."""
         try:
             self._process.wait(seconds)
         except subprocess.TimeoutExpired:
@@ -106,7 +106,7 @@ class LocalExecutor:
         self._threads = max(1, (os.cpu_count() or 1) // len(self._devices))
         self._deaths: Counter[str] = Counter()
         self._refusals: Counter[str] = Counter()
-        self._later: list[tuple[float, Cell]] = []  # busy elsewhere: asked for again at that time
+        self._later: list[tuple[float, Cell]] = []  # in use elsewhere, and when to try again
         # Out of memory beside others: once more with a device to itself, at the end.
         self._alone: list[Cell] = []
         self._last_round = len(set(self._devices)) == len(self._devices)
@@ -187,7 +187,7 @@ class LocalExecutor:
         self._progress.finished(cell, data)
 
     def _fail(self, cell: Cell, reason: str, schedule: Schedule) -> None:
-        """Store that a cell failed; the others go on."""
+        """Store that a cell failed; the other cells go on."""
         device = cell.config.device_type
         stored = store_failure(cell.config, device, self._job.out, reason)
         self._record(cell, stored.data, schedule)
@@ -197,10 +197,10 @@ class LocalExecutor:
         if self._refusals[cell.cell_id] < _BUSY_TRIES:
             self._later.append((time.monotonic() + _BUSY_S, cell))
         else:
-            self._progress.say(f"left to others: {reason}")
+            self._progress.say(f"left to another process: {reason}")
 
     def _died(self, cell: Cell, code: int, schedule: Schedule) -> None:
-        """Try a cell once more whose worker is gone, then record it."""
+        """Try a cell again after its worker was lost; store a failure if that repeats."""
         self._deaths[cell.cell_id] += 1
         how = f"signal {-code}" if code < 0 else f"exit status {code}"
         self._progress.say(f"worker lost ({how}) at {describe(cell)}")

@@ -1,4 +1,4 @@
-"""What of a suite is done, failed, to do and waiting, and what a result makes possible. No torch.
+"""Which cells of a suite are done, failed, still to do, or waiting for others. No torch.
 
 Where a suite tries several learning rates, all run with the first seed; the other seeds wait for
 the selection and run with the selected rate only.
@@ -18,12 +18,12 @@ from mechbench.plan.suite import Cell
 from mechbench.record.results import read_result
 from mechbench.report.selection import select_lr, trial
 
-RETRIED = ("error", "out-of-memory")  # statuses that another machine or day may mend
+RETRIED = ("error", "out-of-memory")  # statuses that may differ on another machine or another day
 
 
 @dataclass
 class Plan:
-    """The cells of a suite that are needed, by where they stand.
+    """The cells of a suite that are needed, by their state.
 
     Attributes:
         done: those with a result, the diverged ones included.
@@ -59,7 +59,7 @@ def stored_results(cells: Sequence[Cell], out: Path) -> dict[str, dict[str, Any]
 def make_plan(
     cells: Sequence[Cell], results: Mapping[str, Mapping[str, Any]], *, retry_failed: bool = False
 ) -> Plan:
-    """Return where the cells stand, in their order."""
+    """Return which cells are done, failed, to do or waiting, in the order of the suite."""
     groups: dict[str, list[Cell]] = defaultdict(list)
     for cell in cells:
         groups[cell.group].append(cell)

@@ -1,4 +1,4 @@
-"""What a person sees of a sweep: a bar for the sweep, one for each worker, a line for each cell."""
+"""Progress of a sweep: a bar for the sweep, a bar for each worker, and a line for each cell."""
 
 from __future__ import annotations
 

@@ -48,7 +48,7 @@ class RayExecutor:
     Args:
         address: of the cluster; None starts one on this machine.
         device: "cpu" or "cuda": what a cell asks the cluster for.
-        n_jobs: cells in flight, at most; what there is no room for waits in Ray's queue.
+        n_jobs: most cells at once; those without room wait in Ray's queue.
         jobs_per_device: cells that share one GPU.
         job: what the orders have in common.
         progress: told of every cell that ends.
@@ -129,7 +129,7 @@ class RayExecutor:
         self._record(cell, read_result(folder / "result.json").data, schedule)
 
     def _lost(self, cell: Cell, how: str, schedule: Schedule) -> None:
-        """Try a cell once more whose worker or node is gone, then record it."""
+        """Try a cell again after its worker or node was lost; store a failure if that repeats."""
         self._deaths[cell.cell_id] += 1
         self._progress.say(f"worker lost ({how}) at {describe(cell)}")
         if self._deaths[cell.cell_id] < ATTEMPTS:
@@ -139,7 +139,7 @@ class RayExecutor:
         self._fail(cell, text, schedule)
 
     def _fail(self, cell: Cell, reason: str, schedule: Schedule) -> None:
-        """Store that a cell failed; the others go on."""
+        """Store that a cell failed; the other cells go on."""
         stored = store_failure(cell.config, cell.config.device_type, self._job.out, reason)
         self._record(cell, stored.data, schedule)
 

@@ -1,4 +1,4 @@
-"""A worker of a sweep: a process that imports torch once and runs cells until told to end.
+"""A sweep's worker: a process that imports torch once and runs cells until it is told to stop.
 
 Orders come as JSON lines on standard input, reports go as JSON lines to standard output:
 
@@ -106,7 +106,7 @@ def run_order(order: dict[str, Any], console: Console) -> dict[str, Any]:
         except ResultError:
             raise
         except Exception as error:
-            # Whatever it is, it belongs to this cell: the others go on.
+            # Whatever the error is, it concerns this cell only: the others go on.
             reason = f"{type(error).__name__}: {' '.join(str(error).split())[:500]}"
             result = store_failure(config, device, order["out"], reason)
     except BusyError as error:
@@ -119,7 +119,7 @@ def run_order(order: dict[str, Any], console: Console) -> dict[str, Any]:
 
 
 def _other(config: Config, order: dict[str, Any]) -> str:
-    """Say why a cell is not here what it was where it was planned."""
+    """Say why a cell differs here from what was planned."""
     here = {**config.plugins, **config.sources}
     planned = order.get("code", here)
     names = sorted(n for n in {*here, *planned} if here.get(n) != planned.get(n))

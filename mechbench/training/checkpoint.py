@@ -56,7 +56,7 @@ def load_weights(path: Path, cell_id: str, model: nn.Module) -> None:
     try:
         _restore(model, _read(path, cell_id))
     except FileNotFoundError as error:
-        raise ResultError(f"{path} does not exist: the run has stored no weights") from error
+        raise ResultError(f"{path} does not exist: the run has not stored any weights") from error
     except Exception as error:  # whatever a damaged file makes the reader raise
         if is_out_of_memory(error):
             raise
@@ -197,7 +197,7 @@ def _check_like(what: str, value: object, expected: Tensor) -> None:
 
 
 def _restore(model: nn.Module, data: dict[str, Any]) -> None:
-    """Restore the model's whole state: first what its own code takes, which may refuse it."""
+    """Restore the model's whole state, first what its own code loads, as that may refuse it."""
     _check_fit(model, data)
     state = dict(data["model"])
     for name, module in model.named_modules():
@@ -242,7 +242,7 @@ def _undo(model: nn.Module) -> Callable[[], None]:
 
 
 def _set_buffer(model: nn.Module, name: str, value: Tensor, *, persistent: bool) -> None:
-    """Give a buffer its value, also if it has another shape or forward had made it."""
+    """Set a buffer, even if its shape has changed or `forward` created it."""
     parent, _, own = name.rpartition(".")
     module = model.get_submodule(parent)
     there = dict(module.named_buffers(recurse=False)).get(own)

@@ -1,4 +1,4 @@
-"""What a model costs: floating-point operations a token."""
+"""What a model costs: floating-point operations per token."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from mechbench.training.model import Backbone
 
 
 def _fft_flops(*args: Any, out_val: Any = None, **kwargs: Any) -> int:
-    """Return 2.5 n log2 n a real transform, the customary count (5 n log2 n for a complex one)."""
+    """Return 2.5 n log2 n per real transform, as is customary (5 n log2 n per complex one)."""
     x, axes = args[0], args[1]
     n = max(out_val.shape[axes[-1]], x.shape[axes[-1]])
     return int(x.numel() // x.shape[axes[-1]] * 2.5 * n * math.log2(max(2, n)))
@@ -28,7 +28,7 @@ for _packet in FFT_FLOPS:
 
 
 def flops_per_token(model: nn.Module, input_seqlen: int, input_dim: int = 0) -> float | None:
-    """Return FLOPs a token of one forward and backward pass over `input_seqlen` tokens.
+    """Return the FLOPs per token of a forward and backward pass over `input_seqlen` tokens.
 
     Counted on the meta device, so nothing is computed or allocated. Matrix products, SDPA and
     FFTs count; elementwise work does not. None where the operator cannot run without data.

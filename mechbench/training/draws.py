@@ -38,7 +38,7 @@ def seed_step(seed: int, step: int, device: str, rank: int = 0) -> None:
 
 @contextlib.contextmanager
 def callers_generators(device: str) -> Iterator[None]:
-    """Give the generators back as they were, however the context ends."""
+    """Restore the caller's random generators, however the context ends."""
     python, numpy = random.getstate(), np.random.get_state()  # noqa: NPY002
     with torch.random.fork_rng([device] if device.startswith("cuda") else []):
         try:

@@ -1,4 +1,4 @@
-"""Start the processes of one data-parallel run on this machine.
+"""Starting the processes of a data-parallel run on this machine.
 
 They meet at a file, which no other process can take from them, and talk over the loopback device
 alone: nothing listens for other machines.
@@ -47,7 +47,7 @@ def _ended(children: Sequence[subprocess.Popen[bytes]]) -> bool:
 
 
 def launch(processes: int, arguments: Sequence[str]) -> int:
-    """Run `mechbench *arguments` in so many processes; return the leader's exit code.
+    """Run `mechbench *arguments` in several processes; return the leader's exit code.
 
     The leader, process 0, alone prints. SIGINT, SIGTERM and SIGHUP reach all of them, once each.
 
@@ -90,7 +90,7 @@ def _watch(children: Sequence[subprocess.Popen[bytes]], errors: Sequence[Path]) 
     leader, *others = children
     while leader.poll() is None:
         for child, path in zip(others, errors[1:], strict=True):
-            # What stops one stops the leader too as a rule, and that one tells.
+            # What stops one process usually stops the leader too, which then reports it.
             if child.poll() not in (None, 0) and not _ended([leader]):
                 told = path.read_text(encoding="utf-8", errors="replace").strip().splitlines()
                 raise ResultError(

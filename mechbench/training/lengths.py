@@ -1,4 +1,4 @@
-"""The tokens that a model is built for, and the same model for inputs that are longer.
+"""The length that a model is built for, and the same model built for longer inputs.
 
 Scoring beyond the trained length must not change what is trained. So a model is built for the
 trained length; one that reads longer inputs is built anew and takes over what was trained. Where an
@@ -30,7 +30,7 @@ def tokens_built_for(config: Config) -> int:
 
 
 def for_tokens(model: nn.Module, config: Config, tokens: int, device: str) -> nn.Module:
-    """Return `model`, or where it is built for less, one of its state that reads `tokens`.
+    """Return `model`, or a copy of it built for `tokens` if those are more than it was built for.
 
     Raises:
         OperatorError: the state does not fit: the operator depends on max_seqlen.
@@ -86,7 +86,7 @@ def _outputs(model: nn.Module, inputs: Tensor, device: str, dtype: str) -> Tenso
 
 
 def _copy_buffers(model: nn.Module, longer: nn.Module) -> None:
-    """Copy what a state dict leaves out, where it has the same shape: others are tables of time."""
+    """Copy the buffers that a state dict leaves out, if they have the same shape."""
     saved = model.state_dict().keys()
     own = dict(longer.named_buffers())
     for name, buffer in model.named_buffers():

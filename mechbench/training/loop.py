@@ -30,7 +30,7 @@ SOLVED = 0.995  # validation accuracy, twice in a row
 
 @dataclass
 class Progress:
-    """Where a run stands, beside the weights; JSON types only, so a checkpoint can hold it."""
+    """The progress of a run, apart from its weights, in JSON types that a checkpoint can hold."""
 
     step: int = 0  # steps done
     tokens: int = 0  # training tokens seen
@@ -144,7 +144,7 @@ def step_gradients(
         except Exception as error:
             if not is_out_of_memory(error) or micro_batch == 1:
                 raise
-        # Outside the handler: the exception's frames hold the tensors that must go.
+        # Outside the handler, as the exception's frames hold the tensors that must be freed.
         progress.halvings += 1
         warn(f"out of memory: micro-batch {micro_batch} halved, step repeated")
         if device.startswith("cuda"):

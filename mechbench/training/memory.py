@@ -1,4 +1,4 @@
-"""What an out-of-memory error looks like, and how many sequences to try at once."""
+"""Recognising out-of-memory errors, and how many sequences to try at once."""
 
 from __future__ import annotations
 

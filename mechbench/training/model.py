@@ -86,7 +86,7 @@ class Backbone(nn.Module):
 
 
 def build_model(config: Config, max_seqlen: int) -> Backbone:
-    """Build the model of a configuration, the one way there is, freshly initialised.
+    """Build the model of a configuration, freshly initialised; models are built nowhere else.
 
     Args:
         config: a resolved configuration.

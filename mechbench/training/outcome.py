@@ -1,4 +1,4 @@
-"""The parts of a cell's result: what it says when nothing is known, and the score of a length."""
+"""The parts of a cell's result: the empty one to begin with, and the score at each length."""
 
 from __future__ import annotations
 

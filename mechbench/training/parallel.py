@@ -58,7 +58,7 @@ class Group:
         return sums.tolist()
 
     def any(self, flag: bool) -> bool:
-        """Return whether a process says so: all of them then do the same."""
+        """Return whether any process gives True: the answer is the same for all."""
         return self.total([int(bool(flag))])[0] > 0
 
 
@@ -76,7 +76,7 @@ def follows() -> bool:
 
 
 def join(processes: int, device: str) -> tuple[Group, str]:
-    """Meet the other processes; return the group and this process's device.
+    """Join the other processes; return the group and this process's device.
 
     Raises:
         ConfigError: this process was not started as one of so many, or there are too few GPUs.

@@ -1,4 +1,4 @@
-"""One run: what is trained, on what, where its files lie and who is told. It never changes."""
+"""One run, unchanging: what is trained, on which task, where its files go, and its console."""
 
 from __future__ import annotations
 

@@ -81,7 +81,7 @@ class Stepper:
         return tuple(results)
 
     def _captured(self, inputs: Tensor, targets: Tensor) -> bool:
-        """Capture a step of this shape; without success never try again."""
+        """Capture a step of this shape; if that fails, never try again."""
         static = (inputs.clone(), targets.clone())
         graph = torch.cuda.CUDAGraph()
         torch.cuda.synchronize(inputs.device)

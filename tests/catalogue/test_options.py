@@ -249,7 +249,7 @@ class Keeper:
 def test_what_results_cannot_store_the_component_keeps_to_itself() -> None:
     assert resolve(Keeper) == {"hook": None, "width": 3}
     for name in ("act", "kind", "dtype", "module", "missing"):
-        with pytest.raises(ConfigError, match=f"operator 'x' keeps its option '{name}' to itself"):
+        with pytest.raises(ConfigError, match=f"option '{name}' of operator 'x' cannot be set"):
             resolve(Keeper, **{name: "relu"})
     assert resolve(Keeper, hook="none") == resolve(Keeper)
     for value in ("relu", abs):

@@ -205,7 +205,7 @@ def test_what_is_missing_or_damaged_is_one_line(stored: Path, tmp_path: Path) ->
         trained(folder)
     assert checkpoint.exists()  # looked at, not set aside
     checkpoint.unlink()
-    with pytest.raises(ResultError, match="the run has stored no weights"):
+    with pytest.raises(ResultError, match="the run has not stored any weights"):
         trained(folder)
     shutil.copy(stored / "checkpoint.pt", checkpoint)
     config = json.loads((folder / "config.json").read_text())

@@ -26,4 +26,4 @@ def test_threads_left_running_do_not_keep_the_command_from_ending(argument: str,
     )
     assert done.returncode == code
     assert "mechbench" in done.stdout + done.stderr
-    assert done.stderr.endswith("mechbench: warning: still running, and left behind: endless\n")
+    assert done.stderr.endswith("mechbench: warning: threads not waited for: endless\n")

@@ -61,10 +61,10 @@ def test_trained_and_fresh_look_different(
     [
         ((), "Missing option '--operator'."),
         (("--run", "nowhere"), "config.json does not exist"),
-        (("--run", "x", "--operator", "hyena"), "--operator stands in the configuration of --run"),
-        (("--run", "x", "--d-model", "8"), "--d-model stands in the configuration of --run"),
-        (("--run", "x", "--option", "order=3"), "--option stands in the configuration of --run"),
-        (("--operator", "hyena", "--layer", "1"), "--layer is of a trained model"),
+        (("--run", "x", "--operator", "hyena"), "--operator is set by the configuration of --run"),
+        (("--run", "x", "--d-model", "8"), "--d-model is set by the configuration of --run"),
+        (("--run", "x", "--option", "order=3"), "--option is set by the configuration of --run"),
+        (("--operator", "hyena", "--layer", "1"), "--layer chooses a block of a trained model"),
     ],
 )
 def test_what_does_not_go_together_is_one_line(

@@ -89,7 +89,7 @@ def test_interrupted_run_of_two_continues(mechbench: CommandLine) -> None:
 
 
 def test_more_processes_than_sequences_is_one_line(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="data_parallel is 3: a step has only 2 sequences"):
+    with pytest.raises(ConfigError, match="data_parallel is 3: expected at most 2, the sequences"):
         package.run("hyena", "recall", batch_size=2, data_parallel=3, device="cpu", out=tmp_path)
 
 

@@ -337,7 +337,7 @@ def test_operator_that_looks_ahead_runs_if_allowed_and_is_marked(
 ) -> None:
     command, done = tried
     assert done["allowed"].returncode == 0, done["allowed"].stderr
-    assert "NOT CAUSAL: it looks ahead, and is not ranked" in done["allowed"].stdout
+    assert "NOT CAUSAL: it looks ahead, so it is not ranked" in done["allowed"].stdout
     result = the_result(command.folder / "allowed")
     assert (result["status"], result["causal"]) == ("ok", False)
 

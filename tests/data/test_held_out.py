@@ -62,7 +62,7 @@ def test_a_small_space_is_told_of_in_one_line() -> None:
     assert "\n" not in held_out.note
     tiny = Arithmetic(3, 3)  # four examples
     sets = [evaluation_batches(tiny, 100, 0, split) for split in ("validation", "test")]
-    with pytest.raises(ConfigError, match="all 100 of validation stand in the test set"):
+    with pytest.raises(ConfigError, match="all 100 of validation are in the test set"):
         keep_apart(tiny, *sets, 0, "cpu")
 
 

@@ -311,5 +311,5 @@ def test_tuples_and_what_a_component_keeps_are_no_trouble_to_a_configuration() -
     assert built.sizes == (1, 2)
     rebuilt: Any = task_of(found)
     assert (rebuilt.rates, rebuilt.rule) == ((0.0, 0.5), abs)
-    with pytest.raises(ConfigError, match="operator 'tupled' keeps its option 'act' to itself"):
+    with pytest.raises(ConfigError, match="option 'act' of operator 'tupled' cannot be set"):
         config("tupled", operator_options={"act": "relu"})

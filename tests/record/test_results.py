@@ -113,7 +113,7 @@ def test_round_trip(tmp_path: Path) -> None:
         ('{"schema_version": 1, "reason": "\\ud800"}', "is corrupt: 'utf-8' codec can't encode"),
         (
             '{"schema_version": 1, "a": {"b": 1, "b": 2}}',
-            "is corrupt: field 'b' stands there twice",
+            "is corrupt: field 'b' is given twice",
         ),
         ("[" * 100_000, "is corrupt: it is nested too deeply"),
         ('{"schema_version": ' + "9" * 5000 + "}", "is corrupt: Exceeds the limit"),

@@ -45,7 +45,7 @@ def test_failure_is_said_loudly_with_its_reason(store: Store, status: str) -> No
 
 def test_look_ahead_is_marked_and_unmeasured_is_not(store: Store) -> None:
     path = store()
-    mark = "  NOT CAUSAL: it looks ahead, and is not ranked"
+    mark = "  NOT CAUSAL: it looks ahead, so it is not ranked"
     assert mark in text(path, causal=False)
     assert mark not in text(path, causal=None)
     assert mark not in text(path, causal=True)
@@ -59,7 +59,7 @@ def test_task_without_a_shortcut(store: Store) -> None:
 
 
 def test_memory_of_the_training_data_is_called_so(store: Store) -> None:
-    line = "  training and test ask for the same, by the task's definition"
+    line = "  training and test ask the same questions, by the task's definition"
     path = store({64: 0.9})
     assert line not in text(path)
     assert line not in text(path, train_is_test=False)

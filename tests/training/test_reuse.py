@@ -33,7 +33,7 @@ def test_known_source_is_reused_without_a_word(
 
 def test_sweep_is_not_planned_by_what_cannot_be_known() -> None:
     must_be_known(config(one="ab12"))
-    with pytest.raises(ConfigError, match="the source of two cannot be known, so a sweep"):
+    with pytest.raises(ConfigError, match="the source of two is unknown, so a sweep"):
         must_be_known(config(one="ab12", two=UNKNOWN))
 
 
@@ -47,7 +47,7 @@ def test_unknown_source_is_not_reused_and_that_is_said(
     (tmp_path / stored).touch()
     assert not may_resume(unknown, tmp_path, Console(quiet=True))
     (line,) = capsys.readouterr().err.splitlines()
-    assert "the source of two cannot be known" in line
+    assert "the source of two is unknown" in line
     assert "the cell runs again" in line
 
 
@@ -127,4 +127,4 @@ def test_cell_whose_source_cannot_be_known_runs_again_and_says_so(
     assert two.path.stat().st_mtime_ns != written
     err = capsys.readouterr().err
     assert err.count("\n") == 1
-    assert "the source of __main__:Mine cannot be known" in err
+    assert "the source of __main__:Mine is unknown" in err

@@ -1,4 +1,4 @@
-"""What stands around every run: the operator's contract, and whether the model looks ahead."""
+"""The checks around every run: the operator's contract, and that the model is causal."""
 
 from mechbench.training.gate.attribution import blame, naming
 from mechbench.training.gate.contract import breach, guard

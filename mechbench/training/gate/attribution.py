@@ -1,4 +1,4 @@
-"""Whose fault an error is: the operator's, if it arose in its code, in its call or in its gradient.
+"""Whether an error is the operator's: it is if it arose in its code, its call or its gradient.
 
 The one way in which an operator is named, whatever builds or calls it. What counts is where the
 traceback passes, not what the error says:

@@ -1,4 +1,4 @@
-"""What every call of an operator owes: (B, L, D) in, the same out, on the same device."""
+"""The contract of every call of an operator: (B, L, D) in, the same out, on the same device."""
 
 from __future__ import annotations
 

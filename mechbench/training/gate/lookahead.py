@@ -173,13 +173,14 @@ class _Value:
             elsewhere = self._change(1.0, others[:, None].expand_as(self._later))
             if float(self._difference(elsewhere)[row].max()) > _RATIO * noise:
                 return Fault(
-                    "mixed", "gives a sequence another output when others of its batch change"
+                    "mixed",
+                    "gives a sequence another output when the rest of its batch changes",
                 )
             return Fault(
                 "ahead",
                 f"output {position} of {moved.shape[1]} moves by {worst:.1e} of the largest when "
-                f"inputs from {int(self._cut[row])} on change, and by {noise:.0e} when they hardly "
-                "do",
+                f"inputs from {int(self._cut[row])} on change, and by {noise:.0e} when they change "
+                "slightly",
             )
         return None
 
@@ -190,7 +191,7 @@ class _Value:
             return False
         times = (moved > bound).int()
         for _ in range(_DRAWS - 1):
-            # More of the noise is seen, too: rare flips are found by looking often.
+            # The noise is measured again, too: rare flips show only in many changes.
             times += self._moved(1.0) > bound
             bound = max(bound, _RATIO * float(self._moved(self._small).max()))
         return bool((times >= _RETURNS).any()) and float(moved.max()) > bound

@@ -1,4 +1,4 @@
-"""What stands before and after every training run: the contract, and causality of the model.
+"""The checks before and after every training run: the contract, and the model's causality.
 
 Before, at the longest length first, so that no budget is spent on what fails there. After, again,
 with the trained weights: a branch that starts at zero looks ahead only then. The model is probed as
@@ -124,7 +124,7 @@ def after(
 def _differs(
     model: nn.Module, batch: Batch, config: Config, device: str, rows: int, scored_rows: int
 ) -> bool:
-    """Return whether a few sequences get other logits among as many as scoring takes at once.
+    """Return whether a few sequences get other logits in a batch as large as scoring uses.
 
     One more pass tells whether the large batch needs a probe of its own, at five times the cost.
     """
@@ -154,8 +154,8 @@ def settle(found: str | None, result: dict[str, Any], config: Config) -> None:
         return
     result["evaluations"] = []
     raise OperatorError(
-        f"operator {config.operator!r} is not causal: {found}; --allow-noncausal runs it all the "
-        "same and marks the result"
+        f"operator {config.operator!r} is not causal: {found}; --allow-noncausal trains it "
+        "anyway and marks the result"
     )
 
 
@@ -195,8 +195,8 @@ def _first_step(
         )
     if any(u.grad is None for u in reached):
         warn(
-            f"no gradient passes operator {config.operator!r} to what comes before it (a detached "
-            "input, or none is used?)"
+            f"no gradient flows back through operator {config.operator!r} to its input (a detached "
+            "input, or one that is not used?)"
         )
 
 
@@ -244,7 +244,7 @@ def _judge(
 
 
 def _in_float32(judge: Callable[[], Fault | None]) -> Fault | None:
-    """Return what shows in float32 alone; nothing where the kernels know half types only."""
+    """Return the fault that shows only in float32, if the kernels can run in it."""
     try:
         fault = judge()
     except Exception as error:

@@ -1,4 +1,4 @@
-"""Tells of an operator that does not return; it ends nothing, the person decides."""
+"""Warns of an operator that does not return. It ends nothing: the user decides."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 
-HANGS_S = 60.0  # seconds without a finished call, after which it is told
+HANGS_S = 60.0  # without a finished call, after which a warning is given
 
 
 class Watchdog:
@@ -29,11 +29,11 @@ class Watchdog:
         self._done = threading.Event()
 
     def busy(self, what: str) -> None:
-        """Note that something begins which must end."""
+        """Note that a call has begun."""
         self._busy = what, time.monotonic()
 
     def idle(self) -> None:
-        """Note that it has ended."""
+        """Note that the call has ended."""
         self._busy = None
 
     @contextlib.contextmanager
@@ -52,7 +52,7 @@ class Watchdog:
             self.look(time.monotonic())
 
     def look(self, now: float) -> None:
-        """Tell, once, if at the time `now` the call has lasted too long."""
+        """Warn, once, if the call has lasted too long at the time `now`."""
         busy = self._busy
         if self._told or busy is None or now - busy[1] < self._after_s:
             return

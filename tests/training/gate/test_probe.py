@@ -180,8 +180,8 @@ def test_operator_that_passes_no_gradient_on_is_warned_of() -> None:
     told: list[str] = []
     assert gate(Positions, warn=told.append)[0] is None
     assert told == [
-        "no gradient passes operator 'mine' to what comes before it (a detached input, or none is "
-        "used?)"
+        "no gradient flows back through operator 'mine' to its input (a detached input, or one "
+        "that is not used?)"
     ]
 
 

@@ -1,0 +1,233 @@
+"""The inside of a cell: one model built, trained and scored, and how that ended stored."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from mechbench.console.signals import Stopper
+from mechbench.data.held_out import check_something_to_train_on, keep_apart
+from mechbench.data.streams import Unseen, draw, evaluation_batches
+from mechbench.errors import OperatorError
+from mechbench.ops.fft_conv import backends_used, forget_backends_used
+from mechbench.record.files import write_text
+from mechbench.record.results import Result, read_result, write_json
+from mechbench.record.seeds import derive
+from mechbench.report.escape import csv_text
+from mechbench.tasks.base import Batch, Task
+from mechbench.training.checkpoint import check_extra_state, load_checkpoint, save_checkpoint
+from mechbench.training.cost import flops_per_token
+from mechbench.training.gate import Watchdog, after, before, guard, naming, settle
+from mechbench.training.lengths import check_longer, for_tokens, tokens_built_for
+from mechbench.training.loop import Hooks, Progress, train
+from mechbench.training.memory import is_out_of_memory, peak_memory_mib
+from mechbench.training.model import build_model
+from mechbench.training.optimiser import make_optimizer
+from mechbench.training.outcome import empty_result, evaluation, note_non_finite
+from mechbench.training.run import Run
+
+
+class Interrupted(KeyboardInterrupt):
+    """SIGINT or SIGTERM arrived; the checkpoint is written."""
+
+    def __init__(self, signal_number: int, message: str) -> None:
+        super().__init__(message)
+        self.signal_number = signal_number
+
+
+def run_cell(run: Run) -> Result:
+    """Train and score the cell, and store how that ended, whatever it is.
+
+    Raises:
+        OperatorError: the operator raised, broke its contract or is not causal; stored too.
+        ConfigError: the task leaves nothing to train on; nothing is stored.
+        Interrupted: SIGINT or SIGTERM; a checkpoint is stored.
+    """
+    began = time.perf_counter()
+    config, folder, console = run.config, run.folder, run.console
+    result = empty_result(config, run.task, run.device)
+    try:
+        dog = Watchdog(config.operator, console.warn)
+        with naming(config.operator), dog.watching():
+            train_and_score(run, result, dog)
+    except OperatorError as error:
+        trained = result["stop"] is not None  # the other processes are waiting then
+        result |= {"status": "error", "stop": "error", "reason": str(error)}
+        _finish(result, folder, began)
+        if trained:
+            run.group.any(False)
+        raise
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+        text = " ".join(str(error).split())[:300]
+        result |= {"status": "out-of-memory", "stop": "out-of-memory", "reason": text}
+        console.warn(f"out of memory with a single sequence: {text}")
+    _finish(result, folder, began)
+    run.group.any(False)
+    return read_result(folder / "result.json")
+
+
+def train_and_score(run: Run, result: dict[str, Any], dog: Watchdog | None = None) -> None:
+    """Fill `result` as things become known, so that an error leaves what is known so far."""
+    config, task, device, tasks = run.config, run.task, run.device, run.tasks()
+    folder, console, group = run.folder, run.console, run.group
+    forget_backends_used()
+    torch.manual_seed(derive(config.seed, "init"))  # on the CPU: the same weights on any device
+    model = build_model(config, tokens_built_for(config))
+    result["parameters"] = sum(p.numel() for p in model.parameters())
+    result["flops_per_token"] = flops_per_token(model, task.input_seqlen, task.input_dim)
+    model.to(device)
+    guard(model, config.operator, dog)
+    check_longer(model, config, draw(task, 2, config.seed, "validation", 0, "cpu").inputs, device)
+    optimizer = make_optimizer(model, config.lr, config.weight_decay)
+    progress, warning = load_checkpoint(
+        folder / "checkpoint.pt", config.cell_id, model, optimizer, config
+    )
+    if warning:
+        console.warn(warning)
+    if progress is None:
+        progress = Progress()
+        rows = progress.micro_batch(config, config.batch_size, task.input_seqlen)
+        lengths = list(tasks.values())
+        settle(before(model, config, lengths, rows, device, console.warn), result, config)
+        progress.causal = bool(result["causal"])
+    result["causal"] = progress.causal
+    if (warning := check_extra_state(model, config.operator)) is not None:
+        console.warn(warning)
+    if device.startswith("cuda"):
+        torch.cuda.reset_peak_memory_stats(device)
+
+    validation = evaluation_batches(task, config.n_validation, config.seed, "validation")
+    tests = {
+        length: (scored, evaluation_batches(scored, config.n_test, config.seed, "test"))
+        for length, scored in tasks.items()
+    }
+    held_out = keep_apart(task, validation, tests[config.seqlen][1], config.seed, device)
+    unseen = held_out.unseen
+    if held_out.note and not group.rank:
+        console.warn(held_out.note)
+    batch_size = config.curriculum[-1][1]
+    check_something_to_train_on(task, unseen, config.n_train, batch_size, config.seed, device)
+    shares = [batch.map(group.share) for batch in held_out.validation]
+    if not group.rank:
+        write_json(folder / "config.json", config.to_dict())
+    try:
+        _train(run, model, optimizer, progress, shares, unseen)
+    finally:  # also where the operator fails: the row says how far it came
+        result |= {
+            "steps": progress.step,
+            "train_tokens": progress.tokens,
+            "excluded_examples": progress.excluded,
+            "micro_batch_size": progress.micro_batch(config, config.batch_size, task.input_seqlen),
+        }
+        result.setdefault("seconds", {})["train"] = progress.train_s
+    if not group.rank:
+        _note_outcome(result, progress)
+        _score(run, result, model, progress, tests, dog)
+
+
+def _note_outcome(result: dict[str, Any], progress: Progress) -> None:
+    """Say in `result` how training ended and how fast it was."""
+    diverged = progress.stop == "diverged"
+    result |= {
+        "status": "diverged" if diverged else "ok",
+        "reason": "the training loss is not finite" if diverged else None,
+        "stop": progress.stop,
+        "solved": progress.stop == "solved",
+        "fft_conv_backend": ", ".join(sorted(backends_used())) or None,
+    }
+    validated = [row["validation_accuracy"] for row in progress.metrics]
+    result["validation_accuracy"] = validated[-1] if validated else None
+    rates = [row["tokens_per_s"] for row in progress.metrics]
+    result["tokens_per_s"] = statistics.median(rates) if rates else None
+
+
+def _score(
+    run: Run,
+    result: dict[str, Any],
+    model: nn.Module,
+    progress: Progress,
+    tests: dict[int, tuple[Task, list[Batch]]],
+    dog: Watchdog | None,
+) -> None:
+    """Score the trained model at every length, and look once more whether it looks ahead."""
+    config, device = run.config, run.device
+    start = time.perf_counter()
+    readers = {}
+    for length, (scored, batches) in tests.items():
+        run.console.say(f"scoring {config.n_test} test examples at seqlen {length}")
+        reader = for_tokens(model, config, scored.input_seqlen, device)
+        if reader is not model:
+            guard(reader, config.operator, dog)
+        readers[length] = reader
+        result["evaluations"].append(evaluation(reader, scored, batches, progress, config, device))
+    note_non_finite(result, config)
+    result["seconds"]["evaluate"] = time.perf_counter() - start
+    result["peak_memory_mib"] = peak_memory_mib(device)
+    for length, (scored, batches) in tests.items():
+        rows, scored_rows = (
+            progress.micro_batch(config, n, scored.input_seqlen)
+            for n in (config.batch_size, config.n_test)
+        )
+        found = after(readers[length], config, scored, batches[0], rows, scored_rows, device)
+        settle(found, result, config)
+
+
+def _train(
+    run: Run,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    progress: Progress,
+    validation: list[Batch],
+    unseen: Unseen,
+) -> None:
+    """Train with a progress bar and checkpoints, and stop between steps on a signal."""
+    config, folder, console = run.config, run.folder, run.console
+    last_save = time.perf_counter()
+
+    def save() -> None:
+        nonlocal last_save
+        if run.group.rank:
+            return
+        _write_metrics(folder / "metrics.csv", progress.metrics)
+        save_checkpoint(folder / "checkpoint.pt", config.cell_id, model, optimizer, progress)
+        last_save = time.perf_counter()
+
+    with (
+        Stopper() as stopper,
+        console.bar(
+            config.budget_tokens,
+            progress.tokens,
+            f"{config.operator} on {config.task} at {config.seqlen}",
+        ) as bar,
+    ):
+        hooks = Hooks(
+            interrupted=lambda: stopper.received is not None,
+            checkpoint_due=lambda: time.perf_counter() - last_save >= run.checkpoint_s,
+            checkpoint=save,
+            report=bar.row,
+            advanced=bar.advance,
+            warn=console.warn,
+        )
+        train(run, model, optimizer, progress, validation, unseen, hooks)
+    if not progress.stop:
+        number = stopper.received or 2
+        raise Interrupted(
+            number, f"interrupted at step {progress.step}; the same command continues from there"
+        )
+
+
+def _finish(result: dict[str, Any], folder: Path, began: float) -> None:
+    result["seconds"]["total"] = time.perf_counter() - began
+    write_json(folder / "config.json", result["config"])
+    write_json(folder / "result.json", result)
+
+
+def _write_metrics(path: Path, rows: list[dict[str, Any]]) -> None:
+    write_text(path, csv_text(rows))
