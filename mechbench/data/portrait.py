@@ -29,7 +29,8 @@ def portrait(name: str, task: Task, seed: int, n_examples: int | None) -> str:
     n = int(scored.sum())
     right = int(matches(task.oracle(batch.inputs), batch.targets)[scored].sum())
     low, high = wilson_interval(right, n)
-    lines = [f"{name}: {task!r}", "", *_example(task, batch), ""]
+    own = repr(task).replace("vocab_size=", f"{task.vocab_name}=", 1)
+    lines = [f"{name}: {own}", "", *_example(task, batch), ""]
     shortcuts = shortcut_accuracies(task, batch)
     width = max(20, *map(len, shortcuts))
     lines.append(f"{'chance':{width}s} {task.chance:7.1%}")

@@ -11,6 +11,7 @@ from typing import Any
 from mechbench.report.aggregate import Point, Section
 from mechbench.report.figure import save_figure
 from mechbench.report.fitting import shortened, wrapped
+from mechbench.report.labels import called
 from mechbench.report.plot import tick
 
 _PANEL = 2.6  # inches
@@ -32,7 +33,8 @@ def draw_heatmap(sections: Sequence[Section], stem: Path) -> list[Path]:
 
     rows: dict[str, list[Section]] = defaultdict(list)
     for section in sections:
-        parts = [p for p in section.title.split(", ") if not p.startswith("vocab_size ")]
+        vocab = called("vocab_size", section.setting.task)
+        parts = [p for p in section.title.split(", ") if not p.startswith(f"{vocab} ")]
         rows[", ".join(parts)].append(section)
     labels = sorted({point.label for section in sections for point in section.points})
     names, titles = shortened(labels, 100), shortened(rows, 100)
@@ -50,7 +52,8 @@ def draw_heatmap(sections: Sequence[Section], stem: Path) -> list[Path]:
             for axis, label in zip(line, labels, strict=True):
                 _panel(axis, group, label, count <= _WRITTEN)
             shown = wrapped(titles[title], _PANEL, 7, 34, indent="")
-            line[0].set_ylabel(f"{shown}\nvocab_size", fontsize=7)
+            vocab = called("vocab_size", group[0].setting.task)
+            line[0].set_ylabel(f"{shown}\n{vocab}", fontsize=7)
         for axis, label in zip(axes[0], labels, strict=True):
             axis.set_title(wrapped(names[label], _PANEL, 8, 34, indent=""), fontsize=8)
         for axis in axes[-1]:

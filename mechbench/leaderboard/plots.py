@@ -16,6 +16,7 @@ from mechbench.leaderboard.heatmap import draw_heatmap
 from mechbench.record.results import NOT_RUN
 from mechbench.report.aggregate import Point, Section
 from mechbench.report.fitting import show_legend
+from mechbench.report.labels import called
 from mechbench.report.plot import (
     Styles,
     draw_panels,
@@ -98,7 +99,8 @@ def along(sections: Sequence[Section], axis: str) -> list[Section]:
         numbers = {**_numbers(section), "vocab_size": section.setting.vocab_size}
         if axis in numbers:
             parts = section.title.split(", ")
-            rest = [p for p in parts if not p.startswith((f"{axis} ", f"{axis}="))]
+            own = called(axis, section.setting.task)
+            rest = [p for p in parts if not p.startswith((f"{own} ", f"{own}="))]
             for length in sorted(set(lengths) & set(section.lengths)):
                 groups[", ".join(rest), length].append((numbers[axis], section))
     return [

@@ -15,7 +15,7 @@ from mechbench.record.results import NOT_RUN
 from mechbench.report.collect import NAN, OUTCOMES, Row, age, identity
 from mechbench.report.escape import markdown, plain
 from mechbench.report.intervals import Counts, bootstrap_interval, ties
-from mechbench.report.labels import CODE, SETTINGS, crosses_lengths, labels, setting, texts
+from mechbench.report.labels import CODE, SETTINGS, called, crosses_lengths, labels, setting, texts
 
 
 @dataclass(frozen=True, order=True)
@@ -231,7 +231,8 @@ def _titles(settings: Sequence[Setting], versioned: bool) -> dict[Setting, str]:
         options = sorted(json.loads(key.task_options).items())
         parts = [key.task]
         parts += [f"{name}={shown[key.task, name][canonical_json(v)]}" for name, v in options]
-        parts += [f"vocab_size {key.vocab_size}", f"d_model {key.d_model}"]
+        vocab = called("vocab_size", key.task)
+        parts += [f"{vocab} {key.vocab_size}", f"d_model {key.d_model}"]
         parts.append(f"{key.n_layers} layer{'s' if key.n_layers > 1 else ''}")
         if versioned:
             parts.append(f"task version {key.task_version}, protocol {key.protocol}")

@@ -9,6 +9,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import fields
 from typing import Any
 
+from mechbench.catalogue.registry import TASKS
+from mechbench.errors import MechbenchError
 from mechbench.record.config import Config, canonical_json
 
 # What names the section, the row or the column already, or distinguishes the seeds of a row.
@@ -19,6 +21,20 @@ _NAMED_ELSEWHERE = (
 SETTINGS = tuple(field.name for field in fields(Config) if field.name not in _NAMED_ELSEWHERE)
 CODE = ("plugins", "sources")  # settings that say which code ran
 _ANY_LENGTH = ("lr", *CODE)  # told apart over all trained lengths
+
+
+def called(name: str, task: str) -> str:
+    """Return how people call a field of the configuration: a task has its own word for vocab_size.
+
+    Only the built-ins are asked, so that no table depends on which plugins are loaded.
+    """
+    if name != "vocab_size":
+        return name
+    try:
+        built_in = TASKS.entry(task).origin == "built-in"
+    except MechbenchError:  # unknown here, and no less a result
+        return name
+    return str(TASKS.load(task).vocab_name) if built_in else name
 
 
 def show(value: Any, digits: int = 6) -> str:

@@ -18,6 +18,7 @@ from mechbench.report.fitting import (
     show_legend,
     wrapped,
 )
+from mechbench.report.labels import called
 from mechbench.report.table import WINDOWS, row_label
 
 Styles = Mapping[str, tuple[str, str]]  # label: colour and marker
@@ -121,7 +122,7 @@ def _panel(axis: Any, section: Section, styles: Styles, x_label: str = "") -> No
     axis.set_xlim(left, right)
     axis.set_xticks(lengths, [tick(n) for n in lengths])
     axis.xaxis.set_minor_locator(_no_ticks())
-    frame_accuracy(axis, section, x_label or _x_label(section))
+    frame_accuracy(axis, section, called(x_label, section.setting.task) or _x_label(section))
 
     for name, colour, dashes, reached in references(section):
         values = [reached.get(n, math.nan) for n in lengths]

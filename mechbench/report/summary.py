@@ -6,14 +6,16 @@ from typing import Any
 
 from mechbench.record.results import Result
 from mechbench.report.escape import plain
+from mechbench.report.labels import called
 
 
 def summary(result: Result) -> str:
     """Return accuracy per length with interval, chance and baselines, cost, and where it lies."""
     data, config = result.data, result.data["config"]
+    vocab = called("vocab_size", config["task"])
     head = (
         f"{plain(config['operator'])} on {plain(config['task'])}: seqlen {config['seqlen']}, "
-        f"vocab_size {config['vocab_size']}, d_model {config['d_model']}, "
+        f"{vocab} {config['vocab_size']}, d_model {config['d_model']}, "
         f"{config['n_layers']} layers, seed {config['seed']}"
     )
     lines = [head]

@@ -9,6 +9,7 @@ from typing import Any
 from tqdm import tqdm
 
 from mechbench.plan.suite import Cell
+from mechbench.report.labels import called
 
 
 class SweepProgress:
@@ -58,9 +59,10 @@ class SweepProgress:
 def describe(cell: Cell) -> str:
     """Return a cell as a few words: what it is, and where its files are."""
     c = cell.config
+    vocab = called("vocab_size", c.task).replace("vocab_size", "V")
     return (
-        f"{c.operator} on {c.task} at {c.seqlen}, V {c.vocab_size}, lr {c.lr:g}, seed {c.seed} "
-        f"({cell.cell_id})"
+        f"{c.operator} on {c.task} at {c.seqlen}, {vocab} {c.vocab_size}, lr {c.lr:g}, "
+        f"seed {c.seed} ({cell.cell_id})"
     )
 
 

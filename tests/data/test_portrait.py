@@ -42,6 +42,7 @@ def test_portrait_counts_every_scored_position() -> None:
 def test_portrait_of_numbers() -> None:
     lines = portrait("icl-functions", IclFunctions(2, 8), seed=0, n_examples=40).splitlines()
     assert any(line.startswith("oracle                100.0%") for line in lines)
+    assert lines[0] == "icl-functions: IclFunctions(dimensions=2, seqlen=8)"
     assert any(line.startswith("zero ") for line in lines)
     shown = next(line for line in lines if line.startswith("inputs"))
     assert shown.count("y") == 3
@@ -55,5 +56,5 @@ def test_portrait_of_numbers() -> None:
 def test_portrait_of_every_task(name: str) -> None:
     task = make_task(name)
     text = portrait(name, task, seed=0, n_examples=20)
-    assert text.startswith(f"{name}: {task!r}")
+    assert text.startswith(f"{name}: {type(task).__name__}({task.vocab_name}={task.vocab_size}, ")
     assert re.search(r"^oracle +100.0%", text, re.M)

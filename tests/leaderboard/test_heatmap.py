@@ -59,3 +59,25 @@ def test_each_number_stands_at_its_length_and_vocabulary(
         colours = axis.images[0].get_array()
         assert {(x, y): colours[y, x] for x, y in numbers} == pytest.approx(numbers)
         assert axis.images[0].origin == "lower"
+
+
+def test_a_vocabulary_goes_by_the_tasks_word(
+    make: Callable[..., dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = [
+        row
+        for task in ("icl-functions", "mqar")
+        for size in (5, 10)
+        for row in rows_of(make({64: 0.5}, task=task, vocab_size=size, task_options={}))
+    ]
+    sections = aggregate(rows)
+    assert [s.title.split(", ")[:2] for s in sections[1:3]] == [
+        ["icl-functions", "dimensions 10"],
+        ["mqar", "vocab_size 5"],
+    ]
+    drawn: list[Any] = []
+    monkeypatch.setattr(heatmap, "save_figure", lambda figure, stem: drawn.append(figure))
+    draw_heatmap(sections, Path("unused"))
+    first, second = (axis.get_ylabel().split("\n") for axis in drawn[0].axes)
+    assert (first[0].split(",")[0], first[-1]) == ("icl-functions", "dimensions")
+    assert (second[0].split(",")[0], second[-1]) == ("mqar", "vocab_size")

@@ -83,3 +83,17 @@ def test_names_beginning_with_an_underscore_are_in_the_legend_of_compute(make: M
     texts = [text.get_text() for text in legend.get_texts()]
     assert "_hidden" in texts
     assert all("W" * 30 not in text for text in texts)
+
+
+def test_the_vocabulary_axis_has_the_tasks_word(make: Make, tmp_path: Path) -> None:
+    rows = [
+        row
+        for size in (5, 10)
+        for row in rows_of(make({64: 0.5}, task="icl-functions", vocab_size=size, task_options={}))
+    ]
+    turned = along(aggregate(rows), "vocab_size")
+    assert [s.title for s in turned] == ["icl-functions, d_model 64, 2 layers, length 64"]
+    draw(aggregate(rows), tmp_path)
+    text = (tmp_path / "accuracy_vs_vocab.svg").read_text()
+    assert "<!-- dimensions -->" in text
+    assert "vocab_size" not in text

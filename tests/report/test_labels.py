@@ -2,10 +2,13 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
+from mechbench.catalogue.registry import register_task
 from mechbench.record.config import Config
 from mechbench.report.collect import identity
+from mechbench.report.labels import called, texts
 from mechbench.report.labels import labels as labels_of
-from mechbench.report.labels import texts
 
 
 def labels(configs: list[Config]) -> list[str]:
@@ -107,3 +110,14 @@ def test_models_built_for_more_tokens_are_others() -> None:
     assert labels([config(), config(max_seqlen=128)]) == [
         "hyena (max_seqlen=0)", "hyena (max_seqlen=128)"
     ]  # fmt: skip
+
+
+@pytest.mark.usefixtures("clean_registry")
+def test_a_built_in_task_has_its_own_word_for_vocab_size() -> None:
+    assert called("vocab_size", "icl-functions") == "dimensions"
+    assert called("d_model", "icl-functions") == "d_model"
+    assert called("vocab_size", "recall") == "vocab_size"
+    assert called("vocab_size", "no task here") == "vocab_size"
+    plugin = type("Plugin", (), {"vocab_name": "symbols"})
+    register_task("a-plugin")(plugin)  # may be there today and not tomorrow
+    assert called("vocab_size", "a-plugin") == "vocab_size"

@@ -84,3 +84,8 @@ def test_outputs_that_are_not_finite_are_no_accuracy(store: Store) -> None:
     evaluations = json.loads(path.read_text())["evaluations"]
     lines = text(path, evaluations=[{**evaluations[0], "non_finite": 7}])
     assert lines[1].startswith("  accuracy at      64  NAN (7 outputs are not finite)  (1000 scor")
+
+
+def test_a_task_says_what_its_vocabulary_is(store: Store) -> None:
+    path = store({64: 0.9}, task="icl-functions", vocab_size=5)
+    assert text(path)[0].startswith("hyena on icl-functions: seqlen 64, dimensions 5, d_model 64")

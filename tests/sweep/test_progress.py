@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from mechbench.plan.suite import Cell
@@ -16,6 +18,8 @@ OK = {
 
 def test_cell_and_outcome_in_words() -> None:
     assert describe(CELL) == "hyena on recall at 64, V 20, lr 0.001, seed 2 (0123)"
+    other = replace(CELL, config=replace(CELL.config, task="icl-functions", vocab_size=5))
+    assert describe(other) == "hyena on icl-functions at 64, dimensions 5, lr 0.001, seed 2 (0123)"
     assert outcome(OK) == "accuracy 98.7% after 1.2 s"
     assert outcome({"status": "error", "reason": "bad"}) == "error: bad"
 
