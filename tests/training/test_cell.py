@@ -15,14 +15,15 @@ import torch
 from torch import Tensor, nn
 
 import mechbench
-from mechbench import cell, results
 from mechbench.catalogue.registry import register_operator
 from mechbench.data.streams import evaluation_batches
 from mechbench.errors import ConfigError, OperatorError, ResultError
+from mechbench.record import results
 from mechbench.record.config import Config
 from mechbench.record.files import exclusive
 from mechbench.record.results import Result, read_result, wilson_interval, write_json
 from mechbench.tasks.recall import Recall
+from mechbench.training import cell
 from mechbench.training.cell import Interrupted
 from mechbench.training.model import Backbone
 
