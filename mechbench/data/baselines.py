@@ -11,6 +11,7 @@ from mechbench.tasks.base import IGNORE, UNKNOWN, Batch, Task, matches
 STANDARD_ERROR = 0.005  # of a sampled accuracy, at most
 _POSITIONS = 1 << 17  # scored positions to look at, at most; alone they err by 0.0014
 _FEWEST = 1000  # positions to look at before the standard error may end it
+_COPIED = 1024  # tokens of a window that is copied as a piece: few such are put through at once
 _BLOCK_TOKENS = 1 << 20  # tokens of windows put through an oracle at once
 _FREE_TOKENS = 1 << 21  # tokens of windows of one length until the standard error may end it
 
@@ -47,6 +48,8 @@ def required_context(task: Task, batch: Batch) -> dict[int, float]:
     answers = batch.targets[rows, columns]
     score = torch.zeros(len(rows), dtype=torch.float64, device=rows.device)
     told = torch.zeros(len(rows), dtype=torch.bool, device=rows.device)
+    # Where the window holds all that stands before a position, the whole example's answers serve.
+    whole = _answers(task, batch.inputs)[rows, columns]
     found = {}
     for window in windows(batch.inputs.shape[1]):
         # What a window tells, a longer one tells too: go on with the undecided positions.
@@ -55,7 +58,8 @@ def required_context(task: Task, batch: Batch) -> dict[int, float]:
         n = len(rows)
         for start in range(0, len(undecided), size):
             these = undecided[start : start + size]
-            sure, guess = _guesses(task, batch.inputs, rows[these], columns[these], window)
+            at = rows[these], columns[these]
+            sure, guess = _guesses(task, batch.inputs, *at, whole[these], window)
             right = matches(guess, answers[these]).double()
             score[these] = torch.where(guess == UNKNOWN, task.chance, right)
             told[these] = sure
@@ -69,26 +73,40 @@ def required_context(task: Task, batch: Batch) -> dict[int, float]:
     return found
 
 
+def _answers(task: Task, inputs: Tensor) -> Tensor:
+    """Return the oracle's answers, some rows at a time."""
+    size = max(1, _BLOCK_TOKENS // inputs.shape[1])
+    starts = range(0, len(inputs), size)
+    return torch.cat([task.oracle(inputs[start : start + size]) for start in starts])
+
+
+def _windows(inputs: Tensor, rows: Tensor, ends: Tensor, window: int) -> Tensor:
+    """Return the `window` tokens of each row before `ends`."""
+    if window < _COPIED:
+        return inputs.unfold(1, window, 1)[rows, ends - window].movedim(-1, 1).contiguous()
+    pieces = zip(rows.tolist(), ends.tolist(), strict=True)
+    return torch.stack([inputs[row, end - window : end] for row, end in pieces])
+
+
 def _guesses(
-    task: Task, inputs: Tensor, rows: Tensor, columns: Tensor, window: int
+    task: Task, inputs: Tensor, rows: Tensor, columns: Tensor, whole: Tensor, window: int
 ) -> tuple[Tensor, Tensor]:
-    """Return where `window` tokens tell the answer at (row, column), and the best guesses."""
-    guess = inputs.new_full((len(rows),), UNKNOWN)
+    """Return where `window` tokens tell the answer at (row, column), and the best guesses.
+
+    `whole` are the answers from all tokens.
+    """
+    guess = whole.clone()
     cut = columns + 1 >= window
-    short = ~cut
-    if short.any():  # all that stands before them is in the window
-        some, at = torch.unique(rows[short], return_inverse=True)
-        prefix = inputs[some, : int(columns[short].max()) + 1]
-        guess[short] = task.oracle(prefix)[at, columns[short]]
     if not cut.any():
         return guess != UNKNOWN, guess
     rows, columns = rows[cut], columns[cut]
-    seen = inputs.unfold(1, window, 1)[rows, columns + 1 - window].movedim(-1, 1).contiguous()
+    seen = _windows(inputs, rows, columns + 1, window)
     best = task.oracle(seen)[:, -1].clone()
     guess[cut] = best
     sure = guess != UNKNOWN
     open_ = best == UNKNOWN
     if open_.any():
-        best[open_] = task.window_guess(seen[open_], columns[open_]).to(best.dtype)
+        seen = seen if open_.all() else seen[open_]
+        best[open_] = task.window_guess(seen, columns[open_]).to(best.dtype)
         guess[cut] = best
     return sure, guess

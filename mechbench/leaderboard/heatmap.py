@@ -52,8 +52,8 @@ def draw_heatmap(sections: Sequence[Section], stem: Path) -> list[Path]:
             for axis, label in zip(line, labels, strict=True):
                 _panel(axis, group, label, count <= _WRITTEN)
             shown = wrapped(titles[title], _PANEL, style.SMALLER, 34, indent="")
-            word = called("vocab_size", group[0].setting.task)
-            line[0].set_ylabel(f"{shown}\n{word}", fontsize=style.SMALLER)
+            vocab = called("vocab_size", group[0].setting.task)
+            line[0].set_ylabel(f"{shown}\n{vocab}", fontsize=style.SMALLER)
         for axis, label in zip(axes[0], labels, strict=True):
             axis.set_title(
                 wrapped(names[label], _PANEL, style.SMALL, 34, indent=""), fontsize=style.SMALL

@@ -12,9 +12,10 @@ from mechbench.report.labels import called
 def summary(result: Result) -> str:
     """Return accuracy per length with interval, chance and baselines, cost, and where it lies."""
     data, config = result.data, result.data["config"]
+    vocab = called("vocab_size", config["task"])
     head = (
         f"{plain(config['operator'])} on {plain(config['task'])}: seqlen {config['seqlen']}, "
-        f"{called('vocab_size', config['task'])} {config['vocab_size']}, d_model {config['d_model']}, "
+        f"{vocab} {config['vocab_size']}, d_model {config['d_model']}, "
         f"{config['n_layers']} layers, seed {config['seed']}"
     )
     lines = [head]

@@ -61,8 +61,8 @@ def describe(cell: Cell) -> str:
     c = cell.config
     vocab = called("vocab_size", c.task).replace("vocab_size", "V")
     return (
-        f"{c.operator} on {c.task} at {c.seqlen}, {vocab} {c.vocab_size}, lr {c.lr:g}, seed {c.seed} "
-        f"({cell.cell_id})"
+        f"{c.operator} on {c.task} at {c.seqlen}, {vocab} {c.vocab_size}, lr {c.lr:g}, "
+        f"seed {c.seed} ({cell.cell_id})"
     )
 
 

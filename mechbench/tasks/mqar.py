@@ -138,11 +138,22 @@ class Mqar(Task):
         """Read off what followed a key where it stood first."""
         import torch
 
-        position = torch.arange(inputs.shape[1], device=inputs.device)
         is_key = (inputs > 0) & (inputs < self._first_value)
-        source = first_occurrence(torch.where(is_key, inputs, -1 - position))
-        known = is_key & (source < position)
-        return torch.where(known, inputs.gather(1, (source + 1) * known), UNKNOWN)
+        answers = torch.full_like(inputs, UNKNOWN)
+        row, column = is_key.nonzero(as_tuple=True)
+        # Keys are few: sort them alone, (B, most in a row), the n-th of a row in column n.
+        count = torch.bincount(row, minlength=len(inputs))
+        nth = torch.arange(len(row), device=inputs.device) - (count.cumsum(0) - count)[row]
+        width = int(count.max())
+        where = torch.zeros(len(inputs), width, dtype=torch.int64, device=inputs.device)
+        where[row, nth] = column
+        keys = -1 - torch.arange(width, device=inputs.device).repeat(len(inputs), 1)
+        keys[row, nth] = inputs[row, column]
+        first = first_occurrence(keys)[row, nth]
+        known = first < nth
+        row, column, first = row[known], column[known], first[known]
+        answers[row, column] = inputs[row, where[row, first] + 1]
+        return answers
 
     def _in_order(self, inputs: Tensor) -> Tensor:
         n = self.n_pairs
@@ -158,8 +169,9 @@ class Mqar(Task):
         """
         import torch
 
-        n = self.n_pairs
-        column = at[:, None] + 1 - inputs.shape[1] + torch.arange(inputs.shape[1], device=at.device)
+        n, begin = self.n_pairs, at + 1 - inputs.shape[1]
+        inputs = inputs[:, : 2 * n]  # what is behind stands in no pair
+        column = begin[:, None] + torch.arange(inputs.shape[1], device=at.device)
         in_pair = (column < 2 * n) & (column % 2 == 1)
         # One of the first n + 1 values is in no pair.
         value = torch.where(in_pair, inputs - self._first_value, n + 1).clamp_max(n + 1)

@@ -119,3 +119,18 @@ def test_shortcuts_of_recall_and_induction_are_what_they_say() -> None:
     predict = Induction(10, 6).shortcuts
     assert predict["most frequent number"](induction)[0, -1] == 2
     assert predict["last number"](induction)[0, -1] == 4
+
+
+def test_no_example_is_solved_whole_more_than_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    task = Mqar(64, 256, 16, power=1.0)
+    batch = task.sample(20, torch.Generator().manual_seed(0))
+    solve, seen = Mqar.oracle, []
+
+    def oracle(self: Mqar, inputs: torch.Tensor) -> torch.Tensor:
+        seen.append(inputs.shape)
+        return solve(self, inputs)
+
+    monkeypatch.setattr(Mqar, "oracle", oracle)
+    assert required_context(task, batch)[256] == 1.0
+    assert sum(rows for rows, length in seen if length == 256) == 20
+    assert {length for _, length in seen} == {16, 32, 64, 128, 256}

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mechbench.errors import ConfigError, SeqlenError
-from mechbench.tasks.base import IGNORE
+from mechbench.tasks.base import IGNORE, UNKNOWN
 from mechbench.tasks.mqar import Mqar
 
 # Settings whose streams are kept as digests, see CONTRIBUTING.
@@ -53,6 +53,23 @@ def test_every_example_has_the_structure_of_the_docstring(task: Mqar, seed: int)
         assert targets == expected
         filler = {inputs[t] for t in range(2 * n, task.seqlen) if t not in queries}
         assert task.random_filler or filler <= {0}
+
+
+@given(task=tasks(), seed=st.integers(0, 2**40), cut=st.floats(0, 1), any_token=st.booleans())
+def test_the_oracle_reads_the_first_of_a_key_in_any_window(
+    task: Mqar, seed: int, cut: float, any_token: bool
+) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    inputs = task.sample(4, generator).inputs[:, int(cut * (task.seqlen - 1)) :]
+    if any_token:
+        inputs = torch.randint(task.vocab_size, inputs.shape, generator=generator)
+    for row, answers in zip(inputs.tolist(), task.oracle(inputs).tolist(), strict=True):
+        first: dict[int, int] = {}
+        for t, token in enumerate(row):
+            if not 1 <= token < task.vocab_size // 2 or first.setdefault(token, t) == t:
+                assert answers[t] == UNKNOWN
+            else:
+                assert answers[t] == row[first[token] + 1]
 
 
 def test_gaps_follow_the_power_law() -> None:
