@@ -46,7 +46,7 @@ def lines_of(operators: Sequence[str], given: dict[str, Any], *, fft_conv: bool)
     known = set().union(*declared.values()) - {"**"}
     own: dict[str, dict[str, Any]] = {name: {} for name in names}
     for key, value in given.items():
-        # "**" takes what is declared nowhere: a family's operator, say, that hands options on
+        # "**" takes what is declared nowhere: an operator of a package, say, that hands options on
         takers = [n for n in names if (key if key in known else "**") in declared[n]]
         if not takers:
             told = ", ".join(names) or "fft_conv"

@@ -1,4 +1,4 @@
-"""The catalogue of operators and tasks: built-ins, packages, families, plugin files.
+"""The catalogue of operators and tasks: built-ins, packages, plugin files.
 
 Built-ins are found by reading (not importing) the files of `mechbench/operators` and
 `mechbench/tasks` for their `@register_...("name", source=...)` line. So a new file is the whole
@@ -20,8 +20,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-from mechbench.catalogue.families import FLA, Family
 from mechbench.catalogue.fingerprint import fingerprint
+from mechbench.catalogue.packages import FLA, Package
 from mechbench.catalogue.plugin_run import execute
 from mechbench.catalogue.sources import executed, file_of, reached
 from mechbench.errors import ConfigError, PluginError, nearest
@@ -52,10 +52,10 @@ class Registry:
     """Names to components of one kind; loads what is asked for and nothing else."""
 
     kind: str
-    package: str  # where the built-ins live
+    folder: str  # of mechbench, where the built-ins live
     group: str  # entry-point group
     entries: dict[str, Entry] = field(default_factory=dict)
-    families: tuple[Family, ...] = ()  # other packages' classes, listed where installed
+    packages: tuple[Package, ...] = ()  # whose classes are listed where they are installed
     _discovered: bool = False
 
     def register(self, name: str, *, source: str = "") -> Callable[[T], T]:
@@ -112,7 +112,7 @@ class Registry:
         """
         self._discover()
         if name not in self.entries:
-            for needed in filter(None, (family.needs(name) for family in self.families)):
+            for needed in filter(None, (package.needs(name) for package in self.packages)):
                 raise ConfigError(f"{self.kind} {needed}")
             raise ConfigError(f"unknown {self.kind} {name!r}: {nearest(name, self.entries)}")
         return self.entries[name]
@@ -179,7 +179,7 @@ class Registry:
     def _discover(self) -> None:
         if self._discovered:
             return
-        for found in _scan_built_ins(self.kind, self.package):
+        for found in _scan_built_ins(self.kind, self.folder):
             self.entries[found.name] = found
         for point in importlib.metadata.entry_points(group=self.group):
             package = point.dist.name if point.dist else point.value
@@ -194,27 +194,27 @@ class Registry:
             self.entries[point.name] = Entry(
                 point.name, self.kind, f"package {package}", target=point.value, home=home
             )
-        for family in self.families:
-            for name in family.names():
-                full, origin = f"{family.prefix}:{name}", f"package {family.distribution}"
-                target, summary = f"{family.adapter}:{name}", f"The layer {name}."
-                home = f"{family.package}.{Path(family.exports).parent.name}"
+        for other in self.packages:
+            for name in other.names():
+                full, origin = f"{other.prefix}:{name}", f"package {other.distribution}"
+                target, summary = f"{other.adapter}:{name}", f"The layer {name}."
+                home = f"{other.module}.{Path(other.exports).parent.name}"
                 self.entries[full] = Entry(
-                    full, self.kind, origin, summary, family.source, target, home=home
+                    full, self.kind, origin, summary, other.source, target, home=home
                 )
         self._discovered = True
 
 
-OPERATORS = Registry("operator", "operators", "mechbench.operators", families=(FLA,))
+OPERATORS = Registry("operator", "operators", "mechbench.operators", packages=(FLA,))
 TASKS = Registry("task", "tasks", "mechbench.tasks")
 register_operator = OPERATORS.register
 register_task = TASKS.register
 
 
-def _scan_built_ins(kind: str, package: str) -> list[Entry]:
-    """Read the registrations in the files of `mechbench/<package>` without importing them."""
+def _scan_built_ins(kind: str, folder: str) -> list[Entry]:
+    """Read the registrations in the files of `mechbench/<folder>` without importing them."""
     found = []
-    for path in sorted((Path(__file__).parents[1] / package).glob("[!_]*.py")):
+    for path in sorted((Path(__file__).parents[1] / folder).glob("[!_]*.py")):
         for node in ast.parse(path.read_text(encoding="utf-8")).body:
             if not isinstance(node, ast.ClassDef | ast.FunctionDef):
                 continue
@@ -223,7 +223,7 @@ def _scan_built_ins(kind: str, package: str) -> list[Entry]:
                     name = ast.literal_eval(call.args[0])
                     given = {k.arg: ast.literal_eval(k.value) for k in call.keywords}
                     summary = (ast.get_docstring(node) or "").split("\n")[0]
-                    target = f"mechbench.{package}.{path.stem}:{node.name}"
+                    target = f"mechbench.{folder}.{path.stem}:{node.name}"
                     source = given.get("source", "")
                     found.append(Entry(name, kind, "built-in", summary, source, target))
     return found

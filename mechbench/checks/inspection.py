@@ -21,7 +21,7 @@ from mechbench.record.config import Config
 from mechbench.record.files import make_folder
 from mechbench.record.results import read_config
 from mechbench.record.seeds import derive
-from mechbench.report.filters import plot_filters
+from mechbench.report.filter_plot import plot_filters
 from mechbench.report.matrix import plot_matrices
 from mechbench.report.reach import plot_reach
 from mechbench.training.checkpoint import load_weights

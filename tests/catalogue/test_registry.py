@@ -70,7 +70,7 @@ def test_built_ins_are_found_with_summary_source_and_origin() -> None:
 
 @pytest.mark.parametrize("catalogue", [OPERATORS, TASKS])
 def test_catalogue_read_from_files_is_what_the_decorators_say(catalogue: Registry) -> None:
-    read = Registry(catalogue.kind, catalogue.package, "none")
+    read = Registry(catalogue.kind, catalogue.folder, "none")
     for name in read.names():
         loaded, entry = catalogue.load(name), read.entry(name)
         decorated = catalogue.entry(name)

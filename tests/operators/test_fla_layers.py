@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import mechbench
-from mechbench.catalogue.families import FLA
+from mechbench.catalogue.packages import FLA
 from mechbench.catalogue.registry import OPERATORS, Registry
 from mechbench.errors import ConfigError, SeqlenError
 from mechbench.operators.base import make_operator, operator_options
@@ -68,7 +68,7 @@ def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, clean_registry: None) 
     for name in hidden:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.syspath_prepend(str(tmp_path))
-    found = Registry("operator", "operators", "none", families=(FLA,))
+    found = Registry("operator", "operators", "none", packages=(FLA,))
     for name in found.names():
         if name.startswith("fla:"):
             OPERATORS.entries[name] = found.entry(name)  # forgotten by clean_registry

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from mechbench.catalogue.families import FLA, Family, public_names
+from mechbench.catalogue.packages import FLA, Package, public_names
 from mechbench.catalogue.registry import Registry
 from mechbench.errors import ConfigError, PluginError
 
@@ -19,22 +19,22 @@ __all__ = ["Two", "One"]
 
 
 @pytest.fixture
-def family(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Family:
-    """Return a family whose package fails when it is imported."""
+def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Package:
+    """Return a package that fails when it is imported."""
     folder = tmp_path / "elsewhere_xyz" / "layers"
     folder.mkdir(parents=True)
     (folder.parent / "__init__.py").write_text("raise RuntimeError('no GPU')\n")
     (folder / "__init__.py").write_text(EXPORTS)
     monkeypatch.syspath_prepend(str(tmp_path))
-    return Family("x", "elsewhere_xyz", "layers/__init__.py", "elsewhere_xyz", "dist-x", "ex", "s")
+    return Package("x", "elsewhere_xyz", "layers/__init__.py", "elsewhere_xyz", "dist-x", "ex", "s")
 
 
-def registry(*families: Family) -> Registry:
-    return Registry("operator", "operators", "none", families=families)
+def registry(*packages: Package) -> Registry:
+    return Registry("operator", "operators", "none", packages=packages)
 
 
-def test_classes_are_listed_without_importing_their_package(family: Family) -> None:
-    catalogue = registry(family)
+def test_classes_are_listed_without_importing_their_package(package: Package) -> None:
+    catalogue = registry(package)
     assert {"x:One", "x:Two", "hyena"} <= set(catalogue.names())
     entry = catalogue.entry("x:One")
     assert (entry.origin, entry.source, entry.obj) == ("package dist-x", "s", None)
@@ -43,13 +43,13 @@ def test_classes_are_listed_without_importing_their_package(family: Family) -> N
         catalogue.entry("x:Tow")
 
 
-def test_package_that_does_not_import_is_one_line(family: Family) -> None:
+def test_package_that_does_not_import_is_one_line(package: Package) -> None:
     with pytest.raises(PluginError, match=r"'x:One' of package dist-x cannot be loaded: .*no GPU"):
-        registry(family).load("x:One")
+        registry(package).load("x:One")
 
 
 def test_absent_package_is_named_with_its_extra_when_asked_for() -> None:
-    absent = Family("y", "nowhere_xyz", "layers/__init__.py", "a", "dist-y", "why", "s")
+    absent = Package("y", "nowhere_xyz", "layers/__init__.py", "a", "dist-y", "why", "s")
     catalogue = registry(absent)
     assert not [name for name in catalogue.names() if name.startswith("y:")]
     with pytest.raises(ConfigError) as caught:

@@ -1,6 +1,6 @@
 """Classes of another package as components, `prefix:Class` each; listing them imports none.
 
-A family needs one adapter for all its classes and no line a class: what the package exports is what
+A package needs one adapter for all its classes and no line a class: what the package exports is what
 there is. No torch.
 """
 
@@ -13,11 +13,11 @@ from pathlib import Path
 
 
 @dataclass(frozen=True)
-class Family:
+class Package:
     """One package and how to reach its classes."""
 
     prefix: str  # of the names that users write
-    package: str  # top-level package that is imported
+    module: str  # the top-level one, that is imported
     exports: str  # file in it whose public names are the classes
     adapter: str  # module whose attributes are the components, by class name
     distribution: str  # what it is called where packages are installed from
@@ -27,7 +27,7 @@ class Family:
     def names(self) -> list[str]:
         """Return the classes' names, read and not imported; none if the package is absent."""
         try:
-            spec = importlib.util.find_spec(self.package)
+            spec = importlib.util.find_spec(self.module)
         except ValueError:  # a half-imported package
             return []
         for folder in (spec.submodule_search_locations or ()) if spec else ():
@@ -37,7 +37,7 @@ class Family:
         return []
 
     def needs(self, name: str) -> str | None:
-        """Say what is missing if `name` is of this family and the package is absent."""
+        """Say what is missing if `name` is of this package and the package is absent."""
         if not name.startswith(f"{self.prefix}:") or self.names():
             return None
         return (
@@ -59,9 +59,9 @@ def public_names(text: str) -> list[str]:
     return sorted(name for name in imported if name[:1].isupper())
 
 
-FLA = Family(
+FLA = Package(
     prefix="fla",
-    package="fla",
+    module="fla",
     exports="layers/__init__.py",
     adapter="mechbench.operators.fla_layers",
     distribution="flash-linear-attention",

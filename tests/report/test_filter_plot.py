@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from mechbench.report import filters as module
-from mechbench.report.filters import plot_filters
+from mechbench.report import filter_plot as module
+from mechbench.report.filter_plot import plot_filters
 
 TAPS = np.stack([np.ones(8), np.r_[1.0, np.zeros(7)]])  # a sum and a delta
 
