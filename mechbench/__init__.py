@@ -8,7 +8,12 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from mechbench import ops
-    from mechbench.catalogue.registry import load_plugin, register_operator, register_task
+    from mechbench.catalogue.registry import (
+        load_plugin,
+        register_filter,
+        register_operator,
+        register_task,
+    )
     from mechbench.operators.base import make_operator, materialize, set_optim
     from mechbench.record.results import Result, load_results
     from mechbench.tasks.base import Batch, make_task
@@ -24,6 +29,7 @@ _LAZY = {
     "make_task": "mechbench.tasks.base",
     "materialize": "mechbench.operators.base",
     "ops": "",
+    "register_filter": "mechbench.catalogue.registry",
     "register_operator": "mechbench.catalogue.registry",
     "register_task": "mechbench.catalogue.registry",
     "run": "mechbench.training.cell",
@@ -40,6 +46,7 @@ __all__ = [
     "make_task",
     "materialize",
     "ops",
+    "register_filter",
     "register_operator",
     "register_task",
     "run",

@@ -73,7 +73,7 @@ def pytest_configure(config: pytest.Config) -> None:
 @pytest.fixture
 def clean_registry(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Forget what a test registers and loads."""
-    for catalogue in (registry.OPERATORS, registry.TASKS):
+    for catalogue in registry.CATALOGUES.values():
         catalogue.names()  # discovered outside, so that a test's entries do not stay
         monkeypatch.setattr(catalogue, "entries", dict(catalogue.entries))
     monkeypatch.setattr(registry, "_PLUGINS", dict(registry._PLUGINS))

@@ -15,12 +15,10 @@ from mechbench.bench.readings import take_reading
 from mechbench.bench.record import NOT_RUN, OUT_OF_MEMORY, Line, Reading, Record, Setting
 from mechbench.bench.table import to_csv, to_json, to_markdown
 from mechbench.catalogue.bounds import BENCH
-from mechbench.catalogue.options import signature_options
-from mechbench.catalogue.registry import OPERATORS
 from mechbench.catalogue.settings import check_product
 from mechbench.catalogue.settings import setting as check_setting
 from mechbench.errors import ConfigError, nearest
-from mechbench.operators.base import RESERVED, operator_options
+from mechbench.operators.base import declared_options, operator_options
 from mechbench.ops.fft_conv import available_backends
 from mechbench.record.files import make_folder, write_text
 from mechbench.record.provenance import provenance
@@ -42,7 +40,7 @@ def lines_of(operators: Sequence[str], given: dict[str, Any], *, fft_conv: bool)
             of the wrong type.
     """
     names = list(dict.fromkeys(operators))
-    declared = {n: set(signature_options(OPERATORS.load(n), RESERVED)) for n in names}
+    declared = {n: set(declared_options(n, given)) for n in names}
     known = set().union(*declared.values()) - {"**"}
     own: dict[str, dict[str, Any]] = {name: {} for name in names}
     for key, value in given.items():

@@ -91,6 +91,7 @@ def resolve_options(
     *,
     owner: str,
     reserved: Iterable[str] = (),
+    more: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Return every option of `component` with its value: what was given, typed, else the default.
 
@@ -102,11 +103,12 @@ def resolve_options(
         given: option to value, strings from a command line or Python values.
         owner: who is asked, for messages ("operator 'hyena'").
         reserved: parameters that the harness passes itself.
+        more: options beyond the signature's, as `signature_options` returns them.
 
     Raises:
         ConfigError: an unknown option, a value of the wrong type, or a required one missing.
     """
-    options = signature_options(component, reserved)
+    options = {**signature_options(component, reserved), **(more or {})}
     open_ended = options.pop("**", None) is not None
     out: dict[str, Any] = {}
     for key, value in given.items():

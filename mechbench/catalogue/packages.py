@@ -1,7 +1,7 @@
 """Classes of another package as components, `prefix:Class` each; listing them imports none.
 
-A package needs one adapter for all its classes and no line a class: what the package exports is what
-there is. No torch.
+A package needs one adapter for all its classes and no line a class: what it exports is what there
+is. No torch.
 """
 
 from __future__ import annotations

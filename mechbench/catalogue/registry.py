@@ -1,8 +1,8 @@
-"""The catalogue of operators and tasks: built-ins, packages, plugin files.
+"""The catalogues of operators, tasks and filter families: built-ins, packages, plugin files.
 
-Built-ins are found by reading (not importing) the files of `mechbench/operators` and
-`mechbench/tasks` for their `@register_...("name", source=...)` line. So a new file is the whole
-registration, `mechbench list` imports no torch, and no second list has to be kept in step.
+Built-ins are found by reading (not importing) the files of `mechbench/operators`, `mechbench/tasks`
+and `mechbench/filters` for their `@register_...("name", source=...)` line. So a new file is the
+whole registration, `mechbench list` imports no torch, and no second list has to be kept in step.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class Entry:
     """One registered component."""
 
     name: str
-    kind: str  # "operator" or "task"
+    kind: str  # "operator", "task" or "filter"
     origin: str  # "built-in", "package NAME" or the path of a plugin file
     summary: str = ""
     source: str = ""
@@ -62,7 +62,7 @@ class Registry:
         """Return the decorator that registers a class or factory as `name`.
 
         Args:
-            name: what users write after `--operator` or `--task`.
+            name: what users write after `--operator`, `--task` or `--option filter=`.
             source: the paper and section it comes from.
 
         What a notebook or a script registers anew, edited or not, takes the old one's place.
@@ -207,8 +207,28 @@ class Registry:
 
 OPERATORS = Registry("operator", "operators", "mechbench.operators", packages=(FLA,))
 TASKS = Registry("task", "tasks", "mechbench.tasks")
+FILTERS = Registry("filter", "filters", "mechbench.filters")
+CATALOGUES = {registry.kind: registry for registry in (OPERATORS, TASKS, FILTERS)}
 register_operator = OPERATORS.register
 register_task = TASKS.register
+register_filter = FILTERS.register
+
+
+def code_of(entries: Iterable[Entry]) -> tuple[dict[str, str], dict[str, str]]:
+    """Return the plugin files of these components with their digests, and the code beyond them.
+
+    Raises:
+        PluginError: a component cannot be loaded.
+    """
+    plugins: dict[str, str] = {}
+    sources: dict[str, str] = {}
+    for old in entries:
+        catalogue = CATALOGUES[old.kind]
+        sources |= catalogue.sources(old.name)
+        entry = catalogue.entry(old.name)  # complete now that it is loaded
+        if entry.digest:
+            plugins[entry.origin] = entry.digest
+    return plugins, sources
 
 
 def _scan_built_ins(kind: str, folder: str) -> list[Entry]:
@@ -269,7 +289,7 @@ def _one_line(error: BaseException) -> str:
 
 
 def load_plugin(path: str | os.PathLike[str]) -> None:
-    """Execute a plugin file, which registers operators or tasks; a second load is a no-op.
+    """Execute a plugin file, which registers components; a second load is a no-op.
 
     A file that was edited since is executed anew and takes the place of what it was.
 
@@ -290,7 +310,7 @@ def load_plugin(path: str | os.PathLike[str]) -> None:
         return
     if file.suffix != ".py":
         raise PluginError(f"plugin {path} is not a Python file: expected a name ending in .py")
-    before = {kind.kind: dict(kind.entries) for kind in (OPERATORS, TASKS) if kind.names()}
+    before = _contents()
     plugins = dict(_PLUGINS)
     for name in old:
         _leave(name)
@@ -300,19 +320,20 @@ def load_plugin(path: str | os.PathLike[str]) -> None:
     _PLUGINS[module_name] = (os.fspath(path), digest)  # as given: results name no home folder
     _LOADING.append(module_name)
     executed(module, code)
-    without = {"operator": dict(OPERATORS.entries), "task": dict(TASKS.entries)}
+    without = _contents()
     try:
         execute(module, code, path)
-        if without == {"operator": OPERATORS.entries, "task": TASKS.entries}:
+        if without == _contents():
             raise PluginError(
                 f"plugin {path} registers nothing: decorate a class with "
-                "@mechbench.register_operator('name') or @mechbench.register_task('name')"
+                "@mechbench.register_operator('name'), @mechbench.register_task('name') or "
+                "@mechbench.register_filter('name')"
             )
     except BaseException:
         del sys.modules[module_name]
         _PLUGINS.clear()
         _PLUGINS.update(plugins)
-        for registry in (OPERATORS, TASKS):
+        for registry in CATALOGUES.values():
             registry.entries.clear()
             registry.entries.update(before[registry.kind])
         raise
@@ -323,6 +344,11 @@ def load_plugin(path: str | os.PathLike[str]) -> None:
     reached([module_name])  # now: helpers may be edited before the run
 
 
+def _contents() -> dict[str, dict[str, Entry]]:
+    """Return what every catalogue holds."""
+    return {r.kind: {name: r.entry(name) for name in r.names()} for r in CATALOGUES.values()}
+
+
 def _file_of(module_name: str) -> str | None:
     return getattr(sys.modules.get(module_name), "__file__", None)
 
@@ -330,7 +356,7 @@ def _file_of(module_name: str) -> str | None:
 def _leave(module_name: str) -> None:
     """Forget what a plugin file registered."""
     del _PLUGINS[module_name]
-    for registry in (OPERATORS, TASKS):
+    for registry in CATALOGUES.values():
         for name in [n for n, entry in registry.entries.items() if entry.home == module_name]:
             del registry.entries[name]
 

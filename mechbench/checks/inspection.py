@@ -10,12 +10,12 @@ import torch
 from torch import Tensor, nn
 
 from mechbench.catalogue.bounds import MATRIX
-from mechbench.catalogue.registry import OPERATORS, TASKS, load_plugin, loaded_plugins
+from mechbench.catalogue.registry import TASKS, code_of, load_plugin, loaded_plugins
 from mechbench.catalogue.settings import check_product, setting
 from mechbench.checks.properties import reach
 from mechbench.data.streams import draw
 from mechbench.errors import ConfigError, PluginError
-from mechbench.operators.base import make_operator, materialize, operator_options, operators_used
+from mechbench.operators.base import components_used, make_operator, materialize, operator_options
 from mechbench.plan.resolve import task_of
 from mechbench.record.config import Config
 from mechbench.record.files import make_folder
@@ -162,13 +162,11 @@ def _load_code(config: Config, folder: Path) -> None:
                 "--plugin FILE.py"
             )
         load_plugin(path)
-    used = operators_used(config.operator, config.operator_options)
-    for entry in (*map(OPERATORS.entry, used), TASKS.entry(config.task)):
-        if entry.digest and entry.digest not in config.plugins.values():
-            raise ConfigError(f"{entry.origin} has changed since {folder} was trained")
-    here = TASKS.sources(config.task)
-    for name in used:
-        here |= OPERATORS.sources(name)
+    used = components_used(config.operator, config.operator_options)
+    plugins, here = code_of([*used, TASKS.entry(config.task)])
+    for origin, digest in plugins.items():
+        if digest not in config.plugins.values():
+            raise ConfigError(f"{origin} has changed since {folder} was trained")
     for name in sorted({*here, *config.sources} if config.sources else ()):
         if here.get(name) != config.sources.get(name):
             raise ConfigError(f"{name} has changed since {folder} was trained")

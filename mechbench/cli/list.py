@@ -6,16 +6,17 @@ from collections.abc import Sequence
 
 import click
 
-from mechbench.catalogue.registry import OPERATORS, TASKS, load_plugins
+from mechbench.catalogue.registry import CATALOGUES, load_plugins
 
 
 @click.command("list")
-@click.argument("kind", type=click.Choice(["operators", "tasks", "suites"]))
+@click.argument("kind", type=click.Choice(["operators", "tasks", "filters", "suites"]))
 @click.option("--plugin", "plugins", multiple=True, metavar="FILE.py", help="Load this file too.")
 def command(kind: str, plugins: tuple[str, ...]) -> None:
-    """Print every operator, task or suite that has a name.
+    """Print every operator, task, filter or suite that has a name.
 
-    Operators and tasks with their sources and origins; suites with what they are about.
+    Suites stand with what they are about, the others with their sources and origins. Filters are
+    those of the operator hyena: --option filter=NAME.
     """
     load_plugins(plugins)
     if kind == "suites":
@@ -25,7 +26,7 @@ def command(kind: str, plugins: tuple[str, ...]) -> None:
         suites = shipped_suites().items()
         _print([("NAME", "TITLE"), *((name, read_suite(path).title) for name, path in suites)])
         return
-    registry = OPERATORS if kind == "operators" else TASKS
+    registry = CATALOGUES[kind.removesuffix("s")]
     rows = [("NAME", "WHAT IT IS", "SOURCE", "FROM")]
     for name in registry.names():
         entry = registry.entry(name)

@@ -12,11 +12,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mechbench.catalogue.registry import register_filter
 from mechbench.catalogue.settings import check_options
 
 
+@register_filter("conv1d", source="Poli et al. 2023 (arXiv:2302.10866), appendix A.1")
 class ExplicitFilter(nn.Module):
-    """The filter of the module docstring.
+    """Free taps, the first n_taps of a filter.
 
     Args:
         n_filters: N, long convolutions in the operator.
@@ -41,6 +43,3 @@ class ExplicitFilter(nn.Module):
     def forward(self, seqlen: int) -> Tensor:
         """Return the taps: (N, D, seqlen)."""
         return F.pad(self.taps[..., :seqlen], (0, max(0, seqlen - self.taps.shape[-1])))
-
-
-FAMILIES = {"conv1d": ExplicitFilter}

@@ -12,11 +12,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from mechbench.catalogue.registry import register_filter
 from mechbench.catalogue.settings import check_options
 
 
+@register_filter("fno", source="Li et al. 2020 (arXiv:2010.08895), section 4")
 class FNOFilter(nn.Module):
-    """The filter of the module docstring.
+    """Free values on the lowest frequencies.
 
     Args:
         n_filters: N, long convolutions in the operator.
@@ -50,6 +52,3 @@ class FNOFilter(nn.Module):
         W = torch.view_as_complex(self.spectrum * half[:, None])  # (N, D, n_modes)
         h: Tensor = torch.fft.irfft(W, P, norm="forward")
         return h[..., :seqlen]
-
-
-FAMILIES = {"fno": FNOFilter}

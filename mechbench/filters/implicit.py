@@ -4,8 +4,7 @@
 
 Source: Poli et al. 2023, section 3.3, and the released code. PositionalEncoding is t scaled to
 [0, 1] with cosines and sines of (emb_dim - 1) / 2 bands; the FFN has sine activations of a learned
-frequency; Window is exp(-alpha_d t) + shift. Without the window it is the `ckconv` family:
-Romero et al. 2021 (arXiv:2102.02611), as the `CKConv` baseline of Poli et al. 2023, appendix A.1.
+frequency; Window is exp(-alpha_d t) + shift.
 """
 
 from __future__ import annotations
@@ -17,6 +16,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from mechbench.catalogue.registry import register_filter
 from mechbench.catalogue.settings import check_options
 from mechbench.errors import ConfigError
 from mechbench.ops.sine import sine
@@ -40,8 +40,9 @@ class Sine(nn.Module):
         return sine(x, self.freq)
 
 
+@register_filter("hyena", source="Poli et al. 2023 (arXiv:2302.10866), section 3.3")
 class ImplicitFilter(nn.Module):
-    """The filter of the module docstring, for `n_filters` convolutions of `d_model` channels.
+    """An FFN of time under a window that decays.
 
     Args:
         n_filters: N, long convolutions in the operator.
@@ -61,11 +62,12 @@ class ImplicitFilter(nn.Module):
             length, so that the learned filter stretches with the input.
         filter_norm: "none"; "length": taps scaled by 1024 / L; "l1": each filter scaled to an L1
             norm of 30. Either keeps sums from growing with the length.
-        window: multiply by the window, or not (the `ckconv` family).
 
     Raises:
         ConfigError: emb_dim even, or an option out of range.
     """
+
+    windowed = True  # or not: the family `ckconv`
 
     @staticmethod
     def depends_on_max_seqlen(options: Mapping[str, object]) -> bool:
@@ -88,7 +90,6 @@ class ImplicitFilter(nn.Module):
         filter_init_std: float = 0.02,
         filter_time: FilterTime = "relative",
         filter_norm: FilterNorm = "length",
-        window: bool = True,
     ) -> None:
         super().__init__()
         check_options(
@@ -104,7 +105,7 @@ class ImplicitFilter(nn.Module):
             raise ConfigError(f"emb_dim is {emb_dim}: expected an odd number of at least 3")
         check_options(emb_dim=emb_dim)
         self.n_filters, self.d_model, self.max_seqlen = n_filters, d_model, max_seqlen
-        self.window, self.shift = window, window_shift
+        self.shift = window_shift
         self.time, self.norm = filter_time, filter_norm
         width = filter_width
         layers: list[nn.Module] = [nn.Linear(emb_dim, width), Sine(width, sine_freq)]
@@ -136,47 +137,10 @@ class ImplicitFilter(nn.Module):
             last = self.ffn[-1].weight  # channels first at once: the taps are the largest tensor
             h: Tensor = (last @ inner.T).view(self.n_filters, self.d_model, seqlen)  # (N, D, L)
             scale = _NORM_SEQLEN / seqlen if self.norm == "length" else 1.0
-            if self.window:
+            if self.windowed:
                 h = window(h, self.alpha, 1 / span, self.shift, scale)
             elif self.norm == "length":
                 h = h * scale
             if self.norm == "l1":
                 h = h * (_NORM_L1 / h.abs().sum(-1, keepdim=True).clamp_min(1e-6))
             return h
-
-
-def ckconv(
-    n_filters: int,
-    d_model: int,
-    max_seqlen: int,
-    *,
-    emb_dim: int = 5,
-    filter_width: int = 64,
-    filter_layers: int = 2,
-    sine_freq: float = 10.0,
-    filter_init_std: float = 0.02,
-    filter_time: FilterTime = "relative",
-    filter_norm: FilterNorm = "length",
-) -> ImplicitFilter:
-    """Return an `ImplicitFilter` without its window.
-
-    Raises:
-        ConfigError: emb_dim even, or an option out of range.
-    """
-    return ImplicitFilter(
-        n_filters,
-        d_model,
-        max_seqlen,
-        emb_dim=emb_dim,
-        filter_width=filter_width,
-        filter_layers=filter_layers,
-        sine_freq=sine_freq,
-        filter_init_std=filter_init_std,
-        filter_time=filter_time,
-        filter_norm=filter_norm,
-        window=False,
-    )
-
-
-ckconv.depends_on_max_seqlen = ImplicitFilter.depends_on_max_seqlen  # type: ignore[attr-defined]
-FAMILIES = {"hyena": ImplicitFilter, "ckconv": ckconv}

@@ -15,6 +15,7 @@ import math
 import torch
 from torch import Tensor, nn
 
+from mechbench.catalogue.registry import register_filter
 from mechbench.catalogue.settings import check_options
 from mechbench.errors import ConfigError
 
@@ -97,4 +98,18 @@ class SSMFilter(nn.Module):
             return vandermonde(weight, rate, seqlen)
 
 
-FAMILIES = {"ssm": SSMFilter}
+@register_filter("ssm", source="Gu et al. 2022 (arXiv:2206.11893), section 3, S4D-Lin")
+def ssm(n_filters: int, d_model: int, max_seqlen: int, *, d_state: int = 64) -> SSMFilter:
+    """A diagonal state space a channel (S4D).
+
+    Args:
+        n_filters: N, long convolutions in the operator.
+        d_model: D, channels.
+        max_seqlen: longest filter, in taps.
+        d_state: real dimensions of a channel's state; even. Time steps stay as they are drawn:
+            as options they would be part of the identity of every stored result of Hyena.
+
+    Raises:
+        ConfigError: d_state odd or below 2.
+    """
+    return SSMFilter(n_filters, d_model, max_seqlen, d_state=d_state)

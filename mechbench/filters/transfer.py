@@ -15,12 +15,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mechbench.catalogue.registry import register_filter
 from mechbench.catalogue.settings import check_options
 from mechbench.ops.fft_conv.backends.torch_backend import transform_length
 
 
+@register_filter("transfer", source="Parnichkun et al. 2024 (arXiv:2405.06147), section 3")
 class TransferFilter(nn.Module):
-    """The filter of the module docstring.
+    """A rational transfer function a channel.
 
     Args:
         n_filters: N, long convolutions in the operator.
@@ -51,6 +53,3 @@ class TransferFilter(nn.Module):
         a = 1 + torch.fft.rfft(F.pad(self.denominator, (1, 0)), self.period)
         h: Tensor = torch.fft.irfft(b / a, self.period)
         return h[..., :seqlen]
-
-
-FAMILIES = {"transfer": TransferFilter}

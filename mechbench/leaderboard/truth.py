@@ -251,9 +251,7 @@ def _reachable(
 
 def _model(data: dict[str, Any], config: Config) -> list[str]:
     """Return whether options, parameters and FLOPs are those of the operator, if it is built in."""
-    if config.operator not in OPERATORS.names():
-        return []
-    if OPERATORS.entry(config.operator).origin != "built-in":
+    if config.operator not in OPERATORS.names() or not _built_in(config):
         return []
     from mechbench.operators.base import operator_options
 
@@ -278,6 +276,19 @@ def _model(data: dict[str, Any], config: Config) -> list[str]:
     if flops is not None and known and not min(known) / 2 <= flops <= max(known) * 2:
         found.append(f"flops_per_token is {flops}: the model takes {known[0]}")
     return found
+
+
+def _built_in(config: Config) -> bool:
+    """Return whether the operator and all that it is made of are built in."""
+    from mechbench.operators.base import components_used
+
+    if OPERATORS.entry(config.operator).origin != "built-in":
+        return False
+    try:
+        used = components_used(config.operator, config.operator_options)
+    except MechbenchError:  # what it is made of is of a plugin that is not here, or nowhere
+        return not config.plugins
+    return all(entry.origin == "built-in" for entry in used)
 
 
 def _model_key(config: Config) -> str:

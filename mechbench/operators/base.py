@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -9,39 +10,117 @@ from torch import Tensor, nn
 from torch.nn.parameter import UninitializedParameter
 
 from mechbench.catalogue.options import resolve_options, signature_options
-from mechbench.catalogue.registry import OPERATORS
+from mechbench.catalogue.registry import OPERATORS, Entry
 from mechbench.catalogue.settings import setting
 from mechbench.errors import ConfigError, MechbenchError, OperatorError, SeqlenError
 
 RESERVED = ("name", "d_model", "max_seqlen", "layer")  # of `make_operator`, never options
 
 
-def operator_options(name: str, given: dict[str, Any]) -> dict[str, Any]:
+def declared_options(name: str, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return {option: inspect.Parameter} of the operator `name`; "**" stands for any other.
+
+    Raises:
+        ConfigError: unknown operator, or an option among `given` that others depend on is wrong.
+        OperatorError: `option_groups` raised.
+    """
+    groups = _option_groups(name, given)
+    own = signature_options(OPERATORS.load(name), (*RESERVED, *groups))
+    return {**own, **_together(groups)}
+
+
+def operator_options(name: str, given: Mapping[str, Any]) -> dict[str, Any]:
     """Return every option of the operator `name`: those given, typed, and the defaults.
 
     A component that takes any keyword may have an attribute `typed`, a function that types what
-    its signature does not tell.
+    its signature does not tell. One that hands options on to a component that it is made of has an
+    attribute `option_groups`: {argument: function}. The function gets the component's own options
+    and returns {option: inspect.Parameter}, see `signature_options`; all of them are options of the
+    operator, and reach its constructor as one mapping, the argument.
 
     Raises:
         ConfigError: unknown operator or option, or a value of the wrong type.
+        OperatorError: `option_groups` raised.
     """
+    return _resolved(name, given, _option_groups(name, given))
+
+
+def _resolved(
+    name: str, given: Mapping[str, Any], groups: Mapping[str, Mapping[str, Any]]
+) -> dict[str, Any]:
     component = OPERATORS.load(name)
-    out = resolve_options(component, given, owner=f"operator {name!r}", reserved=RESERVED)
+    out = resolve_options(
+        component,
+        given,
+        owner=f"operator {name!r}",
+        reserved=(*RESERVED, *groups),
+        more=_together(groups),
+    )
     typed = getattr(component, "typed", None)
     return typed(out) if typed else out
 
 
-def operators_used(name: str, options: dict[str, Any]) -> list[str]:
-    """Return `name` and the operators that it is made of, for the record.
+def _option_groups(name: str, given: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    """Return {argument: its options} of what the operator hands on, where `given` is chosen."""
+    component = OPERATORS.load(name)
+    functions: Mapping[str, Callable[..., Any]] = getattr(component, "option_groups", {})
+    if not functions:
+        return {}
+    reserved = (*RESERVED, *functions)
+    own = signature_options(component, reserved)
+    chosen = {key: value for key, value in given.items() if key in own}
+    options = resolve_options(component, chosen, owner=f"operator {name!r}", reserved=reserved)
+    groups = {
+        argument: _asked(name, "option_groups", function, options)
+        for argument, function in functions.items()
+    }
+    for argument, group in groups.items():
+        for key in group:
+            if key in own or key in reserved:
+                raise ConfigError(
+                    f"option {key!r} in {argument} of operator {name!r} is the operator's own, "
+                    "too: rename one"
+                )
+    return groups
+
+
+def _together(groups: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    return {key: value for group in groups.values() for key, value in group.items()}
+
+
+def _asked(name: str, what: str, function: Callable[..., Any], options: Mapping[str, Any]) -> Any:
+    """Return what a function of the operator says of its options.
+
+    Raises:
+        OperatorError: the function raised.
+    """
+    try:
+        return function(options)
+    except MechbenchError:
+        raise
+    except Exception as error:
+        text = " ".join(str(error).split())
+        raise OperatorError(
+            f"operator {name!r} raised {type(error).__name__} in {what}: {text}"
+        ) from error
+
+
+def components_used(name: str, options: Mapping[str, Any]) -> list[Entry]:
+    """Return the operator `name` and the components that it is made of, for the record.
 
     A component that builds others has an attribute `parts`, a function of its options that returns
-    their names.
+    the names of operators, or entries of another catalogue.
+
+    Raises:
+        ConfigError: there is no such component.
+        OperatorError: `parts` raised.
     """
-    parts = getattr(OPERATORS.load(name), "parts", None)
-    return [name, *(parts(options) if parts else ())]
+    function = getattr(OPERATORS.load(name), "parts", None)
+    parts = _asked(name, "parts", function, options) if function else ()
+    return [OPERATORS.entry(part) if isinstance(part, str) else part for part in (name, *parts)]
 
 
-def depends_on_max_seqlen(name: str, options: dict[str, Any]) -> bool:
+def depends_on_max_seqlen(name: str, options: Mapping[str, Any]) -> bool:
     """Return whether the operator built for longer inputs is another operator.
 
     It then has other weights, or gives other outputs for the same input, and says so by an
@@ -51,15 +130,9 @@ def depends_on_max_seqlen(name: str, options: dict[str, Any]) -> bool:
         OperatorError: the function raised.
     """
     declared = getattr(OPERATORS.load(name), "depends_on_max_seqlen", False)
-    try:
-        return bool(declared(options) if callable(declared) else declared)
-    except MechbenchError:
-        raise
-    except Exception as error:
-        text = " ".join(str(error).split())
-        raise OperatorError(
-            f"operator {name!r} raised {type(error).__name__} in depends_on_max_seqlen: {text}"
-        ) from error
+    if not callable(declared):
+        return bool(declared)
+    return bool(_asked(name, "depends_on_max_seqlen", declared, options))
 
 
 def make_operator(
@@ -82,8 +155,10 @@ def make_operator(
     max_seqlen, layer = setting("max_seqlen", max_seqlen), setting("layer", layer)
     if max_seqlen < 1:
         raise ConfigError(f"max_seqlen is {max_seqlen}: expected at least 1")
-    resolved = operator_options(name, options)
-    component = OPERATORS.load(name)
+    component, groups = OPERATORS.load(name), _option_groups(name, options)
+    resolved = _resolved(name, options, groups)
+    for argument, group in groups.items():
+        resolved[argument] = {key: resolved.pop(key) for key in group}
     if "layer" in signature_options(component, ()):
         resolved["layer"] = layer
     try:

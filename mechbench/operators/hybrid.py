@@ -14,9 +14,14 @@ from typing import Any
 
 from torch import nn
 
-from mechbench.catalogue.registry import register_operator
+from mechbench.catalogue.registry import Entry, register_operator
 from mechbench.errors import ConfigError, nearest
-from mechbench.operators.base import depends_on_max_seqlen, make_operator, operator_options
+from mechbench.operators.base import (
+    components_used,
+    depends_on_max_seqlen,
+    make_operator,
+    operator_options,
+)
 
 
 @register_operator("hybrid", source="Fu et al. 2023 (arXiv:2212.14052), section 3.3")
@@ -40,7 +45,7 @@ def hybrid(
     Raises:
         ConfigError: an operator or option is unknown, or an option's name is not in the pattern.
     """
-    names = parts({"pattern": pattern})
+    names = _pattern(pattern)
     resolved = _resolved(names, options)
     name = names[layer % len(names)]
     return make_operator(
@@ -55,24 +60,35 @@ def typed(options: Mapping[str, Any]) -> dict[str, Any]:
         ConfigError: as `hybrid`.
     """
     given = {key: value for key, value in options.items() if key != "pattern"}
-    resolved = _resolved(parts(options), given)
+    resolved = _resolved(_pattern(options["pattern"]), given)
     for key in given:
         name, _, option = key.rpartition(".")
         given[key] = resolved[name][option]
     return {**options, **given}
 
 
-def parts(options: Mapping[str, Any]) -> list[str]:
-    """Return the names of the pattern.
+def parts(options: Mapping[str, Any]) -> list[Entry]:
+    """Return the operators of the pattern, each with what it is made of.
+
+    Raises:
+        ConfigError: as `hybrid`.
+    """
+    given = {key: value for key, value in options.items() if key != "pattern"}
+    names = _pattern(options["pattern"])
+    resolved = _resolved(names, given)
+    return [entry for name in names for entry in components_used(name, resolved[name])]
+
+
+def _pattern(pattern: object) -> list[str]:
+    """Return the names of a pattern.
 
     Raises:
         ConfigError: there is none, or the hybrid itself is among them.
     """
-    names = [name.strip() for name in str(options["pattern"]).split(",")]
+    names = [name.strip() for name in str(pattern).split(",")]
     if not all(names) or "hybrid" in names:
         raise ConfigError(
-            f"pattern is {options['pattern']!r}: expected names of other operators, "
-            "separated by commas"
+            f"pattern is {pattern!r}: expected names of other operators, separated by commas"
         )
     return names
 
@@ -95,10 +111,10 @@ def _resolved(names: list[str], options: Mapping[str, Any]) -> dict[str, dict[st
 
 def _depends(options: Mapping[str, Any]) -> bool:
     given = {key: value for key, value in options.items() if key != "pattern"}
-    resolved = _resolved(parts(options), given)
+    resolved = _resolved(_pattern(options["pattern"]), given)
     return any(depends_on_max_seqlen(name, own) for name, own in resolved.items())
 
 
-hybrid.parts = parts  # type: ignore[attr-defined]  # read by `operators_used`
+hybrid.parts = parts  # type: ignore[attr-defined]  # read by `components_used`
 hybrid.depends_on_max_seqlen = _depends  # type: ignore[attr-defined]
 hybrid.typed = typed  # type: ignore[attr-defined]  # read by `operator_options`

@@ -12,18 +12,21 @@ which gates before it convolves, so that order 2 has one long convolution.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 
-from mechbench.catalogue.registry import register_operator
+from mechbench.catalogue.registry import FILTERS, Entry, register_operator
 from mechbench.catalogue.settings import check_options
-from mechbench.errors import ConfigError
-from mechbench.filters import filter_depends_on_max_seqlen, make_filter
-from mechbench.filters.implicit import FilterNorm, FilterTime
+from mechbench.errors import ConfigError, OperatorError
+from mechbench.filters.base import filter_depends_on_max_seqlen, filter_options, make_filter
 from mechbench.operators.base import check_seqlen, set_optim, toeplitz
 from mechbench.ops import fft_conv, from_channels, hyena_mix, short_conv, to_channels
+
+
+def _filter_options(options: Mapping[str, Any]) -> dict[str, Any]:
+    return filter_options(options["filter"])
 
 
 @register_operator("hyena", source="Poli et al. 2023 (arXiv:2302.10866), Definition 3.1")
@@ -36,30 +39,25 @@ class Hyena(nn.Module):
         order: N, number of gates; at least 1, for variant "released" at least 2.
         variant: "released" (the authors' code) or "paper" (Definition 3.1).
         short_filter: taps of the short convolution after the projections.
-        filter: family of the long filters, see `mechbench.filters.families`: "hyena" (FFN with
-            window), "ckconv" (FFN alone), "conv1d", "fno", "ssm" or "transfer".
-        emb_dim: features of the filter's positional encoding (odd).
-        filter_width: width of the filter's FFN.
-        filter_layers: inner layers of the filter's FFN.
-        sine_freq: initial frequency of the filter's sines.
-        fast_decay: fraction of the length at which the fastest window stands at 1e-2.
-        slow_decay: the same for the slowest window.
-        window_shift: what the window keeps at any time.
-        filter_init_std: standard deviation of the filter FFN's initial weights (0.02 as released).
-        filter_time: "absolute" (t / max_seqlen, as released) or "relative" (t / current length).
-        filter_norm: "none", "length" (taps times 1024 / L) or "l1" (L1 norm 30).
-        n_taps: free taps of "conv1d" (64, as in the paper, like the next three).
-        n_modes: frequencies of "fno".
-        d_state: state dimension of "ssm", real, even.
-        n_poles: order of "transfer".
+        filter: family of the long filters: "hyena" (FFN with window), "ckconv" (FFN alone),
+            "conv1d", "fno", "ssm", "transfer", or one that a plugin registers.
         filter_lr: learning rate of the filter's parameters; none: the run's own, but 1e-3 for
             the poles of "ssm".
         backend: backend of the long convolution.
+        filter_options: the options of the filter's family, which users give beside those above.
 
     Raises:
         ConfigError: an order that the variant does not define, an unknown filter, or an option
             that the chosen filter does not take.
+        OperatorError: the filter cannot be built.
     """
+
+    option_groups: ClassVar = {"filter_options": _filter_options}
+
+    @staticmethod
+    def parts(options: Mapping[str, Any]) -> list[Entry]:
+        """Return the filter's family."""
+        return [FILTERS.entry(options["filter"])]
 
     @staticmethod
     def depends_on_max_seqlen(options: Mapping[str, Any]) -> bool:
@@ -75,22 +73,9 @@ class Hyena(nn.Module):
         variant: Literal["released", "paper"] = "released",
         short_filter: int = 3,
         filter: str = "hyena",  # noqa: A002, the option's public name
-        emb_dim: int = 5,
-        filter_width: int = 64,
-        filter_layers: int = 2,
-        sine_freq: float = 10.0,
-        fast_decay: float = 0.3,
-        slow_decay: float = 1.5,
-        window_shift: float = 0.0,
-        filter_init_std: float = 0.02,
-        filter_time: FilterTime = "relative",
-        filter_norm: FilterNorm = "length",
-        n_taps: int = 64,
-        n_modes: int = 64,
-        d_state: int = 64,
-        n_poles: int = 64,
         filter_lr: float | None = None,
         backend: str = "auto",
+        filter_options: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
         check_options(short_filter=short_filter, filter_lr=filter_lr)
@@ -110,23 +95,7 @@ class Hyena(nn.Module):
             torch.empty((order + 1) * d_model, short_filter).uniform_(-bound, bound)
         )
         self.short_bias = nn.Parameter(torch.empty((order + 1) * d_model).uniform_(-bound, bound))
-        options = {
-            "emb_dim": emb_dim,
-            "filter_width": filter_width,
-            "filter_layers": filter_layers,
-            "sine_freq": sine_freq,
-            "fast_decay": fast_decay,
-            "slow_decay": slow_decay,
-            "window_shift": window_shift,
-            "filter_init_std": filter_init_std,
-            "filter_time": filter_time,
-            "filter_norm": filter_norm,
-            "n_taps": n_taps,
-            "n_modes": n_modes,
-            "d_state": d_state,
-            "n_poles": n_poles,
-        }
-        self.filter = make_filter(filter, n_filters, d_model, max_seqlen, options)
+        self.filter = make_filter(filter, n_filters, d_model, max_seqlen, filter_options or {})
         set_optim(self.filter, lr=filter_lr, weight_decay=0.0)
         self.skip = nn.Parameter(torch.randn(n_filters, d_model))
         self.skip.optim = {"weight_decay": 0.0}  # type: ignore[attr-defined]
@@ -139,14 +108,30 @@ class Hyena(nn.Module):
         v, *gates = p.chunk(self.order + 1, 1)
         return v, gates
 
+    def taps(self, seqlen: int) -> Tensor:
+        """Return the filters: (n_filters, D, seqlen).
+
+        Raises:
+            OperatorError: the filter's family gives taps of another shape.
+        """
+        h: Tensor = self.filter(seqlen)
+        found, expected = tuple(getattr(h, "shape", ())), (*self.skip.shape, seqlen)
+        if found != expected:
+            raise OperatorError(
+                f"the filter {type(self.filter).__name__} returned taps of shape {found}: "
+                f"expected {expected}"
+            )
+        return h
+
     def forward(self, u: Tensor) -> Tensor:
         """Mix along the sequence: (B, L, D) -> (B, L, D).
 
         Raises:
+            OperatorError: the filter's family gives taps of another shape.
             SeqlenError: L is above max_seqlen.
         """
         L = check_seqlen(u, self.max_seqlen)
-        h = self.filter(L)  # (n_filters, D, L)
+        h = self.taps(L)  # (n_filters, D, L)
         if self.variant == "released" and self.order == 2:
             p = to_channels(u, self.in_proj.weight)  # (B, 3D, L)
             z = hyena_mix(
@@ -176,7 +161,7 @@ class Hyena(nn.Module):
         """
         L = check_seqlen(u, self.max_seqlen)
         v, gates = self.signals(u)
-        h = self.filter(L)
+        h = self.taps(L)
         eye = torch.eye(L, device=u.device, dtype=h.dtype)
         H = eye.expand(*v.shape[:2], L, L)
         for n in range(len(h)):

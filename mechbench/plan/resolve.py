@@ -10,7 +10,7 @@ from typing import Any
 
 from mechbench.catalogue.bounds import EVALUATION, LOGITS, OPTIONS, PARAMETERS, STEP, TRAINING_SET
 from mechbench.catalogue.options import signature_options
-from mechbench.catalogue.registry import OPERATORS, TASKS
+from mechbench.catalogue.registry import OPERATORS, TASKS, code_of
 from mechbench.catalogue.settings import check_options, check_product, setting
 from mechbench.errors import ConfigError, nearest
 from mechbench.plan.curriculum import check_budget, stages
@@ -72,15 +72,11 @@ def resolve(
     device_type = device.partition(":")[0]
     if dtype == "auto":
         dtype = "bfloat16" if device_type == "cuda" else "float32"
-    from mechbench.operators.base import depends_on_max_seqlen, operators_used
+    from mechbench.operators.base import components_used, depends_on_max_seqlen
     from mechbench.operators.base import operator_options as resolve_operator
 
     options = resolve_operator(operator, asked)
-    used = operators_used(operator, options)
-    entries = [*map(OPERATORS.entry, used), TASKS.entry(task)]
-    sources = TASKS.sources(task)
-    for name in used:
-        sources |= OPERATORS.sources(name)
+    plugins, sources = code_of([*components_used(operator, options), TASKS.entry(task)])
     longer = lengths[-1] > made.seqlen and depends_on_max_seqlen(operator, options)
     config = Config(
         operator=operator,
@@ -93,7 +89,7 @@ def resolve(
         eval_seqlens=tuple(lengths),
         dtype=dtype,
         device_type=device_type,
-        plugins={entry.origin: entry.digest for entry in entries if entry.digest},
+        plugins=plugins,
         sources=sources,
         max_seqlen=draft.longest if longer else 0,
         **given,
@@ -191,11 +187,12 @@ def _check_work(config: Config, made: Task, longest: int) -> None:
 
 def _check_operator(config: Config, longest: int) -> None:
     """Check the options of built-in operators; those of plugins are checked once they train."""
-    from mechbench.operators.base import operators_used
+    from mechbench.operators.base import components_used
 
-    used = operators_used(config.operator, config.operator_options)
-    if any(OPERATORS.entry(name).origin != "built-in" for name in used):
+    used = components_used(config.operator, config.operator_options)
+    if any(entry.origin != "built-in" for entry in used):
         return
+    n_operators = sum(entry.kind == "operator" for entry in used)
     widest = 1
     for key, value in config.operator_options.items():
         name = key.rpartition(".")[2]  # of a hybrid's part
@@ -207,7 +204,7 @@ def _check_operator(config: Config, longest: int) -> None:
         PARAMETERS, n_layers=config.n_layers, d_model=config.d_model, widest_option=widest
     )
     if max(config.d_model, widest) <= _QUICK:
-        for layer in range(min(config.n_layers, len(used))):
+        for layer in range(min(config.n_layers, n_operators)):
             _build(config.operator, canonical_json(config.operator_options), config.d_model, layer)
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mechbench.catalogue.registry import OPERATORS, TASKS
+from mechbench.catalogue.registry import CATALOGUES, TASKS
 from mechbench.console.tracking import check_tracker
 from mechbench.errors import ConfigError
 from mechbench.plan.suite import Cell, Suite
@@ -130,14 +130,17 @@ def run_sweep(
         ray: run on this cluster in place of worker processes.
 
     Raises:
-        ConfigError: `out` cannot be written, the tracker or Ray is not there, or an operator or
-            task is of a script, which workers cannot load.
+        ConfigError: `out` cannot be written, the tracker or Ray is not there, or an operator, task
+            or filter is of a script, which workers cannot load.
         ResultError: a result cannot be stored, or a worker cannot start.
     """
+    from mechbench.operators.base import components_used
+
     check_tracker(log)
     for cell in outlook.cells:
-        OPERATORS.must_have_file(cell.config.operator)
-        TASKS.must_have_file(cell.config.task)
+        operator, options = cell.config.operator, cell.config.operator_options
+        for entry in (*components_used(operator, options), TASKS.entry(cell.config.task)):
+            CATALOGUES[entry.kind].must_have_file(entry.name)
     make_folder(out)
     plan = outlook.plan
     finished = len(plan.done) + len(plan.failed)

@@ -8,7 +8,9 @@ from bench.records import measured
 from mechbench.bench import session
 from mechbench.bench.record import Line, Rates, Reading, Setting
 from mechbench.bench.session import lines_of, run_bench
+from mechbench.catalogue.registry import register_filter
 from mechbench.errors import ConfigError
+from mechbench.filters.explicit import ExplicitFilter
 
 SETTING = Setting(8, 256, "cpu", "float32", 2)
 
@@ -18,6 +20,22 @@ def test_an_option_goes_to_those_that_take_it() -> None:
     assert attention.options["n_heads"] == 2
     assert "n_heads" not in hyena.options
     assert hyena.options["order"] == 2  # the default is on record too
+
+
+@pytest.mark.usefixtures("clean_registry")
+def test_options_of_a_chosen_component_are_taken_too() -> None:
+    @register_filter("mine")
+    class Mine(ExplicitFilter):
+        def __init__(
+            self, n_filters: int, d_model: int, max_seqlen: int, *, rate: float = 1.0
+        ) -> None:
+            super().__init__(n_filters, d_model, max_seqlen)
+
+    given = {"filter": "mine", "rate": "2"}
+    hyena, _ = lines_of(["hyena", "attention"], given, fft_conv=False)
+    assert (hyena.options["filter"], hyena.options["rate"]) == ("mine", 2.0)
+    with pytest.raises(ConfigError, match="none of hyena has an option 'rate'"):
+        lines_of(["hyena"], {"rate": "2"}, fft_conv=False)
 
 
 def test_every_backend_of_fft_conv_is_a_line() -> None:

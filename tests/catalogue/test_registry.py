@@ -12,7 +12,15 @@ from pathlib import Path
 import pytest
 
 from mechbench.catalogue import registry
-from mechbench.catalogue.registry import OPERATORS, TASKS, Registry, load_plugin, load_plugins
+from mechbench.catalogue.registry import (
+    FILTERS,
+    OPERATORS,
+    TASKS,
+    Registry,
+    code_of,
+    load_plugin,
+    load_plugins,
+)
 from mechbench.errors import ConfigError, PluginError
 
 pytestmark = pytest.mark.usefixtures("clean_registry")
@@ -68,7 +76,7 @@ def test_built_ins_are_found_with_summary_source_and_origin() -> None:
     assert "2302.10866" in entry.source
 
 
-@pytest.mark.parametrize("catalogue", [OPERATORS, TASKS])
+@pytest.mark.parametrize("catalogue", [OPERATORS, TASKS, FILTERS])
 def test_catalogue_read_from_files_is_what_the_decorators_say(catalogue: Registry) -> None:
     read = Registry(catalogue.kind, catalogue.folder, "none")
     for name in read.names():
@@ -114,7 +122,7 @@ def test_two_factories_without_a_name_of_their_own_do_not_replace_each_other() -
     ["_hidden", "-x", "a b", "", "hyen\u0430", "a,b", "x" * 65, "a\nb", "a/b", "<b>", "=1", " x"],
 )
 def test_name_that_would_not_show_is_refused(write: Write, name: str) -> None:
-    for catalogue in (OPERATORS, TASKS):
+    for catalogue in (OPERATORS, TASKS, FILTERS):
         with pytest.raises(PluginError, match=r"name .* is not possible: expected 1 to 64 of a-z"):
             catalogue.register(name)
     with pytest.raises(PluginError) as caught:
@@ -413,6 +421,22 @@ def test_plugin_that_fails_after_registering_anothers_class_leaves_nothing(write
     with pytest.raises(PluginError):
         load_plugin(write(HEAD + text))
     assert "linear" not in OPERATORS.names()
+
+
+def test_plugin_of_a_filter_alone_is_one_and_its_failure_leaves_nothing(write: Write) -> None:
+    text = GOOD.replace("register_operator", "register_filter")
+    names = FILTERS.names()
+    with pytest.raises(PluginError):
+        load_plugin(write(text + "1 / 0\n"))
+    assert FILTERS.names() == names
+    path = write(text)
+    load_plugin(path)
+    entry = FILTERS.entry("mine")
+    assert (entry.kind, entry.origin, entry.source) == ("filter", str(path), "me")
+    assert "mine" not in OPERATORS.names()
+    assert code_of([entry, FILTERS.entry("fno")]) == ({str(path): entry.digest}, {})
+    load_plugin(write(text.replace('"mine"', '"yours"')))
+    assert set(FILTERS.names()) - set(names) == {"yours"}
 
 
 def test_plugin_may_not_end_the_process(write: Write) -> None:

@@ -115,6 +115,27 @@ def test_run_of_a_plugin_brings_its_plugin_and_notices_a_change(tmp_path: Path) 
 
 
 @pytest.mark.usefixtures("clean_registry")
+def test_run_with_a_filter_of_a_plugin_notices_a_change_of_it(tmp_path: Path) -> None:
+    path = tmp_path / "plugin.py"
+    text = (
+        "import mechbench\n"
+        "from mechbench.filters.explicit import ExplicitFilter\n"
+        "@mechbench.register_filter('mine')\n"
+        "class Mine(ExplicitFilter):\n"
+        "    pass\n"
+    )
+    path.write_text(text)
+    options = {"filter": "mine"}
+    folder = run(tmp_path / "runs", operator_options=options, plugins=(str(path),))
+    forget_plugins()
+    assert type(trained(folder).module.filter).__name__ == "Mine"
+    path.write_text(text + "# edited\n")
+    forget_plugins()
+    with pytest.raises(ConfigError, match=r"plugin\.py has changed since"):
+        trained(folder)
+
+
+@pytest.mark.usefixtures("clean_registry")
 def test_plugin_that_is_gone_is_taken_from_where_it_is_given(tmp_path: Path) -> None:
     path, moved = tmp_path / "plugin.py", tmp_path / "elsewhere" / "moved.py"
     path.write_text(PLUGIN)

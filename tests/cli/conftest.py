@@ -16,7 +16,7 @@ import pytest
 
 import mechbench as package
 from mechbench.catalogue import registry
-from mechbench.catalogue.registry import OPERATORS, TASKS
+from mechbench.catalogue.registry import CATALOGUES
 from mechbench.cli import main
 
 # Limits the size of a file, then becomes python with the remaining arguments.
@@ -87,7 +87,7 @@ class CommandLine:
     def inside(self, *args: str) -> Done:
         """Run a command to its end in this process, which spares the imports."""
         out, err, before = io.StringIO(), io.StringIO(), list(sys.argv)
-        entries = [(c, dict(c.entries)) for c in (OPERATORS, TASKS) if c.names()]
+        entries = [(c, dict(c.entries)) for c in CATALOGUES.values() if c.names()]
         plugins = dict(registry._PLUGINS)
         with (
             contextlib.chdir(self.folder),

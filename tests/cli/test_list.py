@@ -20,7 +20,12 @@ class Mine:
 
 
 @pytest.mark.parametrize(
-    ("kind", "names"), [("operators", {"hyena", "attention"}), ("tasks", {"recall", "induction"})]
+    ("kind", "names"),
+    [
+        ("operators", {"hyena", "attention"}),
+        ("tasks", {"recall", "induction"}),
+        ("filters", {"hyena", "fno"}),
+    ],
 )
 def test_every_name_stands_beside_what_it_is_its_source_and_origin(
     mechbench: CommandLine, kind: str, names: set[str]
@@ -53,6 +58,13 @@ def test_plugin_is_listed_with_its_file(mechbench: CommandLine) -> None:
     assert re.split(r" {2,}", row) == ["mine", "One of mine.", "nobody, 2026", "plugin.py"]
 
 
+def test_filter_of_a_plugin_is_listed_with_its_file(mechbench: CommandLine) -> None:
+    (mechbench.folder / "plugin.py").write_text(PLUGIN.replace("operator", "filter"))
+    done = mechbench.inside("list", "filters", "--plugin", "plugin.py")
+    (row,) = [row for row in done.stdout.splitlines() if row.startswith("mine ")]
+    assert re.split(r" {2,}", row) == ["mine", "One of mine.", "nobody, 2026", "plugin.py"]
+
+
 @pytest.mark.parametrize("args", [(), ("--help",), *[(n, "--help") for n in ("run", "list")]])
 def test_help_needs_no_torch(mechbench: CommandLine, args: tuple[str, ...]) -> None:
     done = mechbench(*args, flags=("-X", "importtime"))
@@ -62,7 +74,7 @@ def test_help_needs_no_torch(mechbench: CommandLine, args: tuple[str, ...]) -> N
     assert "torch" not in loaded
 
 
-@pytest.mark.parametrize("kind", ["operators", "tasks", "suites"])
+@pytest.mark.parametrize("kind", ["operators", "tasks", "filters", "suites"])
 def test_listing_needs_no_torch(mechbench: CommandLine, kind: str) -> None:
     done = mechbench("list", kind, flags=("-X", "importtime"))
     assert done.returncode == 0
@@ -72,8 +84,12 @@ def test_listing_needs_no_torch(mechbench: CommandLine, kind: str) -> None:
 @pytest.mark.parametrize(
     ("args", "message"),
     [
-        ((), "Missing argument '{operators|tasks|suites}'. Choose from: operators, tasks, suites"),
-        (("operator",), "'operator' is not one of 'operators', 'tasks', 'suites'."),
+        (
+            (),
+            "Missing argument '{operators|tasks|filters|suites}'. Choose from: operators, tasks, "
+            "filters, suites",
+        ),
+        (("operator",), "'operator' is not one of 'operators', 'tasks', 'filters', 'suites'."),
         (("operators", "--plugin", "none.py"), "plugin none.py cannot be read: No such file"),
     ],
 )

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import json
 import random
 import re
@@ -162,6 +163,39 @@ def test_unsound_plugin_is_one_line_that_names_the_file(
         (mechbench.folder / name).mkdir()
     assert mechbench.error(*HYENA, "--plugin", name).startswith(message)
     assert not (mechbench.folder / "runs").exists()
+
+
+FILTER = """import mechbench
+import torch
+
+@mechbench.register_filter("mine")
+class Mine(torch.nn.Module):
+    def __init__(self, n_filters, d_model, max_seqlen, rate: float = 1.0):
+        super().__init__()
+        self.rate = torch.nn.Parameter(torch.full((n_filters, d_model, 1), rate))
+    def forward(self, seqlen):
+        return torch.exp(-self.rate * torch.arange(seqlen))
+"""
+
+
+def test_filter_of_a_plugin_trains_and_its_file_is_part_of_the_id(mechbench: CommandLine) -> None:
+    plugin = mechbench.folder / "filter.py"
+    args = (*HYENA, *TINY, "--option", "filter=mine", "--option", "rate=0.5", "--quiet")
+    plugins = []
+    for text in (FILTER, FILTER.replace("torch.exp(-self", "torch.exp(-2 * self")):
+        plugin.write_text(text)
+        done = mechbench.inside(*args, "--plugin", "filter.py")
+        assert done.returncode == 0, done.stderr
+        plugins.append({"filter.py": hashlib.sha256(text.encode()).hexdigest()})
+    results = [json.loads(p.read_text()) for p in mechbench.folder.rglob("result.json")]
+    assert len(results) == len({result["cell_id"] for result in results}) == 2
+    configs = [result["config"] for result in results]
+    assert sorted(map(str, plugins)) == sorted(str(config.pop("plugins")) for config in configs)
+    assert configs[0] == configs[1]
+    options = configs[0]["operator_options"]
+    assert (options["filter"], options["rate"], options["n_taps"]) == ("mine", 0.5, 64)
+    message = mechbench.error(*HYENA, *TINY, "--option", "filter=mine")
+    assert message.startswith("unknown filter 'mine': ")
 
 
 REFUSED = {

@@ -21,7 +21,9 @@ def make(n_filters: int = 2, d_model: int = 3, max_seqlen: int = 101, **given: A
 def window_of(**given: Any) -> torch.Tensor:
     seqlen = given.pop("seqlen")
     with torch.no_grad():
-        return make(**given)(seqlen) / make(**given, window=False)(seqlen)
+        bare = make(**given)
+        bare.windowed = False
+        return make(**given)(seqlen) / bare(seqlen)
 
 
 @pytest.mark.parametrize(("n_filters", "d_model", "seqlen"), [(1, 1, 1), (2, 3, 7), (3, 4, 101)])

@@ -51,6 +51,16 @@ def test_sets_are_drawn_once_a_task_length_and_seed(
     assert said == ["drawing 256 test examples of recall at 24 again"]
 
 
+def test_filter_of_a_plugin_that_is_not_here_cannot_be_refuted(genuine: dict[str, Any]) -> None:
+    """As an operator of one; without a plugin nobody has such a filter."""
+    config = genuine["config"]
+    config["operator"], config["operator_options"] = "hyena", {"filter": "theirs", "rate": 2}
+    (fault,) = Truths().faults(genuine)
+    assert fault.startswith("unknown filter 'theirs'")
+    config["plugins"] = {"theirs.py": "ab12"}
+    assert Truths().faults(genuine) == []
+
+
 def test_what_cannot_be_drawn_again_is_not_believed(
     genuine: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:

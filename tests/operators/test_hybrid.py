@@ -7,7 +7,7 @@ import pytest
 from mechbench.catalogue.registry import load_plugin
 from mechbench.errors import ConfigError
 from mechbench.operators.attention import Attention
-from mechbench.operators.base import make_operator, operators_used
+from mechbench.operators.base import components_used, make_operator
 from mechbench.operators.hyena import Hyena
 from mechbench.plan.resolve import resolve
 from mechbench.training.model import Backbone
@@ -75,8 +75,8 @@ def test_plugin_in_the_pattern_stands_in_the_record(tmp_path: Path) -> None:
     path.write_text(PLUGIN)
     load_plugin(path)
     options = {"pattern": "attention,mine"}
-    assert operators_used("hybrid", options) == ["hybrid", "attention", "mine"]
-    assert operators_used("hyena", {}) == ["hyena"]
+    used = [entry.name for entry in components_used("hybrid", options)]
+    assert used == ["hybrid", "attention", "mine"]
     config, _ = resolve("hybrid", "recall", operator_options=options, device="cpu")
     assert list(config.plugins) == [str(path)]
 

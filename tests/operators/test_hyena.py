@@ -19,7 +19,8 @@ def build(variant: str = "released", order: int = 2, **given: Any) -> Hyena:
     torch.manual_seed(order)
     # Filters as large as the skip, so that an error in either shows.
     options = {"filter_init_std": 0.4, "filter_norm": "l1", **given}
-    return Hyena(D, 16, variant=variant, order=order, **options).double()  # type: ignore[arg-type]
+    given = {"variant": variant, "order": order, **options}
+    return mechbench.make_operator("hyena", d_model=D, max_seqlen=16, **given).double()
 
 
 def inputs() -> Tensor:

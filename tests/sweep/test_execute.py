@@ -14,8 +14,9 @@ import pytest
 import torch
 
 import mechbench
-from mechbench.catalogue.registry import register_operator
+from mechbench.catalogue.registry import register_filter, register_operator
 from mechbench.errors import ConfigError
+from mechbench.filters.explicit import ExplicitFilter
 from mechbench.plan.suite_file import read_suite
 from mechbench.record.results import read_result
 from mechbench.sweep.execute import look, run_sweep, worker_devices
@@ -72,6 +73,21 @@ def test_operator_of_a_script_is_refused_before_workers_start(
     with pytest.raises(ConfigError, match=r"'of-a-script' is registered by module .*plugin files"):
         run_sweep(outlook, suite, tmp_path / "runs", ["cpu"], checkpoint_s=30)
     assert not (tmp_path / "runs").exists()
+
+
+def test_filter_of_a_script_is_refused_too(
+    path: Path, tmp_path: Path, clean_registry: None
+) -> None:
+    @register_filter("of-a-script")
+    class Mine(ExplicitFilter):
+        pass
+
+    hyena = '{ name = "hyena", options = { filter = "of-a-script" } }'
+    path.write_text(path.read_text().replace('"hyena"', hyena))
+    suite = read_suite(path)
+    outlook = look(suite, tmp_path / "runs", device="cpu")
+    with pytest.raises(ConfigError, match=r"filter 'of-a-script' is registered by module "):
+        run_sweep(outlook, suite, tmp_path / "runs", ["cpu"], checkpoint_s=30)
 
 
 def test_workers_share_devices(monkeypatch: pytest.MonkeyPatch) -> None:

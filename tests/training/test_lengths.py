@@ -9,9 +9,8 @@ import torch
 from torch import Tensor, nn
 
 import mechbench
-from mechbench.catalogue.registry import OPERATORS, register_operator
+from mechbench.catalogue.registry import FILTERS, OPERATORS, register_operator
 from mechbench.errors import OperatorError
-from mechbench.filters import families
 from mechbench.operators.base import depends_on_max_seqlen, make_operator, operator_options
 from mechbench.plan.resolve import resolve
 from mechbench.training.lengths import check_longer, for_tokens, tokens_built_for
@@ -26,7 +25,7 @@ TIMES = [
 ]
 CASES: list[tuple[str, dict[str, Any]]] = [
     *((name, {}) for name in BUILT_IN),
-    *(("hyena", {"filter": family}) for family in families()),
+    *(("hyena", {"filter": family}) for family in FILTERS.names()),
     *TIMES,
     ("hyena", {"variant": "paper", "order": 3, "filter_norm": "l1"}),
     ("hyena", {"filter": "transfer", "n_poles": 3}),
