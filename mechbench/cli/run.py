@@ -89,7 +89,7 @@ _CALL = ("out", "resume", "checkpoint_s", "data_parallel", "quiet")
     "plugins",
     multiple=True,
     metavar="FILE.py",
-    help="File that registers operators or tasks (repeatable; also MECHBENCH_PLUGINS).",
+    help="File that registers operators, tasks or filters (repeatable; also MECHBENCH_PLUGINS).",
 )
 @click.option(
     "--out", default="runs", show_default=True, help="Folder of results, one a configuration."
