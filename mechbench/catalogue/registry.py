@@ -388,6 +388,12 @@ def loaded_plugins() -> set[str]:
     return {digest for _, digest in _PLUGINS.values()}
 
 
+def plugin_of(module_name: str) -> str | None:
+    """Return the path of the plugin file that a module is, as it was given."""
+    path, _ = _PLUGINS.get(module_name, (None, ""))
+    return path
+
+
 def keep_plugins() -> None:
     """Keep the plugin files as they are loaded, even if they are edited.
 

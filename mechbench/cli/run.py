@@ -104,7 +104,7 @@ _CALL = ("out", "resume", "checkpoint_s", "data_parallel", "quiet")
     "plugins",
     multiple=True,
     metavar="FILE.py",
-    help="Python file that registers operators or tasks (repeatable; also MECHBENCH_PLUGINS).",
+    help="File that registers operators, tasks or filters (repeatable; also MECHBENCH_PLUGINS).",
 )
 @click.option(
     "--out",

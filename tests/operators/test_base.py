@@ -7,10 +7,13 @@ import pytest
 import torch
 from torch import nn
 
-from mechbench.catalogue.registry import register_operator
+from mechbench.catalogue.options import signature_options
+from mechbench.catalogue.registry import FILTERS, register_operator
 from mechbench.errors import ConfigError, OperatorError, SeqlenError
 from mechbench.operators.base import (
     check_seqlen,
+    components_used,
+    declared_options,
     make_operator,
     materialize,
     operator_options,
@@ -50,6 +53,53 @@ def test_faults_of_an_operator_become_one_line_that_names_it() -> None:
     assert str(caught.value) == "operator 'raising' raised RuntimeError when built: two lines"
     with pytest.raises(OperatorError, match=r"gave a int: expected a torch\.nn\.Module"):
         make_operator("no-module", d_model=4, max_seqlen=8)
+
+
+@pytest.mark.usefixtures("clean_registry")
+def test_options_of_an_argument_depend_on_those_of_the_operator_and_reach_it_as_one() -> None:
+    def inner(width: int = 4, deep: bool = False) -> None: ...
+
+    def of_inner(options: dict[str, Any]) -> dict[str, Any]:
+        if options["kind"] == "none":
+            raise ValueError("no kind")
+        return signature_options(inner, ())
+
+    @register_operator("outer")
+    class Outer(nn.Module):
+        option_groups = {"inner": of_inner}  # noqa: RUF012
+
+        def __init__(
+            self,
+            d_model: int,
+            max_seqlen: int,
+            kind: str = "a",
+            inner: dict[str, Any] | None = None,
+        ) -> None:
+            super().__init__()
+            self.inner = inner
+
+    assert operator_options("outer", {}) == {"deep": False, "kind": "a", "width": 4}
+    assert set(declared_options("outer", {})) == {"deep", "kind", "width"}
+    made = make_operator("outer", d_model=4, max_seqlen=8, width="3", kind="b")
+    assert made.inner == {"width": 3, "deep": False}
+    with pytest.raises(ConfigError, match="operator 'outer' has no option 'inner'"):
+        operator_options("outer", {"inner": {"width": 3}})
+    with pytest.raises(OperatorError, match="raised ValueError in option_groups: no kind"):
+        operator_options("outer", {"kind": "none"})
+
+
+@pytest.mark.usefixtures("clean_registry")
+def test_components_used_are_those_that_the_operator_names() -> None:
+    @register_operator("made-of-two")
+    class MadeOfTwo(nn.Linear):
+        parts = staticmethod(lambda options: ["attention", FILTERS.entry(options["filter"])])
+
+    used = components_used("made-of-two", {"filter": "fno"})
+    assert [(entry.kind, entry.name) for entry in used] == [
+        ("operator", "made-of-two"), ("operator", "attention"), ("filter", "fno"),
+    ]  # fmt: skip
+    with pytest.raises(OperatorError, match="'made-of-two' raised KeyError in parts: 'filter'"):
+        components_used("made-of-two", {})
 
 
 def test_set_optim_leaves_what_is_not_given() -> None:

@@ -3,7 +3,8 @@
 The one way in which an operator is named, whatever builds or calls it. What counts is where the
 traceback passes, not what the error says:
 
-- the file that registered the operator: its line is told;
+- the file that registered the operator: its line is told, or that of the plugin file from which a
+  built-in operator has a part;
 - a call of the operator inside the model, whatever raised below it: `Block.forward` calls it, and
   a later frame belongs to it;
 - autograd's backward pass: all that stands in the graph beside the operator is the harness's own
@@ -20,7 +21,7 @@ from types import FrameType, TracebackType
 
 from torch import autograd, nn
 
-from mechbench.catalogue.registry import OPERATORS
+from mechbench.catalogue.registry import OPERATORS, plugin_of
 from mechbench.errors import MechbenchError, OperatorError
 from mechbench.training.memory import is_out_of_memory
 
@@ -67,13 +68,19 @@ def naming(operator: str, *modules: nn.Module) -> Iterator[None]:
 def _where(
     operator: str, trace: TracebackType | None, modules: tuple[nn.Module, ...]
 ) -> str | None:
-    module = OPERATORS.entry(operator).target.partition(":")[0]
-    file = getattr(sys.modules.get(module), "__file__", None)
+    entry = OPERATORS.entry(operator)
+    file = getattr(sys.modules.get(entry.target.partition(":")[0]), "__file__", None)
     lines = [f.lineno for f in traceback.extract_tb(trace) if file and f.filename == file]
+    frames = [frame for frame, _ in traceback.walk_tb(trace)]
+    called = _in_call(frames, modules)
+    if entry.origin == "built-in" and (lines or called):
+        # A filter of a plugin, say, that the operator is made of.
+        for frame, line in reversed(list(traceback.walk_tb(trace))):
+            if path := plugin_of(frame.f_globals.get("__name__", "")):
+                return f"at line {line} of {path}"
     if lines:
         return f"at line {lines[-1]} of its file"
-    frames = [frame for frame, _ in traceback.walk_tb(trace)]
-    if _in_call(frames, modules):
+    if called:
         return "in its forward pass"
     if any(frame.f_code.co_filename == autograd.__file__ for frame in frames):
         return "in its backward pass"

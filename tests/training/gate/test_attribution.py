@@ -131,3 +131,23 @@ def test_naming_raises_what_blame_finds_and_passes_the_rest(tmp_path: Path) -> N
         built(tokens())
     with pytest.raises(RuntimeError, match="no operator's"), naming("mine"):
         raise RuntimeError("no operator's")
+
+
+def test_line_of_a_plugins_filter_is_told_with_its_file(tmp_path: Path) -> None:
+    path = tmp_path / "filter.py"
+    path.write_text(
+        "import mechbench\n"
+        "from torch import nn\n"
+        "@mechbench.register_filter('mine')\n"
+        "class Mine(nn.Module):\n"
+        "    def __init__(self, n_filters, d_model, max_seqlen):\n"
+        "        super().__init__()\n"
+        "    def forward(self, seqlen):\n"
+        "        raise ValueError('no taps')\n"
+    )
+    load_plugin(path)
+    made = Backbone("hyena", {"filter": "mine"}, vocab_size=V, d_model=D, n_layers=1, max_seqlen=L)
+    with pytest.raises(OperatorError) as caught, naming("hyena"):
+        made(tokens())
+    told = f"operator 'hyena' raised ValueError at line 8 of {path}: no taps"
+    assert str(caught.value) == told
