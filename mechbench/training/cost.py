@@ -36,7 +36,7 @@ def flops_per_token(model: nn.Module, input_seqlen: int, input_dim: int = 0) -> 
     """
     try:
         kinds = _kinds(model) if isinstance(model, Backbone) else []
-        if all(n == 1 for _, n in kinds):
+        if not isinstance(model, Backbone) or len(kinds) == len(model.blocks):
             total = _count(model, input_seqlen, input_dim)
         else:
             total = rest = _count(_with_blocks(model), input_seqlen, input_dim)
@@ -90,7 +90,7 @@ def _held(value: Any) -> Hashable:
     if isinstance(value, torch.Tensor):
         return value.shape, value.dtype, value.requires_grad
     if isinstance(value, nn.Module):
-        return type(value)  # it is a part of its own
+        return id(type(value))  # it is a part of its own
     if isinstance(value, dict):
         return type(value), *((key, _held(held)) for key, held in value.items())
     if isinstance(value, list | tuple):
