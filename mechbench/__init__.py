@@ -8,12 +8,8 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from mechbench import ops
-    from mechbench.catalogue.registry import (
-        load_plugin,
-        register_filter,
-        register_operator,
-        register_task,
-    )
+    from mechbench.catalogue.plugins import load_plugin
+    from mechbench.catalogue.registry import register_filter, register_operator, register_task
     from mechbench.operators.base import make_operator, materialize, set_optim
     from mechbench.record.results import Result, load_results
     from mechbench.tasks.base import Batch, Task, make_task
@@ -24,7 +20,7 @@ _LAZY = {
     "Batch": "mechbench.tasks.base",
     "Result": "mechbench.record.results",
     "Task": "mechbench.tasks.base",
-    "load_plugin": "mechbench.catalogue.registry",
+    "load_plugin": "mechbench.catalogue.plugins",
     "load_results": "mechbench.record.results",
     "make_operator": "mechbench.operators.base",
     "make_task": "mechbench.tasks.base",

@@ -76,8 +76,10 @@ def clean_registry(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     for catalogue in registry.CATALOGUES.values():
         catalogue.names()  # discovered outside, so that a test's entries do not stay
         monkeypatch.setattr(catalogue, "entries", dict(catalogue.entries))
-    monkeypatch.setattr(registry, "_PLUGINS", dict(registry._PLUGINS))
+    plugins = dict(registry.PLUGIN_FILES)
     monkeypatch.setattr(sys, "path", list(sys.path))  # a plugin's folder is appended
     yield
+    registry.PLUGIN_FILES.clear()
+    registry.PLUGIN_FILES.update(plugins)
     for name in [n for n in sys.modules if n.startswith("mechbench_plugin_")]:
         del sys.modules[name]

@@ -8,13 +8,9 @@ whole registration, `mechbench list` imports no torch, and no second list has to
 from __future__ import annotations
 
 import ast
-import hashlib
 import importlib
 import importlib.metadata
-import os
 import re
-import sys
-import types
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,15 +18,13 @@ from typing import Any, TypeVar
 
 from mechbench.catalogue.fingerprint import fingerprint
 from mechbench.catalogue.packages import FLA, Package
-from mechbench.catalogue.plugin_run import execute
-from mechbench.catalogue.settings import path_of, shown
-from mechbench.catalogue.sources import executed, file_of, reached
+from mechbench.catalogue.settings import shown
+from mechbench.catalogue.sources import file_of, reached
 from mechbench.errors import ConfigError, PluginError, nearest
 
 T = TypeVar("T", bound=Callable[..., Any])
-PLUGIN_VARIABLE = "MECHBENCH_PLUGINS"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:-]{0,63}")
-_PREFIX = "mechbench_plugin_"  # of plugin files' modules
+PREFIX = "mechbench_plugin_"  # of plugin files' modules
 
 
 @dataclass
@@ -78,8 +72,8 @@ class Registry:
             summary = (getattr(obj, "__doc__", None) or "").strip().split("\n")[0]
             target = f"{module}:{getattr(obj, '__qualname__', '')}"
             # What a plugin file registers is the plugin's, wherever the class was written.
-            home = _LOADING[-1] if _LOADING else module
-            origin, digest = _PLUGINS.get(home, (f"module {module}", ""))
+            home = LOADING[-1] if LOADING else module
+            origin, digest = PLUGIN_FILES.get(home, (f"module {module}", ""))
             if module.startswith("mechbench.") and home == module and name in self.names():
                 origin = "built-in"
             new = Entry(name, self.kind, origin, summary, source, target, obj, digest, home)
@@ -164,7 +158,7 @@ class Registry:
             out[name if entry.digest else f"{module}:{name}"] = read.digest
             roots = {entry.home} - {module} | read.modules
         found = reached(filter(None, roots))
-        return {k: v for k, v in (out | found).items() if not k.startswith(_PREFIX)}
+        return {k: v for k, v in (out | found).items() if not k.startswith(PREFIX)}
 
     def must_have_file(self, name: str) -> None:
         """Refuse what other processes could not load.
@@ -253,9 +247,8 @@ def _scan_built_ins(kind: str, folder: str) -> list[Entry]:
 
 
 # module name -> (path, digest) of the plugin files executed so far
-_PLUGINS: dict[str, tuple[str, str]] = {}
-_LOADING: list[str] = []  # module names of the plugin files being executed, the innermost last
-_keeping = False  # plugin files that are loaded are not read again
+PLUGIN_FILES: dict[str, tuple[str, str]] = {}
+LOADING: list[str] = []  # module names of the plugin files being executed, the innermost last
 
 
 def _check_name(kind: str, name: Any, owner: str = "") -> None:
@@ -291,114 +284,7 @@ def _one_line(error: BaseException) -> str:
     return " ".join(str(error).split())
 
 
-def load_plugin(path: str | os.PathLike[str]) -> None:
-    """Execute a plugin file, which registers components; a second load is a no-op.
-
-    A file that was edited since is executed anew and takes the place of what it was.
-
-    Raises:
-        ConfigError: `path` is none.
-        PluginError: the file is unreadable, raises, or registers nothing.
-    """
-    file = path_of("plugin", path).expanduser().resolve()
-    old = [name for name in _PLUGINS if _file_of(name) == str(file)]
-    if old and _keeping:
-        return
-    try:
-        code = file.read_bytes()
-    except OSError as error:
-        raise PluginError(f"plugin {path} cannot be read: {error.strerror or error}") from error
-    digest = hashlib.sha256(code).hexdigest()
-    module_name = f"{_PREFIX}{file.stem}_{digest[:12]}"
-    if module_name in sys.modules:
-        return
-    if file.suffix != ".py":
-        raise PluginError(f"plugin {path} is not a Python file: expected a name ending in .py")
-    before = _contents()
-    plugins = dict(_PLUGINS)
-    for name in old:
-        _leave(name)
-    module = types.ModuleType(module_name)
-    module.__file__ = str(file)
-    sys.modules[module_name] = module  # dataclasses and pickling look the module up by name
-    _PLUGINS[module_name] = (os.fspath(path), digest)  # as given: results name no home folder
-    _LOADING.append(module_name)
-    executed(module, code)
-    without = _contents()
-    try:
-        execute(module, code, path)
-        if without == _contents():
-            raise PluginError(
-                f"plugin {path} registers nothing: decorate a class with "
-                "@mechbench.register_operator('name'), @mechbench.register_task('name') or "
-                "@mechbench.register_filter('name')"
-            )
-    except BaseException:
-        del sys.modules[module_name]
-        _PLUGINS.clear()
-        _PLUGINS.update(plugins)
-        for registry in CATALOGUES.values():
-            registry.entries.clear()
-            registry.entries.update(before[registry.kind])
-        raise
-    finally:
-        _LOADING.remove(module_name)
-    for name in old:
-        sys.modules.pop(name, None)
-    reached([module_name])  # now: helpers may be edited before the run
-
-
-def _contents() -> dict[str, dict[str, Entry]]:
-    """Return what every catalogue holds."""
-    return {r.kind: {name: r.entry(name) for name in r.names()} for r in CATALOGUES.values()}
-
-
-def _file_of(module_name: str) -> str | None:
-    return getattr(sys.modules.get(module_name), "__file__", None)
-
-
-def _leave(module_name: str) -> None:
-    """Forget what a plugin file registered."""
-    del _PLUGINS[module_name]
-    for registry in CATALOGUES.values():
-        for name in [n for n, entry in registry.entries.items() if entry.home == module_name]:
-            del registry.entries[name]
-
-
-def load_plugins(paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]] = ()) -> None:
-    """Load the plugin files given and those in MECHBENCH_PLUGINS (separated as in PATH).
-
-    Raises:
-        ConfigError: `paths` is no path and no list of them.
-        PluginError: as `load_plugin`.
-    """
-    given = [paths] if isinstance(paths, str | os.PathLike) else paths
-    try:
-        listed = list(given)
-    except TypeError:  # of what has no members, and of a tensor that says it had
-        raise ConfigError(f"plugins is {shown(paths)}: expected a list of paths") from None
-    for path in (*filter(None, os.environ.get(PLUGIN_VARIABLE, "").split(os.pathsep)), *listed):
-        if not isinstance(path, str | os.PathLike):
-            raise ConfigError(f"plugins holds {shown(path)}: expected paths")
-        load_plugin(path)
-
-
-def loaded_plugins() -> set[str]:
-    """Return the digests of the plugin files that are loaded."""
-    return {digest for _, digest in _PLUGINS.values()}
-
-
 def plugin_of(module_name: str) -> str | None:
     """Return the path of the plugin file that a module is, as it was given."""
-    path, _ = _PLUGINS.get(module_name, (None, ""))
+    path, _ = PLUGIN_FILES.get(module_name, (None, ""))
     return path
-
-
-def keep_plugins() -> None:
-    """Keep the plugin files as they are loaded, even if they are edited.
-
-    For processes that run cells planned elsewhere: a result is stored under the id of the code that
-    it was planned with.
-    """
-    global _keeping
-    _keeping = True

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from mechbench.catalogue.bounds import MATRIX
-from mechbench.catalogue.registry import TASKS, code_of, load_plugin, loaded_plugins
+from mechbench.catalogue.plugins import load_plugin, loaded_plugins
+from mechbench.catalogue.registry import TASKS, code_of
 from mechbench.catalogue.settings import check_product, setting
 from mechbench.checks.properties import reach
 from mechbench.data.streams import draw

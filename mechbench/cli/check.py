@@ -7,7 +7,8 @@ from pathlib import Path
 import click
 
 from mechbench.catalogue.options import parse_pairs
-from mechbench.catalogue.registry import OPERATORS, load_plugins
+from mechbench.catalogue.plugins import load_plugins
+from mechbench.catalogue.registry import OPERATORS
 from mechbench.cli.arguments import Setting
 
 

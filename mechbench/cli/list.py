@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 import click
 
-from mechbench.catalogue.registry import CATALOGUES, load_plugins
+from mechbench.catalogue.plugins import load_plugins
+from mechbench.catalogue.registry import CATALOGUES
 
 
 @click.command("list")

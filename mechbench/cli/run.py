@@ -9,7 +9,8 @@ from typing import Any
 import click
 
 from mechbench.catalogue.options import parse_pairs
-from mechbench.catalogue.registry import OPERATORS, TASKS, load_plugins
+from mechbench.catalogue.plugins import load_plugins
+from mechbench.catalogue.registry import OPERATORS, TASKS
 from mechbench.cli.arguments import Setting
 from mechbench.console.progress_bar import Console
 from mechbench.console.tracking import TRACKERS, TrackedConsole, check_tracker

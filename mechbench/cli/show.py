@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from mechbench.catalogue.options import parse_pairs
-from mechbench.catalogue.registry import load_plugins
+from mechbench.catalogue.plugins import load_plugins
 from mechbench.cli.arguments import Setting
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mechbench.catalogue.registry import load_plugins
+from mechbench.catalogue.plugins import load_plugins
 from mechbench.errors import ConfigError, MechbenchError, ResultError
 from mechbench.leaderboard.store import FILE, read_rows
 from mechbench.record.config import Config

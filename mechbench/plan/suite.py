@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from mechbench.catalogue.bounds import CELLS
-from mechbench.catalogue.registry import OPERATORS, TASKS, load_plugins
+from mechbench.catalogue.plugins import load_plugins
+from mechbench.catalogue.registry import OPERATORS, TASKS
 from mechbench.errors import ConfigError
 from mechbench.plan.resolve import resolve
 from mechbench.plan.toml_lines import Key, line_of

@@ -78,7 +78,7 @@ def run_order(order: dict[str, Any], console: Console) -> dict[str, Any]:
     Raises:
         KeyboardInterrupt: the worker was told to stop; the checkpoint is written.
     """
-    from mechbench.catalogue.registry import load_plugins
+    from mechbench.catalogue.plugins import load_plugins
     from mechbench.console.tracking import TrackedConsole
     from mechbench.plan.resolve import resolve
     from mechbench.sweep.failure import store_failure
@@ -148,7 +148,7 @@ def main() -> None:
     threading.Thread(target=listen, daemon=True).start()
     try:
         import mechbench.training.cell  # noqa: F401  # the slow part, before the first order
-        from mechbench.catalogue.registry import keep_plugins
+        from mechbench.catalogue.plugins import keep_plugins
 
         keep_plugins()
         send({"event": "ready"})

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mechbench.catalogue.registry import load_plugins
+from mechbench.catalogue.plugins import load_plugins
 from mechbench.catalogue.settings import check_call
 from mechbench.console.progress_bar import Console
 from mechbench.errors import ConfigError

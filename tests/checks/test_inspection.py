@@ -11,7 +11,7 @@ from torch import nn
 
 import mechbench
 from mechbench.catalogue import registry
-from mechbench.catalogue.registry import load_plugin
+from mechbench.catalogue.plugins import forget, load_plugin
 from mechbench.checks.inspection import Specimen, fresh, portraits, trained
 from mechbench.errors import ConfigError, OperatorError, PluginError, ResultError
 
@@ -176,8 +176,8 @@ def test_helper_of_a_plugin_that_changed_is_told_of(
 
 def forget_plugins() -> None:
     """As if in another process."""
-    for name in list(registry._PLUGINS):
-        registry._leave(name)
+    for name in list(registry.PLUGIN_FILES):
+        forget(name)
         del sys.modules[name]
 
 
@@ -186,7 +186,7 @@ def test_plugin_that_raises_is_named(tmp_path: Path) -> None:
     path = tmp_path / "plugin.py"
     path.write_text(PLUGIN.replace("L = u.shape[1]", "raise ValueError('no matrix')"))
     load_plugin(path)
-    with pytest.raises(OperatorError, match="operator 'mine' raised ValueError at line 15"):
+    with pytest.raises(OperatorError, match="Mine raised ValueError in mixing_matrix: no matrix"):
         portraits(fresh("mine", {}, d_model=4, seqlen=4, seed=0), tmp_path)
 
 

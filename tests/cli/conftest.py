@@ -88,7 +88,7 @@ class CommandLine:
         """Run a command to its end in this process, which spares the imports."""
         out, err, before = io.StringIO(), io.StringIO(), list(sys.argv)
         entries = [(c, dict(c.entries)) for c in CATALOGUES.values() if c.names()]
-        plugins = dict(registry._PLUGINS)
+        plugins = dict(registry.PLUGIN_FILES)
         with (
             contextlib.chdir(self.folder),
             contextlib.redirect_stdout(out),
@@ -101,8 +101,8 @@ class CommandLine:
                 sys.argv[:] = before
                 for catalogue, kept in entries:
                     catalogue.entries = kept
-                registry._PLUGINS.clear()
-                registry._PLUGINS.update(plugins)
+                registry.PLUGIN_FILES.clear()
+                registry.PLUGIN_FILES.update(plugins)
                 for module in [m for m in sys.modules if m.startswith("mechbench_plugin_")]:
                     del sys.modules[module]
         return subprocess.CompletedProcess(args, code, out.getvalue(), err.getvalue())

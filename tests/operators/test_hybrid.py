@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from mechbench.catalogue.registry import load_plugin
+from mechbench.catalogue.plugins import load_plugin
 from mechbench.errors import ConfigError
 from mechbench.operators.attention import Attention
 from mechbench.operators.base import components_used, make_operator

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from mechbench.catalogue.registry import load_plugin, register_operator, register_task
+from mechbench.catalogue.plugins import load_plugin
+from mechbench.catalogue.registry import register_operator, register_task
 from mechbench.errors import ConfigError, SeqlenError
 from mechbench.operators.base import make_operator
 from mechbench.plan.resolve import check_without_torch, resolve, task_of

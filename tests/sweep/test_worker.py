@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 from torch import Tensor, nn
 
-from mechbench.catalogue import registry
-from mechbench.catalogue.registry import load_plugin, register_operator
+from mechbench.catalogue.plugins import keep_plugins, load_plugin
+from mechbench.catalogue.registry import register_operator
 from mechbench.plan.resolve import resolve
 from mechbench.record.files import exclusive
 from mechbench.record.results import read_result
@@ -59,7 +59,7 @@ def test_plugin_touched_or_edited_since_planning(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A worker that has it keeps it; one that starts later says what has changed."""
-    monkeypatch.setattr(registry, "_keeping", False)
+    monkeypatch.setattr("mechbench.catalogue.plugins._keeping", False)
     path = tmp_path / "plugin.py"
     path.write_text(PLUGIN)
     load_plugin(path)
@@ -76,7 +76,7 @@ def test_plugin_touched_or_edited_since_planning(
     )
     path.write_text(PLUGIN)
     load_plugin(path)
-    registry.keep_plugins()
+    keep_plugins()
     path.write_text(PLUGIN + "# edited\n")
     assert run(given | {"out": str(tmp_path / "kept")})[0]["event"] == "done"
 

@@ -11,7 +11,8 @@ from checks import broken_operators as broken
 from checks.broken_operators import D, L, V, model
 from torch import Tensor, nn
 
-from mechbench.catalogue.registry import load_plugin, register_operator
+from mechbench.catalogue.plugins import load_plugin
+from mechbench.catalogue.registry import register_operator
 from mechbench.errors import OperatorError
 from mechbench.operators.base import make_operator
 from mechbench.training.gate import blame, naming
