@@ -16,7 +16,7 @@ from mechbench.catalogue.settings import check_product, setting
 from mechbench.checks.properties import reach
 from mechbench.data.streams import draw
 from mechbench.errors import ConfigError, PluginError
-from mechbench.operators.base import components_used, make_operator, materialize, operator_options
+from mechbench.operators.base import components_used, make_operator, matrix_of, operator_options
 from mechbench.plan.resolve import task_of
 from mechbench.record.config import Config
 from mechbench.record.files import make_folder
@@ -113,7 +113,7 @@ def portraits(specimen: Specimen, folder: Path) -> list[Path]:
     """
     module, u = specimen.module, specimen.u
     with naming(specimen.name, module):
-        H = materialize(module, u[:1])[0]
+        H = matrix_of(module, u[:1])[0]
         norms = reach(module, u)
         taps = _filters(module, u.shape[1])
     make_folder(folder)

@@ -233,6 +233,19 @@ def materialize(operator: nn.Module, u: Tensor) -> Tensor:
             linear in a value path, or does not say how.
         OperatorError: its matrix has another shape, or it raised.
     """
+    try:
+        return matrix_of(operator, u)
+    except MechbenchError:
+        raise
+    except Exception as error:
+        text = " ".join(str(error).split())
+        raise OperatorError(
+            f"{type(operator).__name__} raised {type(error).__name__} in mixing_matrix: {text}"
+        ) from error
+
+
+def matrix_of(operator: nn.Module, u: Tensor) -> Tensor:
+    """Return what `materialize` does; what the operator raises passes as it is."""
     if not isinstance(operator, nn.Module):
         raise ConfigError(f"operator is {shown(operator)}: expected a torch.nn.Module")
     if not isinstance(u, Tensor) or u.ndim != 3 or not u.is_floating_point() or not u.numel():
@@ -244,16 +257,8 @@ def materialize(operator: nn.Module, u: Tensor) -> Tensor:
             f"{type(operator).__name__} has no matrix form: give it a method mixing_matrix(u) "
             "that returns (B, D, L, L)"
         )
-    try:
-        with torch.no_grad():
-            out = matrix(u)
-    except MechbenchError:
-        raise
-    except Exception as error:
-        text = " ".join(str(error).split())
-        raise OperatorError(
-            f"{type(operator).__name__} raised {type(error).__name__} in mixing_matrix: {text}"
-        ) from error
+    with torch.no_grad():
+        out = matrix(u)
     B, L, _ = u.shape
     shape = tuple(getattr(out, "shape", ()))
     if not isinstance(out, Tensor) or (len(shape), shape[:1], shape[2:]) != (4, (B,), (L, L)):

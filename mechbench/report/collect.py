@@ -74,7 +74,7 @@ def collect(paths: Sequence[Path]) -> tuple[list[Row], list[str]]:
         try:
             read.append(_rows(path))
         except ResultError as error:
-            warnings.append(f"skipped: {str(error).replace(str(path), name)}")
+            warnings.append(f"skipped: {error.args[0].replace(str(path), name)}")
     if not read:
         raise ResultError(f"no readable result: {warnings[0]}")
     kept, repeated = newest([rows for _, rows in sorted(read, key=lambda item: item[0])])
@@ -113,8 +113,9 @@ def _rows(path: Path) -> tuple[str, list[Row]]:
 
 
 def age(data: dict[str, Any]) -> str:
-    """Return what results are sorted by: their date, then their content."""
-    return f"{data['provenance'].get('date')} {canonical_json(data)}"
+    """Return what results are sorted by: their date, whether they ended well, their content."""
+    ended_well = data["status"] == "ok"  # a refused run and the same allowed one take a second
+    return f"{data['provenance'].get('date')} {ended_well} {canonical_json(data)}"
 
 
 def rows_of(data: dict[str, Any]) -> list[Row]:

@@ -186,7 +186,7 @@ def test_plugin_that_raises_is_named(tmp_path: Path) -> None:
     path = tmp_path / "plugin.py"
     path.write_text(PLUGIN.replace("L = u.shape[1]", "raise ValueError('no matrix')"))
     load_plugin(path)
-    with pytest.raises(OperatorError, match="Mine raised ValueError in mixing_matrix: no matrix"):
+    with pytest.raises(OperatorError, match="operator 'mine' raised ValueError at line 15"):
         portraits(fresh("mine", {}, d_model=4, seqlen=4, seed=0), tmp_path)
 
 

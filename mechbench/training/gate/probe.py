@@ -68,9 +68,11 @@ def before(
     trained = next(task for task in tasks if task.seqlen == config.seqlen)
     longest = max(tasks, key=lambda task: task.input_seqlen)
     with undisturbed(torch.device(device)):
-        batch = draw(longest, 1, config.seed, "validation", 0, "cpu")
-        reader = for_tokens(probed, config, longest.input_seqlen, device)
-        fault = _probe(reader, batch, config, device, 1, training=False)
+        fault = None
+        if longest is not trained:
+            batch = draw(longest, 1, config.seed, "validation", 0, "cpu")
+            reader = for_tokens(probed, config, longest.input_seqlen, device)
+            fault = _probe(reader, batch, config, device, 1, training=False)
         if fault is None or fault.kind == "not finite":  # beyond the trained length no fault
             batch = draw(trained, rows, config.seed, "validation", 0, "cpu")
             _first_step(probed, batch.inputs[:1].to(device), config, device, warn)
