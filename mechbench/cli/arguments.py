@@ -1,4 +1,4 @@
-"""Settings as command-line arguments, with the same types and checks as in Python."""
+"""What several subcommands take: settings, checked as in Python, options and plugin files."""
 
 from __future__ import annotations
 
@@ -37,3 +37,26 @@ class Setting(click.ParamType):  # type: ignore[type-arg]  # generic in newer re
             except ValueError:
                 continue
         return text
+
+
+OPERATOR_OPTION = click.option(
+    "--option",
+    "options",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Option of the operator (repeatable).",
+)
+TASK_OPTION = click.option(
+    "--task-option",
+    "task_options",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Parameter of the task (repeatable).",
+)
+PLUGIN = click.option(
+    "--plugin",
+    "plugins",
+    multiple=True,
+    metavar="FILE.py",
+    help="Python file to load first (repeatable).",
+)

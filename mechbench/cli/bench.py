@@ -9,7 +9,7 @@ import click
 from mechbench.catalogue.options import parse_pairs
 from mechbench.catalogue.plugins import load_plugins
 from mechbench.catalogue.registry import OPERATORS
-from mechbench.cli.arguments import Setting
+from mechbench.cli.arguments import PLUGIN, Setting
 
 
 @click.command("bench")
@@ -43,13 +43,7 @@ from mechbench.cli.arguments import Setting
     metavar="KEY=VALUE",
     help="Option of every operator that takes it (repeatable).",
 )
-@click.option(
-    "--plugin",
-    "plugins",
-    multiple=True,
-    metavar="FILE.py",
-    help="Python file to load first (repeatable).",
-)
+@PLUGIN
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
 @click.option(
     "--dtype",

@@ -9,7 +9,7 @@ import click
 from mechbench.catalogue.options import parse_pairs
 from mechbench.catalogue.plugins import load_plugins
 from mechbench.catalogue.registry import OPERATORS
-from mechbench.cli.arguments import Setting
+from mechbench.cli.arguments import OPERATOR_OPTION, PLUGIN, Setting
 
 
 @click.command("check")
@@ -23,20 +23,8 @@ from mechbench.cli.arguments import Setting
 @click.option(
     "--seed", type=Setting("seed"), default=0, show_default=True, help="Seed of weights and inputs."
 )
-@click.option(
-    "--option",
-    "options",
-    multiple=True,
-    metavar="KEY=VALUE",
-    help="Option of the operator (repeatable).",
-)
-@click.option(
-    "--plugin",
-    "plugins",
-    multiple=True,
-    metavar="FILE.py",
-    help="Python file to load first (repeatable).",
-)
+@OPERATOR_OPTION
+@PLUGIN
 @click.option("--device", default="cpu", show_default=True, help="auto, cpu, cuda or cuda:N.")
 @click.option("--out", default="report", show_default=True, help="Folder for check.json.")
 def command(

@@ -9,7 +9,7 @@ import click
 from mechbench.catalogue.options import parse_pairs
 from mechbench.catalogue.plugins import load_plugins
 from mechbench.catalogue.registry import OPERATORS
-from mechbench.cli.arguments import Setting
+from mechbench.cli.arguments import OPERATOR_OPTION, Setting
 
 
 @click.command("inspect")
@@ -27,13 +27,7 @@ from mechbench.cli.arguments import Setting
 @click.option(
     "--seed", type=Setting("seed"), help="Seed of the fresh operator and its input.  [default: 0]"
 )
-@click.option(
-    "--option",
-    "options",
-    multiple=True,
-    metavar="KEY=VALUE",
-    help="Option of the operator (repeatable).",
-)
+@OPERATOR_OPTION
 @click.option(
     "--plugin",
     "plugins",

@@ -8,17 +8,12 @@ import click
 
 from mechbench.catalogue.plugins import load_plugins
 from mechbench.catalogue.registry import CATALOGUES
+from mechbench.cli.arguments import PLUGIN
 
 
 @click.command("list")
 @click.argument("kind", type=click.Choice(["operators", "tasks", "filters", "suites"]))
-@click.option(
-    "--plugin",
-    "plugins",
-    multiple=True,
-    metavar="FILE.py",
-    help="Python file to load first (repeatable).",
-)
+@PLUGIN
 def command(kind: str, plugins: tuple[str, ...]) -> None:
     """Print every operator, task, filter or suite that can be named.
 

@@ -11,7 +11,7 @@ import click
 from mechbench.catalogue.options import parse_pairs
 from mechbench.catalogue.plugins import load_plugins
 from mechbench.catalogue.registry import OPERATORS, TASKS
-from mechbench.cli.arguments import Setting
+from mechbench.cli.arguments import OPERATOR_OPTION, TASK_OPTION, Setting
 from mechbench.console.progress_bar import Console
 from mechbench.console.tracking import TRACKERS, TrackedConsole, check_tracker
 from mechbench.training.parallel import follows, launched
@@ -79,20 +79,8 @@ _CALL = ("out", "resume", "checkpoint_s", "data_parallel", "quiet")
     multiple=True,
     help="Further length to score the trained model at (repeatable).",
 )
-@click.option(
-    "--option",
-    "options",
-    multiple=True,
-    metavar="KEY=VALUE",
-    help="Option of the operator (repeatable).",
-)
-@click.option(
-    "--task-option",
-    "task_options",
-    multiple=True,
-    metavar="KEY=VALUE",
-    help="Parameter of the task (repeatable).",
-)
+@OPERATOR_OPTION
+@TASK_OPTION
 @click.option(
     "--loss-on",
     type=click.Choice(["dense", "scored"]),

@@ -6,7 +6,7 @@ import click
 
 from mechbench.catalogue.options import parse_pairs
 from mechbench.catalogue.plugins import load_plugins
-from mechbench.cli.arguments import Setting
+from mechbench.cli.arguments import PLUGIN, TASK_OPTION, Setting
 
 
 @click.command("show")
@@ -17,13 +17,7 @@ from mechbench.cli.arguments import Setting
 @click.option(
     "--vocab-size", type=Setting("vocab_size"), help="Vocabulary size.  [default: the task's]"
 )
-@click.option(
-    "--task-option",
-    "task_options",
-    multiple=True,
-    metavar="KEY=VALUE",
-    help="Parameter of the task (repeatable).",
-)
+@TASK_OPTION
 @click.option(
     "--seed", type=Setting("seed"), default=0, show_default=True, help="Seed of the examples."
 )
@@ -32,13 +26,7 @@ from mechbench.cli.arguments import Setting
     type=Setting("examples"),
     help="Number of examples to measure the baselines on.  [default: 2048, fewer for long ones]",
 )
-@click.option(
-    "--plugin",
-    "plugins",
-    multiple=True,
-    metavar="FILE.py",
-    help="Python file to load first (repeatable).",
-)
+@PLUGIN
 def command(
     task: str,
     seqlen: int | None,

@@ -30,16 +30,6 @@ class Mine:
 Write = Callable[..., Path]
 
 
-@pytest.fixture
-def write(tmp_path: Path) -> Write:
-    def write(text: str, name: str = "plugin.py") -> Path:
-        path = tmp_path / name
-        path.write_text(text)
-        return path
-
-    return write
-
-
 def test_edited_plugin_takes_the_place_of_the_old_and_a_broken_one_does_not(
     write: Write,
 ) -> None:

@@ -32,16 +32,6 @@ class Mine:
 Write = Callable[..., Path]
 
 
-@pytest.fixture
-def write(tmp_path: Path) -> Write:
-    def write(text: str, name: str = "plugin.py") -> Path:
-        path = tmp_path / name
-        path.write_text(text)
-        return path
-
-    return write
-
-
 def entry_point(name: str, value: str, group: str) -> importlib.metadata.EntryPoint:
     return importlib.metadata.EntryPoint(name, value, group)
 
