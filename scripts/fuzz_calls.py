@@ -25,7 +25,7 @@ import numpy as np
 import torch
 
 import mechbench
-import mechbench.training.cell
+import mechbench.training.train_cell
 from mechbench.errors import MechbenchError
 
 LIMIT_S = 30.0  # of the call's own computing
@@ -136,7 +136,7 @@ def main() -> int:
 
     with (
         tempfile.TemporaryDirectory() as scratch,
-        mock.patch.object(mechbench.training.cell, "train", stop),
+        mock.patch.object(mechbench.training.train_cell, "train", stop),
     ):
         folder = Path(scratch)
         (folder / "text").write_text("x = (", encoding="utf-8")

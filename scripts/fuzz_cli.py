@@ -4,10 +4,9 @@
 
 Every line runs in this process through click, in a folder of its own for the whole session, with an
 alarm after 30 s of its own computing or 300 s of any kind. Nothing is trained or measured: `run`
-stops right before its first step, or where the probes before it would take as long as the steps of
-an unusually large model, `check`, `bench` and `inspect` before they build the operator that they
-look at, and sweeps are dry. All that is refused must be refused with one line and exit code 2. What
-breaks is printed; exit code 1: some line did.
+stops right before its first step, `check`, `bench` and `inspect` before they build the operator
+that they look at, and sweeps are dry. All that is refused must be refused with one line and exit
+code 2. What breaks is printed; exit code 1: some line did.
 """
 
 from __future__ import annotations
@@ -26,12 +25,10 @@ import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 from unittest import mock
 
 LIMIT_S = 30.0
 WALL_S = 10 * LIMIT_S  # on a machine with other work
-PROBED = 1 << 23  # numbers of a probe that is no step of the size of a usual one
 OPERATORS = (
     "hyena", "attention", "aft", "gss", "h3", "rwkv", "s4d", "retnet", "mamba2", "hybrid",
     "linear-attention", "gated-deltanet", "sliding-attention", "eager-attention", "hyna", "fla:X",
@@ -248,14 +245,6 @@ def without_work() -> Iterator[None]:
     def stop(*_: object, **__: object) -> None:
         raise Stop(0)
 
-    probe = mechbench.training.cell.before
-
-    def before(model: object, config: Any, tasks: Any, rows: int, *rest: Any) -> object:
-        longest = max(task.input_seqlen for task in tasks)
-        width = config.n_layers * config.d_model + config.vocab_size
-        large = max(rows * config.seqlen, longest * max(1, longest // 512)) * width > PROBED
-        return stop() if large else probe(model, config, tasks, rows, *rest)
-
     places = (
         (mechbench.training.train_cell, "train"),
         (mechbench.bench.session, "machine_rates"),
@@ -264,7 +253,6 @@ def without_work() -> Iterator[None]:
         (mechbench.training.launch, "launch"),
     )
     with contextlib.ExitStack() as stack:
-        stack.enter_context(mock.patch.object(mechbench.training.cell, "before", before))
         for module, name in places:
             stack.enter_context(mock.patch.object(module, name, stop))
         yield

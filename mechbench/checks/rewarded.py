@@ -44,7 +44,7 @@ def causal_once_trained(subject: Subject) -> Finding:
             return Finding(_NAME, "FAIL", text, accuracy)
         for L in sorted({min(subject.seqlen, _SEQLEN), subject.seqlen}):
             found = _probe(model, _tokens(subject, 4, L, "probe"), subject) if L > 1 else None
-            if found is not None and found.kind == "not finite":
+            if found is not None and found.kind in ("not finite", "unstable"):
                 return Finding(_NAME, "-", f"not measured: the trained model {found.text}")
             if found is not None and found.kind in ("ahead", "mixed"):
                 text = f"after {subject.steps} steps: {found.text}"

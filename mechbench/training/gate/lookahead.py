@@ -50,7 +50,7 @@ _REPEATS_HALF = 3e-2
 
 @dataclass(frozen=True)
 class Fault:
-    """What was found wrong: `kind` is "ahead", "mixed", "restless" or "not finite"."""
+    """What was found wrong: `kind` is "ahead", "mixed", "unstable", "restless" or "not finite"."""
 
     kind: str
     text: str
@@ -167,7 +167,15 @@ class _Value:
         noise = max(again, float(self._moved(self._small).max()))
         past = self._difference(self._change(self._small, ~self._later)).masked_fill(self._later, 0)
         bound = min(_HARD * float(past.max()), self._limit)
-        if not worst <= bound or self._returns(moved, noise):
+        returns = self._returns(moved, noise)
+        if not worst <= bound or returns:
+            rounded = 0.0 if returns else self._under_rounding()
+            if worst <= 2 * rounded:
+                return Fault(
+                    "unstable",
+                    f"moves its outputs by {rounded:.0e} of the largest under rounding alone, so "
+                    "whether later inputs move them cannot be told",
+                )
             row, position = divmod(int(moved.argmax()), moved.shape[1])
             others = torch.arange(len(moved), device=moved.device) != row
             elsewhere = self._change(1.0, others[:, None].expand_as(self._later))
@@ -195,6 +203,11 @@ class _Value:
             times += self._moved(1.0) > bound
             bound = max(bound, _RATIO * float(self._moved(self._small).max()))
         return bool((times >= _RETURNS).any()) and float(moved.max()) > bound
+
+    def _under_rounding(self) -> float:
+        """Return how far outputs move when earlier inputs change by one rounding."""
+        change = self._change(torch.finfo(self._y.dtype).eps, ~self._later)
+        return float(self._difference(change).masked_fill(self._later, 0).max())
 
     def _moved(self, size: float) -> Tensor:
         """Return how far outputs before the cut move, (B, L), relative to the largest output."""

@@ -1,9 +1,10 @@
 """The checks before and after every training run: the contract, and the model's causality.
 
-Before, at the longest length first, so that no budget is spent on what fails there. After, again,
-with the trained weights: a branch that starts at zero looks ahead only then. The model is probed as
-it is used: at every evaluated length, at the batch sizes of training and scoring, with and without
-gradients, in the run's precision and in float32, on the task's own inputs.
+Before, at the longest length first, so that no budget is spent on what fails there, and with a few
+sequences, which costs less than a few steps. After, again, with the trained weights: a branch that
+starts at zero looks ahead only then. The trained model is probed as it was used: at every evaluated
+length, at the batch sizes of training and scoring. Both, with and without gradients, in the run's
+precision and in float32, on the task's own inputs.
 
 Cost: two forward passes a length and mode where nothing moves, five where rounding does, and one to
 three backward passes at the trained length.
@@ -37,7 +38,11 @@ from mechbench.training.gate.lookahead import (
 from mechbench.training.lengths import for_tokens
 from mechbench.training.memory import is_out_of_memory
 
+_FEW = 4  # sequences before training: each has a cut of its own
 _NUMBERS = 1 << 25  # logits and residual stream that a probe looks at at once
+
+_AHEAD = "is not causal: "
+_NOT_CAUSAL = {"ahead": _AHEAD, "mixed": _AHEAD, "unstable": ""}
 
 
 def before(
@@ -74,12 +79,13 @@ def before(
             reader = for_tokens(probed, config, longest.input_seqlen, device)
             fault = _probe(reader, batch, config, device, 1, training=False)
         if fault is None or fault.kind == "not finite":  # beyond the trained length no fault
+            rows = min(rows, _FEW)
             batch = draw(trained, rows, config.seed, "validation", 0, "cpu")
             _first_step(probed, batch.inputs[:1].to(device), config, device, warn)
             fault = _probe(probed, batch, config, device, rows, training=True)
-    if fault is None or fault.kind in ("ahead", "mixed"):
+    if fault is None or fault.kind in _NOT_CAUSAL:
         probed.zero_grad(set_to_none=True)
-        return None if fault is None else fault.text
+        return None if fault is None else _NOT_CAUSAL[fault.kind] + fault.text
     raise OperatorError(f"operator {config.operator!r} {fault.text}")
 
 
@@ -119,7 +125,7 @@ def after(
         return None
     if fault.kind == "restless":
         raise OperatorError(f"operator {config.operator!r} {fault.text}")
-    return fault.text
+    return _NOT_CAUSAL[fault.kind] + fault.text
 
 
 @torch.no_grad()
@@ -156,7 +162,7 @@ def settle(found: str | None, result: dict[str, Any], config: Config) -> None:
         return
     result["evaluations"] = []
     raise OperatorError(
-        f"operator {config.operator!r} is not causal: {found}; --allow-noncausal trains it "
+        f"operator {config.operator!r} {found}; --allow-noncausal trains it "
         "anyway and marks the result"
     )
 
@@ -253,4 +259,4 @@ def _in_float32(judge: Callable[[], Fault | None]) -> Fault | None:
         if is_out_of_memory(error):
             raise
         return None
-    return fault if fault is not None and fault.kind in ("ahead", "mixed") else None
+    return fault if fault is not None and fault.kind in _NOT_CAUSAL else None

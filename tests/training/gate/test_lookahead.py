@@ -117,7 +117,7 @@ def test_looking_a_token_ahead_is_found_down_to_rounding(weight: float, length: 
         lambda u: torch.cat([u[:, 1:-1], u[:, -2:]], 1),  # every token but the last
         lambda u: u.cumsum(1) + 1e-2 * u.amax(1, keepdim=True),
         lambda u: u.cumsum(1) + u.flip(1).cumsum(1).flip(1).sign() * 1e-2,
-        lambda u: u + torch.sin(1e5 * broken.shifted(u).detach()),
+        lambda u: u + torch.sin(3e2 * broken.shifted(u).detach()),
     ],
 )
 @pytest.mark.parametrize("rows", [1, 2, 5])
@@ -162,6 +162,17 @@ def test_statistics_of_the_batch_are_no_matter_of_order() -> None:
 def test_what_is_not_finite_is_not_judged() -> None:
     found = value(operator(lambda u: u / 0))
     assert found == Fault("not finite", f"gives NaN or infinity at {L} tokens")
+
+
+def test_what_rounding_alone_scatters_is_not_said_to_look_ahead() -> None:
+    class Scatters(broken.SinglePrecision):
+        def forward(self, u: Tensor) -> Tensor:
+            return torch.sin(1e9 * super().forward(u))
+
+    found = value(Scatters)
+    assert found is not None
+    assert found.kind == "unstable"
+    assert found.text.startswith("moves its outputs by ")
 
 
 def test_a_gradient_that_is_cut_off_is_none() -> None:
