@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import csv
 import dataclasses
-import io
 from typing import Any
 
 from mechbench.bench.fit import crossover, exponent
@@ -19,6 +17,7 @@ from mechbench.bench.record import (
     quartiles,
 )
 from mechbench.record.config import canonical_json
+from mechbench.report.escape import csv_text
 from mechbench.report.table import markdown_table
 
 _NOTES = (
@@ -122,12 +121,7 @@ def summary(record: Record, line: str) -> dict[str, Any]:
 
 def to_csv(record: Record) -> str:
     """Return a row for each reading."""
-    lines = [flat(record, reading) for reading in record.readings]
-    text = io.StringIO()
-    writer = csv.DictWriter(text, fieldnames=list(lines[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(lines)
-    return text.getvalue()
+    return csv_text([flat(record, reading) for reading in record.readings])
 
 
 def to_json(record: Record) -> dict[str, Any]:

@@ -20,9 +20,8 @@ from __future__ import annotations
 
 import csv
 import functools
-import io
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -32,7 +31,7 @@ from mechbench.record.config import ADDED, Config
 from mechbench.record.files import write_text
 from mechbench.record.results import SCHEMA_VERSION
 from mechbench.report.collect import Row, rows_of
-from mechbench.report.escape import csv_cell, from_csv_cell, plain
+from mechbench.report.escape import csv_text, from_csv_cell, plain
 
 FILE = "results.csv"
 _HEAD = ("schema_version", "cell_id", "status", "reason")
@@ -68,12 +67,7 @@ def write_rows(path: Path, rows: Sequence[Row]) -> None:
     Raises:
         ResultError: the file cannot be written.
     """
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(COLUMNS)
-    lines = sorted((_flat(row) for row in rows), key=_order)
-    writer.writerows(lines)
-    write_text(path, text.getvalue())
+    write_text(path, csv_text(sorted((_flat(row) for row in rows), key=_order), COLUMNS))
 
 
 def read_rows(path: Path) -> list[Row]:
@@ -108,7 +102,7 @@ def read_rows(path: Path) -> list[Row]:
         raise ResultError(f"{path} is damaged: {error}") from error
 
 
-def _flat(row: Row) -> list[str]:
+def _flat(row: Row) -> dict[str, str]:
     data, config = row.data, row.config
     values: dict[str, Any] = {name: getattr(config, name) for name in _CONFIG}
     # The path of a plugin file means nothing on another machine.
@@ -118,30 +112,23 @@ def _flat(row: Row) -> list[str]:
     values |= {f"seconds_{s}": (data.get("seconds") or {}).get(s) for s in _SECONDS}
     values |= {name: data["provenance"].get(name) for name in _PROVENANCE}
     values["eval_seqlen"] = row.eval_seqlen
-    return [_text(name, values[name]) for name in COLUMNS]
+    return {name: _text(name, values[name]) for name in COLUMNS}
 
 
 def _text(name: str, value: Any) -> str:
     if value is None:
         return ""
     if name in _TEXTS:
-        return str(csv_cell(str(value)))
+        return str(value)
     return json.dumps(value, sort_keys=True, separators=(",", ":"))
 
 
-def _order(cells: Sequence[str]) -> tuple[Any, ...]:
-    at = {name: cells[COLUMNS.index(name)] for name in _SORTED}
+def _order(at: Mapping[str, str]) -> tuple[Any, ...]:
     return (
         at["task"], at["task_options"], int(at["vocab_size"]), int(at["seqlen"]), at["operator"],
         at["operator_options"], float(at["lr"]), int(at["seed"]), at["cell_id"],
         int(at["eval_seqlen"]),
     )  # fmt: skip
-
-
-_SORTED = (
-    "task", "task_options", "vocab_size", "seqlen", "operator", "operator_options", "lr", "seed",
-    "cell_id", "eval_seqlen",
-)  # fmt: skip
 
 
 def _gather(cells: dict[str, str], results: dict[str, dict[str, Any]]) -> None:

@@ -71,13 +71,23 @@ def from_csv_cell(text: str) -> str:
     return text[1:] if text.startswith("'") and text.lstrip("'").startswith(_FORMULA) else text
 
 
-def csv_text(lines: Sequence[Mapping[str, Any]]) -> str:
-    """Return a table as CSV with line feeds, the first line's keys as its header."""
+def csv_text(lines: Sequence[Mapping[str, Any]], columns: Sequence[str] = ()) -> str:
+    """Return a table as CSV with line feeds, the one writer of all tables.
+
+    Not by pandas: loading it would cost every run more than all its tables, and it turns whole
+    numbers next to an empty cell into fractions.
+
+    Args:
+        lines: a row each.
+        columns: of the header; by default the keys of the first line.
+    """
+    names = columns or list(lines[0] if lines else ())
+    if not names:
+        return ""
     text = io.StringIO()
-    if lines:
-        writer = csv.DictWriter(text, fieldnames=list(lines[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows({key: csv_cell(value) for key, value in line.items()} for line in lines)
+    writer = csv.DictWriter(text, fieldnames=names, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows({key: csv_cell(value) for key, value in line.items()} for line in lines)
     return text.getvalue()
 
 

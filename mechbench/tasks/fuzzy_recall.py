@@ -31,7 +31,14 @@ from mechbench.tasks.base import IGNORE, UNKNOWN, Batch
 from mechbench.tasks.cut_pair import cut_pair_guess
 from mechbench.tasks.first_occurrence import first_occurrence
 from mechbench.tasks.halves import Halves
-from mechbench.tasks.shortcuts import after_match, last_of_key, latest, most_frequent
+from mechbench.tasks.shortcuts import (
+    after_match,
+    after_match_and_answers,
+    backing_off,
+    last_of_key,
+    latest,
+    most_frequent,
+)
 
 if TYPE_CHECKING:
     import torch
@@ -87,14 +94,24 @@ class FuzzyRecall(Halves):
 
     @property
     def shortcuts(self) -> Mapping[str, Callable[[Tensor], Tensor]]:
-        """The value token seen most often, the latest one, and what followed a part of the key."""
+        """The value token seen most often, the latest one, and what followed the same few tokens.
+
+        The last tokens of a key are matched with the value tokens since, and where that is found
+        nowhere, fewer of them.
+        """
         low, high = self.n_keys, self.vocab_size - 1
+        frequent = partial(most_frequent, low=low, high=high)
+        two, one = (partial(after_match, length=n, low=low, high=high) for n in (2, 1))
+        ends = [
+            partial(after_match_and_answers, length=n, most=self.value_len, low=low, high=high)
+            for n in range(1, self.key_len)
+        ]
         return {
-            "most frequent value": partial(most_frequent, low=low, high=high),
+            "most frequent value": frequent,
             "latest value": partial(latest, low=low, high=high),
-            "behind the same two tokens": partial(after_match, length=2, low=low, high=high),
+            "behind the same two tokens": backing_off(two, one, frequent),
             **{
-                last_of_key(part): partial(self._look_up, part=part)
+                last_of_key(part): backing_off(*reversed(ends[:part]), frequent)
                 for part in range(1, self.key_len)
             },
         }
@@ -167,10 +184,6 @@ class FuzzyRecall(Halves):
 
     def oracle(self, inputs: Tensor) -> Tensor:
         """Find where a complete key stood first and read its value off there."""
-        return self._look_up(inputs, self.key_len)
-
-    def _look_up(self, inputs: Tensor, part: int) -> Tensor:
-        """Read the value off where a key with the same `part` last tokens stood first."""
         import torch
 
         B, L = inputs.shape
@@ -187,9 +200,7 @@ class FuzzyRecall(Halves):
         ids = torch.cat(
             [
                 ids[:, : k - 1],
-                torch.where(
-                    whole[:, k - 1 :], self._number(window[..., k - part :]), ids[:, k - 1 :]
-                ),
+                torch.where(whole[:, k - 1 :], self._number(window), ids[:, k - 1 :]),
             ],
             1,
         )
@@ -209,7 +220,7 @@ class FuzzyRecall(Halves):
         return cut_pair_guess(inputs, at, self.key_len, self.value_len, self.n_keys, self.n_values)
 
     def _number(self, keys: Tensor) -> Tensor:
-        """Return (B, P): one number for each key, or part of one, of (B, P, n) tokens."""
+        """Return (B, P): one number for each key of (B, P, key_len) tokens."""
         import torch
 
         radix = self.n_keys ** torch.arange(keys.shape[2], device=keys.device)

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from mechbench.catalogue.registry import register_task
 from mechbench.errors import ConfigError, SeqlenError
 from mechbench.tasks.base import IGNORE, UNKNOWN, Batch, Task
-from mechbench.tasks.shortcuts import after_match
+from mechbench.tasks.shortcuts import after_match, backing_off
 
 if TYPE_CHECKING:
     import torch
@@ -82,11 +82,18 @@ class Induction(Task):
     @property
     def shortcuts(self) -> Mapping[str, Callable[[Tensor], Tensor]]:
         """The number seen most often, the last one, and what followed the same token or two."""
-        rules = {"most frequent number": self._most_frequent, "last number": self._last}
+        frequent = self._most_frequent
+        rules: dict[str, Callable[[Tensor], Tensor]]
+        rules = {"most frequent number": frequent, "last number": self._last}
+        two, one = (
+            partial(after_match, length=length, low=1, high=self.vocab_size - 1)
+            for length in (2, 1)
+        )
         if self.induction_len > 1:  # with one token to repeat that solves the task
-            names = ("behind the same token", "behind the same two tokens")
-            for length, name in enumerate(names, 1):
-                rules[name] = partial(after_match, length=length, low=1, high=self.vocab_size - 1)
+            rules["behind the same token"] = backing_off(one, frequent)
+            rules["behind the same two tokens"] = backing_off(two, one, frequent)
+        else:
+            rules["behind the same two tokens"] = backing_off(two, frequent)
         return rules
 
     @property

@@ -7,7 +7,11 @@ from typing import TYPE_CHECKING
 from mechbench.tasks.base import UNKNOWN
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from torch import Tensor
+
+    Rule = Callable[[Tensor], Tensor]
 
 
 def most_frequent(inputs: Tensor, low: int, high: int) -> Tensor:
@@ -45,9 +49,13 @@ def after_match(inputs: Tensor, length: int, low: int, high: int) -> Tensor:
     n, L = int(inputs.max()) + 1, inputs.shape[1]
     if length > L:
         return torch.full_like(inputs, UNKNOWN)
-    ids = inputs.clone()
+    ids, bound = inputs.clone(), n
     for back in range(1, length):
-        ids[:, back:] += inputs[:, :-back] * n**back
+        if bound * n >= 1 << 63:  # too large for int64: number what there is
+            ids, bound = torch.unique(ids, return_inverse=True)[1], ids.numel()
+        ids = ids * n
+        ids[:, back:] += inputs[:, :-back]
+        bound *= n
     ids[:, : length - 1] = -1
     source = torch.zeros_like(inputs, dtype=torch.bool)
     source[:, :-1] = (inputs[:, 1:] >= low) & (inputs[:, 1:] < high)
@@ -60,6 +68,34 @@ def after_match(inputs: Tensor, length: int, low: int, high: int) -> Tensor:
     answer = inputs.gather(1, (order.indices.gather(1, there) + 1).clamp_max(L - 1))
     answer = torch.where(found, answer, UNKNOWN)
     return torch.empty_like(answer).scatter_(1, order.indices, answer)
+
+
+def after_match_and_answers(inputs: Tensor, length: int, most: int, low: int, high: int) -> Tensor:
+    """Return (B, L): like `after_match`, of `length` tokens and the answers since, else -1.
+
+    Answers are up to `most` tokens in [low, high) in a row, of which the next is asked for.
+    """
+    import torch
+
+    position = torch.arange(inputs.shape[1], device=inputs.device)
+    other = (inputs < low) | (inputs >= high)
+    since = position - torch.where(other, position, -1).cummax(1).values
+    answer = torch.full_like(inputs, UNKNOWN)
+    for n in range(most):
+        answer = torch.where(since == n, after_match(inputs, length + n, low, high), answer)
+    return answer
+
+
+def backing_off(*rules: Rule) -> Rule:
+    """Return the rule that guesses what the first of `rules` does that has a guess."""
+
+    def guess(inputs: Tensor) -> Tensor:
+        answer = rules[0](inputs)
+        for rule in rules[1:]:
+            answer = answer.where(answer != UNKNOWN, rule(inputs))
+        return answer
+
+    return guess
 
 
 def last_of_key(part: int) -> str:

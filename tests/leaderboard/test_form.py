@@ -5,11 +5,12 @@ import pytest
 from mechbench.leaderboard.form import form_faults
 from mechbench.record.config import Config
 
+TIMES = {"train": 1.0, "evaluate": 1.0, "total": 2.0}
 
-def faults_of(**settings: object) -> list[str]:
+
+def faults_of(times: dict[str, float] = TIMES, **settings: object) -> list[str]:
     given = {"operator": "attention", "task": "recall", "seqlen": 8, "budget_tokens": 1, **settings}
     given |= {"eval_seqlens": (8,), "curriculum": ((8, 64),)}
-    times = {"train": 1.0, "evaluate": 1.0, "total": 2.0}
     origin = dict.fromkeys(
         ("mechbench", "torch", "python", "platform", "device", "date", "command"), "x"
     )
@@ -32,3 +33,9 @@ def test_names_too_like_a_known_one_are_not(name: str) -> None:
 def test_names_are_shown_in_ascii() -> None:
     (fault,) = faults_of(operator="hy\u0435na")
     assert fault.startswith("operator is called 'hy\\u0435na': expected letters")
+
+
+def test_times_of_other_names_do_not_stand_for_those_that_are_missing() -> None:
+    missing = ["seconds lack one of train, evaluate, total"]
+    assert faults_of({"tr in": 1.0, "evaluate": 1.0, "total": 2.0}) == missing
+    assert faults_of({**TIMES, "more": 1.0}) == []
