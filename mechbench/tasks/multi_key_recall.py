@@ -152,7 +152,7 @@ class MultiKeyRecall(Halves):
         """Name the value of the pair cut by the window, if what is left of its key fits."""
         import torch
 
-        left = (inputs.shape[1] - 1 - self.key_len) % (self.key_len + 1)  # what is left of the cut pair
+        left = (inputs.shape[1] - 1 - self.key_len) % (self.key_len + 1)  # left of the cut pair
         if not left:
             return torch.full_like(at, UNKNOWN)
         query = inputs[:, inputs.shape[1] - left + 1 :]

@@ -38,7 +38,7 @@ def _kernel(
 
 
 def loss_and_gradient(logits: Tensor, targets: Tensor, ignore: int) -> tuple[Tensor, ...]:
-    """Return the summed loss, its gradient (N, V) and (2,) int64 counts of right and scored rows."""
+    """Return the summed loss, its gradient (N, V) and (2,) int64 right and scored rows."""
     logits, targets = logits.contiguous(), targets.contiguous()
     N, V = logits.shape
     columns = triton.next_power_of_2(V)

@@ -27,7 +27,7 @@ _SUMS = 3 * (TAPS + 2) + 1  # taps, bias and in_bias of each group; then the ski
 
 @triton.jit
 def _at(row, offset, t, L, MASKED: tl.constexpr = True):
-    """Return row_t + offset as float32, zero outside [0, L); unmasked if t is known to be inside."""
+    """Return row_t + offset as float32, zero outside [0, L) unless t is known to be inside."""
     if not MASKED:
         return tl.load(row + t).to(tl.float32) + offset
     inside = (t >= 0) & (t < L)
