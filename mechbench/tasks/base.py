@@ -201,7 +201,7 @@ def task_parameters(given: Mapping[str, Any]) -> dict[str, Any]:
         if key == "name":
             raise ConfigError("a task has no parameter 'name': the task is named by itself")
         if key in RESERVED:
-            raise ConfigError(f"{key!r} is no option of the task: give it as the setting {key}")
+            raise ConfigError(f"{key!r} is not an option of the task: give it as the setting {key}")
     return dict(given)
 
 
