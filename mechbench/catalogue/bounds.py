@@ -1,8 +1,8 @@
 """The bounds of every setting, each with its reason. Imports nothing.
 
-Bounds are there so that a slip of the pen (2^31 layers, 10^25 examples) is told at once, in one
-line, instead of after an hour or by a traceback; they lie far beyond what anybody runs. Where two
-sizes that are fine alone multiply to something that is not, the product has a bound of its own.
+Bounds exist so that a typing mistake (2^31 layers, 10^25 examples) is reported at once, in one
+line, rather than after an hour or by a traceback; they lie far beyond what anybody runs. Where two
+sizes that are fine alone have a product that is not, the product has a bound of its own.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ class Bound:
 
     Attributes:
         kind: int or float.
-        least: smallest value; with `above` the largest that is too small.
-        most: largest value.
-        why: what lies behind `most`.
-        above: `least` itself is out.
+        least: smallest allowed value; with `above`, values must exceed it.
+        most: largest allowed value.
+        why: reason for `most`, as messages give it.
+        above: whether `least` itself is excluded.
     """
 
     kind: type
@@ -81,7 +81,7 @@ SETTINGS: dict[str, Bound] = {
     "every_s": Bound(float, 0.1, 86_400, "that is a day"),
 }
 
-# Of the options of built-in operators and filters; those of plugins are their own affair.
+# Bounds of the options of built-in operators and filters; plugins check their own.
 OPTIONS: dict[str, Bound] = {
     "n_heads": Bound(int, 0, 2**13, "no more than channels"),
     "expand": Bound(int, 1, 64, "inner channels are expand times d_model"),
@@ -113,7 +113,7 @@ OPTIONS: dict[str, Bound] = {
 
 @dataclass(frozen=True)
 class Product:
-    """A bound of several sizes together."""
+    """A bound on the product of several sizes."""
 
     most: int
     what: str
@@ -132,7 +132,7 @@ MATRIX = Product(2**29, "numbers in the matrices H(u)", "they take 2 GB")
 CELLS = Product(200_000, "cells", "every one is resolved before the first is trained")
 
 
-DEFAULT_SHOW = 2**22  # tokens of a portrait's examples where their number is not given
+DEFAULT_SHOW = 2**22  # tokens of the examples in `mechbench show`, unless their number is given
 
 
 def over(product: Product, *sizes: int) -> int:

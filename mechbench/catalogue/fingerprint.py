@@ -1,9 +1,9 @@
-"""A digest of a class or function as it is in memory, not as its file says. No torch.
+"""A digest of a class or function as it is in memory, rather than in its file. No torch.
 
-A notebook, `python -c` and `exec` leave no file; a loop or a factory makes several classes of one
-text. So objects are read as they are: code, defaults, closures, class attributes, base classes and
-the globals that code names. Files are left to `mechbench.catalogue.sources`, by the names of
-modules.
+A notebook, `python -c` and `exec` leave no file, and a loop or a factory makes several classes from
+one piece of text. So objects are read as they are: code, defaults, closures, class attributes, base
+classes and the globals that the code names. Files are left to `mechbench.catalogue.sources`, which
+gets the names of their modules.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _PLAIN = (
 )  # fmt: skip
 _NAMED = (types.BuiltinFunctionType, types.MethodDescriptorType, types.WrapperDescriptorType)
 _SLOTS = (types.MemberDescriptorType, types.GetSetDescriptorType)
-# Of a class, and no part of what it does.
+# Attributes of a class that do not affect what it does.
 _SKIPPED = (
     "_abc_impl", "__abstractmethods__", "__annotate__", "__annotate_func__", "__annotations__",
     "__annotations_cache__", "__dataclass_fields__", "__dataclass_params__", "__dict__", "__doc__",
@@ -40,9 +40,9 @@ class Fingerprint:
     """What was read of an object.
 
     Attributes:
-        digest: of all that it is; "unknown" if it holds what cannot be read.
-        modules: that it reaches.
-        told: whether all its code stands in the file of its module.
+        digest: digest of everything read; "unknown" if it holds something unreadable.
+        modules: modules that it reaches.
+        told: whether all its code is in the file of its module.
     """
 
     digest: str
@@ -60,13 +60,13 @@ def fingerprint(obj: Any) -> Fingerprint:
 
 
 class _Reader:
-    """Reads what belongs to the module `home`; of others it keeps the names."""
+    """Reads what belongs to the module `home`; of other modules it keeps only names."""
 
     def __init__(self, home: str) -> None:
         self.home, self.known, self.told = home, True, True
         self.modules: set[str] = set()
         self._read: dict[int, str] = {}
-        self._kept: list[Any] = []  # so that no id is given twice
+        self._kept: list[Any] = []  # kept alive so that no id() is reused
         self._file = file_of(home)
         if self._file is not None:
             self.modules.add(home)
@@ -125,7 +125,7 @@ class _Reader:
             return f"{kind.__name__} of {self.read(wrapped)}"
         if isinstance(value, _SLOTS):
             return f"slot {value.__name__}"
-        # An object of some class: a file tells how it was made, and only a file.
+        # An instance of some class: only the source file can tell how it was made.
         if self._file is None:
             self.known = False
         return f"object of {self.read(kind)}"
@@ -141,8 +141,8 @@ class _Reader:
             if _has_file(module):
                 return name
         if self._file is not None and is_file(code.co_filename, self._file):
-            name += f" line {code.co_firstlineno}"  # which, where a file holds several of one name
-        elif not is_installed(code.co_filename):  # as a wrapper is that carries our name
+            name += f" line {code.co_firstlineno}"  # a file may hold several of one name
+        elif not is_installed(code.co_filename):  # such as a wrapper that took over our name
             name, self.told = f"{name} {_code(code)}", False
         held = [cell.cell_contents for cell in function.__closure__ or () if _filled(cell)]
         made = self._all([function.__defaults__, function.__kwdefaults__, held])
@@ -176,7 +176,7 @@ class _Reader:
 
 
 def _generated(key: str, value: Any, is_dataclass: bool) -> bool:
-    """Return whether a class's attribute is Python's own, or what `dataclass` wrote."""
+    """Return whether Python itself or `dataclass` made this attribute of a class."""
     inner = getattr(value, "__wrapped__", value)  # of dataclass's __repr__
     if not is_dataclass or not isinstance(inner, types.FunctionType):
         return key in _SKIPPED
@@ -185,11 +185,11 @@ def _generated(key: str, value: Any, is_dataclass: bool) -> bool:
 
 
 def _from_c(cls: type) -> bool:
-    return not cls.__flags__ & (1 << 9)  # no heap type
+    return not cls.__flags__ & (1 << 9)  # not a heap type
 
 
 def _has_file(module: str) -> bool:
-    """Return whether a module can be told by its file, or is Python's own."""
+    """Return whether a module is identified by its file, or is part of Python."""
     if module in sys.stdlib_module_names and module != "__main__":
         return module != "builtins"  # where `exec` without a name puts its classes
     return file_of(module) is not None
@@ -203,7 +203,7 @@ def _filled(cell: types.CellType) -> bool:
 
 
 def _code(code: types.CodeType) -> str:
-    """Return what code does, wherever it stands."""
+    """Return what code does as text, independent of where it stands."""
     constants = [
         _code(c) if isinstance(c, types.CodeType)
         else str(sorted(map(repr, c))) if isinstance(c, frozenset)
@@ -214,7 +214,7 @@ def _code(code: types.CodeType) -> str:
 
 
 def _names(code: types.CodeType) -> set[tuple[str, bool]]:
-    """Return the globals that code names, and with True the modules that it imports."""
+    """Return (name, False) for the globals that code uses, (name, True) for its imports."""
     found = set()
     for step in dis.get_instructions(code):
         if step.opname in ("LOAD_GLOBAL", "LOAD_NAME", "LOAD_FROM_DICT_OR_GLOBALS"):

@@ -1,9 +1,9 @@
 """Options of a component (`--option key=value`), checked and typed from its signature. No torch.
 
-Values are numbers, texts, true, false, none, and lists and tables of these: what a result stores.
-An option whose default is none of them (a function, a class, a dtype, a module) is the component's
-own affair: it keeps that default, nobody can set it, and the identity of a cell has it by the
-source of the component, not by value.
+Values are numbers, strings, true, false, none, and lists and tables of these: what a result can
+store. An option whose default is anything else (a function, a class, a dtype, a module) is internal
+to the component: it keeps that default, nobody can set it, and it enters a cell's identity through
+the component's source, not by value.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def parse_pairs(pairs: Iterable[str], flag: str = "--option") -> dict[str, str]:
 def signature_options(component: Callable[..., Any], reserved: Iterable[str]) -> dict[str, Any]:
     """Return {option: inspect.Parameter with a resolved annotation}; "**" stands for any other.
 
-    Options that the component keeps to itself, for the type of their default, are not among them.
+    Options that are internal to the component, because of their default's type, are left out.
     """
     return {
         k: v
@@ -70,7 +70,7 @@ def _parameters(component: Callable[..., Any]) -> dict[str, Any]:
     target = component.__init__ if inspect.isclass(component) else component
     try:
         hints = typing.get_type_hints(target)
-    except Exception:  # an annotation may be any expression, of names that are not there
+    except Exception:  # an annotation may be any expression, even with undefined names
         hints = {}
     out: dict[str, Any] = {}
     for name, parameter in signature.parameters.items():
@@ -93,15 +93,15 @@ def resolve_options(
     reserved: Iterable[str] = (),
     more: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """Return every option of `component` with its value: what was given, typed, else the default.
+    """Return every option of `component` with its value: the given one, converted, or the default.
 
-    Values get the annotated type: texts are read ("3", "none", "1,2,3" or "[1, 2, 3]" of a list),
-    whole numbers are floats where a float is declared, NumPy's numbers are Python's.
+    Values get the annotated type: strings are parsed ("3", "none", "1,2,3" or "[1, 2, 3]" for a
+    list), whole numbers become floats where a float is declared, NumPy's numbers become Python's.
 
     Args:
         component: class or factory whose signature declares the options.
         given: option to value, strings from a command line or Python values.
-        owner: who is asked, for messages ("operator 'hyena'").
+        owner: whose options they are, for messages ("operator 'hyena'").
         reserved: parameters that the harness passes itself.
         more: options beyond the signature's, as `signature_options` returns them.
 
@@ -136,7 +136,7 @@ def resolve_options(
 
 def _default(parameter: inspect.Parameter) -> Any:
     """Return the default in the form that the same value would have if it were given."""
-    default = copy.deepcopy(plain(parameter.default))  # a list's default is shared otherwise
+    default = copy.deepcopy(plain(parameter.default))  # otherwise a default list would be shared
     kinds = get_args(parameter.annotation) or (parameter.annotation,)
     return (
         float(default) if type(default) is int and float in kinds and int not in kinds else default
@@ -157,7 +157,7 @@ def _check_range(value: Any, what: str) -> None:
 
 
 def _names(kind: Any) -> list[str]:
-    """Return how a message calls a type: a Literal by its choices."""
+    """Return what messages call a type; for a Literal, its choices."""
     if get_origin(kind) is Literal:
         return [str(choice) for choice in get_args(kind)]
     if get_origin(kind) is not None:
@@ -179,10 +179,10 @@ def _guess(value: Any) -> Any:
 
 
 def _convert(value: Any, annotation: Any, what: str) -> Any:
-    """Return `value` as `annotation` says.
+    """Return `value` as the type that `annotation` says.
 
     Raises:
-        ConfigError: it cannot be that, or results could not store what it is.
+        ConfigError: it cannot be converted, or results could not store it.
     """
     if annotation in (inspect.Parameter.empty, Any) or isinstance(annotation, str):
         return stored(_guess(value), what)
@@ -251,7 +251,7 @@ def _convert_union(value: Any, kinds: tuple[Any, ...], what: str) -> Any:
     if type(None) in kinds and (value is None or str(value).lower() == "none"):
         return None
     if type(value) in kinds and not isinstance(value, str):
-        return value  # of int | float: what it is already
+        return value  # for int | float: keep the type it has
     for kind in kinds:
         if kind is not type(None):
             try:
@@ -287,7 +287,7 @@ def _table(value: Any, annotation: Any, what: str) -> dict[str, Any]:
 
 
 def _read(text: str, opening: str) -> Any:
-    """Return what a text holds: JSON, or values separated by commas; None if neither."""
+    """Return the contents of a string: JSON, or values separated by commas; None if neither."""
     if text.lstrip()[:1] in ("[", "{"):
         try:
             return json.loads(text)

@@ -1,7 +1,7 @@
-"""Classes of another package as components, `prefix:Class` each; listing them imports none.
+"""Classes of another package as components named `prefix:Class`; listing them imports none.
 
-A package needs one adapter for all its classes and no line a class: what it exports is what there
-is. No torch.
+A package needs one adapter for all its classes, and no line per class: whatever it exports is
+available. No torch.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ from pathlib import Path
 class Package:
     """One package and how to reach its classes."""
 
-    prefix: str  # of the names that users write
-    module: str  # the top-level one, that is imported
+    prefix: str  # prefix of the names that users write
+    module: str  # top-level module to import
     exports: str  # file in it whose public names are the classes
     adapter: str  # module whose attributes are the components, by class name
-    distribution: str  # what it is called where packages are installed from
+    distribution: str  # name under which it is installed
     extra: str  # extra of mechbench that installs it
     source: str  # paper or address
 
     def names(self) -> list[str]:
-        """Return the classes' names, read and not imported; none if the package is absent."""
+        """Return the classes' names, read without importing; none if the package is absent."""
         try:
             spec = importlib.util.find_spec(self.module)
         except ValueError:  # a half-imported package
@@ -37,7 +37,7 @@ class Package:
         return []
 
     def needs(self, name: str) -> str | None:
-        """Say what is missing if `name` is of this package and the package is absent."""
+        """Say what is missing if `name` belongs to this package and the package is absent."""
         if not name.startswith(f"{self.prefix}:") or self.names():
             return None
         return (
@@ -52,7 +52,7 @@ def public_names(text: str) -> list[str]:
         if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__":
             try:
                 return sorted(ast.literal_eval(node.value))
-            except ValueError:  # computed: take the imports
+            except ValueError:  # `__all__` is computed: take the imports
                 continue
         if isinstance(node, ast.ImportFrom):
             imported += [alias.asname or alias.name for alias in node.names]

@@ -21,11 +21,12 @@ from mechbench.errors import PluginError
 def execute(module: types.ModuleType, code: bytes, path: str | os.PathLike[str]) -> None:
     """Execute `code`, exactly these bytes, as `module`.
 
-    Its folder stays the last one that imports are looked for in, as an operator may import when it
-    is called. It sees a command line without arguments: those of mechbench are not its own.
+    Its folder stays on the import path, in last place, since an operator may import when it is
+    called. It sees a command line without arguments: mechbench's own are not meant for it.
 
     Raises:
-        PluginError: it raised, ended the program, or imports a name that another folder's file has.
+        PluginError: it raised, ended the program, or its import found another folder's file of the
+            same name.
     """
     file = str(module.__file__)
     folder = str(Path(file).parent)
@@ -72,7 +73,7 @@ def _check_neighbours(tree: ast.AST, folder: Path) -> None:
     """Refuse an import that got another folder's file in place of the one beside the plugin.
 
     Raises:
-        PluginError: with both files.
+        PluginError: there is such an import; both files are named.
     """
     for name in _top_level(tree):
         beside = next((p for p in (folder / f"{name}.py", folder / name / "__init__.py")
@@ -93,7 +94,7 @@ def _top_level(tree: ast.AST) -> Iterator[str]:
 class _Held:
     """Standard error, held back until it is known whether the plugin ends the program.
 
-    Handlers that the plugin gives it to write through it ever after.
+    Logging handlers that the plugin connects to it keep writing through it.
     """
 
     def __init__(self, stream: Any) -> None:

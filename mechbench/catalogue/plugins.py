@@ -1,4 +1,4 @@
-"""Plugin files: executed once, forgotten as a whole if they fail, replaced if they were edited."""
+"""Plugin files: executed once, undone completely if they fail, replaced if they were edited."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from mechbench.catalogue.sources import executed, reached
 from mechbench.errors import ConfigError, PluginError
 
 VARIABLE = "MECHBENCH_PLUGINS"
-_keeping = False  # plugin files that are loaded are not read again
+_keeping = False  # if True, loaded plugin files are not read again
 
 
 def load_plugin(path: str | os.PathLike[str]) -> None:
     """Execute a plugin file, which registers components; a second load is a no-op.
 
-    A file that was edited since is executed anew and takes the place of what it was.
+    A file edited since it was loaded is executed again and replaces what it registered.
 
     Raises:
-        ConfigError: `path` is none.
+        ConfigError: `path` is not a path.
         PluginError: the file is unreadable, raises, or registers nothing.
     """
     file = path_of("plugin", path).expanduser().resolve()
@@ -72,7 +72,7 @@ def load_plugin(path: str | os.PathLike[str]) -> None:
         LOADING.remove(module_name)
     for name in old:
         sys.modules.pop(name, None)
-    reached([module_name])  # now: helpers may be edited before the run
+    reached([module_name])  # read now: helpers may be edited before the run
 
 
 def _contents() -> dict[str, dict[str, Entry]]:
@@ -96,13 +96,13 @@ def load_plugins(paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]
     """Load the plugin files given and those in MECHBENCH_PLUGINS (separated as in PATH).
 
     Raises:
-        ConfigError: `paths` is no path and no list of them.
+        ConfigError: `paths` is neither a path nor a list of paths.
         PluginError: as `load_plugin`.
     """
     given = [paths] if isinstance(paths, str | os.PathLike) else paths
     try:
         listed = list(given)
-    except TypeError:  # of what has no members, and of a tensor that says it had
+    except TypeError:  # not iterable, or a tensor without dimensions
         raise ConfigError(f"plugins is {shown(paths)}: expected a list of paths") from None
     for path in (*filter(None, os.environ.get(VARIABLE, "").split(os.pathsep)), *listed):
         if not isinstance(path, str | os.PathLike):
@@ -118,8 +118,8 @@ def loaded_plugins() -> set[str]:
 def keep_plugins() -> None:
     """Keep the plugin files as they are loaded, even if they are edited.
 
-    For processes that run cells planned elsewhere: a result is stored under the id of the code that
-    it was planned with.
+    For processes that run cells planned elsewhere: a result is stored under the id of the code with
+    which it was planned.
     """
     global _keeping
     _keeping = True

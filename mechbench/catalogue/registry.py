@@ -1,8 +1,8 @@
 """The catalogues of operators, tasks and filter families: built-ins, packages, plugin files.
 
 Built-ins are found by reading (not importing) the files of `mechbench/operators`, `mechbench/tasks`
-and `mechbench/filters` for their `@register_...("name", source=...)` line. So a new file is the
-whole registration, `mechbench list` imports no torch, and no second list has to be kept in step.
+and `mechbench/filters` for their `@register_...("name", source=...)` line. So adding a file is all
+it takes to register it, `mechbench list` imports no torch, and no second list must be maintained.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from mechbench.errors import ConfigError, PluginError, nearest
 
 T = TypeVar("T", bound=Callable[..., Any])
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:-]{0,63}")
-PREFIX = "mechbench_plugin_"  # of plugin files' modules
+PREFIX = "mechbench_plugin_"  # prefix of the module names of plugin files
 
 
 @dataclass
@@ -36,21 +36,21 @@ class Entry:
     origin: str  # "built-in", "package NAME" or the path of a plugin file
     summary: str = ""
     source: str = ""
-    target: str = ""  # "module:attribute" of what is not loaded yet
+    target: str = ""  # "module:attribute", to load it from
     obj: Any = None
     digest: str = ""  # SHA-256 of the plugin file, empty for the rest
-    home: str = ""  # module that registered it, or the package's that it is of
+    home: str = ""  # module that registered it, or the module of its package
 
 
 @dataclass
 class Registry:
-    """Names to components of one kind; loads what is asked for and nothing else."""
+    """Maps names to components of one kind; loads only what is asked for."""
 
     kind: str
-    folder: str  # of mechbench, where the built-ins live
+    folder: str  # folder of mechbench that holds the built-ins
     group: str  # entry-point group
     entries: dict[str, Entry] = field(default_factory=dict)
-    packages: tuple[Package, ...] = ()  # whose classes are listed where they are installed
+    packages: tuple[Package, ...] = ()  # packages whose classes are listed if installed
     _discovered: bool = False
 
     def register(self, name: str, *, source: str = "") -> Callable[[T], T]:
@@ -60,10 +60,10 @@ class Registry:
             name: what users write after `--operator`, `--task` or `--option filter=`.
             source: the paper and section it comes from.
 
-        What a notebook or a script registers anew, edited or not, takes the old one's place.
+        If a notebook or script registers the same thing again, edited or not, the new one counts.
 
         Raises:
-            PluginError: no name, or one that is taken by something else; both origins are named.
+            PluginError: not a valid name, or one taken by something else; both origins are named.
         """
         _check_name(self.kind, name)
 
@@ -79,7 +79,7 @@ class Registry:
             new = Entry(name, self.kind, origin, summary, source, target, obj, digest, home)
             self._add(new)
             if origin.startswith("module "):
-                self.sources(name)  # looked at now: a file may be edited before the run
+                self.sources(name)  # read now: a file may be edited before the run
             return obj
 
         return decorate
@@ -103,7 +103,7 @@ class Registry:
         """Return the entry of `name` without loading it.
 
         Raises:
-            ConfigError: no such name; the nearest names are given, or the package that it needs.
+            ConfigError: no such name; the message gives the nearest ones, or the package needed.
         """
         self._discover()
         if not isinstance(name, str):
@@ -115,7 +115,7 @@ class Registry:
         return self.entries[name]
 
     def load(self, name: str) -> Any:
-        """Return the class or factory registered as `name`, importing it if need be.
+        """Return the class or factory registered as `name`, importing it if necessary.
 
         Raises:
             ConfigError: no such name.
@@ -265,14 +265,14 @@ def _check_name(kind: str, name: Any, owner: str = "") -> None:
 
 
 def _same(old: Entry, new: Entry) -> bool:
-    """Return whether `new` is `old` again: the same object, or the load of what was only named."""
+    """Return whether `new` is `old`: the same object, or the loading of what was only listed."""
     if old.obj is not None:
         return old.obj is new.obj
     return old.target == new.target
 
 
 def _again(old: Entry, new: Entry) -> bool:
-    """Return whether a notebook's cell, a script's loop or a reload registers `new` over `old`."""
+    """Return whether `new` replaces `old` from a notebook cell, a script's loop or a reload."""
     if old.origin != new.origin or not new.origin.startswith("module "):
         return False
     typed_in = file_of(new.home) is None
@@ -285,6 +285,6 @@ def _one_line(error: BaseException) -> str:
 
 
 def plugin_of(module_name: str) -> str | None:
-    """Return the path of the plugin file that a module is, as it was given."""
+    """Return the path, as it was given, of the plugin file that a module was loaded from."""
     path, _ = PLUGIN_FILES.get(module_name, (None, ""))
     return path

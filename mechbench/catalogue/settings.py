@@ -1,8 +1,8 @@
 """Validation of settings: type and bounds, the same for Python calls and commands. No torch.
 
-The command line, Python calls and suites all pass through `setting`, so a value is refused by all
-of them in the same words, and what they accept is one and the same Python value: 20000, 2e4 and
-NumPy's 20000 are the int 20000, a whole learning rate is a float. Only so are equal settings one
+The command line, Python calls and suites all pass through `setting`. So all refuse a value in the
+same words, and all turn an accepted one into the same Python value: 20000, 2e4 and NumPy's 20000
+become the int 20000, a whole learning rate becomes a float. This is what makes equal settings one
 cell (`mechbench.record.config.Config.cell_id`).
 """
 
@@ -19,7 +19,7 @@ from typing import Annotated, Any
 from mechbench.catalogue.bounds import OPTIONS, SETTINGS, Bound, Product, over
 from mechbench.errors import ConfigError
 
-# Settings that are no numbers, and what a message calls what was expected.
+# Settings that are not numbers, and what messages call their types.
 _WORDS: dict[Any, str] = {
     int: "a whole number",
     float: "a number",
@@ -41,7 +41,7 @@ _SHOWN = 60  # characters of a value in a message
 
 
 def setting(name: str, value: Any) -> Any:
-    """Return `value` as the one type of the setting `name`.
+    """Return `value`, converted to the type of the setting `name`.
 
     Raises:
         ConfigError: it has another type, or lies outside its bound.
@@ -50,7 +50,7 @@ def setting(name: str, value: Any) -> Any:
 
 
 def settings(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return `values`, each as `setting` returns it; of many at once much faster.
+    """Return `values`, each as `setting` returns it; much faster than calling that for each.
 
     Raises:
         ConfigError: one has another type, or lies outside its bound.
@@ -75,7 +75,7 @@ def check_options(**options: Any) -> None:
 
 
 def check_product(product: Product, **sizes: int) -> None:
-    """Check sizes that are fine alone and may be too many together.
+    """Check sizes that are fine alone but whose product may be too large.
 
     Raises:
         ConfigError: their product is above the bound.
@@ -90,7 +90,7 @@ def check_product(product: Product, **sizes: int) -> None:
 
 
 def check_call(*, out: Any, checkpoint_s: Any, data_parallel: Any, resume: Any, quiet: Any) -> None:
-    """Check what `mechbench.run` takes beside the configuration.
+    """Check what `mechbench.run` takes besides the configuration.
 
     Raises:
         ConfigError: one has another type, or lies outside its bound.
@@ -107,7 +107,7 @@ def path_of(name: str, value: Any) -> Path:
     """Return `value` as a path.
 
     Raises:
-        ConfigError: it is none, or no system has such a name; `name` says what it was for.
+        ConfigError: not a path, or not a possible file name; `name` says what it was for.
     """
     try:
         text = os.fspath(value)
@@ -134,9 +134,9 @@ def plain(value: Any) -> Any:
 
 
 def stored(value: Any, what: str) -> Any:
-    """Return `value` in the one form of JSON in which a configuration holds it.
+    """Return `value` in the JSON form in which a configuration holds it.
 
-    Tuples are lists, NumPy's numbers are Python's, names are texts.
+    Tuples become lists, NumPy's numbers Python's, and names strings.
 
     Raises:
         ConfigError: it has no such form; `what` names it.
@@ -172,12 +172,12 @@ def storable(value: Any) -> bool:
 
 
 def shown(value: Any) -> str:
-    """Return `value` as a message shows it: short, and one line."""
+    """Return `value` as messages show it: short and on one line."""
     try:
         text = " ".join(repr(value).split())
     except ValueError:  # Python does not print whole numbers of more than 4,300 digits
         return f"a number of {value.bit_length()} bits"
-    except Exception:  # a repr of somebody else's
+    except Exception:  # a foreign __repr__ may raise anything
         return f"a {type(value).__name__}"
     return text if len(text) <= _SHOWN else f"{text[: _SHOWN - 4]} ..."
 
@@ -240,7 +240,7 @@ def _whole(value: Any) -> Any:
 
 
 def _expected(kind: Any, bound: Bound | None, fault: str) -> str:
-    """Say what was expected, from the type of the error that pydantic found."""
+    """Say what was expected, given the type of pydantic's error."""
     if bound and fault == "less_than_equal":
         return bound.too_large
     if bound and fault in ("greater_than_equal", "greater_than", "finite_number"):

@@ -1,7 +1,7 @@
 """The code beyond this package that decides a result: local modules by digest, packages by version.
 
-Local is what is neither of the standard library nor installed: a script, files beside it, an
-editable install. Their text counts as it was when it was executed. No torch.
+A module is local if it is neither in the standard library nor installed: a script, files beside it,
+an editable install. What counts is its text at the time it was executed. No torch.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from importlib import metadata
 from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader
 from pathlib import Path
 
-UNKNOWN = "unknown"  # in place of a digest: whose result may not be reused by another run
-# Their versions stand in a result's provenance and no part of an id, for the built-ins either.
+UNKNOWN = "unknown"  # in place of a digest: no other run may reuse the result
+# Their versions are in a result's provenance, but never part of an id, as for the built-ins.
 _OWN = (
     "mechbench", "click", "filelock", "matplotlib", "numpy", "pandas", "pydantic", "scipy",
     "torch", "tqdm",
@@ -33,28 +33,28 @@ _PACKAGE = Path(__file__).resolve().parents[1]
 
 @dataclass(frozen=True)
 class _Seen:
-    """A module's text as it was executed, and which execution that was."""
+    """A module's text as it was executed, and which execution it was."""
 
     module: types.ModuleType
-    spec: ModuleSpec | None  # another object after `importlib.reload`
+    spec: ModuleSpec | None  # `importlib.reload` makes a new object
     text: bytes
 
 
 _SEEN: dict[str, _Seen] = {}
-# Modules that somebody loaded from a file and did not enter into `sys.modules`.
+# Modules that were loaded from a file but not entered into `sys.modules`.
 _LOOSE: dict[str, types.ModuleType] = {}
 
 
 def executed(module: types.ModuleType, text: bytes) -> None:
-    """Note the text that a module was executed from, where the caller did that itself."""
+    """Note the text that a module was executed from, if the caller executed it itself."""
     _SEEN[module.__name__] = _Seen(module, module.__spec__, text)
 
 
 def reached(roots: Iterable[str]) -> dict[str, str]:
-    """Return what is reached by import from the modules `roots`, these included.
+    """Return what can be reached by imports from the modules `roots`, including these.
 
-    A local module's name maps to the digest of its text, or to "unknown"; an installed package's
-    distribution to its version. What mechbench itself stands on is left out.
+    The name of a local module maps to the digest of its text, or to "unknown"; the distribution of
+    an installed package maps to its version. What mechbench itself depends on is left out.
     """
     found: dict[str, str] = {}
     waiting, done, held = list(roots), set(), set(roots)
@@ -68,7 +68,7 @@ def reached(roots: Iterable[str]) -> dict[str, str]:
             continue
         file = file_of(name)
         if file is None:
-            # Made and not read; or what something came from that is in use, and cannot be found.
+            # Made in memory rather than read; or in use, but its module cannot be found.
             if _is_plain(name) or (name in held and _module(top) is None):
                 found[name] = UNKNOWN
             continue
@@ -84,7 +84,7 @@ def reached(roots: Iterable[str]) -> dict[str, str]:
 
 
 def edited(names: Iterable[str]) -> list[str]:
-    """Return which of these modules' files say something else than what was executed."""
+    """Return which of these modules have files that differ from what was executed."""
     out = []
     for name in names:
         seen, file = _SEEN.get(name), file_of(name)
@@ -97,7 +97,7 @@ def edited(names: Iterable[str]) -> list[str]:
 
 @functools.lru_cache(maxsize=4096)
 def is_local(file: str) -> bool:
-    """Return whether a file is of the user's project: not installed, and no part of mechbench."""
+    """Return whether a file is in the user's project: neither installed nor part of mechbench."""
     path = Path(file).resolve()
     if {"site-packages", "dist-packages"} & set(path.parts) or path.is_relative_to(_PACKAGE):
         return False
@@ -106,7 +106,7 @@ def is_local(file: str) -> bool:
 
 @functools.lru_cache(maxsize=4096)
 def is_installed(file: str) -> bool:
-    """Return whether a file is there, and none of the project's."""
+    """Return whether a file exists and is not in the user's project."""
     return Path(file).is_file() and not is_local(file)
 
 
@@ -124,11 +124,11 @@ def _installed() -> tuple[Path, ...]:
 
 
 def _known_as(name: str) -> str:
-    return "__main__" if name == "__mp_main__" else name  # a script in a process that it started
+    return "__main__" if name == "__mp_main__" else name  # the script, in a process that it started
 
 
 def file_of(name: str) -> str | None:
-    """Return the file of a module that is loaded, or would be; None for what was typed in."""
+    """Return the file that a module is or would be loaded from; None for what was typed in."""
     module = _module(name)
     if module is not None:
         file = getattr(module, "__file__", None)
@@ -143,12 +143,12 @@ def _module(name: str) -> types.ModuleType | None:
 
 
 def _is_plain(name: str) -> bool:
-    """Return whether it is a loaded module and no package, which may do without a file."""
+    """Return whether it is a loaded module but not a package, which may lack a file."""
     return _module(name) is not None and not hasattr(_module(name), "__path__")
 
 
 def _spec(name: str) -> ModuleSpec | None:
-    """Find a module without importing the packages that it is in."""
+    """Find a module without importing the packages around it."""
     with contextlib.suppress(ImportError, ValueError, AttributeError):
         if name in sys.modules:
             return sys.modules[name].__spec__
@@ -162,7 +162,7 @@ def _spec(name: str) -> ModuleSpec | None:
 
 
 def _text(name: str, file: Path) -> tuple[bytes, bool]:
-    """Return the text that a module was executed from, and whether it does what that says."""
+    """Return the text that a module was executed from, and whether the module still matches it."""
     module = _module(name)
     spec = getattr(module, "__spec__", None)
     seen = _SEEN.get(name)
@@ -180,8 +180,7 @@ def _text(name: str, file: Path) -> tuple[bytes, bool]:
 def _is_of(module: types.ModuleType, text: bytes, file: Path) -> bool:
     """Return whether a loaded module's functions and constants are those of `text`.
 
-    Where they are not, the file was edited before it was first looked at, or another module changed
-    them.
+    If not, the file was edited before it was first read here, or another module changed them.
     """
     loader = getattr(module, "__loader__", None)
     if file.suffix != ".py" or type(loader) is not SourceFileLoader:
@@ -197,7 +196,7 @@ def _is_of(module: types.ModuleType, text: bytes, file: Path) -> bool:
 
 @functools.lru_cache(maxsize=1024)
 def _contents(text: bytes, file: str) -> tuple[frozenset[object], tuple[tuple[str, object], ...]]:
-    """Return the functions of a text, and the constants that it gives a value once."""
+    """Return the functions of a source text, and the constants that it assigns only once."""
     try:
         tree = ast.parse(text)
         codes = frozenset(_codes(compile(text, file, "exec", dont_inherit=True)))
@@ -258,7 +257,7 @@ def _same(a: object, b: object) -> bool:
 
 
 def _imported(name: str, text: bytes, file: Path) -> set[str]:
-    """Return the modules that a local module imports by its text, and the packages around them."""
+    """Return the modules that a local module's text imports, and the packages around them."""
     inside = name if file.stem == "__init__" else name.rpartition(".")[0]
     package = getattr(_module(name), "__package__", None) or inside
     found = set(_named(text, package)) if file.suffix == ".py" else set()
@@ -269,7 +268,7 @@ def _held(name: str) -> set[str]:
     """Return the modules that the names of a loaded module come from."""
     found = set()
     for value in list(vars(_module(name)).values()) if _module(name) is not None else ():
-        with contextlib.suppress(Exception):  # a proxy may raise whatever it likes when looked at
+        with contextlib.suppress(Exception):  # a proxy may raise anything when accessed
             home = value.__module__ if not isinstance(value, types.ModuleType) else value.__name__
             if isinstance(value, types.ModuleType) and home not in sys.modules:
                 _LOOSE[home] = value
@@ -305,7 +304,7 @@ def _named(text: bytes, package: str) -> tuple[str, ...]:
 
 @functools.cache
 def _versions(top: str) -> dict[str, str]:
-    """Return the distributions that a top-level package is of, with their versions."""
+    """Return the distributions that provide a top-level package, with their versions."""
     names = [top]
     try:
         metadata.distribution(top)
@@ -315,7 +314,7 @@ def _versions(top: str) -> dict[str, str]:
 
 
 def version(distribution: str) -> str:
-    """Return a distribution's version, with the commit or a digest where the version may stay.
+    """Return a distribution's version, plus commit or digest if code may change without it.
 
     Raises:
         PackageNotFoundError: it is not installed.
@@ -328,7 +327,7 @@ def version(distribution: str) -> str:
         origin = {}
     if commit := origin.get("vcs_info", {}).get("commit_id"):
         return f"{found.version}+{commit[:12]}"
-    if "dir_info" in origin:  # from a folder, which changes and keeps its version
+    if "dir_info" in origin:  # from a folder, whose code may change under one version
         digest = hashlib.sha256()
         for file in sorted(found.files or ()):
             if file.suffix in (".py", ".so", ".pyd"):

@@ -110,7 +110,7 @@ def _run() -> None:
         number = getattr(cause, "signal_number", 2)
         click.echo(f"mechbench: {str(cause) or 'interrupted'}", err=True)
         sys.stdout.flush()
-        # Not sys.exit: where Ctrl-C broke into an exec, as imports do, Python would end itself by
+        # Not sys.exit: if Ctrl-C interrupted an exec, as in an import, Python would end itself by
         # SIGINT instead.
         os._exit(128 + number)
 

@@ -13,7 +13,7 @@ from mechbench.catalogue.settings import setting
 class Setting(click.ParamType):  # type: ignore[type-arg]  # generic in newer releases alone
     """The setting `name`: its text is read, then checked by `mechbench.catalogue.settings.setting`.
 
-    So a value is refused in the words that a Python call gets.
+    So a value is refused in the same words as in a Python call.
     """
 
     def __init__(self, name: str) -> None:
@@ -24,12 +24,12 @@ class Setting(click.ParamType):  # type: ignore[type-arg]  # generic in newer re
         """Return the number that a text says, checked.
 
         Raises:
-            ConfigError: it is none, or out of range.
+            ConfigError: it is not a number, or out of range.
         """
         return setting(self.setting, self._read(value) if isinstance(value, str) else value)
 
     def _read(self, text: str) -> int | float | str:
-        """Return the number; what is none stays a text, which no setting takes."""
+        """Return the number; anything else stays a string, which no setting accepts."""
         for kind in (self.kind, float):  # 2e4 is a whole number too
             try:
                 number: int | float = kind(text)

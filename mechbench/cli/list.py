@@ -15,7 +15,7 @@ from mechbench.cli.arguments import PLUGIN
 @click.argument("kind", type=click.Choice(["operators", "tasks", "filters", "suites"]))
 @PLUGIN
 def command(kind: str, plugins: tuple[str, ...]) -> None:
-    """Print every operator, task, filter or suite that can be named.
+    """Print every available operator, task, filter or suite.
 
     Operators, tasks and filters are printed with their sources and origins, suites with their
     titles. Filters are those of the operator hyena: --option filter=NAME.

@@ -1,4 +1,4 @@
-"""Baselines of a task: what shortcuts and short windows score without solving it."""
+"""Baselines of a task: the accuracy of shortcuts and short windows that do not solve it."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from torch import Tensor
 from mechbench.record.seeds import derive
 from mechbench.tasks.base import IGNORE, UNKNOWN, Batch, Task, matches
 
-STANDARD_ERROR = 0.005  # of a sampled accuracy, at most
-_POSITIONS = 1 << 17  # scored positions to look at, at most; alone they err by 0.0014
-_FEWEST = 1000  # positions to look at before the standard error may end it
-_COPIED = 1024  # tokens of a window that is copied as a piece: few such are put through at once
-_BLOCK_TOKENS = 1 << 20  # tokens of windows put through an oracle at once
-_FREE_TOKENS = 1 << 21  # tokens of windows of one length until the standard error may end it
+STANDARD_ERROR = 0.005  # largest standard error of a sampled accuracy
+_POSITIONS = 1 << 17  # most scored positions looked at; their standard error is 0.0014
+_FEWEST = 1000  # fewest positions looked at before a small standard error may end the search
+_COPIED = 1024  # windows at least this long are copied one by one: few fit into a block
+_BLOCK_TOKENS = 1 << 20  # tokens of windows given to the oracle at once
+_FREE_TOKENS = 1 << 21  # tokens per window length before a small standard error may end the search
 
 
 def shortcut_accuracies(task: Task, batch: Batch) -> dict[str, float]:
@@ -33,13 +33,13 @@ def windows(input_seqlen: int) -> list[int]:
 def required_context(task: Task, batch: Batch) -> dict[int, float]:
     """Return {W: accuracy of the best guess from the last W tokens}.
 
-    The window of W tokens ends at the scored position and includes it: what a causal filter of W
-    taps reaches. The guess is the oracle's where these tokens tell the answer, elsewhere that of
-    `window_guess`, or chance of a task without one.
+    The window of W tokens ends at the scored position and includes it, like the reach of a causal
+    filter of W taps. The guess is the oracle's answer where these tokens determine it, and that of
+    `window_guess` elsewhere; a task without one scores chance there.
 
-    All scored positions are looked at, unless that is much work: above 2^17 positions, or 2^21
-    tokens in windows of one length, a random sample of them (uniform over scored positions, the
-    same each time) is, with a standard error below 0.5 percent.
+    All scored positions are used unless that is too much work: above 2^17 positions, or 2^21 tokens
+    in windows of one length, a random sample is taken (uniform over scored positions, the same each
+    time), with a standard error below 0.5 percent.
     """
     rows, columns = (batch.targets != IGNORE).nonzero(as_tuple=True)
     generator = torch.Generator().manual_seed(derive(0, "required context", repr(task)))
@@ -48,11 +48,11 @@ def required_context(task: Task, batch: Batch) -> dict[int, float]:
     answers = batch.targets[rows, columns]
     score = torch.zeros(len(rows), dtype=torch.float64, device=rows.device)
     told = torch.zeros(len(rows), dtype=torch.bool, device=rows.device)
-    # Where the window holds all that stands before a position, the whole example's answers serve.
+    # Where the window holds everything before a position, the whole example's answers apply.
     whole = _answers(task, batch.inputs)[rows, columns]
     found = {}
     for window in windows(batch.inputs.shape[1]):
-        # What a window tells, a longer one tells too: go on with the undecided positions.
+        # What a window decides, a longer one decides too: continue with the undecided positions.
         undecided = (~told).nonzero().flatten()
         size = max(1, _BLOCK_TOKENS // window)
         n = len(rows)
@@ -74,7 +74,7 @@ def required_context(task: Task, batch: Batch) -> dict[int, float]:
 
 
 def _answers(task: Task, inputs: Tensor) -> Tensor:
-    """Return the oracle's answers, some rows at a time."""
+    """Return the oracle's answers, computed a few rows at a time."""
     size = max(1, _BLOCK_TOKENS // inputs.shape[1])
     starts = range(0, len(inputs), size)
     return torch.cat([task.oracle(inputs[start : start + size]) for start in starts])
@@ -91,9 +91,9 @@ def _windows(inputs: Tensor, rows: Tensor, ends: Tensor, window: int) -> Tensor:
 def _guesses(
     task: Task, inputs: Tensor, rows: Tensor, columns: Tensor, whole: Tensor, window: int
 ) -> tuple[Tensor, Tensor]:
-    """Return where `window` tokens tell the answer at (row, column), and the best guesses.
+    """Return where `window` tokens determine the answer at (row, column), and the best guesses.
 
-    `whole` are the answers from all tokens.
+    `whole` holds the answers from all tokens.
     """
     guess = whole.clone()
     cut = columns + 1 >= window

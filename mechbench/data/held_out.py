@@ -11,9 +11,9 @@ from mechbench.data.train_set import TrainSet
 from mechbench.errors import ConfigError
 from mechbench.tasks.base import Batch, Task
 
-_REDRAWS = 8  # rounds of drawing validation examples that do not stand in the test set
-_PROBED_STEPS = 16  # training steps looked at
-_EXCLUDED = 0.99  # share of their examples above which there is nothing to train on
+_REDRAWS = 8  # rounds of redrawing validation examples that are in the test set
+_PROBED_STEPS = 16  # training steps examined
+_EXCLUDED = 0.99  # share of excluded examples above which there is nothing to train on
 
 
 @dataclass(frozen=True)
@@ -21,9 +21,9 @@ class HeldOut:
     """What training must not see.
 
     Attributes:
-        validation: examples that do not stand in the test set.
-        unseen: marks training examples that stand in neither.
-        note: a line that says how many validation examples are missing; empty if none.
+        validation: examples that are not in the test set.
+        unseen: marks training examples that are in neither set.
+        note: one line saying how many validation examples are missing; empty if none.
     """
 
     validation: list[Batch]
@@ -34,14 +34,14 @@ class HeldOut:
 def keep_apart(
     task: Task, validation: list[Batch], test: list[Batch], seed: int, device: str
 ) -> HeldOut:
-    """Take from `validation` what stands in `test`, and draw others in its place.
+    """Replace the examples of `validation` that are in `test` by newly drawn ones.
 
-    The test set stays as it is. Only where a task has few distinct examples do any coincide; those
-    drawn instead are later steps of the validation stream. A task whose training and test ask for
-    the same by definition is left as it is.
+    The test set stays as it is. Examples coincide only if a task has few distinct ones;
+    replacements come from later steps of the validation stream. A task that by definition asks the
+    same in training and test is left as it is.
 
     Raises:
-        ConfigError: every validation example stands in the test set.
+        ConfigError: every validation example is in the test set.
     """
     if task.train_is_test:
         return HeldOut(validation, Unseen.of([], device), "")
@@ -76,10 +76,10 @@ def keep_apart(
 def check_something_to_train_on(
     task: Task, unseen: Unseen, n_train: int, batch_size: int, seed: int, device: str
 ) -> None:
-    """Look at the first training batches of `task` for examples that may be trained on.
+    """Check that the first training batches of `task` hold examples to train on.
 
     Raises:
-        ConfigError: next to all of them stand in an evaluation set.
+        ConfigError: nearly all of their examples are in an evaluation set.
     """
     if n_train:
         stream: TrainSet | TrainStream = TrainSet(task, n_train, batch_size, seed, device)

@@ -10,7 +10,7 @@ from mechbench.record.config import default_examples
 from mechbench.record.results import wilson_interval
 from mechbench.tasks.base import IGNORE, Batch, Task, matches
 
-_WIDTH = 16  # tokens a line
+_WIDTH = 16  # tokens per line
 _EDGE = 32  # tokens shown at each end of a long example
 
 

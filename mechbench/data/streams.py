@@ -14,8 +14,8 @@ from mechbench.tasks.base import Batch, Task
 
 Split = Literal["train", "validation", "test"]
 _BLOCK_TOKENS = 1 << 19  # training batches are drawn about this many tokens at a time
-_CHUNK_TOKENS = 1 << 22  # evaluation sets are drawn in chunks, each its own step
-_DRAWERS = 8  # chunks drawn at once
+_CHUNK_TOKENS = 1 << 22  # evaluation sets are drawn in chunks of this size, each its own step
+_DRAWERS = 8  # chunks drawn in parallel
 
 
 def draw(
@@ -23,7 +23,7 @@ def draw(
 ) -> Batch:
     """Draw the batch of (seed, split, step) on `device`.
 
-    Train and test examples come from independent streams; `Unseen` removes what coincides.
+    Training and test examples come from independent streams; `Unseen` finds those that coincide.
     """
     generator = torch.Generator(device)
     generator.manual_seed(derive(seed, type(task).__name__, repr(task), split, step))
@@ -33,8 +33,8 @@ def draw(
 class TrainStream:
     """Training batches by step, drawn on the training device in blocks of several steps.
 
-    One draw of many short examples costs a GPU as many kernel launches as one of few. The block's
-    size depends on the task and the batch alone, so a step's batch is the same wherever a run
+    On a GPU, drawing many short examples takes no more kernel launches than drawing few. The block
+    size depends only on the task and the batch size, so a step's batch is the same wherever a run
     starts or resumes.
     """
 
@@ -57,7 +57,7 @@ class TrainStream:
 def evaluation_batches(task: Task, n_examples: int, seed: int, split: Split) -> list[Batch]:
     """Draw an evaluation set on the CPU, so that every device scores the same examples.
 
-    The chunk size is part of the definition: it depends on the task alone, not on memory.
+    The chunk size is part of the set's definition: it depends only on the task, not on memory.
     """
     chunk = max(1, _CHUNK_TOKENS // task.input_seqlen)
     sizes = [min(chunk, n_examples - start) for start in range(0, n_examples, chunk)]
@@ -71,10 +71,10 @@ def evaluation_batches(task: Task, n_examples: int, seed: int, split: Split) -> 
 
 @dataclass
 class Unseen:
-    """Marks training examples that also stand in an evaluation set.
+    """Tells training examples that are in no evaluation set from those that are in one.
 
-    Streams coincide by chance where a task has few distinct examples (a small vocabulary and a
-    short sequence). Rows are compared by a 63-bit polynomial hash, on the training device.
+    Streams share examples by chance if a task has few distinct ones (a small vocabulary and short
+    sequences). Rows are compared by a 63-bit polynomial hash, on the training device.
     """
 
     weights: Tensor  # (L_in,) int64, or (L_in d,) where a position is d numbers
@@ -82,7 +82,7 @@ class Unseen:
 
     @classmethod
     def of(cls, batches: list[Batch], device: str | torch.device) -> Unseen:
-        """Hash every row of `batches`, all of one length; without any, every row is unseen."""
+        """Hash every row of `batches`, all of one length; without batches, every row is unseen."""
         if not batches:
             zero = torch.zeros(1, dtype=torch.int64, device=device)
             return cls(zero, zero + 1)  # every row hashes to 0
@@ -96,7 +96,7 @@ class Unseen:
         return cls(weights.to(device), held_out.to(device))
 
     def __call__(self, inputs: Tensor) -> Tensor:
-        """Return (B,) bool: the row is in no evaluation set. Does not synchronise the device."""
+        """Return (B,) bool: the row is in no evaluation set. Never synchronises the device."""
         rows = (_integers(inputs) * self.weights).sum(1)
         at = torch.searchsorted(self.held_out, rows).clamp_max(len(self.held_out) - 1)
         return self.held_out[at] != rows

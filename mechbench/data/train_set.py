@@ -1,4 +1,4 @@
-"""A training set of few examples, seen again every epoch."""
+"""A fixed training set of few examples, seen again in every epoch."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from mechbench.tasks.base import Batch, Task
 
 
 class TrainSet:
-    """Training batches by step from `n_train` examples, in another order each epoch.
+    """Training batches by step from `n_train` examples, in a new order each epoch.
 
     A step's batch is the same wherever a run starts or resumes. Examples that do not fill a batch
-    are left out of their epoch, others in each. Held whole on the device. Source: the axis of
-    training-set size of MAD (Poli et al. 2024, section 3).
+    are left out of that epoch; which ones differs between epochs. The whole set is held on the
+    device. Source: the training-set size axis of MAD (Poli et al. 2024, section 3).
     """
 
     def __init__(

@@ -1,1 +1,1 @@
-"""Filter families of the Hyena recurrence, one file each: modules that give (N, D, L) taps."""
+"""Filter families of the Hyena recurrence, one file each: modules that return (N, D, L) taps."""

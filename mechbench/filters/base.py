@@ -1,10 +1,10 @@
-"""How a filter is made by the name of its family, and which options belong to it.
+"""How a filter is built by the name of its family, and which options belong to it.
 
 A family is a class or factory registered with `register_filter`, here or in a plugin:
-factory(n_filters, d_model, max_seqlen, *, its options). What it makes maps a length L <= max_seqlen
-to taps (N, D, L) in float32 or wider, also under autocast. Where weights or taps change with
-max_seqlen, the factory has an attribute `depends_on_max_seqlen`, as an operator has: a bool, or a
-function of the family's own options.
+factory(n_filters, d_model, max_seqlen, *, its options). The module it returns maps a length
+L <= max_seqlen to taps (N, D, L) in float32 or wider, also under autocast. If weights or taps
+change with max_seqlen, the factory has an attribute `depends_on_max_seqlen`, like an operator: a
+bool, or a function of the family's own options.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from mechbench.catalogue.options import signature_options
 from mechbench.catalogue.registry import FILTERS
 from mechbench.errors import ConfigError, MechbenchError, OperatorError, nearest
 
-RESERVED = ("n_filters", "d_model", "max_seqlen")  # of a factory, never options
-# Their options stand in every stored configuration of Hyena, whichever family it has, and so in the
-# ids of all results. Any other family's stand there where it is chosen.
+RESERVED = ("n_filters", "d_model", "max_seqlen")  # arguments of a factory, never options
+# The options of these families are part of every stored configuration of Hyena, whichever family it
+# uses, and so of all its cell ids. Those of any other family are stored only where it is chosen.
 _ALWAYS = ("ckconv", "conv1d", "fno", "hyena", "ssm", "transfer")
 
 
@@ -36,9 +36,9 @@ def own_options(family: str) -> dict[str, Any]:
 
 
 def filter_options(family: str) -> dict[str, Any]:
-    """Return {option: inspect.Parameter} of all that a configuration with this family holds.
+    """Return {option: inspect.Parameter} of every option that such a configuration stores.
 
-    The family's own count first, where another has an option of the same name.
+    Where another family has an option of the same name, this family's own takes precedence.
 
     Raises:
         ConfigError: unknown family.
@@ -60,12 +60,13 @@ def make_filter(
         n_filters: N, long convolutions in the operator.
         d_model: D, channels.
         max_seqlen: longest filter, in taps.
-        options: of those in `filter_options`, by name; the family takes its own.
+        options: some of those in `filter_options`, by name; the family takes its own.
 
     Raises:
         ConfigError: unknown family or option, a value out of range, or an option of another family
-            that stands at something else than its default: it would have no effect.
-        OperatorError: the family's constructor raised, or gave something that is no nn.Module.
+            with a value other than its default, which would have no effect.
+        OperatorError: the family's constructor raised, or returned something other than an
+            nn.Module.
         PluginError: the family cannot be loaded.
     """
     taken, known = own_options(family), filter_options(family)
@@ -97,7 +98,7 @@ def make_filter(
 
 
 def filter_depends_on_max_seqlen(family: str, options: Mapping[str, Any]) -> bool:
-    """Return whether a family's filter for a longer input is another filter.
+    """Return whether a family's filter changes when it is built for longer inputs.
 
     Raises:
         ConfigError: unknown family.

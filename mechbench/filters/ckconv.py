@@ -14,7 +14,7 @@ from mechbench.filters.implicit import FilterNorm, FilterTime, ImplicitFilter
 
 @register_filter("ckconv", source="Romero et al. 2021 (arXiv:2102.02611)")
 class CKConvFilter(ImplicitFilter):
-    """An FFN of time, without a window.
+    """A feed-forward network of time, without a window.
 
     Args:
         n_filters: N, long convolutions in the operator.

@@ -18,25 +18,25 @@ from mechbench.catalogue.settings import check_options
 
 @register_filter("conv1d", source="Poli et al. 2023 (arXiv:2302.10866), appendix A.1")
 class ExplicitFilter(nn.Module):
-    """Free taps, the first n_taps of a filter.
+    """The first n_taps taps are free parameters, the others zero.
 
     Args:
         n_filters: N, long convolutions in the operator.
         d_model: D, channels.
         max_seqlen: longest filter, in taps.
-        n_taps: free taps a channel; those beyond max_seqlen are left out.
+        n_taps: free taps per channel; those beyond max_seqlen are left out.
 
     Raises:
         ConfigError: n_taps out of range.
     """
 
-    depends_on_max_seqlen = True  # a short one has fewer taps
+    depends_on_max_seqlen = True  # a filter shorter than n_taps has fewer taps
 
     def __init__(self, n_filters: int, d_model: int, max_seqlen: int, *, n_taps: int = 64) -> None:
         super().__init__()
         check_options(n_taps=n_taps)
         n_taps = min(n_taps, max_seqlen)
-        bound = n_taps**-0.5  # PyTorch's for a depthwise convolution
+        bound = n_taps**-0.5  # PyTorch's own for a depthwise convolution
         self.taps = nn.Parameter(torch.empty(n_filters, d_model, n_taps).uniform_(-bound, bound))
         self.taps.optim = {"weight_decay": 0.0}  # type: ignore[attr-defined]
 

@@ -18,33 +18,33 @@ from mechbench.catalogue.settings import check_options
 
 @register_filter("fno", source="Li et al. 2020 (arXiv:2010.08895), section 4")
 class FNOFilter(nn.Module):
-    """Free values on the lowest frequencies.
+    """Free values at the lowest frequencies.
 
     Args:
         n_filters: N, long convolutions in the operator.
         d_model: D, channels.
         max_seqlen: longest filter, in taps; the period of the lowest mode.
-        n_modes: frequencies 0, 1 .. n_modes - 1; those above half a turn a tap are left out.
+        n_modes: frequencies 0, 1 .. n_modes - 1; those above half a turn per tap are left out.
 
     Raises:
         ConfigError: n_modes out of range.
     """
 
-    depends_on_max_seqlen = True  # the period
+    depends_on_max_seqlen = True  # it is the period
 
     def __init__(self, n_filters: int, d_model: int, max_seqlen: int, *, n_modes: int = 64) -> None:
         super().__init__()
         check_options(n_modes=n_modes)
         self.max_seqlen = max_seqlen
         n_modes = min(n_modes, max_seqlen // 2 + 1)
-        # Taps then have a variance of 1 / max_seqlen, and a full convolution keeps its input's.
+        # Taps then have variance 1 / max_seqlen, so a full convolution keeps its input's variance.
         std = (n_modes * max_seqlen) ** -0.5
         self.spectrum = nn.Parameter(std * torch.randn(n_filters, d_model, n_modes, 2))
         self.spectrum.optim = {"weight_decay": 0.0}  # type: ignore[attr-defined]
 
     def forward(self, seqlen: int) -> Tensor:
         """Return the taps: (N, D, seqlen)."""
-        # irfft counts every frequency twice but 0 and, for an even length, the last one.
+        # irfft counts every frequency twice, except 0 and, for an even length, the last one.
         n_modes, P = self.spectrum.shape[2], self.max_seqlen
         k = torch.arange(n_modes, device=self.spectrum.device)
         single = (k == 0) | (2 * k == P)

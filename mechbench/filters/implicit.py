@@ -24,12 +24,12 @@ from mechbench.ops.window import window
 
 FilterTime = Literal["absolute", "relative"]
 FilterNorm = Literal["none", "length", "l1"]
-# Norms are relative to these, so that they change little at the lengths of the synthetic tasks.
+# Norms are relative to these, so that they change little at the synthetic tasks' usual lengths.
 _NORM_SEQLEN, _NORM_L1 = 1024, 30.0
 
 
 class Sine(nn.Module):
-    """sin(freq x) with one learned frequency a feature."""
+    """sin(freq x) with one learned frequency per feature."""
 
     def __init__(self, width: int, freq: float) -> None:
         super().__init__()
@@ -42,7 +42,7 @@ class Sine(nn.Module):
 
 @register_filter("hyena", source="Poli et al. 2023 (arXiv:2302.10866), section 3.3")
 class ImplicitFilter(nn.Module):
-    """An FFN of time under a window that decays.
+    """A feed-forward network of time under a decaying window.
 
     Args:
         n_filters: N, long convolutions in the operator.
@@ -54,20 +54,20 @@ class ImplicitFilter(nn.Module):
         sine_freq: initial frequency of the sines.
         fast_decay: the fastest channel decays to 1e-2 at this fraction of the length.
         slow_decay: the same for the slowest channel.
-        window_shift: what the window keeps at any time.
+        window_shift: constant added to the window, so that it never decays below it.
         filter_init_std: standard deviation of the FFN's initial weights. The released code starts
             its FFN at 0.02, so that filters start smooth in spite of the sine frequency; PyTorch's
             own default starts them as noise, and recall then needs several times the steps.
-        filter_time: "absolute": t divides by max_seqlen, as released; "relative": by the current
+        filter_time: "absolute": t is divided by max_seqlen, as released; "relative": by the current
             length, so that the learned filter stretches with the input.
         filter_norm: "none"; "length": taps scaled by 1024 / L; "l1": each filter scaled to an L1
-            norm of 30. Either keeps sums from growing with the length.
+            norm of 30. Both keep sums from growing with the length.
 
     Raises:
         ConfigError: emb_dim even, or an option out of range.
     """
 
-    windowed = True  # or not: the family `ckconv`
+    windowed = True  # False in the family `ckconv`
 
     @staticmethod
     def depends_on_max_seqlen(options: Mapping[str, object]) -> bool:
@@ -134,7 +134,7 @@ class ImplicitFilter(nn.Module):
             phase = 2 * math.pi * t[:, None] * self.bands  # (L, bands)
             features = torch.cat([t[:, None], phase.cos(), -phase.sin()], 1)  # (L, emb_dim)
             inner = self.ffn[:-1](features)  # (L, width)
-            last = self.ffn[-1].weight  # channels first at once: the taps are the largest tensor
+            last = self.ffn[-1].weight  # channels first: the taps are the largest tensor
             h: Tensor = (last @ inner.T).view(self.n_filters, self.d_model, seqlen)  # (N, D, L)
             scale = _NORM_SEQLEN / seqlen if self.norm == "length" else 1.0
             if self.windowed:

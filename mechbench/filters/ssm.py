@@ -19,7 +19,7 @@ from mechbench.catalogue.registry import register_filter
 from mechbench.catalogue.settings import check_options
 from mechbench.errors import ConfigError
 
-_SSM_LR = 1e-3  # of A and dt, as in the source
+_SSM_LR = 1e-3  # learning rate of A and dt, as in the source
 
 
 def vandermonde(weight: Tensor, rate: Tensor, seqlen: int) -> Tensor:
@@ -47,7 +47,7 @@ def vandermonde(weight: Tensor, rate: Tensor, seqlen: int) -> Tensor:
 
 
 class SSMFilter(nn.Module):
-    """The filter of the module docstring, one state space a channel.
+    """The filter of the module docstring, one state space per channel.
 
     Args:
         n_filters: N, long convolutions in the operator.
@@ -100,14 +100,14 @@ class SSMFilter(nn.Module):
 
 @register_filter("ssm", source="Gu et al. 2022 (arXiv:2206.11893), section 3, S4D-Lin")
 def ssm(n_filters: int, d_model: int, max_seqlen: int, *, d_state: int = 64) -> SSMFilter:
-    """A diagonal state space a channel (S4D).
+    """One diagonal state space per channel (S4D).
 
     Args:
         n_filters: N, long convolutions in the operator.
         d_model: D, channels.
         max_seqlen: longest filter, in taps.
-        d_state: real dimensions of a channel's state; even. Time steps stay as they are drawn:
-            as options they would be part of the identity of every stored result of Hyena.
+        d_state: real dimensions of a channel's state; even. The range of time steps is not an
+            option, because it would become part of the cell id of every stored Hyena result.
 
     Raises:
         ConfigError: d_state odd or below 2.

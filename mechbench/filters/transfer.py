@@ -5,8 +5,8 @@
 
 Source: the `TransferFunc` baseline of Poli et al. 2023, appendix A.1 (order 64, evaluated with
 FFTs); Parnichkun et al. 2024 (arXiv:2405.06147), section 3: on P roots of unity the quotient gives
-the first P taps of a system with the same poles, whose numerator is another linear function of b,
-so no unrolling is needed and nothing blows up; zero is their initial value of a.
+the first P taps of a system with the same poles, whose numerator is another linear function of b.
+So no unrolling is needed and nothing blows up. They initialise a with zero.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from mechbench.ops.fft_conv.backends.torch_backend import transform_length
 
 @register_filter("transfer", source="Parnichkun et al. 2024 (arXiv:2405.06147), section 3")
 class TransferFilter(nn.Module):
-    """A rational transfer function a channel.
+    """One rational transfer function per channel.
 
     Args:
         n_filters: N, long convolutions in the operator.
@@ -34,7 +34,7 @@ class TransferFilter(nn.Module):
         ConfigError: n_poles out of range.
     """
 
-    depends_on_max_seqlen = True  # on other roots of unity b / a is another system
+    depends_on_max_seqlen = True  # at other roots of unity, b / a is another system
 
     def __init__(self, n_filters: int, d_model: int, max_seqlen: int, *, n_poles: int = 64) -> None:
         super().__init__()

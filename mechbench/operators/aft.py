@@ -1,12 +1,12 @@
-"""AFT-conv, causal: an average of the past weighted by keys and by a learned bias of nearby lags.
+"""AFT-conv, causal: an average of the past weighted by keys and by a learned bias on recent lags.
 
     y_t = W_o (sigmoid(q_t) sum_{s<=t} e^{k_s + w_{t-s}} v_s / sum_{s<=t} e^{k_s + w_{t-s}})
 
-with w_j free for j < window and 0 beyond, so that connections stay global. Keys and w are one a
-head; each head's channels share them.
-Source: Zhai et al. 2021 (arXiv:2105.14103), equations 2 and 6 (AFT-conv). Deviations: sums
+with w_j free for j < window and 0 beyond, so that connections stay global. The channels of a head
+share one key per position and one w.
+Source: Zhai et al. 2021 (arXiv:2105.14103), equations 2 and 6 (AFT-conv). Deviations: sums run
 over the past only; w is used as it is, without their normalisation; the sums are kept relative to
-their largest exponent so far, because the largest of all would look ahead.
+the largest exponent so far, because the largest overall would look ahead.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ class AFT(nn.Module):
     Args:
         d_model: D, channels.
         max_seqlen: longest input, in tokens.
-        n_heads: heads; 0: one a channel.
+        n_heads: heads; 0: one per channel.
         window: lags with a learned bias; those beyond max_seqlen are left out.
 
     Raises:
         ConfigError: d_model is not a multiple of n_heads, or an option out of range.
     """
 
-    depends_on_max_seqlen = True  # a short one has fewer lags
+    depends_on_max_seqlen = True  # if shorter than the window, fewer lags are learned
 
     def __init__(
         self, d_model: int, max_seqlen: int, *, n_heads: int = 0, window: int = 32
@@ -89,14 +89,14 @@ class AFT(nn.Module):
 
 
 def _window_sums(k: Tensor, v: Tensor, w: Tensor, peak: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the sums over the last `window` tokens as `mechbench.ops.exp_scan` gives them.
+    """Return the sums over the last `window` tokens, in the form of `mechbench.ops.exp_scan`.
 
-    In blocks of tokens that are computed again in the backward, so that memory stays O(L D).
+    Blocks of tokens are recomputed in the backward, so that memory stays O(L D).
 
     Args:
         k: (B, L, D).
         v: (B, L, D).
-        w: (D, window), no further apart than float32 tells exponentials apart (80).
+        w: (D, window); its values differ by at most 80, so that float32 can hold the exponentials.
         peak: (B, L, D), the largest key so far.
     """
     B, L, D = k.shape
@@ -118,9 +118,10 @@ def _window_sums(k: Tensor, v: Tensor, w: Tensor, peak: Tensor) -> tuple[Tensor,
 
 
 def _block_sums(weighted: Tensor, weight: Tensor, fall: Tensor, lags: Tensor) -> list[Tensor]:
-    """Sum terms exp(k_s - peak_t) over lags; a step on, a term falls by exp(peak_{t-1} - peak_t).
+    """Sum terms exp(k_s - peak_t) over lags; with each step a term falls by a known factor.
 
-    These factors are at most 1 whatever the keys, and cost no exponential a lag.
+    The factor exp(peak_{t-1} - peak_t) is at most 1 whatever the keys, and saves computing an
+    exponential per lag.
     """
     window = len(lags)
     tokens = fall.shape[1] - window + 1

@@ -2,8 +2,8 @@
 
     y = W softmax(mask(q k^T / sqrt(d_head))) v
 
-Source: Vaswani et al. 2017; positions: Su et al. 2021. Keys of any age are reached, in O(L^2 D)
-time and O(L D) memory (flash, memory-efficient or cuDNN kernels, PyTorch's choice).
+Source: Vaswani et al. 2017; positions: Su et al. 2021. It reaches keys at any distance, in O(L^2 D)
+time and O(L D) memory (flash, memory-efficient or cuDNN kernels, as PyTorch chooses).
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ class Attention(MultiHead):
     Args:
         d_model: D, channels.
         max_seqlen: longest input, in tokens.
-        n_heads: heads; 0 takes as many as give d_head 32 (at least one).
+        n_heads: heads; 0: as many as make d_head 32 (at least one).
         rotary_base: base of the rotary wavelengths.
 
     Raises:

@@ -1,4 +1,4 @@
-"""How an operator is made by name, and what it may tell the harness beyond `forward`."""
+"""How an operator is built by name, and what it may tell the harness besides `forward`."""
 
 from __future__ import annotations
 
@@ -14,14 +14,15 @@ from mechbench.catalogue.registry import OPERATORS, Entry
 from mechbench.catalogue.settings import setting, shown
 from mechbench.errors import ConfigError, MechbenchError, OperatorError, SeqlenError
 
-RESERVED = ("name", "d_model", "max_seqlen", "layer")  # of `make_operator`, never options
+RESERVED = ("name", "d_model", "max_seqlen", "layer")  # arguments of `make_operator`, never options
 
 
 def declared_options(name: str, given: Mapping[str, Any]) -> dict[str, Any]:
-    """Return {option: inspect.Parameter} of the operator `name`; "**" stands for any other.
+    """Return {option: inspect.Parameter} of the operator `name`; "**" stands for any other name.
 
     Raises:
-        ConfigError: unknown operator, or an option among `given` that others depend on is wrong.
+        ConfigError: unknown operator, or a wrong value in `given` for an option that determines
+            which others there are.
         OperatorError: `option_groups` raised.
     """
     groups = _option_groups(name, given)
@@ -30,13 +31,13 @@ def declared_options(name: str, given: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def operator_options(name: str, given: Mapping[str, Any]) -> dict[str, Any]:
-    """Return every option of the operator `name`: those given, typed, and the defaults.
+    """Return every option of the operator `name`: the given ones, converted, and the defaults.
 
-    A component that takes any keyword may have an attribute `typed`, a function that types what
-    its signature does not tell. One that hands options on to a component that it is made of has an
+    A component that accepts any keyword may have an attribute `typed`, a function that converts
+    options which its signature does not declare. One that passes options on to a part of it has an
     attribute `option_groups`: {argument: function}. The function gets the component's own options
-    and returns {option: inspect.Parameter}, see `signature_options`; all of them are options of the
-    operator, and reach its constructor as one mapping, the argument.
+    and returns {option: inspect.Parameter}, see `signature_options`. All of these become options of
+    the operator, and its constructor gets them as one mapping, in that argument.
 
     Raises:
         ConfigError: unknown operator or option, or a value of the wrong type.
@@ -61,7 +62,7 @@ def _resolved(
 
 
 def _option_groups(name: str, given: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
-    """Return {argument: its options} of what the operator hands on, where `given` is chosen."""
+    """Return {argument: options} for what the operator passes on, if `given` is chosen."""
     component = OPERATORS.load(name)
     functions: Mapping[str, Callable[..., Any]] = getattr(component, "option_groups", {})
     if not functions:
@@ -89,7 +90,7 @@ def _together(groups: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def _asked(name: str, what: str, function: Callable[..., Any], options: Mapping[str, Any]) -> Any:
-    """Return what a function of the operator says of its options.
+    """Return what a function that the operator provides returns for its options.
 
     Raises:
         OperatorError: the function raised.
@@ -106,10 +107,10 @@ def _asked(name: str, what: str, function: Callable[..., Any], options: Mapping[
 
 
 def components_used(name: str, options: Mapping[str, Any]) -> list[Entry]:
-    """Return the operator `name` and the components that it is made of, for the record.
+    """Return the operator `name` and the components that it is made of, to be recorded.
 
-    A component that builds others has an attribute `parts`, a function of its options that returns
-    the names of operators, or entries of another catalogue.
+    A component that builds others has an attribute `parts`: a function of its options that returns
+    names of operators, or entries of another catalogue.
 
     Raises:
         ConfigError: there is no such component.
@@ -121,10 +122,10 @@ def components_used(name: str, options: Mapping[str, Any]) -> list[Entry]:
 
 
 def depends_on_max_seqlen(name: str, options: Mapping[str, Any]) -> bool:
-    """Return whether the operator built for longer inputs is another operator.
+    """Return whether the operator changes when it is built for longer inputs.
 
-    It then has other weights, or gives other outputs for the same input, and says so by an
-    attribute `depends_on_max_seqlen`: a bool, or a function of its options that returns one.
+    It does if its weights, or its outputs for the same input, depend on max_seqlen. It says so by
+    an attribute `depends_on_max_seqlen`: a bool, or a function of its options that returns one.
 
     Raises:
         OperatorError: the function raised.
@@ -144,12 +145,12 @@ def make_operator(
         name: a built-in, an installed package's or a plugin's operator.
         d_model: D, channels in and out.
         max_seqlen: longest input, in tokens.
-        layer: the block that it is made for, from 0; only constructors that name it get it.
-        options: the operator's own keyword arguments; strings are typed from its signature.
+        layer: index of its block, from 0; passed only to constructors that name it.
+        options: the operator's own keyword arguments; strings are converted by its signature.
 
     Raises:
         ConfigError: unknown operator or option, or a value out of range.
-        OperatorError: its constructor raised, or gave something that is no nn.Module.
+        OperatorError: its constructor raised, or returned something other than an nn.Module.
     """
     d_model = setting("d_model", d_model)
     max_seqlen, layer = setting("max_seqlen", max_seqlen), setting("layer", layer)
@@ -188,9 +189,9 @@ def set_optim(
 ) -> None:
     """Give the parameters of `module` their own learning rate or weight decay.
 
-    The harness reads the attribute `optim` of a parameter, a dictionary with "lr" and
-    "weight_decay"; what is absent is the run's own, what is not given here stays. Plugins may set
-    it too.
+    The harness reads a parameter's attribute `optim`, a dictionary with "lr" and "weight_decay".
+    What it lacks is taken from the run; what is not given here stays as it was. Plugins may set the
+    attribute too.
     """
     given = {k: v for k, v in (("lr", lr), ("weight_decay", weight_decay)) if v is not None}
     for parameter in module.parameters():
@@ -229,9 +230,9 @@ def materialize(operator: nn.Module, u: Tensor) -> Tensor:
         (B, D, L, L), or with heads in place of D; row t holds the weights of the values at s <= t.
 
     Raises:
-        ConfigError: `operator` is no module, `u` is not such a tensor, or the operator is not
-            linear in a value path, or does not say how.
-        OperatorError: its matrix has another shape, or it raised.
+        ConfigError: `operator` is not a module, `u` is not such a tensor, or the operator has no
+            method `mixing_matrix`.
+        OperatorError: the matrix has another shape, or `mixing_matrix` raised.
     """
     try:
         return matrix_of(operator, u)
@@ -245,7 +246,7 @@ def materialize(operator: nn.Module, u: Tensor) -> Tensor:
 
 
 def matrix_of(operator: nn.Module, u: Tensor) -> Tensor:
-    """Return what `materialize` does; what the operator raises passes as it is."""
+    """Return what `materialize` does, but let the operator's own exceptions pass unchanged."""
     if not isinstance(operator, nn.Module):
         raise ConfigError(f"operator is {shown(operator)}: expected a torch.nn.Module")
     if not isinstance(u, Tensor) or u.ndim != 3 or not u.is_floating_point() or not u.numel():

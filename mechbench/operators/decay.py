@@ -1,9 +1,9 @@
-"""Decays that depend on the input: step sizes and log decays from logits.
+"""Input-dependent decays: step sizes and log decays from logits.
 
-    step = softplus(logit + bias),   log decay = -exp(log_rate) step,   one bias and rate a head
+    step = softplus(logit + bias),   log decay = -exp(log_rate) step,   one bias and rate per head
 
-Source: Gu & Dao 2023 (arXiv:2312.00752), section 3.2 and its code for the initialisation; a rate a
-head: Dao & Gu 2024 (arXiv:2405.21060), section 7.
+Source: Gu & Dao 2023 (arXiv:2312.00752), section 3.2, and its code for the initialisation; one rate
+per head: Dao & Gu 2024 (arXiv:2405.21060), section 7.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from mechbench.operators.base import set_optim
 class Decay(nn.Module):
     """The formula of the module docstring, without weight decay.
 
-    Initialised as released: steps log-uniform in [1e-3, 1e-1], rates uniform in [1, 16].
+    Initialised as released: steps are log-uniform in [1e-3, 1e-1], rates are uniform in [1, 16].
     """
 
     def __init__(self, n_heads: int) -> None:
@@ -31,7 +31,7 @@ class Decay(nn.Module):
         set_optim(self, weight_decay=0.0)
 
     def forward(self, logits: Tensor) -> tuple[Tensor, Tensor]:
-        """Map (B, H, L) to steps and log decays, (B, H, L) each, float32 or wider."""
+        """Map logits (B, H, L) to steps and log decays, (B, H, L) each, float32 or wider."""
         wide = torch.promote_types(logits.dtype, torch.float32)
         steps = F.softplus(logits.to(wide) + self.bias[:, None])
         return steps, -steps * self.log_rate.exp()[:, None]

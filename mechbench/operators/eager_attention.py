@@ -1,9 +1,9 @@
-"""Causal softmax attention that materialises its matrix of weights.
+"""Causal softmax attention that keeps its full matrix of weights in memory.
 
     y = W softmax(mask(q k^T / sqrt(d_head))) v
 
-Source: Vaswani et al. 2017, equation 1; positions: Su et al. 2021. The same function and the same
-parameters as `attention`, in O(L^2 D) time and O(L^2) memory a head: what fused kernels save.
+Source: Vaswani et al. 2017, equation 1; positions: Su et al. 2021. The same function and parameters
+as `attention`, in O(L^2 D) time and O(L^2) memory per head, which fused kernels save.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from mechbench.operators.multihead import MultiHead, softmax_weights
 
 @register_operator("eager-attention", source="Vaswani et al. 2017 (arXiv:1706.03762), equation 1")
 class EagerAttention(MultiHead):
-    """Causal multi-head attention with its L x L weights in memory, rotary positions.
+    """Causal multi-head attention with rotary positions, keeping its L x L weights in memory.
 
     Args:
         d_model: D, channels.
         max_seqlen: longest input, in tokens.
-        n_heads: heads; 0 takes as many as give d_head 32 (at least one).
+        n_heads: heads; 0: as many as make d_head 32 (at least one).
         rotary_base: base of the rotary wavelengths.
 
     Raises:

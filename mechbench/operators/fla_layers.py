@@ -1,11 +1,11 @@
 """The layers of flash-linear-attention as operators: `fla:GatedDeltaNet` and the like.
 
-Any attribute of this module is the class of that name in `fla.layers`, as a factory with the
-signature of an operator. Its options are those of the class. Those layers are written for models of
+Each attribute of this module wraps the class of that name in `fla.layers` as a factory with the
+signature of an operator; its options are those of the class. The layers are written for models of
 2,048 channels, so three options follow d_model unless given: `num_heads` and `head_dim` (heads of
-32 channels, or of 32 times `expand` where the layer has inner channels) and `intermediate_size`.
-What else does not fit a small model (`expand_ratio`, `num_kv_heads`) the layer says when built.
-They run on CUDA alone.
+32 channels, or of 32 times `expand` where the layer has inner channels) and `intermediate_size`. If
+another option does not fit a small model (`expand_ratio`, `num_kv_heads`), the layer complains when
+it is built. The layers run only on CUDA.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _FOLLOW = ("num_heads", "head_dim", "intermediate_size")
 
 
 class FlaLayer(nn.Module):
-    """A layer that returns a tuple, or a tensor, as an operator."""
+    """An operator around a layer that returns a tuple or a tensor."""
 
     def __init__(self, layer: nn.Module, max_seqlen: int) -> None:
         super().__init__()
@@ -45,7 +45,7 @@ class FlaLayer(nn.Module):
 
 
 class Factory:
-    """Builds one class of `fla.layers`; its signature tells the class's options."""
+    """Builds one class of `fla.layers`; its signature lists the class's options."""
 
     def __init__(self, layer_class: type[nn.Module]) -> None:
         self.layer_class = layer_class
@@ -97,7 +97,7 @@ class Factory:
 
 
 def _annotation(parameter: inspect.Parameter) -> Any:
-    """Return the annotation, made to hold the default: `int = None` is common there."""
+    """Return the annotation, widened to allow the default: `int = None` is common there."""
     kind, default = parameter.annotation, parameter.default
     if kind not in (int, float, bool, str):
         return kind

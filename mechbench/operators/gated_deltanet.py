@@ -1,14 +1,14 @@
-"""Gated DeltaNet: a state that decays and overwrites what a key held.
+"""Gated DeltaNet: a state that decays, and overwrites what a key held.
 
     S_t = alpha_t (I - beta_t k_t k_t^T) S_{t-1} + beta_t k_t v_t^T
     y_t = S_t^T q_t / sqrt(d_head)
     out = W_o (rms_norm(y) silu(W_g u))
 
-q, k, v are linear in u, with a short convolution and silu each; q and k are scaled to norm 1;
+q, k, v are linear in u, then pass a short convolution and silu; q and k are scaled to norm 1;
 beta = sigmoid(W_b u); alpha = exp(-rate softplus(W_a u + bias)).
 
 Source: Yang, Kautz & Hatamizadeh 2024, equation 10, section 3.3 and figure 1 (values twice as wide
-as keys). O(L (chunk + d_head) D) time, O(L D) memory, a state of 2 d_head^2 numbers a head.
+as keys). O(L (chunk + d_head) D) time, O(L D) memory, a state of 2 d_head^2 numbers per head.
 """
 
 from __future__ import annotations
@@ -34,13 +34,13 @@ class GatedDeltaNet(nn.Module):
     Args:
         d_model: D, channels.
         max_seqlen: longest input, in tokens.
-        n_heads: heads; 0 takes as many as give d_head 32 (at least one).
-        expand_v: width of the values, in d_model.
+        n_heads: heads; 0: as many as make d_head 32 (at least one).
+        expand_v: width of the values, in multiples of d_model.
         short_filter: taps of the short convolutions on q, k and v.
-        chunk: positions computed as one matrix; decides speed alone.
+        chunk: positions computed as one matrix; affects only speed.
 
     Raises:
-        ConfigError: d_model is no multiple of n_heads, or an option out of range.
+        ConfigError: d_model is not a multiple of n_heads, or an option out of range.
     """
 
     def __init__(
@@ -99,6 +99,6 @@ class GatedDeltaNet(nn.Module):
         return out
 
     def mixing_matrix(self, u: Tensor) -> Tensor:
-        """Return the weights of the values before norm and gate, (B, H, L, L)."""
+        """Return the weights on the values, before norm and gate, (B, H, L, L)."""
         q, k, _, log_alpha, beta, _ = self._signals(u)
         return delta_rule_matrix(q, k, log_alpha, beta)

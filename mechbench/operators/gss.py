@@ -2,12 +2,12 @@
 
     x = GELU(W_x u),  g = GELU(W_g u),  y = W_o (g W_s (h * x + d x))
 
-with h the impulse response of a diagonal state space. In Hyena's terms: order 1, with this filter
+with h the impulse response of a diagonal state space. In Hyena's terms: order 1 with this filter
 (Poli et al. 2023, remark 3.2).
 Source: Mehta et al. 2022 (arXiv:2206.13947), section 3, the GSS layer. Deviations: their block has
-no MLP, a gate of 4 D channels and a state space of D / 4; ours stands beside an MLP of 4 D, so both
-default to D, which makes 4 D^2 parameters as in the other operators; S4D-Lin instead of their
-simplified DSS.
+no MLP, a gate of 4 D channels and a state space of D / 4 channels; ours stands beside an MLP of
+4 D, so both default to D, which gives 4 D^2 parameters as in the other operators. S4D-Lin replaces
+their simplified DSS.
 """
 
 from __future__ import annotations

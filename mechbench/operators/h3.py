@@ -4,9 +4,9 @@
 
 with q, k, v linear maps of u, shift a state space whose state is the last `d_state` inputs (a
 filter of as many free taps, its output matrix C) and h the impulse response of a diagonal state
-space. In Hyena's terms: order 2, with these filters (Poli et al. 2023, remark 3.2).
+space. In Hyena's terms: order 2 with these filters (Poli et al. 2023, remark 3.2).
 Source: Fu et al. 2023 (arXiv:2212.14052), section 3.1 and algorithm 1. Deviations: heads of one
-channel, so k' v is a product and no outer product; S4D-Lin as the diagonal state space.
+channel, so k' v is a plain rather than an outer product; S4D-Lin as the diagonal state space.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from mechbench.ops import fft_conv
 
 @register_operator("h3", source="Fu et al. 2023 (arXiv:2212.14052), algorithm 1")
 class H3(nn.Module):
-    """Shift state space on keys, diagonal state space on key times value, query as a gate.
+    """Shift state space on keys, diagonal state space on key times value, gated by queries.
 
     Args:
         d_model: D, channels.
@@ -35,7 +35,7 @@ class H3(nn.Module):
         ConfigError: d_state odd or below 2.
     """
 
-    depends_on_max_seqlen = True  # as the shift's taps
+    depends_on_max_seqlen = True  # the shift's taps do
 
     def __init__(
         self, d_model: int, max_seqlen: int, *, d_state: int = 64, backend: str = "auto"

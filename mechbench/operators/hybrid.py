@@ -1,10 +1,10 @@
-"""Different operators in different layers: layer i has operator i of the pattern, which repeats.
+"""Different operators in different layers: layer i uses entry i of a repeating pattern.
 
 Source: Fu et al. 2023 (H3, arXiv:2212.14052), section 3.3, and Poli et al. 2024 (arXiv:2403.17844),
 section 4, for striped models of attention and cheaper operators.
 
-Options of an operator in the pattern carry its name: `pattern=hyena,attention` with
-`hyena.order=3`. A pattern longer than the model is deep is used as far as it goes.
+Options of an operator in the pattern are prefixed with its name: `pattern=hyena,attention` with
+`hyena.order=3`. If the pattern is longer than the model is deep, its end is unused.
 """
 
 from __future__ import annotations
@@ -39,11 +39,11 @@ def hybrid(
         d_model: D, channels.
         max_seqlen: longest input, in tokens.
         pattern: names of operators, separated by commas.
-        layer: the block that it is made for, from 0.
-        options: NAME.OPTION: an option of the operator NAME of the pattern.
+        layer: index of its block, from 0.
+        options: NAME.OPTION: an option of the operator NAME in the pattern.
 
     Raises:
-        ConfigError: an operator or option is unknown, or an option's name is not in the pattern.
+        ConfigError: an operator or option is unknown, or an option's NAME is not in the pattern.
     """
     names = _pattern(pattern)
     resolved = _resolved(names, options)
@@ -54,7 +54,7 @@ def hybrid(
 
 
 def typed(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the options with those of the pattern's operators as these type them.
+    """Return the options, those of the pattern's operators converted by their own signatures.
 
     Raises:
         ConfigError: as `hybrid`.
@@ -83,7 +83,7 @@ def _pattern(pattern: object) -> list[str]:
     """Return the names of a pattern.
 
     Raises:
-        ConfigError: there is none, or the hybrid itself is among them.
+        ConfigError: there are no names, or `hybrid` is among them.
     """
     names = [name.strip() for name in str(pattern).split(",")]
     if not all(names) or "hybrid" in names:
@@ -94,7 +94,7 @@ def _pattern(pattern: object) -> list[str]:
 
 
 def _resolved(names: list[str], options: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """Return the options of every operator, not only of a layer's: what is wrong is said at once.
+    """Return every operator's options, not only one layer's, so that mistakes show at once.
 
     Raises:
         ConfigError: an operator or option is unknown, or an option's name is not in the pattern.

@@ -6,7 +6,7 @@ Projections and a short convolution give v, x^1 .. x^N; then, for n = 1 .. N,
     released:  z^1 = v,  z^{n+1} = h^n * (x^n z^n) + d^n (x^n z^n) for n < N,  y = W (x^N z^N)
 
 Source: Poli et al. 2023, Definition 3.1 and sections 3.2 to 3.4; "released" is the authors' code,
-which gates before it convolves, so that order 2 has one long convolution.
+which gates before convolving, so that order 2 has a single long convolution.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class Hyena(nn.Module):
         filter_lr: learning rate of the filter's parameters; none: the run's own, but 1e-3 for
             the poles of "ssm".
         backend: backend of the long convolution.
-        filter_options: the options of the filter's family, which users give beside those above.
+        filter_options: the options of the filter's family; users give them like those above.
 
     Raises:
         ConfigError: an order that the variant does not define, an unknown filter, or an option
@@ -166,6 +166,6 @@ class Hyena(nn.Module):
         H = eye.expand(*v.shape[:2], L, L)
         for n in range(len(h)):
             S = toeplitz(h[n]) + self.skip[n][:, None, None] * eye
-            gate = gates[n][..., None]  # rows of what it multiplies: D_x A
+            gate = gates[n][..., None]  # scales the rows: D_x A
             H = gate * (S @ H) if self.variant == "paper" else S @ (gate * H)
         return H if self.variant == "paper" else gates[-1][..., None] * H

@@ -4,7 +4,7 @@
 
 Source: Katharopoulos et al. 2020, equations 7, 9 and 18, phi = elu + 1. It has no notion of
 position, so numerators are rotated as in Su et al. 2021, equation 19. O(L D d_head) time, O(L D)
-memory, a state of d_head^2 numbers a head.
+memory, a state of d_head^2 numbers per head.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ class LinearAttention(nn.Module):
     Args:
         d_model: D, channels.
         max_seqlen: longest input, in tokens.
-        n_heads: heads; 0 takes as many as give d_head 32 (at least one).
-        rotary_base: base of the rotary wavelengths; 0 for no positions, as published.
-        chunk: positions computed as one matrix; decides speed alone.
+        n_heads: heads; 0: as many as make d_head 32 (at least one).
+        rotary_base: base of the rotary wavelengths; 0: no positions, as published.
+        chunk: positions computed as one matrix; affects only speed.
 
     Raises:
         ConfigError: d_model is not an even multiple of n_heads, or an option out of range.
@@ -57,7 +57,7 @@ class LinearAttention(nn.Module):
         """Return rotated phi(q) and phi(k), v, each (B, H, L, d), and the normaliser (.., 1)."""
         qkv = self.qkv(u).unflatten(-1, (3, self.n_heads, -1))  # (B, L, 3, H, d)
         q, k, v = qkv.permute(2, 0, 3, 1, 4)  # (B, H, L, d) each
-        wide = torch.promote_types(q.dtype, torch.float32)  # sums of a whole sequence
+        wide = torch.promote_types(q.dtype, torch.float32)  # for sums over a whole sequence
         q, k = F.elu(q.to(wide)) + 1, F.elu(k.to(wide)) + 1
         total = (q * k.cumsum(-2)).sum(-1, keepdim=True)  # (B, H, L, 1)
         if self.rotary_base:

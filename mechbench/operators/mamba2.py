@@ -1,10 +1,10 @@
-"""Mamba-2: a selective state space with one decay a head, in its dual (SSD) matrix form.
+"""Mamba-2: a selective state space with one decay per head, in its dual (SSD) matrix form.
 
     S_t = exp(dt_t A) S_{t-1} + dt_t B_t x_t^T,   y_t = S_t^T C_t + skip x_t
     out = W_o rms_norm(y silu(z))
 
-z, x, B, C, dt are linear in u; a short convolution and silu follow on x, B and C; dt is
-softplus(dt + bias); A is negative, one number a head.
+z, x, B, C, dt are linear in u; x, B and C then pass a short convolution and silu; dt becomes
+softplus(dt + bias); A is one negative number per head.
 
 Source: Dao & Gu 2024, sections 6 and 7.1, with the initialisation and the defaults of their code
 (d_state 128, expand 2, d_head 64, 4 taps). O(L (chunk + d_state) expand D) time, O(L D) memory, a
@@ -33,13 +33,13 @@ class Mamba2(nn.Module):
         d_model: D, channels.
         max_seqlen: longest input, in tokens.
         d_state: size of a channel's state.
-        expand: inner channels, in d_model.
-        n_heads: heads; 0 takes as many as give d_head 64 (at least one).
+        expand: inner channels, in multiples of d_model.
+        n_heads: heads; 0: as many as make d_head 64 (at least one).
         short_filter: taps of the short convolution on x, B and C.
-        chunk: positions computed as one matrix; decides speed alone.
+        chunk: positions computed as one matrix; affects only speed.
 
     Raises:
-        ConfigError: the inner channels are no multiple of n_heads, or an option out of range.
+        ConfigError: the inner channels are not a multiple of n_heads, or an option out of range.
     """
 
     def __init__(
@@ -104,7 +104,7 @@ class Mamba2(nn.Module):
         return out
 
     def mixing_matrix(self, u: Tensor) -> Tensor:
-        """Return the weights of x in y, before gate and norm, (B, H, L, L)."""
+        """Return the weights on x in y, before gate and norm, (B, H, L, L)."""
         _, _, b, c, dt, log_decay = self._signals(u)
         eye = torch.eye(u.shape[1], dtype=u.dtype, device=u.device)
         H = decay_attention_matrix(c, b, log_decay) * dt[..., None, :]

@@ -1,4 +1,4 @@
-"""What the kinds of causal softmax attention share: projections, heads, rotary positions.
+"""What all kinds of causal softmax attention share: projections, heads, rotary positions.
 
 Source: Vaswani et al. 2017, section 3.2.2; positions: Su et al. 2021.
 """
@@ -15,9 +15,9 @@ from mechbench.ops import rotary
 
 
 class MultiHead(nn.Module):
-    """Causal attention over some past; a subclass says over which and how, in `attend`.
+    """Causal attention; a subclass says in `attend` which past positions are seen, and how.
 
-    The kinds have the same parameters, so that the weights of one fit the others.
+    All kinds have the same parameters, so that the weights of one fit the others.
     """
 
     window: int | None = None  # how many of the last positions are seen; None: all
@@ -70,11 +70,11 @@ def check_rotary(base: float) -> None:
 
 
 def heads(d_model: int, n_heads: int, *, even: bool = False) -> int:
-    """Return the number of heads: `n_heads`, or for 0 as many as give d_head 32 (at least one).
+    """Return the number of heads: `n_heads`, or for 0 as many as make d_head 32 (at least one).
 
     Raises:
-        ConfigError: d_model is no multiple of it, or with `even`, as rotary positions need, no
-            even one.
+        ConfigError: d_model is not a multiple of it or, with `even` (which rotary positions need),
+            not an even multiple.
     """
     check_options(n_heads=n_heads)
     n_heads = n_heads or max(1, d_model // 32)

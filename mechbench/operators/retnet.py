@@ -4,7 +4,7 @@
     out = W_o (swish(W_g u) group_norm(y)),   gamma_h = 1 - 2^{-5 - h}
 
 Source: Sun et al. 2023, equations 5, 7 and 8. Values are twice as wide as keys, as in their
-section 3.1. O(L D d_head) time, O(L D) memory, a state of 2 d_head^2 numbers a head.
+section 3.1. O(L D d_head) time, O(L D) memory, a state of 2 d_head^2 numbers per head.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ class RetNet(nn.Module):
     Args:
         d_model: D, channels.
         max_seqlen: longest input, in tokens.
-        n_heads: heads; 0 takes as many as give d_head 32 (at least one).
-        expand_v: width of the values, in d_model.
+        n_heads: heads; 0: as many as make d_head 32 (at least one).
+        expand_v: width of the values, in multiples of d_model.
         rotary_base: base of the rotary wavelengths.
-        chunk: positions computed as one matrix; decides speed alone.
+        chunk: positions computed as one matrix; affects only speed.
 
     Raises:
         ConfigError: d_model is not an even multiple of n_heads, or an option out of range.
@@ -76,11 +76,11 @@ class RetNet(nn.Module):
         q, k, v, gate = self._heads(u)
         y = decay_attention(q, k, v, self.log_gamma, self.chunk)  # (B, H, L, d)
         y = y.transpose(1, 2).flatten(2)  # (B, L, expand_v D)
-        y = self.norm(y.flatten(0, 1)).view_as(y)  # each position by itself
+        y = self.norm(y.flatten(0, 1)).view_as(y)  # each position on its own
         out: Tensor = self.out_proj(F.silu(gate) * y)  # (B, L, D)
         return out
 
     def mixing_matrix(self, u: Tensor) -> Tensor:
-        """Return the weights of the values before norm and gate, (B, H, L, L)."""
+        """Return the weights on the values, before norm and gate, (B, H, L, L)."""
         q, k, _, _ = self._heads(u)
         return decay_attention_matrix(q, k, self.log_gamma)

@@ -1,14 +1,14 @@
-"""RWKV, version 4, time mixing: an exponentially decaying average of the past, gated.
+"""Time mixing of RWKV, version 4: a gated, exponentially decaying average of the past.
 
     x' = x_{t-1};  r, k, v = W_r (m_r x + (1 - m_r) x'), W_k (...), W_v (...)
     wkv_t = (sum_{s<t} e^{k_s - (t-1-s) w} v_s + e^{k_t + b} v_t) / (the same sums without v)
     y_t = W_o (sigmoid(r_t) wkv_t)
 
-with w = exp(speed) > 0 the decay and b the bonus of the present token, one a channel.
+with w = exp(speed) > 0 the decay and b the bonus of the current token, one of each per channel.
 Source: Peng et al. 2023 (arXiv:2305.13048), section 3, time mixing; initial mixes, decays and
-bonuses are those of the released version 4 for a first layer, since an operator does not know its
-depth. Deviations: PyTorch's initial matrices instead of zeros; the backbone's MLP instead of
-channel mixing.
+bonuses are those that the released version 4 gives a first layer, since an operator does not know
+its depth. Deviations: matrices start with PyTorch's initialisation instead of zeros; the backbone's
+MLP takes the place of channel mixing.
 """
 
 from __future__ import annotations

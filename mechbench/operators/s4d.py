@@ -1,4 +1,4 @@
-"""S4D: a diagonal state space a channel, then a gated linear unit across channels.
+"""S4D: one diagonal state space per channel, then a gated linear unit across channels.
 
     s = h * u + d u,   y = a sigmoid(g),  [a, g] = W GELU(s)
 

@@ -3,8 +3,8 @@
     y_t = W sum_{t - window < s <= t} softmax_s(q_t . k_s / sqrt(d_head)) v_s
 
 Source: Beltagy et al. 2020 (Longformer), section 3.1; positions: Su et al. 2021. The sequence is
-cut into blocks of `window` positions; each looks at itself and the block before it through a banded
-mask: O(L window D) time, and memory that does not grow with L^2.
+cut into blocks of `window` positions; each attends to itself and the block before it through a
+banded mask. This takes O(L window D) time, and memory does not grow with L^2.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from mechbench.operators.multihead import MultiHead
     "sliding-attention", source="Beltagy et al. 2020 (arXiv:2004.05150), section 3.1"
 )
 class SlidingAttention(MultiHead):
-    """Causal multi-head attention (SDPA) over the last `window` positions, rotary positions.
+    """Causal multi-head attention (SDPA) over the last `window` tokens, with rotary positions.
 
     Args:
         d_model: D, channels.
         max_seqlen: longest input, in tokens.
-        n_heads: heads; 0 takes as many as give d_head 32 (at least one).
+        n_heads: heads; 0: as many as make d_head 32 (at least one).
         rotary_base: base of the rotary wavelengths.
-        window: positions that a query sees, itself included.
+        window: positions that a query sees, including its own.
 
     Raises:
         ConfigError: d_model is not an even multiple of n_heads, or an option out of range.
@@ -57,7 +57,7 @@ class SlidingAttention(MultiHead):
         first = F.scaled_dot_product_attention(head[0], head[1], head[2], is_causal=True)
         if L <= W:
             return first
-        # What is appended lies in the future of every real query.
+        # The padding lies in the future of every real query.
         q, k, v = (
             torch.unflatten(F.pad(x, (0, 0, 0, -L % W)).flatten(0, 1), 1, (-1, W))
             for x in (q, k, v)

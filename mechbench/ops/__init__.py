@@ -1,4 +1,4 @@
-"""Tensor functions, each with its slow reference beside it; they know no modules."""
+"""Tensor functions, each beside its slow reference; none depends on an nn.Module of ours."""
 
 from mechbench.ops.add_norm import add_norm
 from mechbench.ops.affine_scan import affine_scan, affine_scan_reference

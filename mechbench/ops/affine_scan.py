@@ -1,7 +1,8 @@
 """Scan of affine maps: S_n = a_n S_{n-1} + b_n, S_{-1} = 0, for every n.
 
 Source: Blelloch 1990, "Prefix sums and their applications", section 1.4: affine maps compose
-associatively, so pairs of neighbours are combined, the half-length scan is solved and spread again.
+associatively, so neighbours are combined in pairs, the half-length scan is solved and its states
+are spread over the full length again.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from torch import Tensor
 
 
 def affine_scan(a: Tensor, b: Tensor) -> Tensor:
-    """Return every S_n, in O(log N) steps of O(N) work and memory in all.
+    """Return every S_n, in O(log N) steps with O(N) work and memory in total.
 
     Args:
         a: (..., N, K, K) matrices, or (..., N, 1, 1) scalars; leading axes broadcast.

@@ -23,7 +23,7 @@ def to_channels(u: Tensor, weight: Tensor) -> Tensor:
     Returns:
         (B, E, L), in autocast's dtype where it is on.
     """
-    if not u.is_cuda:  # one large product is faster there than a batch of them
+    if not u.is_cuda:  # on a CPU, one large product is faster than a batch of them
         return F.linear(u, weight).transpose(1, 2)
     dtype = autocast_dtype(u)
     out: Tensor = _To.apply(u.to(dtype), weight.to(dtype))  # type: ignore[no-untyped-call]
@@ -50,11 +50,11 @@ def from_channels(y: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
 
 
 _ALIGNED = 8  # half-precision numbers in the 16 bytes that fast matrix kernels load at once
-_FEW = 8  # batches that are multiplied one by one: cuBLAS then splits long sums over the GPU
+_FEW = 8  # up to this batch size, multiply one by one: cuBLAS then splits long sums over the GPU
 
 
 def _empty(batch: int, channels: int, L: int, like: Tensor) -> Tensor:
-    """Return an empty (B, C, L) whose rows are aligned, as those of 131,074 tokens are not."""
+    """Return an empty (B, C, L) with aligned rows; contiguous rows of 131,074 tokens are not."""
     return like.new_empty(batch, channels, -(-L // _ALIGNED) * _ALIGNED)[..., :L]
 
 

@@ -1,10 +1,10 @@
-"""Linear attention with a scalar decay a head and step, in chunks.
+"""Linear attention with a scalar decay per head and step, in chunks.
 
     S_t = exp(g_t) S_{t-1} + k_t v_t^T,   y_t = S_t^T q_t
         = sum_{s <= t} exp(g_{s+1} + .. + g_t) (q_t . k_s) v_s
 
 Source: Dao & Gu 2024 (arXiv:2405.21060), section 6 (block decomposition of the semiseparable
-matrix); without decay Katharopoulos et al. 2020, with a constant one Sun et al. 2023.
+matrix); without decay, Katharopoulos et al. 2020; with a constant decay, Sun et al. 2023.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from mechbench.ops.affine_scan import affine_scan, before
 def decay_attention(
     q: Tensor, k: Tensor, v: Tensor, log_decay: Tensor | None = None, chunk: int = 64
 ) -> Tensor:
-    """Compute y of the module docstring in O(L (chunk + K) P) time and O(L) memory a head.
+    """Compute y of the module docstring, in O(L (chunk + K) P) time and O(L) memory per head.
 
     Args:
-        q: (B, H, L, K); an axis of 1 for H is shared by all heads.
+        q: (B, H, L, K); with 1 in place of H it is shared by all heads.
         k: as q.
         v: (B, H, L, P).
         log_decay: g, at most 0, of a shape that broadcasts to (B, H, L); None for no decay.
-        chunk: positions that are computed as one matrix; states are kept a chunk.
+        chunk: positions computed as one matrix; one state is kept per chunk.
 
     Returns:
         (B, H, L, P) in the dtype of `v`; products and states are float32 or wider.
@@ -66,15 +66,15 @@ def decay_attention_reference(
 
 
 def decay_matrix(g: Tensor) -> Tensor:
-    """Return exp(g_t - g_s) for s <= t, else 0, from cumulated log decays (.., C): (.., C, C)."""
+    """Return exp(g_t - g_s) for s <= t, else 0: cumulative log decays (.., C) to (.., C, C)."""
     lag = g[..., :, None] - g[..., None, :]
     future = torch.ones(lag.shape[-2:], dtype=torch.bool, device=g.device).triu(1)
-    # Before exp: beyond the diagonal it may overflow, and infinity times 0 is NaN.
+    # Masked before exp, which may overflow above the diagonal; infinity times 0 is NaN.
     return lag.masked_fill(future, float("-inf")).exp()
 
 
 def into_chunks(x: Tensor, chunk: int) -> Tensor:
-    """Return x (B, H, L, K), zeros appended, as (B, H, N, C, K); C is L where that is shorter."""
+    """Return x (B, H, L, K), padded with zeros, as (B, H, N, C, K), where C is at most L."""
     L = x.shape[-2]
     C = min(chunk, L)
     return torch.unflatten(F.pad(x, (0, 0, 0, -L % C)), -2, (-1, C))

@@ -1,4 +1,4 @@
-"""The gated delta rule: a state that forgets and overwrites what a key held, in chunks.
+"""The gated delta rule, in chunks: a state that decays, and overwrites what a key held.
 
     S_t = exp(g_t) (I - beta_t k_t k_t^T) S_{t-1} + beta_t k_t v_t^T,   y_t = S_t^T q_t
 
@@ -9,8 +9,8 @@ with G_t = g_1 + .. + g_t,
     S_t = exp(G_t) S + sum_{s <= t} exp(G_t - G_s) k_s w_s^T
     (I + T) w = beta (v - exp(G) k S),   T_ts = beta_t exp(G_t - G_s) k_t . k_s for s < t
 
-so one triangular system a chunk gives w = from_v - from_state S, and the chunk is an affine map
-of S.
+so solving one triangular system per chunk gives w = from_v - from_state S, and the chunk is an
+affine map of S.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ from mechbench.ops.decay_attention import decay_matrix, into_chunks
 def delta_rule(
     q: Tensor, k: Tensor, v: Tensor, log_decay: Tensor, beta: Tensor, chunk: int = 64
 ) -> Tensor:
-    """Compute y of the module docstring in O(L (chunk + K) (K + P)) time and O(L) memory a head.
+    """Compute y of the module docstring: O(L (chunk + K) (K + P)) time, O(L) memory per head.
 
     Args:
         q: (B, H, L, K).
-        k: (B, H, L, K), of norm 1 at most: else states may grow.
+        k: (B, H, L, K), of norm at most 1, otherwise states may grow.
         v: (B, H, L, P).
         log_decay: g, (B, H, L), at most 0.
         beta: (B, H, L), the share of the old value that is overwritten, 0 to 1.
-        chunk: positions that are computed as one matrix; states are kept a chunk.
+        chunk: positions computed as one matrix; one state is kept per chunk.
 
     Returns:
         (B, H, L, P) in the dtype of `v`; products and states are float32 or wider.
@@ -45,7 +45,7 @@ def delta_rule(
         gc, bc = (into_chunks(x.to(wide)[..., None], chunk) for x in (log_decay, beta))
         gc = gc.cumsum(-2)  # (B, H, N, C, 1)
         decay = decay_matrix(gc[..., 0])  # (B, H, N, C, C)
-        system = bc * decay * (kc @ kc.transpose(-1, -2))  # T with a diagonal that is not read
+        system = bc * decay * (kc @ kc.transpose(-1, -2))  # T; its diagonal is never read
         told = torch.cat([bc * vc, bc * gc.exp() * kc], -1)
         from_v, from_state = torch.linalg.solve_triangular(
             system, told, upper=False, unitriangular=True

@@ -2,9 +2,9 @@
 
     num_t = sum_{s <= t} exp(k_s - (t - s) w) v_s,   den_t = sum_{s <= t} exp(k_s - (t - s) w)
 
-The two overflow where k is large and vanish where it is small, so they are kept relative to their
-largest exponent so far (Milakov and Gimelshein 2018, arXiv:1805.02867, section 3). Prefixes are
-found by halving (Blelloch 1990): O(L) work and memory in O(log L) steps.
+Both overflow where k is large and vanish where it is small, so they are stored relative to the
+largest exponent so far (Milakov and Gimelshein 2018, arXiv:1805.02867, section 3). Prefix sums are
+computed by halving (Blelloch 1990): O(L) work and memory in O(log L) steps.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from torch import Tensor
 
 from mechbench.errors import ConfigError
 
-_EMPTY = -1e30  # the peak of a sum without terms: finite, since differences of infinities are NaN
+_EMPTY = -1e30  # peak of an empty sum: finite, because differences of infinities are NaN
 
 ExpSum = tuple[Tensor, Tensor, Tensor]
-"""num exp(-peak), den exp(-peak) and peak, each (B, L, D); peak carries no gradient, so what is
-taken of the three must not depend on it: num / den."""
+"""num exp(-peak), den exp(-peak) and peak, each (B, L, D); peak carries no gradient, so use only
+what does not depend on it: num / den."""
 
 
 def exp_scan(k: Tensor, v: Tensor, decay: Tensor) -> ExpSum:
@@ -28,7 +28,7 @@ def exp_scan(k: Tensor, v: Tensor, decay: Tensor) -> ExpSum:
     Args:
         k: (B, L, D) exponents.
         v: (B, L, D) values.
-        decay: (D,) w, what an exponent loses each step; 0 or more.
+        decay: (D,) w, how much an exponent falls with each step; 0 or more.
 
     Raises:
         ConfigError: shapes that do not match.
@@ -38,7 +38,7 @@ def exp_scan(k: Tensor, v: Tensor, decay: Tensor) -> ExpSum:
 
 
 def exp_scan_reference(k: Tensor, v: Tensor, decay: Tensor) -> tuple[Tensor, Tensor]:
-    """Compute num and den of `exp_scan` term by term, in O(B L^2 D) and at risk: for tests."""
+    """Compute num and den of `exp_scan` term by term in O(B L^2 D), may overflow: for tests."""
     _check(k, v, decay)
     L = k.shape[1]
     lag = torch.arange(L, device=k.device)[:, None] - torch.arange(L, device=k.device)  # (L, L)
@@ -54,7 +54,7 @@ def exp_term(k: Tensor, v: Tensor) -> ExpSum:
 
 
 def exp_merge(old: ExpSum, new: ExpSum, decay: Tensor | None = None) -> ExpSum:
-    """Return the sums over the terms of both; the exponents of the old ones lose `decay` (D,)."""
+    """Return the sums over the terms of both, after lowering the old exponents by `decay` (D,)."""
     fall = old[2] if decay is None else old[2] - decay
     peak = torch.maximum(fall.detach(), new[2])
     a, b = torch.exp(fall - peak), torch.exp(new[2] - peak)
@@ -62,7 +62,7 @@ def exp_merge(old: ExpSum, new: ExpSum, decay: Tensor | None = None) -> ExpSum:
 
 
 def exp_delay(sums: ExpSum, steps: int) -> ExpSum:
-    """Return the sums of `steps` tokens ago, without terms before the start."""
+    """Return the sums as they were `steps` tokens ago, empty before the start."""
     steps = min(steps, sums[0].shape[1])
     num, den, peak = (F.pad(x[:, : x.shape[1] - steps], (0, 0, steps, 0)) for x in sums)
     peak[:, :steps] = _EMPTY

@@ -1,4 +1,4 @@
-"""Triton kernels, a file each, behind functions that launch them; imported only where they run."""
+"""Whether Triton kernels can run; kernels live in files that are imported only where they run."""
 
 from __future__ import annotations
 

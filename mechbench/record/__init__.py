@@ -1,1 +1,1 @@
-"""What is stored: configurations, results, provenance, whole files, seeds. No torch."""
+"""What is stored: configurations, results, provenance; atomic files and seeds. No torch."""

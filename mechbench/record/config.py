@@ -14,15 +14,15 @@ from mechbench.errors import ConfigError, nearest
 PROTOCOL = 2  # raised whenever the same configuration would train or score differently
 
 LOSSES = ("dense", "scored")
-# Fields that came after results were stored, and what those had.
+# Fields added after results had been stored, with the values that those results imply.
 ADDED: dict[str, Any] = {"n_train": 0, "max_seqlen": 0, "sources": {}}
 
 
 @dataclass(frozen=True)
 class Config:
-    """Everything that decides a cell's result, resolved: no "auto" is left in it.
+    """Everything that decides a cell's result, fully resolved: no "auto" is left.
 
-    What only decides speed (micro-batch, device index, checkpoint interval) stands elsewhere.
+    What affects only speed (micro-batch, device index, checkpoint interval) is kept elsewhere.
     """
 
     operator: str
@@ -35,18 +35,18 @@ class Config:
     eval_seqlens: tuple[int, ...] = ()  # nominal lengths scored on the test stream
     d_model: int = 64
     n_layers: int = 2
-    lr: float = 4e-3  # peak
+    lr: float = 4e-3  # peak learning rate
     weight_decay: float = 0.1  # on matrices only
-    warmup_steps: int = 50  # linear; then cosine to zero over the budget
+    warmup_steps: int = 50  # linear warm-up, then cosine to zero over the budget
     grad_clip: float = 1.0  # on the global norm
-    batch_size: int = 64  # sequences a step, at full length
-    curriculum: tuple[tuple[int, int], ...] = ()  # stages: (seqlen, sequences a step)
-    budget_tokens: int = 0  # training tokens, at most
+    batch_size: int = 64  # sequences per step, at full length
+    curriculum: tuple[tuple[int, int], ...] = ()  # stages: (seqlen, sequences per step)
+    budget_tokens: int = 0  # most training tokens
     seed: int = 0
     dtype: str = "float32"  # float32, or bfloat16 (autocast; filters and FFT stay float32)
-    device_type: str = "cpu"  # training examples are drawn there, by its own generator
-    loss_on: str = "dense"  # "dense": every predictable position; "scored": the headline's only
-    n_train: int = 0  # distinct training examples of a stage; 0: every example is fresh
+    device_type: str = "cpu"  # where training examples are drawn, with that device's generator
+    loss_on: str = "dense"  # "dense": every predictable position; "scored": only scored ones
+    n_train: int = 0  # distinct training examples per stage; 0: every example is fresh
     n_validation: int = 512
     n_test: int = 2048
     validate_every: int = 25  # steps
@@ -54,13 +54,13 @@ class Config:
     plugins: dict[str, str] = field(default_factory=dict)  # path: digest of those in use
     # Code beyond this package that decides the result: module or package to digest or version.
     sources: dict[str, str] = field(default_factory=dict)
-    # Tokens the operator is built for, where its weights or its function depend on that and it is
-    # scored beyond the trained length; 0: the trained length's.
+    # Tokens the operator is built for, if that affects its weights or its function and it is scored
+    # beyond the trained length; 0: those of the trained length.
     max_seqlen: int = 0
     protocol: int = PROTOCOL
 
     def __post_init__(self) -> None:
-        """Give every field its one type: equal settings are one cell, however they were given."""
+        """Convert every field to its type: equal settings are one cell, however they were given."""
         for name, value in settings({n: getattr(self, n) for n in _CHECKED}).items():
             object.__setattr__(self, name, value)
         for name in ("operator_options", "task_options", "plugins", "sources"):
@@ -105,11 +105,11 @@ class Config:
     def cell_id(self) -> str:
         """Hash of the whole configuration: 16 hexadecimal digits.
 
-        A plugin counts by its content, not by where the file lies.
+        A plugin counts by its content, not by the location of its file.
         """
         data = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
         data["plugins"] = sorted(self.plugins.values())
-        for name, before in ADDED.items():  # what was stored before keeps its name
+        for name, before in ADDED.items():  # older results keep their ids
             if data[name] == before:
                 del data[name]
         return hashlib.sha256(canonical_json(data).encode()).hexdigest()[:16]
@@ -123,7 +123,7 @@ _CHECKED = tuple(
 
 
 def canonical_json(data: Any) -> str:
-    """Return the one JSON text of `data`: sorted keys, no spaces.
+    """Return the canonical JSON text of `data`: sorted keys, no spaces.
 
     Raises:
         ConfigError: a number is NaN or infinite.
@@ -135,10 +135,10 @@ def canonical_json(data: Any) -> str:
 
 
 def default_batch_size(seqlen: int) -> int:
-    """Return sequences a step: 64, but beyond 2^20 tokens fewer, down to 32.
+    """Return sequences per step: 64, or fewer, down to 32, where that exceeds 2^20 tokens.
 
-    What recall learns from is the number of different key-to-value maps a step, so the number of
-    sequences stays high; 32 is the paper's batch at 131,072.
+    Recall is learnt from the number of different key-to-value maps per step, so the number of
+    sequences stays high; 32 is the paper's batch size at length 131,072.
     """
     return min(64, max(32, 2**20 // seqlen))
 
@@ -149,5 +149,5 @@ def default_budget_tokens(batch_size: int, input_seqlen: int) -> int:
 
 
 def default_examples(seqlen: int) -> tuple[int, int]:
-    """Return (n_validation, n_test): fewer where sequences are long, 64 and 256 at least."""
+    """Return (n_validation, n_test): fewer for long sequences, but at least 64 and 256."""
     return min(512, max(64, 2**23 // seqlen)), min(2048, max(256, 2**25 // seqlen))

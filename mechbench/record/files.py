@@ -1,4 +1,4 @@
-"""Atomic writing of files, and folders that one process at a time may use. No torch."""
+"""Atomic writing of files, and folders that only one process at a time may use. No torch."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from typing import IO
 
 from mechbench.errors import BusyError, ConfigError, ResultError
 
-_LOCK, _HOLDER = ".lock", ".holder"  # of a folder; the process id of who holds it
-_TEMPORARY = ".tmp"  # how the name of what is being written ends
+_LOCK, _HOLDER = ".lock", ".holder"  # lock file of a folder; process id of its holder
+_TEMPORARY = ".tmp"  # suffix of a file that is being written
 
 
 def _umask() -> int:
@@ -25,7 +25,7 @@ def write_atomic(path: Path, write: Callable[[IO[bytes]], object]) -> None:
     """Write a file beside `path`, flush it to disk and rename it over `path`.
 
     Raises:
-        ResultError: no space left, or the folder cannot be written; `path` is as it was.
+        ResultError: no space left, or the folder cannot be written; `path` is left unchanged.
     """
     temporary = None
     try:
@@ -58,10 +58,10 @@ def write_text(path: Path, text: str) -> None:
 
 
 def make_folder(path: Path) -> None:
-    """Create a folder and its parents, and make sure that it can be written.
+    """Create a folder and its parents, and make sure that it can be written to.
 
     Raises:
-        ConfigError: it is a file, or not ours to write.
+        ConfigError: it is a file, or we may not write to it.
     """
     try:
         path.mkdir(parents=True, exist_ok=True)
@@ -81,7 +81,7 @@ def set_aside(path: Path) -> Path:
 
 
 def discard_if_empty(folder: Path) -> None:
-    """Remove a folder that is held and in which nothing was stored."""
+    """Remove a folder that this process holds if nothing was stored in it."""
     with contextlib.suppress(OSError):
         if {path.name for path in folder.iterdir()} <= {_LOCK, _HOLDER}:
             for name in (_LOCK, _HOLDER):
@@ -91,15 +91,15 @@ def discard_if_empty(folder: Path) -> None:
 
 @contextlib.contextmanager
 def exclusive(folder: Path) -> Iterator[None]:
-    """Hold `folder` for this process; the lock goes with the process, however it ends.
+    """Hold `folder` for this process; the lock is released however the process ends.
 
-    What writers that were killed have left half written is removed.
+    Half-written files left by killed writers are removed.
 
     Raises:
         BusyError: another process holds it.
         ResultError: the lock cannot be made.
     """
-    from filelock import FileLock, Timeout  # slow to import, and most of what reads holds nothing
+    from filelock import FileLock, Timeout  # slow to import, and most readers need no lock
 
     path, holder = folder / _LOCK, folder / _HOLDER
     if path.is_symlink():  # older versions of filelock follow it and empty its target
@@ -119,7 +119,7 @@ def exclusive(folder: Path) -> Iterator[None]:
         for left in folder.glob(f".*{_TEMPORARY}"):
             with contextlib.suppress(OSError):
                 left.unlink()
-        # Who holds it is a courtesy: a full disk is found by what has to be written.
+        # Naming the holder is a courtesy; if the disk is full, the writes that matter will say so.
         with contextlib.suppress(ResultError):
             write_text(holder, str(os.getpid()))
         yield

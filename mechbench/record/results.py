@@ -7,30 +7,30 @@
     status           "ok", "diverged", "out-of-memory" or "error"; `reason` says why not "ok"
     config           the resolved configuration, mechbench.record.config.Config
     chance           accuracy of a uniform guess
-    evaluations      one a length: seqlen, n, correct, accuracy, ci_low, ci_high (95 percent Wilson
-                     interval over examples' scored positions; of a task whose answers are numbers
-                     the share predicted within 0.1 standard deviations), dense_n,
+    evaluations      one per length: seqlen, n, correct, accuracy, ci_low, ci_high (95% Wilson
+                     interval over the examples' scored positions; if answers are numbers,
+                     accuracy is the share predicted within 0.1 standard deviations), dense_n,
                      dense_accuracy (every predictable position), shortcuts {name: accuracy},
                      required_context {W: accuracy}, and perhaps non_finite: scored positions
                      whose outputs were not finite, a failure at that length if there are any
-    train_is_test    the task asks for the same in training and test by its definition
-                     (memorisation): accuracy says what was remembered, no example was excluded
+    train_is_test    by definition the task asks the same in training and test (memorisation):
+                     accuracy says what was remembered, and no example was excluded
     solved           validation accuracy reached 0.995 twice in a row
-    causal           outputs did not move when later tokens changed; null if not measured
+    causal           outputs did not change when later tokens did; null if not measured
     stop             "solved", "budget", "diverged", "out-of-memory" or "error"
-    validation_accuracy  of the trained model, what learning rates are chosen by; null if there
-                     was none
+    validation_accuracy  of the trained model, used to choose learning rates; null if there was
+                     none
     parameters, steps, train_tokens, excluded_examples (training examples dropped because they
-                     stand in an evaluation set), micro_batch_size
+                     occur in an evaluation set), micro_batch_size
     flops_per_token  forward and backward, by torch's flop counter, FFTs counted as 2.5 n log2 n
     tokens_per_s     training only, median of the logged intervals
-    peak_memory_mib  on CUDA the allocator's peak, on a CPU the process's
+    peak_memory_mib  the allocator's peak on CUDA, the process's on a CPU
     seconds          {"train": .., "evaluate": .., "total": ..}, over all resumed parts
     fft_conv_backend the backend in use, null if none was
     provenance       mechbench, torch and python version, platform, device, git commit, date,
                      command
 
-What reading checks, field by field, stands in mechbench/record/schema.py.
+What is checked on reading, field by field, is in mechbench/record/schema.py.
 """
 
 from __future__ import annotations
@@ -52,8 +52,8 @@ if TYPE_CHECKING:
 
 SCHEMA_VERSION = 1
 STATUSES = ("ok", "diverged", "out-of-memory", "error")
-NOT_RUN = "not-run"  # of a planned cell, in leaderboards only
-_LARGEST = 2**26  # bytes of a file that is read: a thousand times a usual result
+NOT_RUN = "not-run"  # status of a planned cell, in leaderboards only
+_LARGEST = 2**26  # most bytes of a file to read: a thousand times a usual result
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ class Result:
 
     def __getattr__(self, name: str) -> Any:
         """Give the top-level fields of result.json as attributes."""
-        # Through __dict__: a copy in the making has no `data` yet.
+        # Through __dict__: while being copied, the object has no `data` yet.
         data = self.__dict__.get("data", {})
         if name not in data:
             raise AttributeError(f"result has no field {name!r}")
@@ -108,10 +108,10 @@ def write_json(path: Path, data: dict[str, Any]) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """Read a JSON file that nobody vouches for.
+    """Read an untrusted JSON file.
 
     Raises:
-        ResultError: it cannot be read, is no JSON or no file, or names a field twice.
+        ResultError: it cannot be read, is not JSON or not a file, or names a field twice.
     """
     try:
         if path.exists() and not path.is_file():
@@ -119,7 +119,7 @@ def read_json(path: Path) -> Any:
         if path.exists() and path.stat().st_size > _LARGEST:
             raise ValueError(f"it is larger than {_LARGEST // 2**20} MiB")
         data = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=_object)
-        # Python reads NaN, infinities and half characters, and others cannot write them.
+        # Python reads NaN, infinities and lone surrogates, which cannot be written again.
         json.dumps(data, allow_nan=False, ensure_ascii=False).encode()
     except RecursionError as error:
         raise ResultError(f"{path} is corrupt: it is nested too deeply") from error
@@ -139,7 +139,7 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def read_result(path: Path, cell_id: str | None = None) -> Result:
-    """Read and check one result.json; a `cell_id` says whose result is expected.
+    """Read and check one result.json; `cell_id`, if given, is the cell it must belong to.
 
     Raises:
         ResultError: not JSON, of another schema version or cell, or a field is wrong; the first
@@ -188,7 +188,7 @@ def find_results(*paths: Path | str) -> list[Path]:
     """Return every result.json at or below `paths`, sorted.
 
     Raises:
-        ConfigError: a path is none.
+        ConfigError: one of `paths` is not a path.
         ResultError: a path does not exist, or there is no result below any.
     """
     found: set[Path] = set()
@@ -221,7 +221,7 @@ def load_results(*paths: Path | str) -> pd.DataFrame:
         for evaluation in data["evaluations"] or [{}]:
             evaluated = {**evaluation, "eval_seqlen": evaluation.get("seqlen")}
             known = {**evaluated, **extra, **scalars}
-            # Again: a field of a later version may be called like one of these.
+            # Again: a later version may have a field of the same name.
             rows.append({**known, **evaluated, **extra, **data["config"], "path": str(path)})
     frame = pd.DataFrame(rows)
     return frame.sort_values(

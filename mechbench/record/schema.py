@@ -1,7 +1,7 @@
 """What a stored result must look like, field by field, schema version 1. No torch.
 
-pydantic takes a while to load, so this module is imported where a file is read. Fields that are not
-known here are kept and not looked at: a later version may have stored them.
+pydantic takes a while to load, so this module is imported only where a file is read. Unknown fields
+are kept but not checked: a later version may have stored them.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class _Record(BaseModel):
 
 
 class Evaluation(_Record):
-    """The score of one length. `non_finite` counts scored positions without a finite output."""
+    """The score at one length. `non_finite` counts scored positions without a finite output."""
 
     seqlen: Length
     n: Count
@@ -74,9 +74,9 @@ class Provenance(_Record):
 
 
 def _hinted(config_type: type) -> dict[str, Any]:
-    """Return Config's fields as a pydantic model takes them: those of old versions may be absent.
+    """Return Config's fields for a pydantic model; those that old versions lacked are optional.
 
-    What a field means is checked by Config itself; here are the types, as JSON has them.
+    Config itself checks what a field means; here only the JSON types are checked.
     """
     hints = typing.get_type_hints(config_type)
     whole = Annotated[int, Field(ge=-_MOST, le=_MOST), BeforeValidator(_whole)]
@@ -103,7 +103,7 @@ StoredConfig = create_model("StoredConfig", __base__=_Record, **_hinted(Config))
 
 
 class StoredResult(_Record):
-    """result.json; what may be absent is so in results of older versions."""
+    """result.json; optional fields are absent from results of older versions."""
 
     schema_version: Literal[1]
     cell_id: Id
@@ -131,14 +131,15 @@ class StoredResult(_Record):
 
 
 def result_faults(data: Any, *, planned: bool = False) -> list[str]:
-    """Return what is wrong with a result, one line a field with what was expected; none if sound.
+    """Return what is wrong with a result, one line per field; an empty list if it is sound.
 
-    Beyond types and ranges: the id is the hash of the configuration, every length is scored once
-    and, if the status is "ok", all that the configuration names; accuracies follow from counts.
+    Beyond types and ranges it checks that the id is the hash of the configuration, that no length
+    is scored twice and, if the status is "ok", that every length of the configuration is scored,
+    and that accuracies follow from the counts.
 
     Args:
         data: as read from JSON.
-        planned: the status "not-run" may stand there, as in a leaderboard.
+        planned: whether the status "not-run" is allowed, as in a leaderboard.
     """
     found = _faults(StoredResult, data)
     if found:
@@ -170,7 +171,7 @@ def stored_config(data: Any) -> Config:
 
 
 def _as_given(data: dict[str, Any]) -> Config:
-    """Return the configuration with the types that it was stored with, which its id may be of."""
+    """Return the configuration with the types it was stored with, which its id may rest on."""
     config = object.__new__(Config)
     for field in dataclasses.fields(Config):
         object.__setattr__(config, field.name, data.get(field.name, ADDED.get(field.name)))

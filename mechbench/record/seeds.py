@@ -1,4 +1,4 @@
-"""Independent, reproducible random streams: every number drawn depends on labels, not on order."""
+"""Independent, reproducible random streams: what is drawn depends on labels, not on order."""
 
 from __future__ import annotations
 

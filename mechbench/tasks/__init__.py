@@ -1,5 +1,5 @@
 """Tasks, one file each: what a sequence operator is asked to do.
 
-A task file imports torch inside its methods only, so that its parameters are checked (and
-`mechbench list tasks` is printed) before torch is loaded.
+A task file imports torch only inside its methods, so that parameters can be checked (and
+`mechbench list tasks` printed) without loading torch.
 """

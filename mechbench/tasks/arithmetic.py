@@ -6,10 +6,10 @@ One example with V = 11 (digits 0 to 9, `+` = 10) and L = 7, so D = 3:
     inputs     1  3  5  +  6  8  3  0  8  1
     targets    .  .  .  .  .  .  0  8  1  8
 
-Digits are uniform, the most significant comes first; the result has D + 1 digits, and a model reads
-those before the one that it has to name. Source: Poli et al. 2023 (Hyena), appendix C.1, which
-varies D (2, 4, 8, 16) and depth (1, 2, 3 layers). There no `+` stands between the numbers; it is
-kept from table 4.1, so that what a window shows can be told from where it begins.
+Digits are uniform, most significant first. The result has D + 1 digits; when a model names one of
+them, it has already read those before it. Source: Poli et al. 2023 (Hyena), appendix C.1, which
+varies D (2, 4, 8, 16) and depth (1, 2, 3 layers). Appendix C.1 puts no `+` between the numbers; we
+keep the one of table 4.1, so that a truncated window still shows where each number lies.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-_BLOCK = 1 << 22  # probabilities held at once
+_BLOCK = 1 << 22  # most probabilities held in memory at once
 
 
 @register_task("arithmetic", source="Poli et al. 2023 (Hyena), table 4.1 and appendix C.1")
@@ -35,8 +35,8 @@ class Arithmetic(Task):
     """Arithmetic: name the digits of a sum.
 
     Attributes:
-        vocab_size: V, the digits of base V - 1, and `+` (V - 1).
-        seqlen: L = 2 D + 1, tokens of the two numbers of D digits and `+`; a model reads L + D.
+        vocab_size: V: the digits 0 to V - 2 of base V - 1, and `+` (V - 1).
+        seqlen: L = 2 D + 1: two numbers of D digits with `+` between; a model reads L + D tokens.
 
     Raises:
         ConfigError: vocab_size below 3.
@@ -72,7 +72,7 @@ class Arithmetic(Task):
 
     @property
     def input_seqlen(self) -> int:
-        """Tokens a model reads: the numbers, `+` and all but the last digit of the result."""
+        """Tokens a model reads: the numbers, `+`, and all but the last digit of the result."""
         return self.seqlen + self.n_digits
 
     @property
@@ -82,7 +82,7 @@ class Arithmetic(Task):
 
     @property
     def shortcuts(self) -> Mapping[str, Callable[[Tensor], Tensor]]:
-        """The sum of each place without what is carried, and zeros."""
+        """The sum of each place ignoring carries, and all zeros."""
         return {"sum without carry": self._without_carry, "zeros": lambda inputs: inputs * 0}
 
     def describe(self, token: int) -> str:
@@ -103,7 +103,7 @@ class Arithmetic(Task):
         return Batch(inputs, targets, targets)
 
     def oracle(self, inputs: Tensor) -> Tensor:
-        """Add the places of which both digits are in sight."""
+        """Add the places where both digits are visible."""
         import torch
 
         length, D = inputs.shape[1], self.n_digits
@@ -114,7 +114,7 @@ class Arithmetic(Task):
             if at + D >= length:
                 continue
             rows = place == at
-            hidden = D - at  # leading digits of the first number
+            hidden = D - at  # leading digits of the first number that the window cuts off
             first = torch.nn.functional.pad(inputs[rows, :at], (hidden, 0))
             result = self._add(first, inputs[rows, at + 1 : at + 1 + D])
             if hidden:
@@ -123,10 +123,10 @@ class Arithmetic(Task):
         return answers
 
     def window_guess(self, inputs: Tensor, at: Tensor) -> Tensor:
-        """Name the likeliest digit, the hidden ones being uniform.
+        """Name the likeliest digit, given that hidden digits are uniform.
 
-        Carries are a Markov chain over the places: those below the place asked for tell what is
-        carried into it, the digits already named what it carries.
+        Carries form a Markov chain over the places: the lower places tell what is carried into the
+        place asked for, and the digits already named tell what that place carries out.
         """
         import torch
 
@@ -138,7 +138,7 @@ class Arithmetic(Task):
         return guess
 
     def _likeliest(self, inputs: Tensor, column: int) -> Tensor:
-        """Return (B,): the likeliest answer at `column`, the last of `inputs`."""
+        """Return (B,): the likeliest answer at `column`, the last position of `inputs`."""
         import torch
 
         D, base = self.n_digits, self._base
@@ -169,14 +169,14 @@ class Arithmetic(Task):
         def sum_over_carries(
             place: int, digit: Tensor | None, carried: int, above: list[Tensor]
         ) -> Tensor:
-            """Return the probability of `digit` at `place` and of what stands above it."""
+            """Return the probability of `digit` at `place` and of the digits above it."""
             if digit is None:
                 p = p_carry(place, carried)
                 return above[0] * (1 - p) + above[1] * p
             none, one = (p_sum(place, digit + c * base - carried) for c in (0, 1))
             return above[0] * none + above[1] * one
 
-        below = [known, known * 0]  # of no carry and a carry into the place asked for
+        below = [known, known * 0]  # probabilities of no carry and a carry into the place
         for place in range(D - 1, max(named, 1) - 1, -1):
             carry = below[0] * p_carry(place, 0) + below[1] * p_carry(place, 1)
             below = [1 - carry, carry]
@@ -200,7 +200,8 @@ class Arithmetic(Task):
         import torch
 
         total = (first + second).flip(1)  # least significant first
-        # A place of base - 1 hands on what it is handed: look at the last place below that is none.
+        # A place that sums to base - 1 passes its carry on, so look at the last place below that
+        # does not.
         place = torch.arange(total.shape[1], device=total.device)
         source = torch.where(total != self._base - 1, place, -1).cummax(1).values
         carry = (source >= 0) & (total.gather(1, source.clamp_min(0)) >= self._base)

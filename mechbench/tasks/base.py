@@ -1,4 +1,4 @@
-"""What every task gives, and how one is made by name."""
+"""The interface that every task provides, and how a task is built by name."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 IGNORE = -100  # target of a position that is not scored
-UNKNOWN = -1  # an oracle's answer where its inputs do not determine one
-TOLERANCE = 0.1  # a predicted number is right this near to the target (of unit variance)
+UNKNOWN = -1  # an oracle's answer where the inputs do not determine one
+TOLERANCE = 0.1  # a predicted number is right within this distance of its unit-variance target
 
 
 @dataclass(frozen=True)
@@ -29,10 +29,10 @@ class Batch:
     """Examples of a task.
 
     Attributes:
-        inputs: (B, L_in) int64 tokens; of a task with `input_dim` d, (B, L_in, d) float32 numbers.
+        inputs: (B, L_in) int64 tokens; for a task with `input_dim` d, (B, L_in, d) float32 numbers.
         targets: (B, L_in) int64 or float32, the scored answers, -100 elsewhere.
-        dense_targets: (B, L_in), every answer that the inputs before it determine (a
-            superset of `targets`): what training may score and evaluation reports second.
+        dense_targets: (B, L_in), every answer that the preceding inputs determine (a superset of
+            `targets`). Training may use it; evaluation reports it as a second figure.
     """
 
     inputs: Tensor
@@ -54,21 +54,22 @@ def matches(answers: Tensor, targets: Tensor) -> Tensor:
 class Task(ABC):
     """A distribution over (inputs, targets): a frozen dataclass with `vocab_size` and `seqlen`.
 
-    `chance`, `sample` and `oracle` are a task's own; of the rest it gives what is not as here.
+    Each task defines `chance`, `sample` and `oracle`, and overrides the other members only where
+    these defaults do not fit.
     """
 
-    __slots__ = ()  # of the dataclass alone, see `as_task`
+    __slots__ = ()  # fields belong to the dataclass alone, see `as_task`
 
     vocab_size: int
     seqlen: int
 
     version: ClassVar[int] = 1  # raised whenever the same seed gives other examples
-    # vocab_size and seqlen of the bare command, which asks for those that are not here.
+    # vocab_size and seqlen where the user gives none; a size missing here must be given.
     defaults: ClassVar[Mapping[str, Any]] = {}
     # What people call `vocab_size`, the field and the option: "vocab_size 20", "dimensions 5".
     vocab_name: ClassVar[str] = "vocab_size"
-    # Whether training and test ask for the same by the task's definition. Where they don't, no
-    # training example may stand in an evaluation set.
+    # Whether, by definition, training and test ask the same questions. If not, no training example
+    # may occur in an evaluation set.
     train_is_test: ClassVar[bool] = False
 
     @property
@@ -78,24 +79,24 @@ class Task(ABC):
 
     @abstractmethod
     def sample(self, batch_size: int, generator: torch.Generator) -> Batch:
-        """Draw a batch on the generator's device; nothing else makes randomness."""
+        """Draw a batch on the generator's device, with the generator as the only randomness."""
 
     @abstractmethod
     def oracle(self, inputs: Tensor) -> Tensor:
-        """Solve from the inputs alone: (B, L_in) -> (B, L_in), -1 where they do not tell.
+        """Solve from the inputs alone: (B, L_in) -> (B, L_in), -1 where they leave it undetermined.
 
-        `inputs` may also be only the last W tokens up to a scored position; that is how the
-        required context is measured. Rows need not be cut at the same position.
+        `inputs` may also be just the last W tokens up to a scored position; this is how the
+        required context is measured. Rows may be cut at different positions.
         """
 
     @property
     def input_seqlen(self) -> int:
-        """L_in: tokens a model reads for one example of nominal length `seqlen`; here all L."""
+        """L_in: tokens a model reads for one example of nominal length `seqlen`; L by default."""
         return self.seqlen
 
     @property
     def input_dim(self) -> int:
-        """Numbers a position, of a task whose inputs and answers are numbers; 0 of tokens."""
+        """Numbers per position if inputs and answers are numbers; 0 if they are tokens."""
         return 0
 
     @property
@@ -105,7 +106,7 @@ class Task(ABC):
 
     @property
     def easiest_seqlen(self) -> int:
-        """Length at which a curriculum starts; at `seqlen` there is none."""
+        """Length at which a curriculum starts; if it is `seqlen`, there is no curriculum."""
         return self.seqlen
 
     def easier(self, seqlen: int) -> Task:
@@ -116,9 +117,9 @@ class Task(ABC):
     def window_guess(self, inputs: Tensor, at: Tensor) -> Tensor:
         """Return (B,): the likeliest answer at the last position, where the oracle cannot tell.
 
-        `inputs` are the W tokens up to a scored position, `at` (B,) the positions of the last of
-        them in their examples. -1 where every answer is as likely as by `chance`: everywhere here,
-        so what a short window shows must not bear upon the answer.
+        `inputs` are the W tokens up to a scored position; `at` (B,) says where the last of them
+        stands in its example. The result is -1 where no answer beats `chance`. This default returns
+        -1 everywhere, so it is only right for tasks where a short window carries no information.
         """
         return at * 0 + UNKNOWN
 
@@ -128,12 +129,12 @@ class Task(ABC):
 
 
 def as_task(made: Any, owner: str) -> Task:
-    """Return an object with the members of `Task` that it lacks, if it does not derive from it.
+    """Return `made` as a `Task`, with the members it lacks added if it does not derive from `Task`.
 
-    It gets another class of the same name: name and repr are part of every stream's seed.
+    The new class keeps the old name, because name and repr are part of every stream's seed.
 
     Raises:
-        ConfigError: it cannot be a task, or lacks a member that it must have itself.
+        ConfigError: it cannot be a task, or lacks a member that it must define itself.
     """
     whole = task_class(type(made), owner)
     if type(made) is not whole:
@@ -145,8 +146,8 @@ def task_class(cls: Any, owner: str) -> type[Task]:
     """Return `cls`, or a class like it that derives from `Task`.
 
     Raises:
-        ConfigError: it cannot derive from it, or lacks members that only it can give; all are
-            named.
+        ConfigError: `cls` cannot derive from `Task`, or lacks members that it must define itself;
+            all of them are named.
     """
     try:
         whole: Any = cls if issubclass(cls, Task) else _derived(cls)
@@ -165,17 +166,17 @@ def _derived(cls: Any) -> type[Task]:
     """Return a class like `cls` that derives from `Task`.
 
     Raises:
-        TypeError: there can be none.
+        TypeError: no such class can be made.
     """
     body: dict[str, Any] = {key: getattr(cls, key) for key in ("__module__", "__qualname__")}
     body |= {"__doc__": cls.__doc__, "__slots__": (), "__reduce__": _reduce}
-    if dataclasses.is_dataclass(cls):  # a field without a default is no property of `Task` either
+    if dataclasses.is_dataclass(cls):  # a field without a default must not become `Task`'s property
         body |= {field.name: None for field in fields(cls) if not hasattr(cls, field.name)}
     return types.new_class(cls.__name__, (cls, Task), exec_body=lambda own: own.update(body))
 
 
 def _reduce(task: Any) -> tuple[Any, ...]:
-    """Pickle by the class that its module has."""
+    """Pickle through the original class, the one that its module holds."""
     values = {field.name: getattr(task, field.name) for field in fields(task)}
     return _restored, (type(task).__mro__[1], values)
 
@@ -187,27 +188,27 @@ def _restored(cls: Any, values: Mapping[str, Any]) -> Task:
     return as_task(made, f"task {cls.__name__}")
 
 
-RESERVED = ("name", "vocab_size", "seqlen")  # of `make_task`, never parameters of a task
+RESERVED = ("name", "vocab_size", "seqlen")  # arguments of `make_task`, never task parameters
 
 
 def task_parameters(given: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the parameters of a task that `make_task` may take beside the sizes.
+    """Return `given`, checked to hold only what `make_task` takes besides the sizes.
 
     Raises:
-        ConfigError: one has a name that is not a parameter's.
+        ConfigError: a name is reserved and cannot be a parameter.
     """
     for key in given:
         if key == "name":
             raise ConfigError("a task has no parameter 'name': the task is named by itself")
         if key in RESERVED:
-            raise ConfigError(f"{key!r} is no option of the task: give it as the setting {key}")
+            raise ConfigError(f"{key!r} is not an option of the task: give it as the setting {key}")
     return dict(given)
 
 
 def make_task(
     name: str, *, vocab_size: int | None = None, seqlen: int | None = None, **params: Any
 ) -> Task:
-    """Build the task registered as `name`; lengths and vocabulary default to the task's own.
+    """Build the task registered as `name`; length and vocabulary default to the task's own.
 
     Raises:
         ConfigError: unknown task or parameter, or a value out of range.
@@ -217,7 +218,7 @@ def make_task(
     owner = f"task {name!r}"
     if isinstance(cls, type):
         task_class(cls, owner)
-    sizes = dict(getattr(cls, "defaults", {}))  # of a factory, or a class beside `Task`, perhaps
+    sizes = dict(getattr(cls, "defaults", {}))  # a factory, or a class beside `Task`, may have none
     for key, value in (("vocab_size", vocab_size), ("seqlen", seqlen)):
         if value is not None:
             sizes[key] = value

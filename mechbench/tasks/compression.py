@@ -1,4 +1,4 @@
-"""Compression: give a whole sequence back, token by token, once it has ended.
+"""Compression: repeat a whole sequence, token by token, once it has ended.
 
 One example with V = 8 (data 0 to 6, `=>` = 7) and L = 5:
 
@@ -6,14 +6,15 @@ One example with V = 8 (data 0 to 6, `=>` = 7) and L = 5:
     inputs     3  0  6  3  => => => =>
     targets    .  .  .  .  3  0  6  3
 
-L - 1 uniform tokens, then L - 1 times `=>`, on which the tokens are the targets, in order. Source:
-Poli et al. 2024 (MAD), section 3.1 and appendix B; its axes are V 32, 64, 128 and L 64, 128, 256.
+An example is L - 1 uniform tokens, then `=>` L - 1 times; the targets at the `=>` are the tokens in
+order. Source: Poli et al. 2024 (MAD), section 3.1 and appendix B; its axes are V 32, 64, 128 and L
+64, 128, 256.
 
-Deviation, a large one: MAD gives an MLP the state at the first `=>` and a position, nothing else,
-so that the whole sequence must fit into d_model numbers. A causal language model has no such neck.
-Here an operator with a bounded state has to compress, but attention may look the tokens up and a
-long convolution may delay them by L - 1. So accuracies are not comparable with MAD's, and a solved
-task says that an operator can hold or reach L - 1 tokens, not that it compresses them.
+A major deviation: MAD feeds an MLP only the state at the first `=>` and a position, so that the
+whole sequence must fit into d_model numbers. A causal language model has no such bottleneck. Here
+an operator with a bounded state has to compress, but attention may look the tokens up and a long
+convolution may delay them by L - 1. So accuracies are not comparable with MAD's, and solving the
+task shows that an operator can hold or reach L - 1 tokens, not that it compresses them.
 """
 
 from __future__ import annotations
@@ -39,8 +40,8 @@ class Compression(Task):
     """Compression: repeat a whole random sequence after its end.
 
     Attributes:
-        vocab_size: V, V - 1 data tokens and `=>` (V-1).
-        seqlen: L, the data tokens and the first `=>`; a model reads 2 (L - 1) tokens.
+        vocab_size: V: V - 1 data tokens and `=>` (V-1).
+        seqlen: L: the data tokens and the first `=>`; a model reads 2 (L - 1) tokens.
 
     Raises:
         ConfigError: vocab_size below 3.
@@ -64,7 +65,7 @@ class Compression(Task):
 
     @property
     def input_seqlen(self) -> int:
-        """Tokens a model reads: the data and as many `=>`."""
+        """Tokens a model reads: the data tokens and an equal number of `=>`."""
         return 2 * (self.seqlen - 1)
 
     @property
@@ -74,7 +75,7 @@ class Compression(Task):
 
     @property
     def shortcuts(self) -> Mapping[str, Callable[[Tensor], Tensor]]:
-        """The data token seen most often, and the last one."""
+        """The most frequent data token, and the last one."""
         low, high = 0, self.vocab_size - 1
         return {
             "most frequent token": partial(most_frequent, low=low, high=high),
@@ -98,7 +99,7 @@ class Compression(Task):
         return Batch(inputs, targets, targets)
 
     def oracle(self, inputs: Tensor) -> Tensor:
-        """Read the token L - 1 places back at every `=>`."""
+        """At every `=>`, read the token L - 1 places back."""
         import torch
 
         answers = torch.full_like(inputs, UNKNOWN)

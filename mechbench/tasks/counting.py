@@ -6,10 +6,11 @@ One example with V = 8 (symbols 0 to 3, then the counts #1 to #4) and L = 7:
     inputs     0  1  1  1  0  2  1
     targets    .  .  .  .  .  .  #4
 
-The count, with the last token itself, is uniform over 1 to V/2; the token's other places are a
-uniform choice of positions, and the rest is uniform over the other symbols. Source: Poli et al.
-2023 (Hyena), table 4.1 and appendix A.1, which give the example above and the axes (length,
-vocabulary), not the distribution. A uniform count, ours, leaves nothing to a constant guess.
+The count, which includes the last token, is uniform over 1 to V/2. The token's other occurrences
+are at positions chosen uniformly, and the rest is uniform over the other symbols. Source: Poli et
+al. 2023 (Hyena), table 4.1 and appendix A.1, which give the example above and the axes (length,
+vocabulary), but not the distribution. We chose a uniform count so that a constant guess gains
+nothing.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ class Counting(Task):
     """Counting: say how often the last token occurred.
 
     Attributes:
-        vocab_size: V, the second half (V // 2) counts, the others symbols.
+        vocab_size: V: the last V // 2 tokens are counts, the others symbols.
         seqlen: L, tokens of an example.
 
     Raises:
@@ -62,7 +63,7 @@ class Counting(Task):
 
     @property
     def n_counts(self) -> int:
-        """The largest count; the others are 1, 2, ..."""
+        """The largest count; counts run from 1 to this."""
         return self.vocab_size // 2
 
     @property
@@ -76,7 +77,7 @@ class Counting(Task):
 
     @property
     def shortcuts(self) -> Mapping[str, Callable[[Tensor], Tensor]]:
-        """The count in the last half alone."""
+        """The count within the second half only."""
         return {"count in the last half": self._last_half}
 
     @property
@@ -102,7 +103,7 @@ class Counting(Task):
         asked = draw(self._n_symbols, B, 1)
         others = draw(self._n_symbols - 1, B, L)
         inputs = others + (others >= asked)
-        count = draw(C, B, 1)  # places beside the last position
+        count = draw(C, B, 1)  # occurrences besides the last position
         places = draw_distinct(B, C - 1, L - 1, generator)
         unused = torch.arange(C - 1, device=device) >= count
         places = torch.where(unused, L - 1, places)
@@ -113,7 +114,7 @@ class Counting(Task):
         return Batch(inputs, targets, targets)
 
     def oracle(self, inputs: Tensor) -> Tensor:
-        """Count; a window tells if it is whole or holds as many as there can be."""
+        """Count; a window decides if it is the whole example or already holds the largest count."""
         import torch
 
         count = self._count(inputs)
@@ -123,9 +124,9 @@ class Counting(Task):
         return answers
 
     def window_guess(self, inputs: Tensor, at: Tensor) -> Tensor:
-        """Name the likeliest count: of n in all, c fall into the window like balls of an urn.
+        """Name the likeliest count: of n occurrences, c fall into the window, as in urn draws.
 
-        P(c | n) = C(W - 1, c - 1) C(L - W, n - c) / C(L - 1, n - 1), counts being uniform before.
+        P(c | n) = C(W - 1, c - 1) C(L - W, n - c) / C(L - 1, n - 1), with a uniform prior on n.
         """
         import torch
 

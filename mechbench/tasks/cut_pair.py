@@ -1,4 +1,4 @@
-"""What the pair that a window cuts says of the value asked for: fuzzy recall's best guess."""
+"""Fuzzy recall's best guess: what a pair cut by the window says about the value asked for."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ if TYPE_CHECKING:
 def cut_pair_guess(
     inputs: Tensor, at: Tensor, key_len: int, value_len: int, n_keys: int, n_values: int
 ) -> Tensor:
-    """Return (B,): the likeliest answer behind each window, -1 where all are as likely.
+    """Return (B,): the likeliest answer after each window, -1 where all are equally likely.
 
-    The pair that the window cuts is taken for that of the current key, where that can be. Of a key
-    cut, what is left must be the end of the current one, and its value is in sight. Of a value cut,
-    any number of tokens may be hidden; every number that fits what is shown of the current value
-    counts in proportion to its probability. A value has no token twice.
+    The pair that the window cuts is assumed to be an earlier pair of the current key, where that is
+    possible. If its key is cut, what is left must be the end of the current key, and its value is
+    visible. If its value is cut, any number of tokens may be hidden; every number consistent with
+    what is shown of the current value is weighted by its probability. No value holds a token twice.
 
     Args:
         inputs: (B, W) windows: keys in [0, n_keys), then values, and padding above these.
-        at: (B,) as of `Task.window_guess`.
-        key_len: tokens of a key.
-        value_len: tokens of a value, at most.
-        n_keys: key tokens.
-        n_values: value tokens.
+        at: (B,) as for `Task.window_guess`.
+        key_len: tokens in a key.
+        value_len: most tokens in a value.
+        n_keys: number of key tokens.
+        n_values: number of value tokens.
     """
     import torch
 
@@ -35,10 +35,10 @@ def cut_pair_guess(
         return torch.full_like(at, UNKNOWN)
     position = torch.arange(W, device=inputs.device)
     whole = (inputs < K).unfold(1, k, 1).all(2)
-    end = torch.where(whole, position[k - 1 :], -1).amax(1)  # of the current key
-    shown = W - 1 - end  # tokens of the current value
+    end = torch.where(whole, position[k - 1 :], -1).amax(1)  # where the current key ends
+    shown = W - 1 - end  # tokens of the current value so far
     known = (end >= 0) & (shown < size)
-    left = (inputs >= K).int().argmax(1)  # tokens of a key that was cut
+    left = (inputs >= K).int().argmax(1)  # tokens that remain of a cut key
     nth = torch.arange(size, device=inputs.device)
 
     def take(start: Tensor, length: Tensor, blank: int) -> Tensor:
@@ -54,8 +54,8 @@ def cut_pair_guess(
     own = (end + 1)[:, None] - left[:, None] + nth.new_tensor(range(k))  # key's end, from left
     same = inputs[:, :k] == inputs.gather(1, own.clamp(0, W - 1))
     cut &= (same | (nth.new_tensor(range(k)) >= left[:, None])).all(1)
-    weight = torch.zeros(len(inputs), size, device=inputs.device)  # of the tokens of the tail
-    other = torch.zeros(len(inputs), device=inputs.device)  # of each token shown nowhere
+    weight = torch.zeros(len(inputs), size, device=inputs.device)  # for the tokens of the tail
+    other = torch.zeros(len(inputs), device=inputs.device)  # for each token not shown anywhere
     for hidden in range(size):
         whole_value = torch.cat([current[:, :hidden], tail], 1)[:, :size]
         fits = cut & (hidden + run <= size) & ((left == 0) | (hidden == 0))
@@ -63,7 +63,7 @@ def cut_pair_guess(
         fits &= (shown - hidden < run) & ~(
             (current[:, :hidden, None] == tail[:, None]).flatten(1).any(1)
         )
-        seen = (shown.clamp_max(hidden) + run)[:, None]  # tokens of the value in sight
+        seen = (shown.clamp_max(hidden) + run)[:, None]  # visible tokens of the value
         p = torch.where(nth < seen, 1 / (n_values - nth), 1.0).prod(1) * fits
         ahead = shown - hidden
         weight.scatter_add_(1, ahead.clamp(0, size - 1)[:, None], (p * (ahead >= 0))[:, None])

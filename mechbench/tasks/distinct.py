@@ -1,4 +1,4 @@
-"""Draws without replacement, many rows at once."""
+"""Drawing without replacement, for many rows at once."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _RANGE = 1 << 24  # torch.randint's stream changed between releases for larger r
 
 
 def draw_wide(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
-    """Draw uniform int64 in [0, 2^48), so that ties do not count, from two stable draws."""
+    """Draw uniform int64 in [0, 2^48), so wide that ties do not matter, from two stable draws."""
     import torch
 
     high, low = (
@@ -22,10 +22,10 @@ def draw_wide(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
 
 
 def draw_distinct(rows: int, n: int, among: int, generator: torch.Generator) -> Tensor:
-    """Draw (rows, n) different numbers of [0, among), every ordered choice equally likely.
+    """Draw (rows, n) distinct numbers in [0, among), every ordered choice equally likely.
 
-    Where `among` is large, rows with repeats draw these anew. What is drawn anew depends on which
-    entries are equal, never on the numbers themselves, so no choice is favoured.
+    Where `among` is large, repeated entries are redrawn. Which entries are redrawn depends only on
+    which are equal, never on their values, so no choice is favoured.
     """
     import torch
 

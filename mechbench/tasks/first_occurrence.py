@@ -1,4 +1,4 @@
-"""Where each entry of a row stood first."""
+"""Where each entry of a row first occurred."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ if TYPE_CHECKING:
 
 
 def first_occurrence(ids: Tensor) -> Tensor:
-    """Return (B, P) int64: the first index of the row that holds the same id.
+    """Return (B, P) int64: for each entry, the first index in its row that holds the same id.
 
-    By sorting, so the cost does not depend on how many ids there are.
+    It sorts, so the cost does not depend on the number of distinct ids.
     """
     import torch
 

@@ -7,15 +7,17 @@ value_len = 3:
     inputs     .  .  .  .  .  3  0  5  9 12  1  2  6  8  3  0  5  9
     targets    .  .  .  .  .  .  .  .  .  .  .  .  .  .  .  .  9 12
 
-A key is key_len different key tokens, a value 1 to value_len different value tokens, both the same
-wherever that key comes. Keys are uniform; last comes a key from before with all but the last token
-of its value, and padding fills the left. Every token of a value is scored where its key came
-before, at the token before it. Source: Poli et al. 2024 (MAD), section 3.1 and appendix B ("fuzzy
-in-context recall", multi-query); its axes are V 32, 64, 128 and L 256, 512, 1024.
+A key is key_len distinct key tokens, a value 1 to value_len distinct value tokens; a key has the
+same value wherever it occurs. Keys are uniform. The example ends with an earlier key and all but
+the last token of its value; padding fills the left. Where a key has occurred before, every token of
+its value is scored, at the position before that token. Source: Poli et al. 2024 (MAD), section 3.1
+and appendix B ("fuzzy in-context recall", multi-query); its axes are V 32, 64, 128 and L 256, 512,
+1024.
 
-Deviations: keys have their full size in training too (the release trains on shorter ones as well,
+Deviations: keys have their full size in training too (the release also trains on shorter ones,
 which leaves open where a key ends, and tests on the full size); the last key is uniform over the
-pairs that came, not put in at a random place; pairs end once the longest might not fit any more.
+earlier pairs rather than inserted at a random place; no more pairs are added once the longest
+possible one might not fit.
 """
 
 from __future__ import annotations
@@ -53,10 +55,10 @@ class FuzzyRecall(Halves):
     """Fuzzy recall: name the tokens of a value by the tokens of its key.
 
     Attributes:
-        vocab_size: V, key tokens, value tokens (half each) and padding (V-1).
+        vocab_size: V: key tokens and value tokens (half each), and padding (V-1).
         seqlen: L, tokens a model reads.
-        key_len: tokens of a key.
-        value_len: tokens of a value, at most.
+        key_len: tokens in a key.
+        value_len: most tokens in a value.
 
     Raises:
         ConfigError: key_len or value_len out of range, or vocab_size too small for either.
@@ -121,7 +123,7 @@ class FuzzyRecall(Halves):
         import torch
 
         B, L, k, longest = batch_size, self.seqlen, self.key_len, self._longest
-        n_pairs = (L + 1 - longest) // (k + 1)  # of the shortest, at most
+        n_pairs = (L + 1 - longest) // (k + 1)  # most pairs that fit: all of the shortest size
         K, pad = self.n_keys, self.vocab_size - 1
         device = generator.device
 
@@ -129,8 +131,8 @@ class FuzzyRecall(Halves):
             return torch.randint(low, high, shape, generator=generator, device=device)
 
         def motifs(low: int, high: int, size: int) -> Tensor:
-            """Draw (B, n_pairs, size) tokens of [low, high), different within a motif."""
-            tokens: list[Tensor] = []  # of one motif, so never more than a few
+            """Draw (B, n_pairs, size) tokens in [low, high), distinct within a motif."""
+            tokens: list[Tensor] = []  # one entry per token of a motif, so only a few
             taken: list[Tensor] = []  # the same, sorted
             for i in range(size):
                 token = draw(low, high - i, B, n_pairs)
@@ -145,23 +147,23 @@ class FuzzyRecall(Halves):
 
         keys, values = motifs(0, K, k), motifs(K, pad, self.value_len)
         sizes = draw(1, self.value_len + 1, B, n_pairs)
-        first = first_occurrence(self._number(keys))  # (B, n_pairs), whose value it is
+        first = first_occurrence(self._number(keys))  # (B, n_pairs), the pair whose value is used
         sizes = sizes.gather(1, first)
         values = values.gather(1, first[..., None].expand_as(values))
         again = first < torch.arange(n_pairs, device=device)
         ends = (sizes + k).cumsum(1)
-        kept = ends <= L + 1 - longest  # at least the first
+        kept = ends <= L + 1 - longest  # always keeps the first
         n_kept = kept.sum(1, keepdim=True)  # (B, 1)
         query = draw(0, _RANGE, B, 1) % n_kept  # bias below L / 2^24
         query_size = sizes.gather(1, query)
-        begin = L + 1 - k - query_size  # of the query; its last token, at L, is left out
-        shift = begin - ends.gather(1, n_kept - 1)  # padding
-        # What is not shown goes to the column L + 1.
+        begin = L + 1 - k - query_size  # start of the query; its last token, at L, is left out
+        shift = begin - ends.gather(1, n_kept - 1)  # amount of padding
+        # Whatever is not shown is written to column L + 1.
         inputs = torch.full((B, L + 2), pad, device=device)
         targets = torch.full_like(inputs, IGNORE)
 
         def put(key: Tensor, value: Tensor, size: Tensor, at: Tensor, known: Tensor) -> None:
-            """Write (B, P, ...) pairs: keys from `at` on, values behind, targets if known."""
+            """Write (B, P, ...) pairs: keys from `at` on, then values; targets where `known`."""
             nth = torch.arange(self.value_len, device=device)
             key_at = at[..., None] + torch.arange(k, device=device)
             inputs.scatter_(1, key_at.clamp_max_(L + 1).flatten(1), key.flatten(1))
@@ -183,7 +185,7 @@ class FuzzyRecall(Halves):
         return Batch(inputs, targets, targets)
 
     def oracle(self, inputs: Tensor) -> Tensor:
-        """Find where a complete key stood first and read its value off there."""
+        """Find where a complete key first occurred and read its value there."""
         import torch
 
         B, L = inputs.shape
@@ -192,7 +194,7 @@ class FuzzyRecall(Halves):
         if k > L:
             return torch.full_like(inputs, UNKNOWN)
         is_key, is_value = inputs < K, (inputs >= K) & (inputs < pad)
-        # Keys in full are runs of k key tokens: number the run that ends at each position.
+        # A complete key is a run of k key tokens: number the run that ends at each position.
         window = inputs.unfold(1, k, 1)  # (B, L - k + 1, k)
         whole = torch.zeros_like(is_key)
         whole[:, k - 1 :] = is_key.unfold(1, k, 1).all(2)
@@ -204,19 +206,19 @@ class FuzzyRecall(Halves):
             ],
             1,
         )
-        first = first_occurrence(ids)  # (B, L), of key ends
+        first = first_occurrence(ids)  # (B, L), by where keys end
         end = torch.where(whole, position, -1).cummax(1).values  # the latest key's end
         inside = end >= 0
         origin = first.gather(1, end.clamp_min(0))
         source = origin + 1 + position - end
-        # From a key's end on only value tokens may follow, at the source as here.
+        # Only value tokens may follow a key's end, both at the source and here.
         known = inside & (whole | is_value) & (origin < end) & (source < end)
         answer = inputs.gather(1, source.clamp(0, L - 1))
         known &= (answer >= K) & (answer < pad)
         return torch.where(known, answer, UNKNOWN)
 
     def window_guess(self, inputs: Tensor, at: Tensor) -> Tensor:
-        """Take the pair that the window cuts for that of the current key, where that can be."""
+        """Assume that the pair cut by the window has the current key, where that is possible."""
         return cut_pair_guess(inputs, at, self.key_len, self.value_len, self.n_keys, self.n_values)
 
     def _number(self, keys: Tensor) -> Tensor:

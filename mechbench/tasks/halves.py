@@ -1,4 +1,4 @@
-"""A vocabulary of keys, then values, half each, between special tokens."""
+"""A vocabulary of half keys, half values, enclosed by special tokens."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from mechbench.tasks.base import Task
 
 
 class Halves(Task):
-    """A task whose V tokens are `leading` specials, keys, values and one special more, V-1."""
+    """A task whose V tokens are the `leading` specials, keys, values and a final special, V-1."""
 
-    leading: ClassVar[tuple[str, ...]] = ()  # specials as `mechbench show` prints them
+    leading: ClassVar[tuple[str, ...]] = ()  # leading specials, as `mechbench show` prints them
     closing: ClassVar[str]
 
     @property
     def n_keys(self) -> int:
-        """Number of key tokens; values take the rest."""
+        """Number of key tokens; the other non-special tokens are values."""
         return (self.vocab_size - len(self.leading) - 1) // 2
 
     @property
@@ -25,11 +25,11 @@ class Halves(Task):
 
     @property
     def chance(self) -> float:
-        """A uniform guess among the values, half of what is no special."""
+        """A uniform guess among the values, which are half of the non-special tokens."""
         return 1.0 / self.n_values
 
     def describe(self, token: int) -> str:
-        """Return k1, k2, ..., v1, v2, ... or a special."""
+        """Return k1, k2, ..., v1, v2, ..., or the special token's own text."""
         if token == self.vocab_size - 1:
             return self.closing
         if token < len(self.leading):

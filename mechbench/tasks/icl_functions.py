@@ -1,6 +1,6 @@
 """In-context linear regression: predict w x from examples of x and w x.
 
-One example with d = 2 (two numbers and a place for the answer a position) and L = 8, so 4 points:
+One example with d = 2 (a position holds two numbers and a slot for y) and L = 8, so 4 points:
 
     position       0     1     2     3     4     5     6
     inputs, x   -0.5   0.0   1.1   0.0   0.3   0.0   2.0
@@ -10,15 +10,15 @@ One example with d = 2 (two numbers and a place for the answer a position) and L
     dense          .     .     .     .   0.0     .   2.7
 
 Each example draws its own weights w ~ N(0, I / d) and L/2 points x ~ N(0, I); y = w x has unit
-variance. The y of the last point is scored; from the point d + 1 on, the points before determine y,
-which is what training may score too. Source: Garg et al. 2022, section 2; Poli et al. 2023 (Hyena),
-appendix A.1, which varies the dimension d where other tasks vary the vocabulary: so does this task,
-`vocab_size` is d.
+variance. The y of the last point is scored. From point d + 1 on, the earlier points determine y, so
+training may use these points as dense targets. Source: Garg et al. 2022, section 2; Poli et al.
+2023 (Hyena), appendix A.1, which varies the dimension d where other tasks vary the vocabulary; here
+too, `vocab_size` is d.
 
-Inputs are numbers: the model reads them through a linear map, gives one number a position and is
-trained on the squared error. A prediction counts as right within 0.1, a tenth of y's standard
-deviation; the oracle is least squares. Deviations: w is scaled by 1/sqrt(d), and y has a place of
-its own beside x, where Garg et al. write it into the first place of x.
+Inputs are numbers: the model reads them through a linear map, outputs one number per position and
+is trained on the squared error. A prediction counts as right within 0.1, a tenth of y's standard
+deviation; the oracle is least squares. Deviations: w is scaled by 1/sqrt(d), and y has a slot of
+its own beside x, whereas Garg et al. write it into the first slot of x.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 _RANGE = 1 << 24  # torch.randint's stream changed between releases for larger ranges
-_GRID = 1 << 12  # x and w are multiples of its inverse, so that y is the same on every machine
+_GRID = 1 << 12  # x and w are multiples of 1 / _GRID, so that y is the same on every machine
 
 
 @register_task(
@@ -73,30 +73,30 @@ class IclFunctions(Task):
 
     @property
     def input_dim(self) -> int:
-        """Numbers a position: x and y."""
+        """Numbers per position: x and y."""
         return self.vocab_size + 1
 
     @property
     def input_seqlen(self) -> int:
-        """Positions a model reads: all points, and y of all but the last."""
+        """Positions a model reads: x of every point, and y of all but the last."""
         return self.seqlen - 1
 
     @property
     def chance(self) -> float:
-        """Share of points that a constant zero predicts: y is normal with variance |x|^2 / d."""
+        """Accuracy of always predicting zero: given x, y is normal with variance |x|^2 / d."""
         d, n = self.vocab_size, 2000
-        radii = [(i + 0.5) / n * (math.sqrt(d) + 8) for i in range(n)]  # of x
+        radii = [(i + 0.5) / n * (math.sqrt(d) + 8) for i in range(n)]  # values of |x|
         weights = [math.exp((d - 1) * math.log(r * r / d) / 2 - (r * r - d) / 2) for r in radii]
         share = [math.erf(TOLERANCE * math.sqrt(d / 2) / r) for r in radii]
         return sum(w * s for w, s in zip(weights, share, strict=True)) / sum(weights)
 
     @property
     def shortcuts(self) -> Mapping[str, Callable[[Tensor], Tensor]]:
-        """Zero, and the average of y x as an estimate of w."""
+        """Always zero, and the prediction that takes the average of y x for w."""
         return {"zero": lambda inputs: inputs[..., 0] * 0, "averaging": self._averaging}
 
     def describe(self, token: list[float]) -> str:
-        """Return y, or the first number of x and dots for the others."""
+        """Return y, or the first number of x with dots for the others."""
         *x, y = token
         if not any(x):
             return f"y {y:.1f}"
@@ -142,7 +142,7 @@ class IclFunctions(Task):
         return answers
 
     def window_guess(self, inputs: Tensor, at: Tensor) -> Tensor:
-        """Predict with the shortest w that fits the points in sight: the mean of what w may be."""
+        """Predict with the shortest w that fits the visible points: the posterior mean of w."""
         import torch
 
         x, y, query = self._points(inputs)
@@ -153,11 +153,11 @@ class IclFunctions(Task):
         return guess
 
     def _parity(self, inputs: Tensor) -> int:
-        """Return where the first x stands: the last position is one."""
+        """Return the position of the first x, given that the last position is an x."""
         return (inputs.shape[1] - 1) % 2
 
     def _points(self, inputs: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return x (B, P, d) and y (B, P) of what is visible, and the x (B, P, d) after each."""
+        """Return the visible points, x (B, P, d) and y (B, P), and the x (B, P, d) after each."""
         d, first = self.vocab_size, self._parity(inputs)
         x = inputs[:, first::2, :d].double()
         return x[:, :-1], inputs[:, first + 1 :: 2, d].double(), x[:, 1:]

@@ -1,4 +1,4 @@
-"""Induction: repeat what followed the special token the first time.
+"""Induction: repeat what followed the first occurrence of the special token.
 
 One example with V = 10 (numbers 1 to 8, `=>` = 9), L = 8 and induction_len = 2:
 
@@ -6,11 +6,12 @@ One example with V = 10 (numbers 1 to 8, `=>` = 9), L = 8 and induction_len = 2:
     inputs     3  1  => 6  2  8  1  4  => 6
     targets    .  .  .  .  .  .  .  .  6  2
 
-L uniform numbers; `=>` overwrites a position uniform in [0, L - 1 - induction_len); the sequence
-ends with `=>` and the induction_len tokens that followed the first one. With n_triggers above 1
-half the examples have that many draws of a position, each kept if more than induction_len after
-the last one kept, and all followed by the same tokens. Source: Fu et al. 2023 (H3), section 3,
-and Poli et al. 2023, section 4.1, to the letter of the released synthetics.
+L uniform numbers, one of which is overwritten by `=>` at a position uniform in [0, L - 1 -
+induction_len). The sequence ends with `=>` and the induction_len tokens that followed the first
+`=>`. With n_triggers above 1, half the examples draw that many positions; each is kept if it lies
+more than induction_len after the last one kept, and all are followed by the same tokens. Source: Fu
+et al. 2023 (H3), section 3, and Poli et al. 2023, section 4.1, exactly as in the released
+synthetics.
 """
 
 from __future__ import annotations
@@ -36,10 +37,10 @@ class Induction(Task):
     """Induction head: repeat the tokens that followed the special token before.
 
     Attributes:
-        vocab_size: V, the specials `.` (0, unused) and `=>` (V-1) and V-2 numbers.
-        seqlen: L, numbers before the final `=>`; a model reads L + induction_len tokens.
+        vocab_size: V: the specials `.` (0, unused) and `=>` (V-1), and V-2 numbers.
+        seqlen: L, tokens before the final `=>`; a model reads L + induction_len tokens.
         induction_len: tokens to repeat.
-        n_triggers: draws of a position for `=>`, in half of the examples; one in the others.
+        n_triggers: positions drawn for `=>` in half of the examples; the others draw one.
 
     Raises:
         ConfigError: vocab_size below 4, induction_len or n_triggers below 1.
@@ -71,7 +72,7 @@ class Induction(Task):
 
     @property
     def input_seqlen(self) -> int:
-        """Tokens a model reads: the numbers, `=>` and all but the last token to repeat."""
+        """Tokens a model reads: the numbers, `=>`, and all but the last token to repeat."""
         return self.seqlen + self.induction_len
 
     @property
@@ -98,7 +99,7 @@ class Induction(Task):
 
     @property
     def easiest_seqlen(self) -> int:
-        """Short enough for one token in 32 to matter, long enough for the tokens to repeat."""
+        """Short enough that one token in 32 matters, long enough to hold the tokens to repeat."""
         return max(32, 1 << (4 * self.induction_len - 1).bit_length())
 
     def describe(self, token: int) -> str:
@@ -128,10 +129,10 @@ class Induction(Task):
         targets[:, L:] = copied
         dense = targets.clone()
         whole = torch.arange(k + 1, device=device)
-        for trigger in range(self.n_triggers):  # one of a handful, never over tokens
+        for trigger in range(self.n_triggers):  # a handful; the loop never runs over tokens
             start = starts[:, trigger]
             keep = several & (start - last > k)
-            start = torch.where(keep, start, first)  # one dropped rewrites the first: no change
+            start = torch.where(keep, start, first)  # a dropped one rewrites the first: no change
             inputs.scatter_(1, start[:, None] + whole, block)
             again = torch.where(keep[:, None], copied, IGNORE)
             dense.scatter_(1, start[:, None] + whole[:-1], again)
@@ -139,7 +140,7 @@ class Induction(Task):
         return Batch(inputs, targets, dense)
 
     def oracle(self, inputs: Tensor) -> Tensor:
-        """Read off what followed the first `=>` at the same distance as from the latest one."""
+        """Read what stood as far after the first `=>` as the answer does after the latest one."""
         import torch
 
         position = torch.arange(inputs.shape[1], device=inputs.device)
@@ -152,18 +153,18 @@ class Induction(Task):
         return torch.where(known, inputs.gather(1, source * known), UNKNOWN)
 
     def window_guess(self, inputs: Tensor, at: Tensor) -> Tensor:
-        """Take the window to begin within the tokens to repeat: the longest overlap that fits.
+        """Assume that the window begins within the tokens to repeat: the longest overlap that fits.
 
-        An overlap of one token more is V - 2 times as likely as none of its tokens standing there.
+        A match one token longer is V - 2 times as likely to be the real overlap as to be chance.
         """
         import torch
 
         W, latest_start = inputs.shape[1], self.seqlen - 2 - self.induction_len
-        repeated = at - self.seqlen  # tokens shown behind the last `=>`
+        repeated = at - self.seqlen  # tokens shown after the last `=>`
         guess = torch.full_like(at, UNKNOWN)
         for overlap in range(min(W - 1, int(repeated.max())), -1, -1):
-            # The token to name stands `overlap` behind the window's first one.
-            trigger = at - W - repeated + overlap  # of the first `=>`
+            # The token to name stands `overlap` positions after the window's first token.
+            trigger = at - W - repeated + overlap  # position of the first `=>`
             fits = (repeated >= overlap) & (repeated < W)
             fits &= (trigger >= 0) & (trigger <= latest_start)
             fits &= (inputs[:, :overlap] == inputs[:, W - overlap :]).all(1)

@@ -1,4 +1,4 @@
-"""Majority: which token came most often?
+"""Majority: which token occurred most often?
 
 One example with V = 8 and L = 7:
 
@@ -7,11 +7,12 @@ One example with V = 8 and L = 7:
     targets    .  .  .  .  .  .  6
 
 A favourite, uniform over the V tokens, stands at each position with probability p; the other
-positions are uniform over all tokens. The answer is the most frequent token; of several, the one
-that occurred last. Source: Poli et al. 2023 (Hyena), table 4.1 and appendix A.1, which give the
-example above and the axes (length, vocabulary), not the distribution. Ours: p = lead sqrt(2/(L V)),
-so that the favourite is expected `lead` standard deviations ahead of any other at every length and
-a window of W tokens sees sqrt(W / L) of that. With lead 0 all tokens are uniform.
+positions are uniform over all tokens. The answer is the most frequent token; if several tie, the
+one that occurred last. Source: Poli et al. 2023 (Hyena), table 4.1 and appendix A.1, which give the
+example above and the axes (length, vocabulary), but not the distribution. Ours: p = lead
+sqrt(2/(L V)), so that at every length the favourite's expected lead over any other token is `lead`
+standard deviations, of which a window of W tokens sees sqrt(W / L). With lead 0 all tokens are
+uniform.
 """
 
 from __future__ import annotations
@@ -36,12 +37,12 @@ _RANGE = 1 << 24  # torch.randint's stream changed between releases for larger r
 @register_task("majority", source="Poli et al. 2023 (Hyena), table 4.1 and appendix A.1")
 @dataclass(frozen=True)
 class Majority(Task):
-    """Majority: name the token that came most often.
+    """Majority: name the token that occurred most often.
 
     Attributes:
         vocab_size: V, tokens.
         seqlen: L, tokens of an example.
-        lead: standard deviations by which the favourite is expected ahead of any other token.
+        lead: expected lead of the favourite over any other token, in standard deviations.
 
     Raises:
         ConfigError: vocab_size below 2, or lead negative or not finite.
@@ -76,7 +77,7 @@ class Majority(Task):
 
     @property
     def easiest_seqlen(self) -> int:
-        """Short enough for one token in 64 to matter; a lead means the same at any length."""
+        """Short enough that one token in 64 matters; a lead means the same at any length."""
         return 64
 
     def sample(self, batch_size: int, generator: torch.Generator) -> Batch:
@@ -97,7 +98,7 @@ class Majority(Task):
         return Batch(inputs, targets, targets)
 
     def oracle(self, inputs: Tensor) -> Tensor:
-        """Count; a window tells if its winner stays ahead whatever stands before it."""
+        """Count; a window decides if its winner stays ahead whatever stands before the window."""
         import torch
 
         length = inputs.shape[1]
@@ -112,8 +113,8 @@ class Majority(Task):
     def window_guess(self, inputs: Tensor, at: Tensor) -> Tensor:
         """Name the window's own winner.
 
-        Swap it with any other token in what is hidden: that is as likely or likelier, and then it
-        wins where the other won.
+        No other token is likelier: take any hidden part with which another token wins, and swap the
+        two tokens in it. The result is at least as likely, and the window's winner wins.
         """
         return self._rank(inputs).argmax(1)
 

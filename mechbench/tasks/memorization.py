@@ -1,4 +1,4 @@
-"""Memorisation: name the value of a key by a map that is the same in all examples.
+"""Memorisation: name the value of a key under a map that is the same in all examples.
 
 One example with V = 9 (keys 0 to 3, values 4 to 7, `=>` = 8) and L = 8:
 
@@ -6,11 +6,11 @@ One example with V = 9 (keys 0 to 3, values 4 to 7, `=>` = 8) and L = 8:
     inputs     2  => 0  => 2  => 3  =>
     targets    .  4  .  7  .  4  .  5
 
-Uniform keys, each followed by `=>`, on which the key's value is the target; no value is ever shown.
-The map, keys to different values, is drawn from `map_seed` alone. So training and test share what
-is asked for, by the task's definition: `train_is_test` says so, no training example is left out
-for standing in an evaluation set, and results carry the mark. Source: Poli et al. 2024 (MAD),
-section 3.1 and appendix B; its axis is V 512, 1024, ... 8192 with 256 training examples.
+Keys are uniform, each followed by `=>`, where the key's value is the target; no value is ever
+shown. The map, from keys to distinct values, is drawn from `map_seed` alone. So by definition
+training and test ask the same questions: `train_is_test` says so, training examples that occur in
+an evaluation set are kept, and results are marked. Source: Poli et al. 2024 (MAD), section 3.1 and
+appendix B; its axis is V 512, 1024, ... 8192 with 256 training examples.
 """
 
 from __future__ import annotations
@@ -38,9 +38,9 @@ class Memorization(Halves):
     """Memorisation: name the value that a fixed map gives to each key.
 
     Attributes:
-        vocab_size: V, keys, values (half of V - 1 each) and `=>` (V-1).
+        vocab_size: V: keys and values (half of V - 1 each), and `=>` (V-1).
         seqlen: L, tokens of an example.
-        map_seed: which map; another one is another task.
+        map_seed: seed of the map; another map is another task.
 
     Raises:
         ConfigError: vocab_size below 4, or map_seed negative.
@@ -73,7 +73,7 @@ class Memorization(Halves):
 
     @property
     def shortcuts(self) -> Mapping[str, Callable[[Tensor], Tensor]]:
-        """The same value for every key."""
+        """The first key's value, for every key."""
         return {"first key's value": self._constant}
 
     def sample(self, batch_size: int, generator: torch.Generator) -> Batch:
@@ -106,7 +106,7 @@ class Memorization(Halves):
 
 @lru_cache(maxsize=8)
 def _draw_map(n_keys: int, n_values: int, map_seed: int, device: str) -> Tensor:
-    """Return (n_keys,): the value of each key, drawn on the CPU so that every device has it."""
+    """Return (n_keys,): each key's value, drawn on the CPU so that all devices share the map."""
     import torch
 
     generator = torch.Generator().manual_seed(derive(map_seed, "memorization", n_keys, n_values))

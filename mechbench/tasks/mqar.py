@@ -6,14 +6,14 @@ One example with V = 12 (filler `.` = 0, keys 1 to 5, values 6 to 11), L = 16 an
     inputs     2  8  4  7  .  .  4  .  .  .  .  .  2  .  .  .
     targets    .  .  .  .  .  .  7  .  .  .  .  .  8  .  .  .
 
-n_pairs keys and values, both drawn without replacement, then a query of each key at an even offset
-2 (i - 1) behind the pairs; the offsets are drawn without replacement with probability in proportion
-to i^(power - 1). The target stands at the query itself. Source: Arora et al. 2023 (Zoology),
-section 3 and appendix; the grid is (seqlen, n_pairs) = (64, 4), (128, 8), (256, 16), (512, 64) with
-V = 8192.
+n_pairs keys and values, both drawn without replacement, then one query of each key at an even
+offset 2 (i - 1) after the pairs; offsets are drawn without replacement, with probability
+proportional to i^(power - 1). The target stands at the query itself. Source: Arora et al. 2023
+(Zoology), section 3 and appendix; the grid is (seqlen, n_pairs) = (64, 4), (128, 8), (256, 16),
+(512, 64) with V = 8192.
 
-Deviation: random filler is drawn from what is no key. The release draws it from all tokens, so that
-some of it looks like a query and is not scored.
+Deviation: random filler is drawn from the tokens that are not keys. The release draws it from all
+tokens, so that some filler looks like a query but is not scored.
 """
 
 from __future__ import annotations
@@ -38,15 +38,15 @@ if TYPE_CHECKING:
 @register_task("mqar", source="Arora et al. 2023 (Zoology), section 3")
 @dataclass(frozen=True)
 class Mqar(Task):
-    """Multi-query associative recall: name the value of every key when it comes again.
+    """Multi-query associative recall: name the value of every key when it occurs again.
 
     Attributes:
-        vocab_size: V, `.` (0), keys 1 to V/2 - 1, the rest values; 8192 is published.
-        seqlen: L, tokens of an example, pairs, queries and filler.
+        vocab_size: V: `.` (0), keys 1 to V/2 - 1, the rest values; the published size is 8192.
+        seqlen: L, tokens of an example: pairs, queries and filler.
         n_pairs: key-value pairs, each queried once.
-        power: exponent of the gaps' law; the published 0.01 puts most queries close behind the
-            pairs, 1 spreads them evenly.
-        random_filler: fill the gaps with random tokens that are no keys instead of `.`.
+        power: exponent of the distribution of gaps; the published 0.01 puts most queries close
+            behind the pairs, 1 spreads them evenly.
+        random_filler: fill the gaps with random tokens that are not keys, instead of `.`.
 
     Raises:
         ConfigError: n_pairs or power out of range, or too few keys.
@@ -90,9 +90,10 @@ class Mqar(Task):
 
     @property
     def shortcuts(self) -> Mapping[str, Callable[[Tensor], Tensor]]:
-        """The first pair's value (right once in n_pairs), the latest, the most frequent; by order.
+        """The first value (right once in n_pairs), values in order, the latest, the most frequent.
 
-        In order: the pair of as high a number as the query, queries being often in order.
+        "In order" answers the n-th query with the n-th pair's value: keys are often queried in the
+        order of the pairs.
         """
         low, high = self._first_value, self.vocab_size
         return {
@@ -123,7 +124,7 @@ class Mqar(Task):
             inputs = torch.randint(n_filler, (B, L), generator=generator, device=device)
             inputs += (inputs > 0) * (first - 1)
         inputs[:, 0 : 2 * n : 2], inputs[:, 1 : 2 * n : 2] = keys, values
-        # Weighted draws without replacement: the first n arrivals of a race of exponentials.
+        # Weighted draws without replacement: the first n arrivals in a race of exponential clocks.
         n_offsets = L // 2 - n
         weight = torch.arange(1, n_offsets + 1, device=device).double() ** (self.power - 1)
         uniform = (draw_wide((B, n_offsets), generator) + 1).double() / (1 << 48)
@@ -135,13 +136,13 @@ class Mqar(Task):
         return Batch(inputs, targets, targets)
 
     def oracle(self, inputs: Tensor) -> Tensor:
-        """Read off what followed a key where it stood first."""
+        """Read what followed a key where it first occurred."""
         import torch
 
         is_key = (inputs > 0) & (inputs < self._first_value)
         answers = torch.full_like(inputs, UNKNOWN)
         row, column = is_key.nonzero(as_tuple=True)
-        # Keys are few: sort them alone, (B, most in a row), the n-th of a row in column n.
+        # Keys are few: sort only them, (B, most keys in a row), a row's n-th key in column n.
         count = torch.bincount(row, minlength=len(inputs))
         nth = torch.arange(len(row), device=inputs.device) - (count.cumsum(0) - count)[row]
         width = int(count.max())
@@ -158,22 +159,23 @@ class Mqar(Task):
     def _in_order(self, inputs: Tensor) -> Tensor:
         n = self.n_pairs
         is_key = (inputs > 0) & (inputs < self._first_value)
-        number = (is_key.cumsum(1) - n - 1).clamp(0, n - 1)  # of the latest query
+        number = (is_key.cumsum(1) - n - 1).clamp(0, n - 1)  # index of the latest query
         return inputs.gather(1, 2 * number + 1)
 
     def window_guess(self, inputs: Tensor, at: Tensor) -> Tensor:
-        """Name the value that the window begins with, else one that no pair in sight has.
+        """Name the value that the window begins with, else one that no visible pair has.
 
-        The first is the likeliest: its hidden key is one of at most n_pairs, values are more. (With
-        many pairs and power below 1 one of the others may be, by less than its 2 / V.)
+        The former is the likeliest: its hidden key is one of at most n_pairs, and there are more
+        values than that. (With many pairs and power below 1, another value may be likelier, by less
+        than its 2 / V.)
         """
         import torch
 
         n, begin = self.n_pairs, at + 1 - inputs.shape[1]
-        inputs = inputs[:, : 2 * n]  # what is behind stands in no pair
+        inputs = inputs[:, : 2 * n]  # what comes after cannot be in a pair
         column = begin[:, None] + torch.arange(inputs.shape[1], device=at.device)
         in_pair = (column < 2 * n) & (column % 2 == 1)
-        # One of the first n + 1 values is in no pair.
+        # At least one of the first n + 1 values is in no pair.
         value = torch.where(in_pair, inputs - self._first_value, n + 1).clamp_max(n + 1)
         taken = torch.zeros(len(inputs), n + 2, dtype=torch.int8, device=at.device)
         taken.scatter_(1, value, 1)

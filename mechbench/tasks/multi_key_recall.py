@@ -1,4 +1,4 @@
-"""Multi-key recall: associative recall where several tokens together are the key.
+"""Multi-key recall: associative recall where several tokens together form the key.
 
 One example with V = 8 (key tokens 1 2 3, values 4 5 6, `.` = 0, `=>` = 7), L = 12 and key_len = 2:
 
@@ -7,10 +7,10 @@ One example with V = 8 (key tokens 1 2 3, values 4 5 6, `.` = 0, `=>` = 7), L = 
     targets        .  .  .  .  .  .  .  .  .  .  .  .  .  .  4
     dense targets  .  .  .  .  .  .  .  5  .  .  .  .  .  .  4
 
-Each example draws its own map from all key tuples to values (values with replacement); then come
-L / (key_len + 1) uniform tuples with their values, `=>`, and a tuple uniform over the distinct ones
-that occurred. With key_len 1 it is the task `recall`. Source: the `num_keys` of the synthetics
-released with Poli et al. 2023 (Hyena), section 4.1 (`allow_dot` false).
+Each example draws its own map from all key tuples to values (with replacement). Then come
+L / (key_len + 1) uniform tuples with their values, `=>`, and a query uniform over the distinct
+tuples that occurred. With key_len 1 this is the task `recall`. Source: option `num_keys` of the
+synthetics released with Poli et al. 2023 (Hyena), section 4.1 (`allow_dot` false).
 """
 
 from __future__ import annotations
@@ -37,16 +37,16 @@ _RANGE = 1 << 24  # torch.randint's stream changed between releases for larger r
 @register_task("multi-key-recall", source="Poli et al. 2023 (Hyena), section 4.1, num_keys")
 @dataclass(frozen=True)
 class MultiKeyRecall(Halves):
-    """Multi-key recall: name the value that stood behind the queried tuple of keys.
+    """Multi-key recall: name the value that followed the queried tuple of keys.
 
     Attributes:
-        vocab_size: V, two specials (`.` 0 and `=>` V-1) and V-2 numbers, the first half key tokens.
+        vocab_size: V: two specials (`.` 0 and `=>` V-1) and V-2 numbers, the first half key tokens.
         seqlen: L, tokens in the key-value part; a model reads L + 1 + key_len.
-        key_len: tokens of a key.
+        key_len: tokens in a key.
 
     Raises:
         ConfigError: vocab_size below 4, or key_len out of range.
-        SeqlenError: seqlen no multiple of key_len + 1.
+        SeqlenError: seqlen not a multiple of key_len + 1.
     """
 
     vocab_size: int
@@ -81,7 +81,7 @@ class MultiKeyRecall(Halves):
 
     @property
     def shortcuts(self) -> Mapping[str, Callable[[Tensor], Tensor]]:
-        """The value seen most often, the last one, and that of the last key with the same end."""
+        """The most frequent value, the last one, and that of the last key with the same ending."""
         return {
             "most frequent value": self._most_frequent,
             "last value": lambda inputs: inputs[:, self.seqlen - 1, None].expand_as(inputs),
@@ -93,7 +93,7 @@ class MultiKeyRecall(Halves):
 
     @property
     def easiest_seqlen(self) -> int:
-        """Length at which a tuple occurs about twice, 32 tuples at least."""
+        """Length at which each tuple occurs about twice; at least 32 tuples."""
         n_tuples = int(self.n_keys**self.key_len)
         return max(32, 2 * n_tuples) * (self.key_len + 1)
 
@@ -112,7 +112,7 @@ class MultiKeyRecall(Halves):
         first = first_occurrence(self._number(keys))  # (B, P)
         values = draw(K + 1, self.vocab_size - 1, B, P).gather(1, first)
         again = first < torch.arange(P, device=device)
-        # The query is uniform over the distinct tuples that occurred: take the one of rank r.
+        # The query is uniform over the distinct tuples that occurred: draw a rank among them.
         rank_of = (~again).cumsum(1)
         rank = draw(0, _RANGE, B, 1) % rank_of[:, -1:]  # bias below P / 2^24
         query = (rank_of <= rank).sum(1, keepdim=True)  # (B, 1), a pair's index
@@ -129,7 +129,7 @@ class MultiKeyRecall(Halves):
         return Batch(inputs, targets, dense)
 
     def oracle(self, inputs: Tensor) -> Tensor:
-        """Look every tuple up in the earlier pairs that are visible."""
+        """Look up every tuple in the earlier visible pairs."""
         import torch
 
         B, length = inputs.shape
@@ -149,10 +149,10 @@ class MultiKeyRecall(Halves):
         return answers
 
     def window_guess(self, inputs: Tensor, at: Tensor) -> Tensor:
-        """Name the value of the pair that the window cuts, if what is left of its key fits."""
+        """Name the value of the pair cut by the window, if what is left of its key fits."""
         import torch
 
-        left = (inputs.shape[1] - 1 - self.key_len) % (self.key_len + 1)  # tokens of that pair
+        left = (inputs.shape[1] - 1 - self.key_len) % (self.key_len + 1)  # left of the cut pair
         if not left:
             return torch.full_like(at, UNKNOWN)
         query = inputs[:, inputs.shape[1] - left + 1 :]
@@ -160,7 +160,7 @@ class MultiKeyRecall(Halves):
         return torch.where(fits, inputs[:, left - 1], UNKNOWN)
 
     def _number(self, keys: Tensor) -> Tensor:
-        """Return (B, P): one number for each tuple of (B, P, key_len) tokens."""
+        """Return (B, P): one number for each tuple, given as (B, P, key_len) tokens."""
         import torch
 
         radix = self.vocab_size ** torch.arange(self.key_len, device=keys.device)

@@ -1,4 +1,4 @@
-"""Noisy recall: associative recall with pairs of noise in between.
+"""Noisy recall: associative recall with pairs of noise tokens in between.
 
 One example with V = 10 (keys 0 1 2, values 3 4 5, noise 6 to 9), n_noise = 4 and L = 12:
 
@@ -6,15 +6,15 @@ One example with V = 10 (keys 0 1 2, values 3 4 5, noise 6 to 9), n_noise = 4 an
     inputs     1  4  8  6  0  5  1  4  7  7  0
     targets    .  .  .  .  .  .  4  .  .  .  5
 
-L/2 - 1 slots, each with probability noise_share two uniform noise tokens, else a uniform key and
-its value; one slot, uniform, is never noise. Each example draws its own map (values with
-replacement). Last comes a key, uniform over the distinct ones that occurred. Every key that stood
-before is scored. Source: Poli et al. 2024 (MAD), section 3.1 and appendix B, to the letter of the
-release ("noisy in-context recall", multi-query); its axes are V 48, 80, 144 with 16 noise
-tokens, L 256, 512, 1024 and noise_share 0.4, 0.6, 0.8. With n_noise and noise_share 0 it is the
-"in-context recall" there.
+There are L/2 - 1 slots; each holds two uniform noise tokens with probability noise_share, else a
+uniform key and its value. One slot, chosen uniformly, is never noise. Each example draws its own
+map (values with replacement). The last token is a key, uniform over the distinct ones that
+occurred. Every key that has occurred before is scored. Source: Poli et al. 2024 (MAD), section 3.1
+and appendix B, exactly as released ("noisy in-context recall", multi-query); its axes are V 48, 80,
+144 with 16 noise tokens, L 256, 512, 1024 and noise_share 0.4, 0.6, 0.8. With n_noise and
+noise_share 0 it is MAD's "in-context recall".
 
-Deviation: the release averages accuracy over classes, we over positions.
+Deviation: the release averages accuracy over classes, we average it over positions.
 """
 
 from __future__ import annotations
@@ -39,16 +39,16 @@ _RANGE = 1 << 24  # torch.randint's stream changed between releases for larger r
 @register_task("noisy-recall", source="Poli et al. 2024 (MAD), section 3.1")
 @dataclass(frozen=True)
 class NoisyRecall(Task):
-    """Noisy recall: name the value of every key that came before, past noise.
+    """Noisy recall: name the value of every key seen before, despite noise in between.
 
     Attributes:
-        vocab_size: V, keys and values (half each) and the noise tokens.
-        seqlen: L, tokens with the last value; a model reads L - 1.
-        n_noise: noise tokens, the last of the V.
+        vocab_size: V: keys and values (half each), then the noise tokens.
+        seqlen: L, tokens including the last value; a model reads L - 1.
+        n_noise: number of noise tokens, the last of the V.
         noise_share: probability that a slot is noise.
 
     Raises:
-        ConfigError: fewer than two tokens beside the noise, or n_noise or noise_share out of range.
+        ConfigError: fewer than two non-noise tokens, or n_noise or noise_share out of range.
         SeqlenError: seqlen odd or below 4.
     """
 
@@ -82,7 +82,7 @@ class NoisyRecall(Task):
 
     @property
     def n_keys(self) -> int:
-        """Number of keys, the first tokens."""
+        """Number of keys, which are the first tokens."""
         return (self.vocab_size - self.n_noise) // 2
 
     @property
@@ -96,12 +96,12 @@ class NoisyRecall(Task):
 
     @property
     def chance(self) -> float:
-        """A uniform guess among the values: 2 / (V - n_noise) for an even number."""
+        """A uniform guess among the values: 2 / (V - n_noise) if V - n_noise is even."""
         return 1.0 / (self._first_noise - self.n_keys)
 
     @property
     def shortcuts(self) -> Mapping[str, Callable[[Tensor], Tensor]]:
-        """The value seen most often, and the latest one."""
+        """The most frequent value, and the latest one."""
         low, high = self.n_keys, self._first_noise
         return {
             "most frequent value": partial(most_frequent, low=low, high=high),
@@ -110,7 +110,7 @@ class NoisyRecall(Task):
 
     @property
     def easiest_seqlen(self) -> int:
-        """The power of two at which a key occurs four times or more, 64 at least."""
+        """The power of two at which each key occurs about four times or more; at least 64."""
         return max(64, 1 << (8 * self.n_keys - 1).bit_length())
 
     def describe(self, token: int) -> str:
@@ -138,12 +138,12 @@ class NoisyRecall(Task):
             noisy.scatter_(1, draw(0, P, B, 1), False)
             noise = draw(U, self.vocab_size, B, P, 2)
             inputs = torch.where(noisy[..., None], noise, pairs)
-            keys = keys.masked_fill(noisy, K)  # noise as one more key, left out below
+            keys = keys.masked_fill(noisy, K)  # noise counts as one more key, left out below
         else:
             inputs = pairs
         index = torch.arange(P, device=device).expand(B, P)
         first = torch.full((B, K + 1), P, device=device).scatter_reduce_(1, keys, index, "amin")
-        # The query is uniform over the distinct keys that occurred: take the one of rank r.
+        # The query is uniform over the distinct keys that occurred: draw a rank among them.
         rank_of = (first[:, :K] < P).cumsum(1)
         rank = draw(0, _RANGE, B, 1) % rank_of[:, -1:]  # bias below K / 2^24
         query = (rank_of <= rank).sum(1, keepdim=True)  # (B, 1)
@@ -156,18 +156,18 @@ class NoisyRecall(Task):
         return Batch(inputs, targets, targets)
 
     def oracle(self, inputs: Tensor) -> Tensor:
-        """Look every key up in the pairs that are visible."""
+        """Look up every key in the visible pairs."""
         import torch
 
         K = self.n_keys
-        keys = inputs.clamp_max(K)  # whatever is no key as one more
+        keys = inputs.clamp_max(K)  # everything else counts as one more key
         value_of = torch.full((len(inputs), K + 1), UNKNOWN, device=inputs.device)
         value_of.scatter_(1, keys[:, :-1], inputs[:, 1:])  # equal keys write equal values
         value_of[:, K] = UNKNOWN
         return value_of.gather(1, keys)
 
     def window_guess(self, inputs: Tensor, at: Tensor) -> Tensor:
-        """Name the value that the window begins with, if any: the hidden key may be the queried."""
+        """Name the value that the window begins with, if any: its hidden key may be the query."""
         import torch
 
         front = inputs[:, 0]

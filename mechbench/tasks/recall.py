@@ -1,4 +1,4 @@
-"""Associative recall: which value stood behind this key?
+"""Associative recall: which value followed this key?
 
 One example with V = 8 (keys 1 2 3, values 4 5 6, `.` = 0, `=>` = 7) and L = 8:
 
@@ -7,9 +7,9 @@ One example with V = 8 (keys 1 2 3, values 4 5 6, `.` = 0, `=>` = 7) and L = 8:
     targets        .  .  .  .  .  .  .  .  .  4
     dense targets  .  .  .  .  5  .  .  .  .  4
 
-Each example draws its own key-to-value map (values with replacement), L/2 pairs with uniform keys,
-`=>`, and a query uniform over the distinct keys that occurred. Source: Poli et al. 2023, section
-4.1, to the letter of the released synthetics (one key token, `allow_dot` false).
+Each example draws its own key-to-value map (values with replacement). It consists of L/2 pairs with
+uniform keys, `=>`, and a query uniform over the distinct keys that occurred. Source: Poli et al.
+2023, section 4.1, exactly as in the released synthetics (one key token, `allow_dot` false).
 """
 
 from __future__ import annotations
@@ -28,20 +28,20 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-# Ranges of torch.randint stay below this: larger ones changed their stream between releases.
+# Largest range for torch.randint: the stream for larger ranges changed between releases.
 _RANGE = 1 << 24
 
 
 @register_task("recall", source="Poli et al. 2023 (Hyena), section 4.1")
 @dataclass(frozen=True)
 class Recall(Halves):
-    """Associative recall: name the value that stood behind the queried key.
+    """Associative recall: name the value that followed the queried key.
 
     Attributes:
-        vocab_size: V, two specials (`.` 0 and `=>` V-1) and V-2 numbers, the first half keys.
+        vocab_size: V: two specials (`.` 0 and `=>` V-1) and V-2 numbers, the first half keys.
         seqlen: L, tokens in the key-value part; a model reads L + 2 tokens.
-        min_distance: tokens from the queried key's last occurrence to the query, at least. The
-            published task is 0; near L it tests memory (the key is left out of later pairs).
+        min_distance: fewest tokens from the queried key's last occurrence to the query. The
+            published task has 0; near L it tests memory (later pairs never hold the queried key).
 
     Raises:
         ConfigError: vocab_size below 4, or min_distance out of range.
@@ -82,7 +82,7 @@ class Recall(Halves):
 
     @property
     def _n_early(self) -> int:
-        """Pairs far enough from the query to hold its key (pair i has its key at 2i)."""
+        """Number of pairs far enough from the query to hold its key (pair i has its key at 2i)."""
         return min(self.seqlen // 2, (self.seqlen + 1 - self.min_distance) // 2 + 1)
 
     @property
@@ -92,8 +92,8 @@ class Recall(Halves):
 
     @property
     def shortcuts(self) -> Mapping[str, Callable[[Tensor], Tensor]]:
-        """The value seen most often, the last and the first one seen; the same far enough back."""
-        last = 2 * self._n_early - 1  # value of the pairs that may be asked for
+        """The most frequent, last and first value, and the same among pairs far enough back."""
+        last = 2 * self._n_early - 1  # the last value that may be asked for
         far = {
             "most frequent far value": lambda inputs: self._most_frequent(inputs, last),
             "last far value": lambda inputs: inputs[:, last, None].expand_as(inputs),
@@ -107,7 +107,7 @@ class Recall(Halves):
 
     @property
     def easiest_seqlen(self) -> int:
-        """The power of two at which a key occurs four times or more, 64 at least."""
+        """The power of two at which each key occurs about four times or more; at least 64."""
         return max(64, 1 << (8 * self.n_keys - 1).bit_length())
 
     def easier(self, seqlen: int) -> Recall:
@@ -127,7 +127,7 @@ class Recall(Halves):
 
         value_of = draw(K + 1, self.vocab_size - 1, B, K)
         keys = draw(0, K, B, E)
-        # The query is uniform over the distinct keys that occurred: take the one of rank r.
+        # The query is uniform over the distinct keys that occurred: draw a rank among them.
         seen = torch.zeros(B, K, dtype=torch.bool, device=device).scatter_(1, keys, True)
         rank_of = seen.cumsum(1)
         rank = draw(0, _RANGE, B, 1) % rank_of[:, -1:]  # bias below K / 2^24
@@ -145,7 +145,7 @@ class Recall(Halves):
         inputs[:, -1:] = query + 1
         targets = torch.full_like(inputs, IGNORE)
         targets[:, -1:] = answer
-        # A pair's value can be told from its key if that key stood in an earlier pair.
+        # A pair's value is predictable from its key if that key stood in an earlier pair.
         index = torch.arange(P, device=device).expand(B, P)
         first = torch.full((B, K), P, device=device).scatter_reduce_(1, keys, index, "amin")
         dense = targets.clone()
@@ -153,7 +153,7 @@ class Recall(Halves):
         return Batch(inputs, targets, dense)
 
     def oracle(self, inputs: Tensor) -> Tensor:
-        """Look every key up in the pairs that are visible."""
+        """Look up every key in the visible pairs."""
         import torch
 
         B, length = inputs.shape

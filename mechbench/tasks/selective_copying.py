@@ -6,10 +6,10 @@ One example with V = 8 (data 0 to 5, blank `_` = 6, `=>` = 7), L = 12 and n_copi
     inputs     _  2  _  _  _  5  _  0  => _  _  _
     targets    .  .  .  .  .  .  .  .  .  2  5  0
 
-n_copied uniform data tokens; each of the other places before `=>` is a blank put before one of
-them, uniform, so that the last of them stands right before `=>`. The targets stand on blanks, and
-the tokens are not shown again. Source: Poli et al. 2024 (MAD), section 3.1 and appendix B, to the
-letter of the release; its axes are V 32, 64, 128, L 512, 1024 and n_copied 32, 64, 96.
+There are n_copied uniform data tokens; each of the other places before `=>` is a blank, put before
+a data token chosen uniformly, so that the last data token stands right before `=>`. The targets
+stand at blanks, and the tokens are not shown again. Source: Poli et al. 2024 (MAD), section 3.1 and
+appendix B, exactly as released; its axes are V 32, 64, 128, L 512, 1024 and n_copied 32, 64, 96.
 """
 
 from __future__ import annotations
@@ -35,9 +35,9 @@ class SelectiveCopying(Task):
     """Selective copying: repeat the data tokens that stood between blanks.
 
     Attributes:
-        vocab_size: V, V - 2 data tokens, blank (V-2) and `=>` (V-1).
-        seqlen: L, tokens of an example, the places of the answers included.
-        n_copied: data tokens.
+        vocab_size: V: V - 2 data tokens, blank (V-2) and `=>` (V-1).
+        seqlen: L, tokens of an example, including the places for the answers.
+        n_copied: number of data tokens to copy.
 
     Raises:
         ConfigError: vocab_size below 4, or n_copied below 1.
@@ -76,7 +76,7 @@ class SelectiveCopying(Task):
 
     @property
     def shortcuts(self) -> Mapping[str, Callable[[Tensor], Tensor]]:
-        """The data token seen most often, and the last one."""
+        """The most frequent data token, and the last one."""
         return {
             "most frequent token": partial(most_frequent, low=0, high=self._n_data),
             "last token": partial(latest, low=0, high=self._n_data),
@@ -114,14 +114,14 @@ class SelectiveCopying(Task):
         return Batch(inputs, targets, targets)
 
     def oracle(self, inputs: Tensor) -> Tensor:
-        """Number the data tokens from `=>` backwards and read them off in order."""
+        """Number the data tokens backwards from `=>` and read them in order."""
         import torch
 
         B, length = inputs.shape
         n = self.n_copied
         is_data = inputs < self._n_data
         shown = is_data.sum(1, keepdim=True)
-        index = is_data.cumsum(1) - 1 + n - shown  # the last of n is in sight if any is
+        index = is_data.cumsum(1) - 1 + n - shown  # if any are visible, the last is among them
         data = torch.full((B, n + 1), UNKNOWN, device=inputs.device)
         data.scatter_(1, torch.where(is_data, index, n), inputs)
         data[:, n] = UNKNOWN

@@ -1,4 +1,4 @@
-"""Guesses that look at no more than how often, where, or behind what a token was seen."""
+"""Guesses that use no more than how often, where, or after what a token was seen."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def most_frequent(inputs: Tensor, low: int, high: int) -> Tensor:
-    """Return (B, L): of the tokens in [low, high), the row's most frequent, at every position."""
+    """Return (B, L): the row's most frequent token in [low, high), at every position."""
     import torch
 
     kept = ((inputs >= low) & (inputs < high)).float()
@@ -40,9 +40,9 @@ def earliest(inputs: Tensor, low: int, high: int) -> Tensor:
 
 
 def after_match(inputs: Tensor, length: int, low: int, high: int) -> Tensor:
-    """Return (B, L): what in [low, high) stood behind the latest same `length` tokens, else -1.
+    """Return (B, L): the token in [low, high) that last followed the same `length` tokens, else -1.
 
-    By sorting, so the cost hardly depends on the length.
+    It sorts, so the cost hardly depends on the length.
     """
     import torch
 
@@ -99,5 +99,5 @@ def backing_off(*rules: Rule) -> Rule:
 
 
 def last_of_key(part: int) -> str:
-    """Name the rule that goes by the last `part` tokens of a key."""
+    """Name the rule that uses only the last `part` tokens of a key."""
     return f"value of the last {part} key tokens" if part > 1 else "value of the last key token"

@@ -87,7 +87,7 @@ def test_help_names_the_kind_of_number() -> None:
 @pytest.mark.parametrize(
     ("args", "says"),
     [
-        (("show", "recall", "--task-option", "seqlen=3"), "'seqlen' is no option of the task"),
+        (("show", "recall", "--task-option", "seqlen=3"), "'seqlen' is not an option of the task"),
         (("show", "recall", "--task-option", "name=3"), "no parameter 'name'"),
         (("show", "recall", "--examples", "1e25"), "examples is 1e+25: expected at most"),
         (("show", "recall", "--seed", str(2**63)), f"seed is {2**63}: expected at most"),

@@ -232,7 +232,7 @@ def test_equal_settings_of_any_type_are_one_cell() -> None:
         ({"operator_options": "order=2"}, "operator_options is 'order=2': expected a mapping"),
         ({"task_options": [1]}, r"task_options is \[1\]: expected a mapping"),
         ({"eval_seqlens": 64}, "eval_seqlens is 64: expected a list of lengths"),
-        ({"task_options": {"seqlen": 3}}, "'seqlen' is no option of the task: give it as"),
+        ({"task_options": {"seqlen": 3}}, "'seqlen' is not an option of the task: give it as"),
         ({"task_options": {"name": "x"}}, "a task has no parameter 'name'"),
         ({"task_options": {"self": "x"}}, "has no option 'self'"),
         ({"operator_options": {"name": "x"}}, "has no option 'name'"),

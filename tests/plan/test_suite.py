@@ -252,7 +252,7 @@ def test_numbers_of_any_spelling_are_one_cell(tmp_path: Path) -> None:
         ("[settings]\ngrad_clip = nan", ":6: settings.grad_clip: is nan: expected a positive"),
         ("[settings]\nn_test = 1e25", ":6: settings.n_test: is 1e+25: expected at most"),
         ("[settings]\nbudget_sequences = 3", ":6: settings.budget_sequences: budget_tokens is"),
-        ("[grid]\ntask.seqlen = [64]", ": 'seqlen' is no option of the task"),
+        ("[grid]\ntask.seqlen = [64]", ": 'seqlen' is not an option of the task"),
         (
             "[grid]\noperator.filter_width = [0]",
             ":6: grid.operator.filter_width: filter_width is 0: expected at least 1",

@@ -1,7 +1,7 @@
 """A residual addition and the layer norm that follows it.
 
-On CUDA one kernel does both: PyTorch's own norm takes a block of threads for every row, which
-costs most of the bandwidth at the widths of small models.
+On CUDA one kernel does both: PyTorch's own norm uses a block of threads per row, which wastes most
+of the bandwidth at the widths of small models.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from torch.autograd.function import once_differentiable
 
 from mechbench.ops.triton import unavailable
 
-_WIDEST = 4096  # D of a row that one program holds
+_WIDEST = 4096  # largest D of a row that one program holds
 
 
 def add_norm(
@@ -24,9 +24,9 @@ def add_norm(
 
     Args:
         x: (..., D) residual stream.
-        delta: (..., D) what is added, or None.
+        delta: (..., D) tensor to add, or None.
         norm: layer norm over D with weight and bias.
-        dtype: of the norm on CUDA, by default x's; elsewhere the norm is in x's.
+        dtype: dtype of the norm on CUDA, by default x's; elsewhere the norm has x's dtype.
     """
     if x.shape[-1] <= _WIDEST and x.is_cuda and unavailable(x) is None:
         total, out = _AddNorm.apply(  # type: ignore[no-untyped-call]
@@ -51,7 +51,7 @@ class _AddNorm(torch.autograd.Function):
         from mechbench.ops.add_norm.kernels import forward
 
         total, out = forward(x, delta, weight, bias, eps, dtype)
-        if delta is None:  # autograd wants an output of its own
+        if delta is None:  # autograd needs an output that is not the input
             total = x.view_as(x)
         ctx.save_for_backward(total, weight)
         ctx.delta_dtype, ctx.eps = None if delta is None else delta.dtype, eps

@@ -1,4 +1,4 @@
-"""Kernels of `mechbench.ops.add_norm`: many short rows a program, one pass over the memory each."""
+"""Kernels of `mechbench.ops.add_norm`: many short rows per program, one pass over memory each."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-_TILE = 4096  # numbers of a tile of rows
-_PROGRAMS = 1024  # of the backward: each leaves one row of partial sums
+_TILE = 4096  # numbers in a tile of rows
+_PROGRAMS = 1024  # programs of the backward: each leaves one row of partial sums
 
 
 @triton.jit

@@ -1,4 +1,4 @@
-"""Cross-entropy with the count of right answers, over the positions that are scored."""
+"""Cross-entropy and the number of right answers, over the scored positions."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from torch.autograd.function import once_differentiable
 
 from mechbench.ops.triton import unavailable
 
-_WIDEST = 16384  # V of a row that one program holds
+_WIDEST = 16384  # largest V of a row that one program holds
 
 
 def cross_entropy(logits: Tensor, targets: Tensor, ignore: int) -> tuple[Tensor, Tensor]:
-    """Return the summed loss and (2,) int64 counts of right and scored positions.
+    """Return the summed loss and (2,) int64: the numbers of right and of scored positions.
 
     Args:
         logits: (N, V), of any floating-point type; the loss is computed in float32.
         targets: (N,) int64, `ignore` where not scored.
-        ignore: a negative number.
+        ignore: negative number that marks positions not to score.
     """
     if logits.shape[1] <= _WIDEST and logits.is_cuda and unavailable(logits) is None:
         loss, counts = _CrossEntropy.apply(logits, targets, ignore)  # type: ignore[no-untyped-call]

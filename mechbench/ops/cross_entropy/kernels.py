@@ -7,7 +7,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-_TILE = 4096  # numbers of a tile of rows
+_TILE = 4096  # numbers in a tile of rows
 
 
 @triton.jit

@@ -22,18 +22,18 @@ _USED: set[str] = set()
 
 
 def backends_used() -> set[str]:
-    """Return the backends that have run since `forget_backends_used`, for the record."""
+    """Return the backends used since `forget_backends_used`; results record them."""
     return set(_USED)
 
 
 def forget_backends_used() -> None:
-    """Start the record anew, at the start of a run."""
+    """Clear the record of used backends, at the start of a run."""
     _USED.clear()
 
 
 @cache
 def available_backends() -> dict[str, Backend]:
-    """Return the backends by name, the preferred one first."""
+    """Return the backends by name, in order of preference."""
     found = {}
     for info in pkgutil.iter_modules(_backends.__path__):
         module = importlib.import_module(f"{_backends.__name__}.{info.name}")
@@ -42,7 +42,7 @@ def available_backends() -> dict[str, Backend]:
 
 
 def choose_backend(u: Tensor, h: Tensor, backend: str = "auto") -> str:
-    """Return the name of the backend that `fft_conv` takes for these inputs.
+    """Return the name of the backend that `fft_conv` uses for these inputs.
 
     Raises:
         ConfigError: no such backend, or the one named cannot take the inputs.
@@ -84,7 +84,7 @@ def fft_conv(
         u: (B, D, L) input; float64, float32, bfloat16 or float16. Transforms run in float32 for
             the half types.
         h: (D, K) filters, K of any length; taps beyond L have no effect.
-        skip: (D,) weight of the input itself, or None.
+        skip: (D,) weight of the gated input in the output, or None.
         pre_gate: (B, D, L) factor before the convolution, or None.
         post_gate: (B, D, L) factor after it, or None.
         backend: "auto" or one of `available_backends()`.

@@ -1,4 +1,4 @@
-"""What a backend of the long convolution gives; each is a module in the folder `backends`."""
+"""What a backend of the long convolution provides; each is a module in the folder `backends`."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from torch import Tensor
 
 
 class Backend(Protocol):
-    """A module `NAME_backend`; the file is the whole registration."""
+    """A module `NAME_backend`; adding the file is all it takes to register it."""
 
-    PRIORITY: int  # `auto` takes the highest one that supports the inputs
+    PRIORITY: int  # `auto` takes the backend of highest priority that supports the inputs
 
     def unsupported(self, u: Tensor, h: Tensor) -> str | None:
         """Say why the backend cannot take these inputs; None if it can."""
@@ -28,7 +28,7 @@ class Backend(Protocol):
 
 @runtime_checkable
 class Core(Protocol):
-    """What a backend with kernels of its own gives besides: the bare convolution.
+    """What a backend with its own kernels provides in addition: the bare convolution.
 
     `mechbench.ops.fft_conv.core` builds `conv` from it, and `mechbench.ops.hyena_mix` fuses the
     gates around it.
@@ -37,7 +37,7 @@ class Core(Protocol):
     def core_forward(self, v: Tensor, h: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
         """Return h * v (B, D, L) in v's dtype, and tensors to keep for the backward.
 
-        Rows of v may be apart by more than L; those of the result are contiguous.
+        Rows of v may have a stride above L; the result is contiguous.
         """
 
     def core_backward(

@@ -1,8 +1,9 @@
 """The bare convolution of a CUDA backend, h * v, as a differentiable function.
 
-Fast transforms like powers of two, and tasks have a few tokens more: outputs up to the power of
-two below come from the backend, the few beyond it are summed directly. Gates and the skip term are
-PyTorch's own here; `mechbench.ops.hyena_mix` fuses them for the operator's usual form.
+Fast transforms prefer powers of two, and a task's inputs are often a few tokens longer. So outputs
+up to the largest power of two come from the backend, and the few beyond it are summed directly.
+Gates and the skip term use plain PyTorch here; `mechbench.ops.hyena_mix` fuses them for the
+operator's usual form.
 """
 
 from __future__ import annotations
@@ -15,8 +16,8 @@ from torch.autograd.function import once_differentiable
 
 from mechbench.ops.fft_conv.contract import Core
 
-_MAX_TAIL = 8  # outputs that are summed directly at most: each costs a pass over the filters
-_LEAST = 128  # below, nothing is gained
+_MAX_TAIL = 8  # most outputs summed directly: each costs a pass over the filters
+_LEAST = 128  # below this length nothing is gained
 
 
 def _split(L: int) -> int:

@@ -49,7 +49,7 @@ def hyena_mix(
     """
     D = p.shape[1] // 3
     core = pick_backend(p[:, :D], h, backend)
-    # 3: the taps that the kernels are written for.
+    # 3: the only number of taps that the kernels support.
     if isinstance(core, Core) and unavailable(p) is None and short_weight.shape[1] == 3:
         y: Tensor = _Mix.apply(p, in_bias, short_weight, short_bias, h, skip, core)  # type: ignore[no-untyped-call]
         return y
@@ -60,7 +60,7 @@ def hyena_mix(
 
 
 def even_rows(x: Tensor) -> Tensor:
-    """Return x (B, C, L) with rows evenly spaced over the whole batch, copied only if need be."""
+    """Return x (B, C, L) with rows evenly spaced over the whole batch, copied only if necessary."""
     even = x.stride(2) == 1 and (len(x) == 1 or x.stride(0) == x.shape[1] * x.stride(1))
     return x if even else x.contiguous()
 

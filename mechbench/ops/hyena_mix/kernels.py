@@ -1,4 +1,4 @@
-"""What stands around the long convolution of an order-2 Hyena, in four passes over the memory.
+"""Everything around the long convolution of an order-2 Hyena, in four passes over memory.
 
 From p (B, 3D, L), the projections of v, x^1 and x^2 without their bias, with s(p) the short
 convolution of p + in_bias with three taps:
@@ -8,8 +8,8 @@ convolution of p + in_bias with three taps:
     dz = dy s(p_x2)                       finish_backward
     dp, the gradient of everything        gate_backward, dw the convolution's gradient of w
 
-Short convolutions are computed again wherever they are needed: three multiplications cost less
-than a pass over the memory. Rows of p may be padded, so that matrix products find them aligned.
+Short convolutions are recomputed wherever they are needed: three multiplications cost less than a
+pass over memory. Rows of p may be padded, so that they are aligned for matrix products.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-TAPS = 3  # of the short convolution; the only number these kernels are written for
+TAPS = 3  # taps of the short convolution; the only number these kernels support
 _BLOCK = 512
-_SUM_BLOCK, _SUM_SPAN = 128, 4096  # tokens at once and in all of a program that sums gradients
-_SUMS = 3 * (TAPS + 2) + 1  # for each group the taps, bias and in_bias; then the skip
+_SUM_BLOCK, _SUM_SPAN = 128, 4096  # tokens per step and in total of a program that sums gradients
+_SUMS = 3 * (TAPS + 2) + 1  # taps, bias and in_bias of each group; then the skip
 
 
 @triton.jit
 def _at(row, offset, t, L, MASKED: tl.constexpr = True):
-    """Return row_t + offset as float32, zero outside [0, L) unless it is known to be in."""
+    """Return row_t + offset as float32, zero outside [0, L) unless t is known to be inside."""
     if not MASKED:
         return tl.load(row + t).to(tl.float32) + offset
     inside = (t >= 0) & (t < L)
@@ -152,7 +152,7 @@ def _gate_backward_kernel(
     a0, a1, a2, ab, va = _taps(taps, bias, shift, d)
     c0, c1, c2, cb, xa = _taps(taps, bias, shift, D + d)
     e0, e1, e2, _, ga = _taps(taps, bias, shift, 2 * D + d)
-    # A sum for every lane, reduced once: reducing every block costs more than what is summed.
+    # One sum per lane, reduced once at the end: reducing every block would cost more than the sums.
     s0 = tl.zeros((BLOCK,), tl.float32)
     s1, s2, s3, s4, s5, s6, s7, s8 = s0, s0, s0, s0, s0, s0, s0, s0
     s9, s10, s11, s12, s13, s14, s15 = s0, s0, s0, s0, s0, s0, s0
@@ -235,7 +235,7 @@ def gate_backward(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Return the gradients of p, taps, bias, in_bias and skip, all but the first in float32.
 
-    `total` is z~; `dy` may have padded rows, the rest of (B, D, L) is contiguous.
+    `total` is z~. `dy` may have padded rows; the other (B, D, L) tensors are contiguous.
     """
     grid, L, stride, D, block = _launch(p)
     block = min(block, _SUM_BLOCK)

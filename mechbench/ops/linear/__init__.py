@@ -1,6 +1,6 @@
-"""A linear map whose bias gradient is summed by a kernel of our own.
+"""A linear map whose bias gradient is summed by our own kernel.
 
-PyTorch's reduction over the rows of a tall narrow matrix runs at a quarter of the bandwidth.
+PyTorch's reduction over the rows of a tall, narrow matrix reaches a quarter of the bandwidth.
 """
 
 from __future__ import annotations

@@ -7,9 +7,9 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-_TILE = 4096  # numbers of a tile of rows
-_COLUMNS = 256  # of a tile at most
-_PROGRAMS = 512  # along the rows: each leaves one row of partial sums
+_TILE = 4096  # numbers in a tile of rows
+_COLUMNS = 256  # most columns of a tile
+_PROGRAMS = 512  # programs along the rows: each leaves one row of partial sums
 
 
 @triton.jit

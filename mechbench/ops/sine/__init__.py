@@ -10,7 +10,7 @@ from torch.autograd.function import once_differentiable
 
 from mechbench.ops.triton import unavailable
 
-_WIDEST = 2048  # features of a row that one program holds
+_WIDEST = 2048  # most features of a row that one program holds
 
 
 def sine(x: Tensor, freq: Tensor) -> Tensor:
@@ -18,7 +18,7 @@ def sine(x: Tensor, freq: Tensor) -> Tensor:
 
     Args:
         x: (..., W) features.
-        freq: (W,) one frequency a feature.
+        freq: (W,) one frequency per feature.
     """
     if x.dtype == freq.dtype == torch.float32 and len(freq) <= _WIDEST and not unavailable(x):
         y: Tensor = _Sine.apply(x, freq)  # type: ignore[no-untyped-call]

@@ -1,4 +1,4 @@
-"""Kernels of `mechbench.ops.sine`: one pass over the features each way."""
+"""Kernels of `mechbench.ops.sine`: one pass over the features in each direction."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-_TILE = 2048  # numbers of a tile of rows
-_PROGRAMS = 1024  # of the backward: each leaves one row of partial sums
+_TILE = 2048  # numbers in a tile of rows
+_PROGRAMS = 1024  # programs of the backward: each leaves one row of partial sums
 
 
 @triton.jit

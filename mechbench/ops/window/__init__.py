@@ -18,8 +18,8 @@ def window(h: Tensor, alpha: Tensor, step: float, shift: float = 0.0, scale: flo
         h: (N, D, L) filters.
         alpha: (D,) decay rates, constants.
         step: time between two taps.
-        shift: what the window keeps at any time.
-        scale: factor on everything.
+        shift: constant added to the decaying exponential.
+        scale: factor applied to the whole window.
     """
     if h.dtype == torch.float32 and unavailable(h) is None:
         out: Tensor = _Window.apply(h, alpha, step, shift, scale)  # type: ignore[no-untyped-call]

@@ -1,1 +1,1 @@
-"""Backends of `fft_conv`, a file each, `NAME_backend.py`: see `mechbench.ops.fft_conv.contract`."""
+"""Backends of `fft_conv`, one per file `NAME_backend.py`: see `mechbench.ops.fft_conv.contract`."""

@@ -1,8 +1,8 @@
 """cuFFT on twisted spectra (`fft_conv.kernels.twist`): fast without any extra package.
 
-Channels go through in chunks, so that the complex buffers stay small beside the inputs and, where
-sequences are short enough, inside the L2 cache. The backward keeps the inputs alone and transforms
-them again.
+Channels are processed in chunks, so that the complex buffers stay small next to the inputs and, for
+short enough sequences, fit into the L2 cache. For the backward only the inputs are kept; it
+transforms them again.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from mechbench.ops.fft_conv.core import gated_conv
 from mechbench.ops.triton import unavailable
 
 PRIORITY = 10
-CHUNK_BYTES = 1 << 28  # of one complex buffer
+CHUNK_BYTES = 1 << 28  # size of one complex buffer
 
 
 def unsupported(u: Tensor, h: Tensor) -> str | None:
@@ -44,7 +44,7 @@ def _chunks(v: Tensor, n: int) -> Iterator[slice]:
 
 
 def core_forward(v: Tensor, h: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
-    """Return h * v; nothing is kept."""
+    """Return h * v; nothing is kept for the backward."""
     from mechbench.ops.fft_conv.kernels.twist import multiply_, twisted_fft, untwisted_ifft
 
     L = v.shape[-1]

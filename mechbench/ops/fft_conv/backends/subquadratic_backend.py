@@ -1,6 +1,6 @@
 """NVIDIA's subquadratic-ops (extra `mechbench[cuda]`): fused FFT convolutions on tensor cores.
 
-The package takes filters of a power-of-two length; the rest is padded here.
+The package accepts only filters of a power-of-two length; others are padded here.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from mechbench.ops.triton import unavailable
 PRIORITY = 20
 _SHORT = 16384  # longest filter of the package's one-pass kernel on Hopper
 _MIN_SEQLEN = 128  # its shortest filter
-_ROWS = 1024  # channels that keep a GPU busy: the one-pass kernel loops over the batch
+_ROWS = 1024  # channels needed to keep a GPU busy, since the one-pass kernel loops over the batch
 
 
 @cache
@@ -74,7 +74,7 @@ def _length(L: int) -> int:
 
 
 def _fold(B: int, D: int) -> int:
-    """Return how many sequences of the batch go through as further channels."""
+    """Return how many sequences of the batch to pass as additional channels."""
     fold = 1
     while fold * D < _ROWS and B % (2 * fold) == 0:
         fold *= 2
@@ -87,7 +87,7 @@ def _folded(x: Tensor, fold: int) -> Tensor:
 
 
 def core_forward(v: Tensor, h: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
-    """Return h * v, and the package's spectra where its long kernel ran."""
+    """Return h * v, and the package's spectra if its kernel for long filters ran."""
     L = v.shape[-1]
     n = _length(L)
     x, weight = (_padded(t[..., :L], v.dtype, n) for t in (v, h))

@@ -1,7 +1,7 @@
 """The portable backend: torch.fft (MKL or pocketfft on a CPU, cuFFT on CUDA).
 
 Transforms run in float32 (float64 for float64 inputs) whatever the autocast dtype. The backward
-is written out: it keeps the inputs, not their spectra, and shares transforms between gradients.
+is written by hand: it keeps the inputs, not their spectra, and gradients share transforms.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ PRIORITY = 0
 
 
 def unsupported(u: Tensor, h: Tensor) -> str | None:
-    """Say why these inputs are refused; only complex and integer types are."""
+    """Say why these inputs are refused; only complex and integer dtypes are."""
     for name, x in (("u", u), ("h", h)):
         if not x.is_floating_point():
             return f"{name} is {x.dtype}, expected a floating-point type"
@@ -26,7 +26,8 @@ def unsupported(u: Tensor, h: Tensor) -> str | None:
 def transform_length(minimum: int) -> int:
     """Return the smallest n >= minimum of the form 2^a {1, 3, 5, 9, 15}: fast in every library.
 
-    A sequence of 131,074 tokens padded to 2 L has a factor 65,537, a prime, and costs 1.8 times.
+    Padding 131,074 tokens to exactly 2 L instead would cost 1.8 times as much: 2 L has the prime
+    factor 65,537.
     """
     best = 1 << (minimum - 1).bit_length()
     for odd in (3, 5, 9, 15):

@@ -1,6 +1,6 @@
 """The last few outputs of a causal convolution, summed directly: y_t = sum_{s <= t} h_{t-s} v_s.
 
-For lengths a few tokens over one that a fast transform likes; O(R B D L) for R outputs.
+For lengths a few tokens above one that suits a fast transform; O(R B D L) for R outputs.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import triton.language as tl
 from torch import Tensor
 
 _BLOCK = 2048
-_SUM_BLOCK = 128  # where a program loops over the batch: small, so that there are many
+_SUM_BLOCK = 128  # block size where programs loop over the batch: small, so that there are many
 
 
 @triton.jit
@@ -66,7 +66,7 @@ def tail_forward_(v: Tensor, h: Tensor, z: Tensor, n: int) -> None:
 
 
 def tail_backward_(dz: Tensor, v: Tensor, h: Tensor, dv: Tensor, dh: Tensor, n: int) -> None:
-    """Add to dv (B, D, L) and dh (D, K), in place, what the outputs from n on contribute."""
+    """Add the contribution of the outputs from n on to dv (B, D, L) and dh (D, K), in place."""
     (B, D, L), K, R = v.shape, h.shape[1], v.shape[-1] - n
     dz, v, h = dz.contiguous(), v.contiguous(), h.contiguous()
     _input_kernel[(triton.cdiv(L, _BLOCK), D, B)](dz, h, dv, L, K, n, D, BLOCK=_BLOCK, R=R)

@@ -1,9 +1,9 @@
-"""Twisted spectra: a causal convolution of real signals by complex transforms without padding.
+"""Twisted spectra: causal convolution of real signals by complex transforms without padding.
 
 With w = exp(i pi / 2n), so that w^n = i, let x~_t = x_t w^t. The cyclic convolution of v~ and h~
 of length n >= L holds w^t (causal_t + i wrapped_t), so its real part after untwisting is the causal
 convolution alone: what wraps around lands in the imaginary part. A transform of n complex numbers
-costs what a padded real one of 2n does, but needs no padding, no copy and any n >= L.
+costs as much as a padded real one of 2n, but needs no padding and no copy, and any n >= L will do.
 
 Source: right-angle circular convolution, Nussbaumer 1982, "Fast Fourier Transform and Convolution
 Algorithms", chapter 5.
@@ -19,7 +19,7 @@ import triton.language as tl
 from torch import Tensor
 
 _BLOCK = 1024
-_SUM_BLOCK = 128  # where a program loops over the batch: small, so that there are many
+_SUM_BLOCK = 128  # block size where programs loop over the batch: small, so that there are many
 
 
 @triton.jit
@@ -116,7 +116,7 @@ def untwisted_ifft(spectrum: Tensor, out: Tensor) -> None:
         out: (B, D, L), L <= n, its last axis contiguous.
     """
     (B, D, n), L = spectrum.shape, out.shape[-1]
-    z = torch.fft.ifft(spectrum, norm="forward")  # the 1/n goes into the kernel
+    z = torch.fft.ifft(spectrum, norm="forward")  # the kernel applies the 1/n
     block = _block(n)
     _untwist_kernel[(triton.cdiv(L, block), D, B)](
         torch.view_as_real(z),
