@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from collections.abc import Iterator
 
@@ -15,6 +16,9 @@ settings.register_profile(
     "mechbench", deadline=None, derandomize=True, max_examples=20, database=None
 )
 settings.load_profile("mechbench")
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # Started in a shell's background: the processes that tests start would not hear of Ctrl-C.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 torch.set_num_threads(1)  # tests run beside each other, on small tensors
 
 _CUDA = pytest.param(

@@ -95,6 +95,15 @@ class Stepper:
             self._warn(f"training goes on without a CUDA graph: {text}")
             torch.cuda.synchronize(inputs.device)
             torch.cuda.empty_cache()
+            _release_generator(inputs.device)
             return False
         self._graph, self._static = graph, (*static, *results)
         return True
+
+
+def _release_generator(device: torch.device) -> None:
+    """Give the device's generator a state that no capture holds; a broken one keeps the old."""
+    torch.cuda.init()  # type: ignore[no-untyped-call]
+    index = torch.cuda.current_device() if device.index is None else device.index
+    fresh = torch.Generator(torch.device("cuda", index))
+    torch.cuda.default_generators[index].graphsafe_set_state(fresh.graphsafe_get_state())

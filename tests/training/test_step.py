@@ -109,3 +109,20 @@ def test_on_cuda_steps_are_the_eager_ones(extra: tuple[nn.Module, ...], replays:
     torch.testing.assert_close(torch.tensor(got), torch.tensor(want), rtol=1e-4, atol=1e-5)
     for a, b in zip(other.parameters(), eager.parameters(), strict=True):
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_what_draws_random_numbers_goes_on_after_a_refused_capture() -> None:
+    told: list[str] = []
+    model = make_model("cuda", Item(), nn.Dropout(0.5))
+    _, replayed = run(make_stepper(model, True, told), [6] * (WARM_UP + 3))
+    assert (replayed, len(told)) == (0, 1)
+    torch.cuda.manual_seed(1)
+    first = torch.randn(4, device="cuda")
+    torch.cuda.manual_seed(1)
+    assert torch.equal(torch.randn(4, device="cuda"), first)
+    # The next model of this process can be captured.
+    _, replayed = run(make_stepper(make_model("cuda", nn.Dropout(0.5)), True, told), [6] * 6)
+    assert replayed == 6 - WARM_UP
+    assert len(told) == 1
