@@ -27,25 +27,37 @@ for _packet in FFT_FLOPS:
     _fft_flops._get_raw = True  # type: ignore[attr-defined]  # formula sees tensors, not shapes
 
 
+_counted: dict[Hashable, float] = {}
+_REMEMBERED = 64
+
+
 def flops_per_token(model: nn.Module, input_seqlen: int, input_dim: int = 0) -> float | None:
     """Return the FLOPs per token of a forward and backward pass over `input_seqlen` tokens.
 
     Counted on the meta device, so nothing is computed or allocated. Matrix products, SDPA and
     FFTs count; elementwise work does not. None where the operator cannot run without data.
-    Of equal blocks of a backbone one is counted and multiplied.
+    Of equal blocks of a backbone one is counted and multiplied, and equal models are counted once.
     """
     try:
-        kinds = _kinds(model) if isinstance(model, Backbone) else []
-        if not isinstance(model, Backbone) or len(kinds) == len(model.blocks):
-            total = _count(model, input_seqlen, input_dim)
-        else:
-            total = rest = _count(_with_blocks(model), input_seqlen, input_dim)
-            for block, n in kinds:
-                total += n * (_count(_with_blocks(model, block), input_seqlen, input_dim) - rest)
+        key = _kind(model), input_seqlen, input_dim
+        if key not in _counted:
+            _counted[key] = _total(model, input_seqlen, input_dim) / input_seqlen
+            if len(_counted) > _REMEMBERED:
+                del _counted[next(iter(_counted))]
+        return _counted[key]
     except Exception:
         # A plugin may need real data; its cost is then unknown, which is no fault.
         return None
-    return float(total) / input_seqlen
+
+
+def _total(model: nn.Module, input_seqlen: int, input_dim: int) -> int:
+    kinds = _kinds(model) if isinstance(model, Backbone) else []
+    if not isinstance(model, Backbone) or len(kinds) == len(model.blocks):
+        return _count(model, input_seqlen, input_dim)
+    total = rest = _count(_with_blocks(model), input_seqlen, input_dim)
+    for block, n in kinds:
+        total += n * (_count(_with_blocks(model, block), input_seqlen, input_dim) - rest)
+    return total
 
 
 def _count(model: nn.Module, input_seqlen: int, input_dim: int) -> int:
@@ -90,7 +102,7 @@ def _held(value: Any) -> Hashable:
     if isinstance(value, torch.Tensor):
         return value.shape, value.dtype, value.requires_grad
     if isinstance(value, nn.Module):
-        return id(type(value))  # it is a part of its own
+        return _Itself(type(value))  # it is a part of its own
     if isinstance(value, dict):
         return type(value), *((key, _held(held)) for key, held in value.items())
     if isinstance(value, list | tuple):
@@ -99,4 +111,17 @@ def _held(value: Any) -> Hashable:
         return type(value), frozenset(map(_held, value))
     if value is None or type(value) in (bool, int, float, str, bytes, torch.dtype, torch.device):
         return type(value), value
-    return id(value)
+    return _Itself(value)
+
+
+class _Itself:
+    """Equals what holds the same object, which it keeps alive so that no other takes its place."""
+
+    def __init__(self, value: object) -> None:
+        self._value = value
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Itself) and self._value is other._value
+
+    def __hash__(self) -> int:
+        return id(self._value)

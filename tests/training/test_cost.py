@@ -114,6 +114,7 @@ def walked(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
     whole = cost._count
     monkeypatch.setattr(cost, "_count", count)
+    monkeypatch.setattr(cost, "_counted", {})
     return blocks
 
 
@@ -128,6 +129,26 @@ def test_counting_each_kind_of_block_once_is_counting_all(
     walked.pop()
     assert walked == ([n_layers] if kinds == n_layers else [0] + [1] * kinds)
     assert len(model.blocks) == n_layers
+
+
+def test_equal_models_are_counted_once(walked: list[int]) -> None:
+    found = [flops_per_token(backbone("attention", L), L) for _ in range(3)]
+    assert walked == [1]
+    assert len(set(found)) == 1
+    assert flops_per_token(backbone("attention", 2 * L), 2 * L) > found[0]
+    walked.clear()
+    for _ in range(2):  # what cannot be compared is counted anew
+        model = backbone("attention", L)
+        model.blocks[0].operator.rows = object()
+        assert flops_per_token(model, L) == found[0]
+    assert walked == [1] * 2
+
+
+def test_a_model_that_holds_itself_has_no_known_cost() -> None:
+    model = backbone("attention", L)
+    model.blocks[0].operator.held = held = []
+    held.append(held)
+    assert flops_per_token(model, L) is None
 
 
 def test_a_pattern_of_three_is_three_kinds(walked: list[int]) -> None:

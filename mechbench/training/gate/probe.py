@@ -13,7 +13,7 @@ three backward passes at the trained length.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from typing import Any
 
 import torch
@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from mechbench.data.streams import draw
 from mechbench.errors import OperatorError
-from mechbench.record.config import Config
+from mechbench.record.config import Config, canonical_json
 from mechbench.record.seeds import derive
 from mechbench.tasks.base import IGNORE, Batch, Task
 from mechbench.training.evaluation import autocast
@@ -39,6 +39,12 @@ from mechbench.training.lengths import for_tokens
 from mechbench.training.memory import is_out_of_memory
 
 _FEW = 4  # sequences before training: each has a cut of its own
+# What makes no other model and no other inputs than those of another seed.
+_LEFT_OUT = {
+    "seed", "lr", "weight_decay", "warmup_steps", "grad_clip", "batch_size", "curriculum",
+    "budget_tokens", "n_train", "n_validation", "n_test", "validate_every", "allow_noncausal",
+}  # fmt: skip
+_passed: set[Hashable] = set()
 _NUMBERS = 1 << 25  # logits and residual stream that a probe looks at at once
 
 _AHEAD = "is not causal: "
@@ -55,7 +61,8 @@ def before(
 ) -> str | None:
     """Run the model as training and scoring will; return why it is not causal, or None.
 
-    `model` itself stays as it is: a copy is probed.
+    `model` itself stays as it is: a copy is probed. What has passed once in this process with other
+    weights is not probed again: the trained weights will be, by `after`.
 
     Args:
         model: about to be trained, on its device.
@@ -69,6 +76,16 @@ def before(
         OperatorError: the operator raised, broke its contract, gives NaN or infinity, repeats
             itself differently, or gets no gradient.
     """
+    key = _shape(model, config, rows, device)
+    if key in _passed:
+        return None
+    warned = False
+
+    def tell(text: str) -> None:
+        nonlocal warned
+        warned = True
+        warn(text)
+
     probed = _copy(model)
     trained = next(task for task in tasks if task.seqlen == config.seqlen)
     longest = max(tasks, key=lambda task: task.input_seqlen)
@@ -81,8 +98,10 @@ def before(
         if fault is None or fault.kind == "not finite":  # beyond the trained length no fault
             rows = min(rows, _FEW)
             batch = draw(trained, rows, config.seed, "validation", 0, "cpu")
-            _first_step(probed, batch.inputs[:1].to(device), config, device, warn)
+            _first_step(probed, batch.inputs[:1].to(device), config, device, tell)
             fault = _probe(probed, batch, config, device, rows, training=True)
+    if fault is None and not warned:
+        _passed.add(key)
     if fault is None or fault.kind in _NOT_CAUSAL:
         probed.zero_grad(set_to_none=True)
         return None if fault is None else _NOT_CAUSAL[fault.kind] + fault.text
@@ -149,6 +168,13 @@ def _differs(
             raise
         return False  # then it was not scored in such batches
     return not float((many - few).abs().max() / few.abs().max()) <= tolerance(few.dtype)
+
+
+def _shape(model: nn.Module, config: Config, rows: int, device: str) -> Hashable:
+    """Return all that decides whether an untrained model passes, but for its weights."""
+    fields = {k: v for k, v in config.to_dict().items() if k not in _LEFT_OUT}
+    classes = tuple(type(module) for module in model.modules())
+    return classes, canonical_json(fields), min(rows, _FEW), device
 
 
 def settle(found: str | None, result: dict[str, Any], config: Config) -> None:

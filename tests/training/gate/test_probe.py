@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import threading
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -172,11 +173,12 @@ def test_operator_that_no_gradient_reaches_is_refused() -> None:
         gate(broken.Detached)
 
 
-def test_operator_that_passes_no_gradient_on_is_warned_of() -> None:
-    class Positions(broken.Base):
-        def forward(self, u: Tensor) -> Tensor:
-            return super().forward(u.detach())
+class Positions(broken.Base):
+    def forward(self, u: Tensor) -> Tensor:
+        return super().forward(u.detach())
 
+
+def test_operator_that_passes_no_gradient_on_is_warned_of() -> None:
     told: list[str] = []
     assert gate(Positions, warn=told.append)[0] is None
     assert told == [
@@ -267,6 +269,30 @@ def test_operator_that_hangs_in_a_run_is_told_of(run: Any, monkeypatch: pytest.M
     assert run(Waits, console=Ears(quiet=True)).status == "ok"
     assert heard[0].startswith("operator 'mine' has not returned for 0 s (forward at L=18); ")
     assert len(heard) == 1
+
+
+@pytest.fixture
+def probes(monkeypatch: pytest.MonkeyPatch) -> list[None]:
+    """Return one element for every probe from now on."""
+    found: list[None] = []
+    monkeypatch.setattr("mechbench.training.gate.probe._judge", lambda *args: found.append(None))
+    monkeypatch.setattr("mechbench.training.gate.probe._passed", set())
+    return found
+
+
+def test_what_passed_with_one_seed_is_not_probed_before_the_next(probes: list[None]) -> None:
+    for config in (CONFIG, replace(CONFIG, seed=1, lr=0.1)):
+        assert gate(broken.Base, config)[0] is None
+        assert len(probes) == 1
+    assert gate(broken.Base, replace(CONFIG, vocab_size=9))[0] is None
+    assert len(probes) == 2
+
+
+def test_what_was_warned_of_is_told_every_time(probes: list[None]) -> None:
+    told: list[str] = []
+    for n in (1, 2):
+        assert gate(Positions, warn=told.append)[0] is None
+        assert len(probes) == len(told) == n
 
 
 def test_a_look_ahead_once_found_stays_found() -> None:
