@@ -1,9 +1,10 @@
 """The implicit filters of the authors' released code, for weights that were trained with it.
 
-    h_t = (exp(-alpha_c t / (P - 1)) + shift) FFN([t / (P - 1), cos(2 pi f t / P), -sin(2 pi f t / P)])
+    h_t = (exp(-alpha_c t / (P - 1)) + shift) FFN([t / (P - 1), cos w_f, -sin w_f])
 
-P is max_seqlen and c = d N + n the channel of filter n: the rates alpha are spread over all N D
-channels. One set of sine frequencies serves all layers of the FFN, and taps are not normalised.
+with w_f = 2 pi f t / P for each band f. P is max_seqlen, and c = d N + n is the channel of filter
+n: the rates alpha are spread over all N D channels. One set of sine frequencies serves all layers
+of the FFN, and taps are not normalised.
 Source: Poli et al. 2023, section 3.3, and the code released with it. Deviation: there the encoding
 is a parameter, trained at a rate of 1e-5; here it is fixed.
 """
@@ -11,6 +12,7 @@ is a parameter, trained at a rate of 1e-5; here it is fixed.
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -76,9 +78,7 @@ class ReleasedFilter(nn.Module):
         self.n_filters, self.d_model, self.max_seqlen = n_filters, d_model, max_seqlen
         self.shift = window_shift
         widths = [emb_dim] + (filter_layers + 1) * [filter_width]
-        self.inner = nn.ModuleList(
-            nn.Linear(one, other) for one, other in zip(widths[:-1], widths[1:], strict=True)
-        )
+        self.inner = nn.ModuleList(nn.Linear(one, other) for one, other in pairwise(widths))
         self.sine = Sine(filter_width, sine_freq)
         self.last = nn.Linear(filter_width, n_filters * d_model, bias=False)
         for layer in (*self.inner, self.last):

@@ -3,7 +3,8 @@
 | released | here, with `filter=released` |
 |---|---|
 | in_proj: x^N .. x^1, v, D rows each | in_proj: the same blocks, last first |
-| short_filter.weight (.., 1, K), oldest tap first | short_weight (.., K), newest first; blocks too |
+| short_filter.weight (.., 1, K), oldest tap first | short_weight (.., K), newest tap first |
+| its blocks, v last | the same blocks, last first |
 | short_filter.bias | short_bias, blocks last first |
 | filter_fn.bias (D N), channel d N + n | skip (N, D) |
 | filter_fn.implicit_filter.0, 2, .. | filter.inner.0, 1, .. |
