@@ -70,6 +70,8 @@ def typed(options: Mapping[str, Any]) -> dict[str, Any]:
 
 def implied(options: Mapping[str, Any]) -> dict[str, Any]:
     """Return what stored options of the pattern's operators imply, see `implied_options`."""
+    if "pattern" not in options:  # of a damaged result
+        return {}
     return {
         f"{name}.{option}": value
         for name in dict.fromkeys(_pattern(options["pattern"]))
