@@ -9,6 +9,7 @@ space, 4 D in the gate, 512 modes, simplified DSS (`mechbench.operators.dss`). D
 operator it stands before the backbone's MLP, where their block has none; the norm before the layer
 is the backbone's. variant=small has D channels in both and S4D-Lin with 64 states without a norm,
 which gives 4 D^2 parameters as in the other operators.
+Agrees with the published layer, run token by token, to 1e-16 in float64 (docs/fidelity.md).
 """
 
 from __future__ import annotations

@@ -7,6 +7,7 @@ position, so numerators are rotated as in Su et al. 2021, equation 19. O(L D d_h
 memory, a state of d_head^2 numbers per head. As in the code released with it, a small constant
 is added to the normaliser. Deviation: phi is computed as exp(min(x, 0)) + max(x, 0), because
 elu(x) + 1 is exactly 0 in float32 below -17 and loses digits long before.
+Agrees with a loop from the paper to 2e-16 in float64 (docs/fidelity.md).
 """
 
 from __future__ import annotations

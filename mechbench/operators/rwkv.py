@@ -9,6 +9,7 @@ Source: Peng et al. 2023 (arXiv:2305.13048), section 3, time mixing; initial mix
 bonuses are those that the released version 4 gives a first layer, or, with `depth`, each layer of
 so many. Deviations: matrices start with PyTorch's initialisation instead of zeros; the backbone's
 MLP, without a token shift, takes the place of channel mixing.
+Agrees with the paper's recurrence to 5e-16 in float64 (docs/fidelity.md).
 """
 
 from __future__ import annotations
