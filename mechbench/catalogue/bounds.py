@@ -106,6 +106,9 @@ OPTIONS: dict[str, Bound] = {
     "window_shift": Bound(float, -1e6, 1e6, "it is added to a window of height 1"),
     "filter_init_std": Bound(float, 0, 1e6, "taps would overflow"),
     "filter_lr": Bound(float, 0, 1e3, "nothing learns at such a rate", above=True),
+    "eps": Bound(float, 0, 1, "it is added to sums of features"),
+    "min_rate": Bound(float, 0, 16, "rates are drawn up to 16"),
+    "depth": Bound(int, 0, 128, "a model has at most 128 layers"),
     "dt_min": Bound(float, 0, 1e9, "it is a time step", above=True),
     "dt_max": Bound(float, 0, 1e9, "it is a time step", above=True),
 }

@@ -253,9 +253,10 @@ def _model(data: dict[str, Any], config: Config) -> list[str]:
     """Return whether options, parameters and FLOPs are those of the operator, if it is built in."""
     if config.operator not in OPERATORS.names() or not _built_in(config):
         return []
-    from mechbench.operators.base import operator_options
+    from mechbench.operators.base import from_stored, operator_options
 
-    resolved = operator_options(config.operator, dict(config.operator_options))
+    given = from_stored(config.operator, config.operator_options)
+    resolved = operator_options(config.operator, given)
     found = [
         f"operator option {name} is {value!r}: expected {resolved[name]!r}"
         for name, value in config.operator_options.items()

@@ -103,11 +103,13 @@ def _again(data: dict[str, Any], device: str, out: Path) -> Comparison:
 
 def _other_code(config: Config, device: str) -> str:
     """Say why a cell cannot be trained here with the code that it names; empty if it can."""
+    from mechbench.operators.base import from_stored
     from mechbench.plan.resolve import resolve
 
     try:
         here, _ = resolve(
-            config.operator, config.task, operator_options=config.operator_options,
+            config.operator, config.task,
+            operator_options=from_stored(config.operator, config.operator_options),
             task_options=config.task_options, seqlen=config.seqlen, vocab_size=config.vocab_size,
             eval_seqlens=config.eval_seqlens, device=device, dtype=config.dtype,
         )  # fmt: skip

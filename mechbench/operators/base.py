@@ -106,6 +106,31 @@ def _asked(name: str, what: str, function: Callable[..., Any], options: Mapping[
         ) from error
 
 
+def implied_options(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the options that came after results had been stored, as those results imply them.
+
+    A component names them in an attribute `implied`: {option: value}, or a function of the stored
+    options that returns it. A configuration stores such an option only where it has another value,
+    so that older ones keep both their id and their meaning, whatever the default is now.
+
+    Raises:
+        OperatorError: the function raised.
+    """
+    declared = getattr(OPERATORS.load(name), "implied", {})
+    return dict(_asked(name, "implied", declared, options) if callable(declared) else declared)
+
+
+def to_stored(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return resolved options as a configuration stores them: without what is implied."""
+    implied = implied_options(name, options)
+    return {k: v for k, v in options.items() if k not in implied or v != implied[k]}
+
+
+def from_stored(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the options that stored ones stand for."""
+    return {**implied_options(name, options), **options}
+
+
 def components_used(name: str, options: Mapping[str, Any]) -> list[Entry]:
     """Return the operator `name` and the components that it is made of, to be recorded.
 

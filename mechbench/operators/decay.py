@@ -20,14 +20,16 @@ from mechbench.operators.base import set_optim
 class Decay(nn.Module):
     """The formula of the module docstring, without weight decay.
 
-    Initialised as released: steps are log-uniform in [1e-3, 1e-1], rates are uniform in [1, 16].
+    Initialised as released: steps are log-uniform in [1e-3, 1e-1], rates are uniform in
+    [min_rate, 16]: from 1 in Mamba-2, from 0 in the code of gated DeltaNet.
     """
 
-    def __init__(self, n_heads: int) -> None:
+    def __init__(self, n_heads: int, min_rate: float = 1.0) -> None:
         super().__init__()
         steps = torch.exp(torch.empty(n_heads).uniform_(math.log(1e-3), math.log(1e-1)))
         self.bias = nn.Parameter(steps + torch.log(-torch.expm1(-steps)))  # softplus's inverse
-        self.log_rate = nn.Parameter(torch.empty(n_heads).uniform_(1, 16).log())
+        rates = torch.empty(n_heads).uniform_(min_rate, 16).clamp_min(1e-6)  # never exactly 0
+        self.log_rate = nn.Parameter(rates.log())
         set_optim(self, weight_decay=0.0)
 
     def forward(self, logits: Tensor) -> tuple[Tensor, Tensor]:

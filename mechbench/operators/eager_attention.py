@@ -4,6 +4,7 @@
 
 Source: Vaswani et al. 2017, equation 1; positions: Su et al. 2021. The same function and parameters
 as `attention`, in O(L^2 D) time and O(L^2) memory per head, which fused kernels save.
+Agrees with `attention` to 1e-15 in float64 (docs/fidelity.md).
 """
 
 from __future__ import annotations

@@ -9,9 +9,12 @@ beta = sigmoid(W_b u); alpha = exp(-rate softplus(W_a u + bias)).
 
 Source: Yang, Kautz & Hatamizadeh 2024, equation 10, section 3.3 and figure 1 (values twice as wide
 as keys). O(L (chunk + d_head) D) time, O(L D) memory, a state of 2 d_head^2 numbers per head.
+Agrees with the paper's recurrence to 2e-15 in float64 (docs/fidelity.md).
 """
 
 from __future__ import annotations
+
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -37,11 +40,14 @@ class GatedDeltaNet(nn.Module):
         n_heads: heads; 0: as many as make d_head 32 (at least one).
         expand_v: width of the values, in multiples of d_model.
         short_filter: taps of the short convolutions on q, k and v.
+        min_rate: initial rates are uniform between this and 16; 0 as in flash-linear-attention.
         chunk: positions computed as one matrix; affects only speed.
 
     Raises:
         ConfigError: d_model is not a multiple of n_heads, or an option out of range.
     """
+
+    implied: ClassVar = {"min_rate": 1.0}
 
     def __init__(
         self,
@@ -51,10 +57,11 @@ class GatedDeltaNet(nn.Module):
         n_heads: int = 0,
         expand_v: int = 2,
         short_filter: int = 4,
+        min_rate: float = 0.0,
         chunk: int = 64,
     ) -> None:
         super().__init__()
-        check_options(expand_v=expand_v, short_filter=short_filter, chunk=chunk)
+        check_options(expand_v=expand_v, short_filter=short_filter, min_rate=min_rate, chunk=chunk)
         self.n_heads = heads(d_model, n_heads)
         self.max_seqlen, self.chunk = max_seqlen, chunk
         d_value = expand_v * d_model
@@ -65,7 +72,7 @@ class GatedDeltaNet(nn.Module):
         self.short_weight = nn.Parameter(
             torch.empty(sum(self.convolved), short_filter).uniform_(-bound, bound)
         )
-        self.decay = Decay(self.n_heads)
+        self.decay = Decay(self.n_heads, min_rate)
         self.norm = nn.RMSNorm(d_value // self.n_heads, eps=1e-5)
         self.out_proj = nn.Linear(d_value, d_model, bias=False)
 

@@ -3,13 +3,19 @@
     k' = shift(k) + d_k k,   z = k' v,   y = W (q (h * z + d z))
 
 with q, k, v linear maps of u, shift a state space whose state is the last `d_state` inputs (a
-filter of as many free taps, its output matrix C) and h the impulse response of a diagonal state
+filter of as many taps) and h the impulse response of a diagonal state
 space. In Hyena's terms: order 2 with these filters (Poli et al. 2023, remark 3.2).
-Source: Fu et al. 2023 (arXiv:2212.14052), section 3.1 and algorithm 1. Deviations: heads of one
-channel, so k' v is a plain rather than an outer product; S4D-Lin as the diagonal state space.
+Source: Fu et al. 2023 (arXiv:2212.14052), section 3.1 and algorithm 1. State spaces as
+released (`mechbench.operators.h3_states`): bilinear, with trained input matrices. Deviations: heads
+of one channel (the code's default), so k' v is a plain rather than an outer product; A, B of the
+diagonal state space and dt have a learning rate of 1e-3.
+Agrees with the released state spaces, run token by token, to 3e-16 in float64 (docs/fidelity.md).
 """
 
 from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +24,7 @@ from mechbench.catalogue.registry import register_operator
 from mechbench.filters.explicit import ExplicitFilter
 from mechbench.filters.ssm import SSMFilter
 from mechbench.operators.base import check_seqlen, toeplitz
+from mechbench.operators.h3_states import BilinearStates, ShiftStates
 from mechbench.ops import fft_conv
 
 
@@ -29,22 +36,40 @@ class H3(nn.Module):
         d_model: D, channels.
         max_seqlen: longest input, in tokens.
         d_state: dimensions of a channel's state in both state spaces; even.
+        variant: "released"; or "plain": a zero-order hold and fixed input matrices.
         backend: backend of the convolutions.
 
     Raises:
         ConfigError: d_state odd or below 2.
     """
 
-    depends_on_max_seqlen = True  # the shift's taps do
+    implied: ClassVar = {"variant": "plain"}
+
+    @staticmethod
+    def depends_on_max_seqlen(options: Mapping[str, Any]) -> bool:
+        """Return whether the shift has a parameter a tap, and no more taps than positions."""
+        return bool(options.get("variant", "plain") == "plain")
 
     def __init__(
-        self, d_model: int, max_seqlen: int, *, d_state: int = 64, backend: str = "auto"
+        self,
+        d_model: int,
+        max_seqlen: int,
+        *,
+        d_state: int = 64,
+        variant: Literal["released", "plain"] = "released",
+        backend: str = "auto",
     ) -> None:
         super().__init__()
         self.max_seqlen, self.backend = max_seqlen, backend
         self.in_proj = nn.Linear(d_model, 3 * d_model)
-        self.diagonal = SSMFilter(1, d_model, max_seqlen, d_state=d_state)
-        self.shift = ExplicitFilter(1, d_model, max_seqlen, n_taps=d_state)
+        self.diagonal: nn.Module
+        self.shift: nn.Module
+        if variant == "released":
+            self.diagonal = BilinearStates(d_model, max_seqlen, d_state=d_state)
+            self.shift = ShiftStates(d_model, d_state=d_state)
+        else:
+            self.diagonal = SSMFilter(1, d_model, max_seqlen, d_state=d_state)
+            self.shift = ExplicitFilter(1, d_model, max_seqlen, n_taps=d_state)
         self.shift_skip = nn.Parameter(torch.randn(d_model))
         self.skip = nn.Parameter(torch.randn(d_model))
         self.out_proj = nn.Linear(d_model, d_model)

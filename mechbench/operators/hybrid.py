@@ -19,6 +19,7 @@ from mechbench.errors import ConfigError, nearest
 from mechbench.operators.base import (
     components_used,
     depends_on_max_seqlen,
+    implied_options,
     make_operator,
     operator_options,
 )
@@ -61,10 +62,21 @@ def typed(options: Mapping[str, Any]) -> dict[str, Any]:
     """
     given = {key: value for key, value in options.items() if key != "pattern"}
     resolved = _resolved(_pattern(options["pattern"]), given)
-    for key in given:
+    for key in (*given, *implied(options)):
         name, _, option = key.rpartition(".")
         given[key] = resolved[name][option]
     return {**options, **given}
+
+
+def implied(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what stored options of the pattern's operators imply, see `implied_options`."""
+    if "pattern" not in options:  # of a damaged result
+        return {}
+    return {
+        f"{name}.{option}": value
+        for name in dict.fromkeys(_pattern(options["pattern"]))
+        for option, value in implied_options(name, options).items()
+    }
 
 
 def parts(options: Mapping[str, Any]) -> list[Entry]:
@@ -117,4 +129,5 @@ def _depends(options: Mapping[str, Any]) -> bool:
 
 hybrid.parts = parts  # type: ignore[attr-defined]  # read by `components_used`
 hybrid.depends_on_max_seqlen = _depends  # type: ignore[attr-defined]
+hybrid.implied = implied  # type: ignore[attr-defined]  # read by `implied_options`
 hybrid.typed = typed  # type: ignore[attr-defined]  # read by `operator_options`

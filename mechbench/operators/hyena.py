@@ -6,7 +6,12 @@ Projections and a short convolution give v, x^1 .. x^N; then, for n = 1 .. N,
     released:  z^1 = v,  z^{n+1} = h^n * (x^n z^n) + d^n (x^n z^n) for n < N,  y = W (x^N z^N)
 
 Source: Poli et al. 2023, Definition 3.1 and sections 3.2 to 3.4; "released" is the authors' code,
-which gates before convolving, so that order 2 has a single long convolution.
+which gates before convolving, so that order 2 has a single long convolution. Only this order of
+gates and filters is the code's in variant "gate-first" (stored as "released", its older name): our
+default filters are of relative time and scaled by 1 / L. With `filter=released` the whole operator
+is exactly the released one, and its weights load (`mechbench.operators.hyena_weights`).
+Agrees with the released operator (filter=released) to 1e-15, and with both formulas to 6e-16, in
+float64 (docs/fidelity.md).
 """
 
 from __future__ import annotations
@@ -37,10 +42,12 @@ class Hyena(nn.Module):
         d_model: D, channels.
         max_seqlen: longest input, in tokens.
         order: N, number of gates; at least 1, for variant "released" at least 2.
-        variant: "released" (the authors' code) or "paper" (Definition 3.1).
+        variant: "gate-first" (the recurrence of the authors' code; also called "released", the
+            name that results store) or "paper" (Definition 3.1).
         short_filter: taps of the short convolution after the projections.
-        filter: family of the long filters: "hyena" (FFN with window), "ckconv" (FFN alone),
-            "conv1d", "fno", "ssm", "transfer", or one that a plugin registers.
+        filter: family of the long filters: "hyena" (FFN with window), "released" (the same,
+            exactly as in the authors' code), "ckconv" (FFN alone), "conv1d", "fno", "ssm",
+            "transfer", or one that a plugin registers.
         filter_lr: learning rate of the filter's parameters; none: the run's own, but 1e-3 for
             the poles of "ssm".
         backend: backend of the long convolution.
@@ -53,6 +60,12 @@ class Hyena(nn.Module):
     """
 
     option_groups: ClassVar = {"filter_options": _filter_options}
+
+    @staticmethod
+    def typed(options: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the options with the variant's stored name, so that both names are one cell."""
+        stored = "released" if options["variant"] == "gate-first" else options["variant"]
+        return {**options, "variant": stored}
 
     @staticmethod
     def parts(options: Mapping[str, Any]) -> list[Entry]:
@@ -70,7 +83,7 @@ class Hyena(nn.Module):
         max_seqlen: int,
         *,
         order: int = 2,
-        variant: Literal["released", "paper"] = "released",
+        variant: Literal["released", "gate-first", "paper"] = "released",
         short_filter: int = 3,
         filter: str = "hyena",  # noqa: A002, the option's public name
         filter_lr: float | None = None,
@@ -79,6 +92,7 @@ class Hyena(nn.Module):
     ) -> None:
         super().__init__()
         check_options(short_filter=short_filter, filter_lr=filter_lr)
+        variant = "released" if variant == "gate-first" else variant
         least = 2 if variant == "released" else 1
         if order < least:
             raise ConfigError(

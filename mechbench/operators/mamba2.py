@@ -9,6 +9,7 @@ softplus(dt + bias); A is one negative number per head.
 Source: Dao & Gu 2024, sections 6 and 7.1, with the initialisation and the defaults of their code
 (d_state 128, expand 2, d_head 64, 4 taps). O(L (chunk + d_state) expand D) time, O(L D) memory, a
 state of expand D d_state numbers.
+Agrees with the paper's recurrence to 2e-16 in float64 (docs/fidelity.md).
 """
 
 from __future__ import annotations

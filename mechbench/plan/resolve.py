@@ -72,7 +72,7 @@ def resolve(
     device_type = device.partition(":")[0]
     if dtype == "auto":
         dtype = "bfloat16" if device_type == "cuda" else "float32"
-    from mechbench.operators.base import components_used, depends_on_max_seqlen
+    from mechbench.operators.base import components_used, depends_on_max_seqlen, to_stored
     from mechbench.operators.base import operator_options as resolve_operator
 
     options = resolve_operator(operator, asked)
@@ -81,7 +81,7 @@ def resolve(
     config = Config(
         operator=operator,
         task=task,
-        operator_options=options,
+        operator_options=to_stored(operator, options),
         task_options=_task_options(made),
         task_version=made.version,
         seqlen=made.seqlen,
@@ -218,10 +218,11 @@ def _build(operator: str, options: str, d_model: int, layer: int) -> None:
     """
     import torch
 
-    from mechbench.operators.base import make_operator
+    from mechbench.operators.base import from_stored, make_operator
 
+    given = from_stored(operator, json.loads(options))
     with torch.random.fork_rng(devices=()):  # the caller's draws stay as they were
-        make_operator(operator, d_model=d_model, max_seqlen=64, layer=layer, **json.loads(options))
+        make_operator(operator, d_model=d_model, max_seqlen=64, layer=layer, **given)
 
 
 def task_of(config: Config, seqlen: int | None = None) -> Task:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mechbench.operators.base import make_operator
+from mechbench.operators.base import from_stored, make_operator
 from mechbench.ops import add_norm, autocast_dtype, linear
 from mechbench.plan.resolve import task_of
 from mechbench.record.config import Config
@@ -98,7 +98,7 @@ def build_model(config: Config, max_seqlen: int) -> Backbone:
     """
     return Backbone(
         config.operator,
-        config.operator_options,
+        from_stored(config.operator, config.operator_options),
         vocab_size=config.vocab_size,
         d_model=config.d_model,
         n_layers=config.n_layers,

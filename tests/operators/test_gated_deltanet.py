@@ -76,3 +76,11 @@ def test_materialized_matrix_is_causal_and_gives_the_fast_path() -> None:
 def test_options_out_of_range_raise(options: dict[str, int]) -> None:
     with pytest.raises(ConfigError, match="expected"):
         GatedDeltaNet(D, 64, **options)
+
+
+def test_rates_start_between_the_least_and_sixteen() -> None:
+    for least in (0.0, 1.0):
+        torch.manual_seed(0)
+        rates = GatedDeltaNet(512, 8, n_heads=256, min_rate=least).decay.log_rate.exp()
+        assert least <= rates.min() < least + 0.5
+        assert 15 < rates.max() < 16.001

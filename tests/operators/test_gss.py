@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -13,9 +14,9 @@ from mechbench.operators.gss import GSS
 D = 3
 
 
-def build(**given: int) -> GSS:
+def build(**given: Any) -> GSS:
     torch.manual_seed(0)
-    return GSS(D, 16, **{"d_state": 4, **given}).double()
+    return GSS(D, 16, **{"d_state": 4, "variant": "small", **given}).double()
 
 
 def inputs(L: int = 11) -> Tensor:
@@ -62,3 +63,33 @@ def test_materialized_matrix_is_causal_and_gives_the_fast_path() -> None:
 def test_negative_widths_raise(option: str) -> None:
     with pytest.raises(ConfigError, match=f"{option} is -1"):
         build(**{option: -1})
+
+
+@pytest.mark.parametrize("L", [1, 5, 16])
+def test_as_published_equals_the_layer_written_from_the_paper(L: int) -> None:
+    op, u = build(variant="published"), inputs(L)
+    torch.nn.init.normal_(op.norm.weight)
+    with torch.no_grad():
+        x = gelu(u @ op.in_proj.weight.T + op.in_proj.bias)
+        x = (x - x.mean(-1, keepdim=True)) / (x.var(-1, unbiased=False, keepdim=True) + 1e-5).sqrt()
+        x = x * op.norm.weight + op.norm.bias
+        A = -op.ssm.log_decay.exp() + 1j * op.ssm.log_turn.exp()
+        C = torch.view_as_complex(op.ssm.C)
+        state = torch.zeros(2, *C.shape, dtype=A.dtype)
+        rows = []
+        for t in range(L):
+            state = A.exp() * state + (A.exp() - 1) / A * x[:, t, :, None]
+            s = (C * state).sum(-1).real + op.skip * x[:, t]
+            gate = gelu(u[:, t] @ op.gate_proj.weight.T + op.gate_proj.bias)
+            mixed = gate * (s @ op.ssm_proj.weight.T + op.ssm_proj.bias)
+            rows.append(mixed @ op.out_proj.weight.T + op.out_proj.bias)
+        torch.testing.assert_close(op(u), torch.stack(rows, 1), rtol=1e-9, atol=1e-9)
+
+
+def test_sizes_are_the_published_ones_by_default_and_smaller_by_option() -> None:
+    op = GSS(16, 8)
+    assert (op.in_proj.out_features, op.gate_proj.out_features) == (4, 64)
+    assert op.ssm.C.shape == (4, 512, 2)
+    op = GSS(16, 8, variant="small")
+    assert (op.in_proj.out_features, op.gate_proj.out_features) == (16, 16)
+    assert op.ssm.C.shape == (1, 16, 32, 2)

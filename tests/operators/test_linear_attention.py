@@ -42,7 +42,7 @@ def test_equals_a_weighted_mean_written_naively(base: float, chunk: int) -> None
                 fq, fk = (torch.stack([phi(x) for x in y[b, :, part]]) for y in (q, k))
                 rq, rk = (rotary(x, base) if base else x for x in (fq, fk))
                 for t in range(L):
-                    total = sum(fq[t] @ fk[s] for s in range(t + 1))
+                    total = sum(fq[t] @ fk[s] for s in range(t + 1)) + 1e-6
                     mixed[b, t, part] = sum(
                         (rq[t] @ rk[s]) / total * v[b, s, part] for s in range(t + 1)
                     )
@@ -62,7 +62,7 @@ def test_materialized_matrix_is_causal_and_gives_the_fast_path() -> None:
 
 
 def test_without_positions_rows_are_a_mean() -> None:
-    H = mechbench.materialize(build(rotary_base=0.0), inputs())
+    H = mechbench.materialize(build(rotary_base=0.0, eps=0.0), inputs())
     torch.testing.assert_close(H.sum(-1), torch.ones(2, 2, L).double())
     assert (H >= 0).all()
 
@@ -81,3 +81,22 @@ def test_sums_are_float32_under_autocast() -> None:
 def test_options_out_of_range_raise(options: dict[str, int]) -> None:
     with pytest.raises(ConfigError, match="expected"):
         LinearAttention(D, 64, **options)
+
+
+@pytest.mark.parametrize("bias", [-25.0, -60.0, -200.0])
+def test_vanishing_features_give_finite_outputs_and_gradients(bias: float) -> None:
+    """Where elu + 1 is 0 in float32, and the published quotient 0 / 0."""
+    u, found = inputs().float(), []
+    for eps in (1e-6, 0.0):
+        op = build(eps=eps).float()
+        torch.nn.init.constant_(op.qkv.bias[: 2 * D], bias)
+        y = op(u)
+        y.square().sum().backward()
+        found.append(y.isfinite().all() and op.qkv.weight.grad.isfinite().all())
+    assert found == [True, False]
+
+
+def test_features_keep_their_digits_where_they_are_small() -> None:
+    x = torch.tensor([-30.0, -15.0, -1.0, 0.0, 2.0])
+    expected = torch.tensor([math.exp(v) if v < 0 else v + 1 for v in x.tolist()])
+    torch.testing.assert_close(build()._phi(x), expected, rtol=1e-6, atol=0.0)

@@ -17,7 +17,7 @@ D, L, H = 8, 19, 2
 
 def build(**options: Any) -> RetNet:
     torch.manual_seed(0)
-    return RetNet(D, 64, n_heads=H, **options).double()
+    return RetNet(D, 64, n_heads=H, **{"decays": "consecutive", **options}).double()
 
 
 def inputs() -> Tensor:
@@ -74,3 +74,34 @@ def test_rates_are_fixed_and_not_in_the_checkpoint() -> None:
 def test_options_out_of_range_raise(options: dict[str, int]) -> None:
     with pytest.raises(ConfigError, match="expected"):
         RetNet(D, 64, **options)
+
+
+def exponents(n_heads: int, **options: Any) -> list[float]:
+    op = RetNet(16, 64, n_heads=n_heads, **options)
+    return (-torch.log2(-torch.expm1(op.log_gamma.double()))).flatten().tolist()
+
+
+@pytest.mark.parametrize(
+    ("n_heads", "expected"), [(1, [12]), (2, [5, 12]), (4, [5, 7 + 1 / 3, 9 + 2 / 3, 12])]
+)
+def test_decays_span_the_published_range_whatever_the_number_of_heads(
+    n_heads: int, expected: list[float]
+) -> None:
+    assert exponents(n_heads) == pytest.approx(expected, abs=1e-3)
+
+
+def test_at_eight_heads_the_spread_decays_are_the_published_ones() -> None:
+    assert exponents(8) == pytest.approx(list(range(5, 13)), abs=1e-3)
+    assert exponents(8) == pytest.approx(exponents(8, decays="consecutive"), abs=1e-3)
+
+
+def test_norm_of_the_papers_code_divides_each_head_by_its_root_mean_square() -> None:
+    op, u = build(norm="rms"), inputs()
+    assert not any("norm" in name for name in op.state_dict())
+    with torch.no_grad():
+        v, gate = (u @ op.in_proj.weight.T).split([D, D, 2 * D, 2 * D], -1)[2:]
+        heads = v.unflatten(-1, (H, -1)).transpose(1, 2)  # (B, H, L, 2 D / H)
+        y = (mechbench.materialize(op, u) @ heads).transpose(1, 2)
+        y = (y / (y.square().mean(-1, keepdim=True) + 1e-6).sqrt()).flatten(2)
+        expected = (gate * gate.sigmoid() * y) @ op.out_proj.weight.T
+        torch.testing.assert_close(op(u), expected, rtol=1e-9, atol=1e-9)

@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from torch import Tensor
 
 import mechbench
+from mechbench.errors import ConfigError
 from mechbench.operators.rwkv import RWKV
 
 D = 6
@@ -83,3 +86,26 @@ def test_decays_start_from_slow_to_fast() -> None:
     assert w[0].item() == pytest.approx(2.718281828**-5)
     assert w[-1].item() == pytest.approx(2.718281828**3)
     assert (w.diff() > 0).all()
+
+
+@pytest.mark.parametrize("layer", [0, 1, 3])
+def test_with_a_depth_each_layer_starts_as_released(layer: int) -> None:
+    op = RWKV(D, 64, depth=4, layer=layer)
+    for i in range(D):
+        rise, fall, x = layer / 3, 1 - layer / 4, i / D
+        assert op.mix_k[i].item() == pytest.approx(x**fall, abs=1e-6)
+        assert op.mix_v[i].item() == pytest.approx(x**fall + 0.3 * rise, abs=1e-6)
+        assert op.mix_r[i].item() == pytest.approx(x ** (fall / 2), abs=1e-6)
+        speed = -5 + 8 * (i / (D - 1)) ** (0.7 + 1.3 * rise)
+        assert op.speed[i].item() == pytest.approx(speed, abs=1e-5)
+        assert op.bonus[i].item() == pytest.approx(
+            math.log(0.3) + 0.5 * ((i + 1) % 3 - 1), abs=1e-6
+        )
+
+
+def test_without_a_depth_all_layers_start_as_the_first_of_any() -> None:
+    first, second = RWKV(D, 64, depth=4), RWKV(D, 64, layer=1)
+    for name in ("mix_r", "mix_k", "mix_v", "speed", "bonus"):
+        assert torch.equal(getattr(first, name), getattr(second, name))
+    with pytest.raises(ConfigError, match="depth is 1: expected at least 2"):
+        RWKV(D, 64, depth=1, layer=1)

@@ -12,10 +12,11 @@ import torch
 from mechbench.catalogue.plugins import load_plugin
 from mechbench.catalogue.registry import register_operator, register_task
 from mechbench.errors import ConfigError, SeqlenError
-from mechbench.operators.base import make_operator
+from mechbench.operators.base import implied_options, make_operator
 from mechbench.plan.resolve import check_without_torch, resolve, task_of
 from mechbench.record.config import Config
 from mechbench.tasks.recall import Recall
+from mechbench.training.model import build_model
 
 
 def config(operator: str = "hyena", task: str = "recall", **settings: Any) -> Config:
@@ -314,3 +315,47 @@ def test_tuples_and_what_a_component_keeps_are_no_trouble_to_a_configuration() -
     assert (rebuilt.rates, rebuilt.rule) == ((0.0, 0.5), abs)
     with pytest.raises(ConfigError, match="option 'act' of operator 'tupled' cannot be set"):
         config("tupled", operator_options={"act": "relu"})
+
+
+# What results of the first protocol-2 versions mean: {operator: (options that say so, cell id)}.
+BEFORE: dict[str, tuple[dict[str, Any], str]] = {
+    "retnet": ({"decays": "consecutive"}, "60bfffef400f4b0f"),
+    "h3": ({"variant": "plain"}, "403504008fea3d1c"),
+    "linear-attention": ({"eps": 0}, "7160a225efc5d513"),
+    "gated-deltanet": ({"min_rate": 1}, "eb3ee1e8405de2f4"),
+    "gss": ({"variant": "small", "d_state": 64}, "5694c1d1a65eefcb"),
+    "rwkv": ({}, "b3037055de34e4ab"),
+    "hyena": ({"variant": "gate-first"}, "238f6cac07c5b463"),
+    "attention": ({}, "96c202d4078b2b45"),
+    "hybrid": (
+        {"pattern": "hyena,retnet", "retnet.decays": "consecutive"}, "8810c1453129faba",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("operator", BEFORE)
+def test_what_older_results_mean_keeps_its_id_and_its_model(operator: str) -> None:
+    options, cell_id = BEFORE[operator]
+    stored = config(operator, operator_options=options, d_model=16)
+    assert config(operator, operator_options=options).cell_id == cell_id
+    for key in set(implied_options(operator, stored.operator_options)):
+        assert key not in stored.operator_options
+    torch.manual_seed(0)
+    model = build_model(stored, 64)
+    torch.manual_seed(0)
+    direct = make_operator(operator, d_model=16, max_seqlen=64, **options)
+    first = {key: x.shape for key, x in model.blocks[0].operator.state_dict().items()}
+    assert first == {key: x.shape for key, x in direct.state_dict().items()}
+    if operator in ("retnet", "hybrid"):
+        retnet = model.blocks[-1].operator
+        assert retnet.log_gamma.exp().flatten()[0].item() == pytest.approx(31 / 32)
+    if operator == "linear-attention":
+        assert model.blocks[0].operator.eps == 0
+
+
+@pytest.mark.parametrize("operator", ["retnet", "h3", "linear-attention", "gated-deltanet", "gss"])
+def test_a_new_default_is_another_cell_that_says_so(operator: str) -> None:
+    new = config(operator)
+    assert new.cell_id != BEFORE[operator][1]
+    assert set(BEFORE[operator][0]) <= set(new.operator_options)
+    assert Config.from_dict(new.to_dict()).cell_id == new.cell_id
