@@ -10,9 +10,10 @@ Three properties tell rounding from a look-ahead, and each is measured on the sa
   look-ahead of any smooth kind moves them a thousand times less. It counts as one where the large
   change moves outputs more than _RATIO times as far as the small one.
 - Rounding falls anywhere. In half precision it shows as single flips of a last bit at random
-  positions, and an output that happens to lie next to a tie flips with every second change. So what
-  the ratio finds must return at the same position under nearly every other change of its size, and
-  not be what other small changes do.
+  positions, and an output that happens to lie next to a tie flips with every second change, or with
+  nearly all of them if it was rounded the rare way without one. So what the ratio finds must return
+  at the same position under nearly every other change of its size, differ from one change to the
+  next, and not be what other small changes do.
 - Rounding is less than what a real change does. A look-ahead that is not smooth (a rounded or a
   hashed one) moves outputs as far under a small change; it counts if that is more than a few times
   what they move when their own past changes as little, or more than any rounding does.
@@ -39,10 +40,11 @@ Function = Callable[[Tensor | None], tuple[Tensor, Tensor]]
 
 _SMALL = 1e-3  # of the inputs' size: a change that a look-ahead follows and rounding does not
 _SMALL_HALF = 1e-2  # the same in half precision, where a thousandth is lost at the first cast
+_SMALL_INSIDE = 3e-3  # large enough for a cast to half precision inside to keep some of it
 _RATIO = 16.0
 _HARD = 4.0  # times the movement under a small change of the past
 _LIMIT, _LIMIT_HALF = 3e-2, 0.25  # of the largest output: more than any rounding
-_DRAWS, _RETURNS = 8, 7  # changes, and how many of them must show it at the same position
+_DRAWS, _RETURNS = 16, 15  # changes, and how many of them must show it at the same position
 _CUTS = 4  # wanted, a row each; where there are few rows, in a second pass
 _REPEATS = {torch.float32: 1e-4, torch.float64: 1e-9}
 _REPEATS_HALF = 3e-2
@@ -197,12 +199,20 @@ class _Value:
         bound = _RATIO * noise
         if not float(moved.max()) > bound:
             return False
-        times = (moved > bound).int()
+        times, apart = (moved > bound).int(), torch.zeros_like(moved, dtype=torch.int32)
+        last = None
         for _ in range(_DRAWS - 1):
-            # The noise is measured again, too: rare flips show only in many changes.
-            times += self._moved(1.0) > bound
-            bound = max(bound, _RATIO * float(self._moved(self._small).max()))
-        return bool((times >= _RETURNS).any()) and float(moved.max()) > bound
+            y = self._output(self._change(1.0, self._later))
+            times += self._early(y, self._y) > bound
+            if last is not None:
+                apart += self._early(y, last) > bound
+            last = y
+            # The noise is measured again, too: rare flips show only in many changes, and only in
+            # such as a cast inside the layer does not lose.
+            noise = float(self._moved(max(self._small, _SMALL_INSIDE)).max())
+            bound = max(bound, _RATIO * noise)
+        returned = (times >= _RETURNS) & (apart >= _RETURNS - 2)  # of _DRAWS and _DRAWS - 2
+        return bool(returned.any()) and float(moved.max()) > bound
 
     def _under_rounding(self) -> float:
         """Return how far outputs move when earlier inputs change by one rounding."""
@@ -211,15 +221,23 @@ class _Value:
 
     def _moved(self, size: float) -> Tensor:
         """Return how far outputs before the cut move, (B, L), relative to the largest output."""
-        return self._difference(self._change(size, self._later)).masked_fill(self._later, 0)
+        return self._early(self._output(self._change(size, self._later)), self._y)
+
+    def _early(self, y: Tensor, other: Tensor) -> Tensor:
+        return self._distance(y, other).masked_fill(self._later, 0)
 
     def _change(self, size: float, where: Tensor) -> Tensor:
         noise = torch.randn(self._shape, generator=self._generator, device=where.device)
         return size * self._size * noise * where[..., None]
 
     def _difference(self, change: Tensor | None) -> Tensor:
-        _, y = self._run(change)
-        return (y.detach() - self._y).abs().amax(-1).float() / self._scale
+        return self._distance(self._output(change), self._y)
+
+    def _distance(self, y: Tensor, other: Tensor) -> Tensor:
+        return (y - other).abs().amax(-1).float() / self._scale
+
+    def _output(self, change: Tensor | None) -> Tensor:
+        return self._run(change)[1].detach()
 
 
 def by_gradient(run: Function, cut: Tensor, seed: int) -> Fault | None:
