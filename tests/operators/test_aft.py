@@ -8,7 +8,6 @@ from torch import Tensor
 
 import mechbench
 from mechbench.errors import ConfigError
-from mechbench.operators import aft
 from mechbench.operators.aft import AFT
 
 D = 4
@@ -69,14 +68,6 @@ def test_materialized_weights_are_causal_and_give_outputs_and_gradients() -> Non
         found.append([y, u.grad, *(p.grad.clone() for p in op.parameters())])
     for one, other in zip(*found, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-9)
-
-
-def test_blocks_of_tokens_give_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
-    op, u = build(), inputs(20)
-    whole = op(u)
-    for size in (1, 2 * D * 7):
-        monkeypatch.setattr(aft, "_BLOCK", size)
-        torch.testing.assert_close(op(u), whole, rtol=1e-12, atol=1e-12)
 
 
 def test_keys_of_any_size_stay_finite_and_causal() -> None:
