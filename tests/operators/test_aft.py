@@ -112,3 +112,15 @@ def test_window_sums_have_the_gradients_of_finite_differences(L: int, window: in
     lags = torch.rand(window, D, generator=generator, dtype=torch.float64)
     signals = [x.clone().requires_grad_() for x in (k, v, lags)]
     assert torch.autograd.gradcheck(aft._WindowSums.apply, (*signals, k.cummax(1).values))
+
+
+@pytest.mark.gpu
+def test_a_graph_on_the_gpu_gives_outputs_and_gradients_of_float64() -> None:
+    op, u = build(2).float().cuda(), inputs(17).float().cuda().requires_grad_()
+    exact, exact_u = build(2), inputs(17).requires_grad_()
+    step = torch.cuda.make_graphed_callables(op, (u,))
+    y, expected = step(u), exact(exact_u)
+    y.square().sum().backward()
+    expected.square().sum().backward()
+    torch.testing.assert_close(y.cpu().double(), expected, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(u.grad.cpu().double(), exact_u.grad, rtol=1e-3, atol=1e-3)
