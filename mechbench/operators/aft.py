@@ -122,7 +122,7 @@ class _WindowSums(torch.autograd.Function):
         return num, den
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, d_num: Tensor, d_den: Tensor) -> tuple[Tensor | None, ...]:
         k, v, lags, peak = ctx.saved_tensors
         d_k, d_v, d_lags = torch.zeros_like(k), torch.zeros_like(v), torch.zeros_like(lags)
