@@ -12,18 +12,18 @@ Agrees with a loop from the paper to 1e-16 in float64 (docs/fidelity.md).
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
+from torch.autograd.function import once_differentiable
 
 from mechbench.catalogue.registry import register_operator
 from mechbench.catalogue.settings import check_options
 from mechbench.errors import ConfigError
 from mechbench.operators.base import check_seqlen
 from mechbench.ops import exp_delay, exp_merge, exp_scan
-
-_BLOCK = 2**18  # elements of (B, tokens, D) summed over the window at once
 
 
 @register_operator("aft", source="Zhai et al. 2021 (arXiv:2105.14103), equation 6, AFT-conv")
@@ -92,45 +92,46 @@ class AFT(nn.Module):
 def _window_sums(k: Tensor, v: Tensor, w: Tensor, peak: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Return the sums over the last `window` tokens, in the form of `mechbench.ops.exp_scan`.
 
-    Blocks of tokens are recomputed in the backward, so that memory stays O(L D).
-
     Args:
         k: (B, L, D).
         v: (B, L, D).
         w: (D, window); its values differ by at most 80, so that float32 can hold the exponentials.
         peak: (B, L, D), the largest key so far.
     """
-    B, L, D = k.shape
-    halo = w.shape[1] - 1
     top = w.detach().amax(1)  # (D,)
     lags = torch.exp(w - top[:, None]).T.contiguous()  # (window, D)
-    weight = F.pad(torch.exp(k - peak), (0, 0, halo, 0))
-    weighted = F.pad(torch.exp(k - peak) * v, (0, 0, halo, 0))
-    before = F.pad(peak, (0, 0, 1, -1), value=-1e30)
-    fall = F.pad(torch.exp(before - peak), (0, 0, halo, 0))
-    size = max(1, _BLOCK // (B * D))
-    blocks = []
-    for start in range(0, L, size):
-        part = slice(start, min(start + size, L) + halo)
-        parts = weighted[:, part], weight[:, part], fall[:, part]
-        blocks.append(checkpoint(_block_sums, *parts, lags, use_reentrant=False))
-    num, den = (torch.cat(parts, 1) for parts in zip(*blocks, strict=True))
+    num, den = _WindowSums.apply(k, v, lags, peak.detach())  # type: ignore[no-untyped-call]
     return num, den, peak + top
 
 
-def _block_sums(weighted: Tensor, weight: Tensor, fall: Tensor, lags: Tensor) -> list[Tensor]:
-    """Sum terms exp(k_s - peak_t) over lags; with each step a term falls by a known factor.
+class _WindowSums(torch.autograd.Function):
+    """Sums of lags_j exp(k_{t-j} - peak_t), with v_{t-j} and without, in O(L D) memory.
 
-    The factor exp(peak_{t-1} - peak_t) is at most 1 whatever the keys, and saves computing an
-    exponential per lag.
+    Written by hand because autograd would keep every lag's terms. The exponent is at most 0.
     """
-    window = len(lags)
-    tokens = fall.shape[1] - window + 1
-    sums = []
-    for term in (weighted, weight):
-        total = lags[0] * term[:, -tokens:]
-        for lag in range(1, window):
-            term = term[:, :-1] * fall[:, lag:]
-            total = torch.addcmul(total, term[:, -tokens:], lags[lag])
-        sums.append(total)
-    return sums
+
+    @staticmethod
+    def forward(ctx: Any, k: Tensor, v: Tensor, lags: Tensor, peak: Tensor) -> tuple[Tensor, ...]:
+        ctx.save_for_backward(k, v, lags, peak)
+        num, den = torch.zeros_like(v), torch.zeros_like(v)
+        L = k.shape[1]
+        for lag in range(min(len(lags), L)):
+            term = (k[:, : L - lag] - peak[:, lag:]).exp_().mul_(lags[lag])
+            den[:, lag:].add_(term)
+            num[:, lag:].addcmul_(term, v[:, : L - lag])
+        return num, den
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, d_num: Tensor, d_den: Tensor) -> tuple[Tensor | None, ...]:
+        k, v, lags, peak = ctx.saved_tensors
+        d_k, d_v, d_lags = torch.zeros_like(k), torch.zeros_like(v), torch.zeros_like(lags)
+        L = k.shape[1]
+        for lag in range(min(len(lags), L)):
+            past, now = slice(0, L - lag), slice(lag, L)
+            term = (k[:, past] - peak[:, now]).exp_()
+            d_v[:, past].addcmul_(term * lags[lag], d_num[:, now])
+            term.mul_(torch.addcmul(d_den[:, now], d_num[:, now], v[:, past]))
+            d_lags[lag] = term.sum((0, 1))
+            d_k[:, past].addcmul_(term, lags[lag])
+        return d_k, d_v, d_lags, None

@@ -71,14 +71,6 @@ def test_materialized_weights_are_causal_and_give_outputs_and_gradients() -> Non
         torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-9)
 
 
-def test_blocks_of_tokens_give_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
-    op, u = build(), inputs(20)
-    whole = op(u)
-    for size in (1, 2 * D * 7):
-        monkeypatch.setattr(aft, "_BLOCK", size)
-        torch.testing.assert_close(op(u), whole, rtol=1e-12, atol=1e-12)
-
-
 def test_keys_of_any_size_stay_finite_and_causal() -> None:
     op = build().float()
     with torch.no_grad():
@@ -111,3 +103,25 @@ def test_large_biases_stay_finite(size: float) -> None:
 def test_options_out_of_range_raise(options: dict[str, int], says: str) -> None:
     with pytest.raises(ConfigError, match=says):
         AFT(D, 20, **options)
+
+
+@pytest.mark.parametrize(("L", "window"), [(1, 1), (1, 4), (3, 5), (7, 3), (13, 4)])
+def test_window_sums_have_the_gradients_of_finite_differences(L: int, window: int) -> None:
+    generator = torch.Generator().manual_seed(3)
+    k, v = torch.randn(2, 2, L, D, generator=generator, dtype=torch.float64).unbind()
+    lags = torch.rand(window, D, generator=generator, dtype=torch.float64)
+    signals = [x.clone().requires_grad_() for x in (k, v, lags)]
+    assert torch.autograd.gradcheck(aft._WindowSums.apply, (*signals, k.cummax(1).values))
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_a_graph_on_the_gpu_gives_outputs_and_gradients_of_float64() -> None:
+    op, u = build(2).float().cuda(), inputs(17).float().cuda().requires_grad_()
+    exact, exact_u = build(2), inputs(17).requires_grad_()
+    step = torch.cuda.make_graphed_callables(op, (u,))
+    y, expected = step(u), exact(exact_u)
+    y.square().sum().backward()
+    expected.square().sum().backward()
+    torch.testing.assert_close(y.cpu().double(), expected, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(u.grad.cpu().double(), exact_u.grad, rtol=1e-3, atol=1e-3)
