@@ -10,7 +10,7 @@ frequency; Window is exp(-alpha_d t) + shift.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Literal
 
 import torch
@@ -38,6 +38,41 @@ class Sine(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map (..., width) to the same shape."""
         return sine(x, self.freq)
+
+
+def check_network(emb_dim: int, **options: float) -> None:
+    """Check the options of the encoding, the FFN and the window.
+
+    Raises:
+        ConfigError: emb_dim even, or an option out of range.
+    """
+    check_options(**options)
+    if emb_dim < 3 or emb_dim % 2 == 0:
+        raise ConfigError(f"emb_dim is {emb_dim}: expected an odd number of at least 3")
+    check_options(emb_dim=emb_dim)
+
+
+def start_linear(layers: Iterable[nn.Module], std: float) -> None:
+    """Give the linear maps among `layers` normally distributed weights, and biases of zero."""
+    for layer in layers:
+        if isinstance(layer, nn.Linear):
+            nn.init.normal_(layer.weight, std=std)
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)
+
+
+def encoding_bands(emb_dim: int, dtype: torch.dtype | None = None) -> Tensor:
+    """Return the frequencies of the positional encoding: ((emb_dim - 1) / 2,)."""
+    n = (emb_dim - 1) // 2
+    return torch.linspace(1e-4, max(n - 1, 1e-4), n, dtype=dtype)
+
+
+def window_rates(
+    slow_decay: float, fast_decay: float, n: int, dtype: torch.dtype | None = None
+) -> Tensor:
+    """Return n decay rates from the slowest to the fastest, each to 1e-2 at its fraction."""
+    slow, fast = (math.log(100) / decay for decay in (slow_decay, fast_decay))
+    return torch.linspace(slow, fast, n, dtype=dtype)
 
 
 @register_filter("hyena", source="Poli et al. 2023 (arXiv:2302.10866), section 3.3")
@@ -92,7 +127,8 @@ class ImplicitFilter(nn.Module):
         filter_norm: FilterNorm = "length",
     ) -> None:
         super().__init__()
-        check_options(
+        check_network(
+            emb_dim,
             filter_width=filter_width,
             filter_layers=filter_layers,
             sine_freq=sine_freq,
@@ -101,9 +137,6 @@ class ImplicitFilter(nn.Module):
             window_shift=window_shift,
             filter_init_std=filter_init_std,
         )
-        if emb_dim < 3 or emb_dim % 2 == 0:
-            raise ConfigError(f"emb_dim is {emb_dim}: expected an odd number of at least 3")
-        check_options(emb_dim=emb_dim)
         self.n_filters, self.d_model, self.max_seqlen = n_filters, d_model, max_seqlen
         self.shift = window_shift
         self.time, self.norm = filter_time, filter_norm
@@ -113,17 +146,12 @@ class ImplicitFilter(nn.Module):
             layers += [nn.Linear(width, width), Sine(width, sine_freq)]
         layers.append(nn.Linear(width, n_filters * d_model, bias=False))
         self.ffn = nn.Sequential(*layers)
-        for layer in layers:
-            if isinstance(layer, nn.Linear):
-                nn.init.normal_(layer.weight, std=filter_init_std)
-                if layer.bias is not None:
-                    nn.init.zeros_(layer.bias)
+        start_linear(layers, filter_init_std)
         self.bands: Tensor
         self.alpha: Tensor
-        bands = torch.linspace(1e-4, max((emb_dim - 1) // 2 - 1, 1e-4), (emb_dim - 1) // 2)
-        self.register_buffer("bands", bands, persistent=False)
-        slow, fast = (math.log(100) / decay for decay in (slow_decay, fast_decay))
-        self.register_buffer("alpha", torch.linspace(slow, fast, d_model), persistent=False)
+        self.register_buffer("bands", encoding_bands(emb_dim), persistent=False)
+        alpha = window_rates(slow_decay, fast_decay, d_model)
+        self.register_buffer("alpha", alpha, persistent=False)
 
     def forward(self, seqlen: int) -> Tensor:
         """Return the taps: (N, D, seqlen), float32 or wider, also under autocast."""

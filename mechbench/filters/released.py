@@ -18,9 +18,13 @@ import torch
 from torch import Tensor, nn
 
 from mechbench.catalogue.registry import register_filter
-from mechbench.catalogue.settings import check_options
-from mechbench.errors import ConfigError
-from mechbench.filters.implicit import Sine
+from mechbench.filters.implicit import (
+    Sine,
+    check_network,
+    encoding_bands,
+    start_linear,
+    window_rates,
+)
 from mechbench.ops.window import window
 
 
@@ -63,7 +67,8 @@ class ReleasedFilter(nn.Module):
         filter_init_std: float = 0.02,
     ) -> None:
         super().__init__()
-        check_options(
+        check_network(
+            emb_dim,
             filter_width=filter_width,
             filter_layers=filter_layers,
             sine_freq=sine_freq,
@@ -72,26 +77,17 @@ class ReleasedFilter(nn.Module):
             window_shift=window_shift,
             filter_init_std=filter_init_std,
         )
-        if emb_dim < 3 or emb_dim % 2 == 0:
-            raise ConfigError(f"emb_dim is {emb_dim}: expected an odd number of at least 3")
-        check_options(emb_dim=emb_dim)
         self.n_filters, self.d_model, self.max_seqlen = n_filters, d_model, max_seqlen
         self.shift = window_shift
         widths = [emb_dim] + (filter_layers + 1) * [filter_width]
         self.inner = nn.ModuleList(nn.Linear(one, other) for one, other in pairwise(widths))
         self.sine = Sine(filter_width, sine_freq)
         self.last = nn.Linear(filter_width, n_filters * d_model, bias=False)
-        for layer in (*self.inner, self.last):
-            nn.init.normal_(layer.weight, std=filter_init_std)
-            if layer.bias is not None:
-                nn.init.zeros_(layer.bias)
+        start_linear((*self.inner, self.last), filter_init_std)
         self.bands: Tensor
         self.alpha: Tensor
-        n_bands, wide = (emb_dim - 1) // 2, torch.float64
-        bands = torch.linspace(1e-4, n_bands - 1, n_bands, dtype=wide)
-        self.register_buffer("bands", bands, persistent=False)
-        slow, fast = (math.log(100) / decay for decay in (slow_decay, fast_decay))
-        alpha = torch.linspace(slow, fast, n_filters * d_model, dtype=wide)
+        self.register_buffer("bands", encoding_bands(emb_dim, torch.float64), persistent=False)
+        alpha = window_rates(slow_decay, fast_decay, n_filters * d_model, torch.float64)
         self.register_buffer("alpha", alpha, persistent=False)
 
     def encoding(self, seqlen: int) -> Tensor:

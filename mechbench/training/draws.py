@@ -28,12 +28,16 @@ def seed_step(seed: int, step: int, device: str, rank: int = 0) -> None:
     stream = derive(seed, "train", step, rank)
     torch.default_generator.manual_seed(stream)  # torch.manual_seed takes 0.8 ms
     if device.startswith("cuda"):
-        torch.cuda.init()  # type: ignore[no-untyped-call]  # without effect but the first time
-        index = torch.device(device).index
-        index = torch.cuda.current_device() if index is None else index
-        torch.cuda.default_generators[index].manual_seed(stream)
+        device_generator(torch.device(device)).manual_seed(stream)
     random.seed(stream)
     np.random.seed(stream % 2**32)  # noqa: NPY002  # the global one is what operators use
+
+
+def device_generator(device: torch.device) -> torch.Generator:
+    """Return the generator that operators draw from on a CUDA device."""
+    torch.cuda.init()  # type: ignore[no-untyped-call]  # without effect but the first time
+    index = torch.cuda.current_device() if device.index is None else device.index
+    return torch.cuda.default_generators[index]
 
 
 @contextlib.contextmanager

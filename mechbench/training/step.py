@@ -13,6 +13,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from mechbench.training.draws import device_generator
 from mechbench.training.optimiser import set_lr
 
 WARM_UP = 3  # eager steps of a shape before it is captured
@@ -103,7 +104,5 @@ class Stepper:
 
 def _release_generator(device: torch.device) -> None:
     """Give the device's generator a state that no capture holds; a broken one keeps the old."""
-    torch.cuda.init()  # type: ignore[no-untyped-call]
-    index = torch.cuda.current_device() if device.index is None else device.index
-    fresh = torch.Generator(torch.device("cuda", index))
-    torch.cuda.default_generators[index].graphsafe_set_state(fresh.graphsafe_get_state())
+    generator = device_generator(device)
+    generator.graphsafe_set_state(torch.Generator(generator.device).graphsafe_get_state())

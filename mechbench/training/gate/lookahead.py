@@ -167,7 +167,7 @@ class _Value:
                 "gives another output for the same input in evaluation mode: dropout or kept state",
             )
         noise = max(again, float(self._moved(self._small).max()))
-        past = self._difference(self._change(self._small, ~self._later)).masked_fill(self._later, 0)
+        past = self._moved_by(self._change(self._small, ~self._later))
         bound = min(_HARD * float(past.max()), self._limit)
         returns = self._returns(moved, noise)
         if not worst <= bound or returns:
@@ -217,11 +217,14 @@ class _Value:
     def _under_rounding(self) -> float:
         """Return how far outputs move when earlier inputs change by one rounding."""
         change = self._change(torch.finfo(self._y.dtype).eps, ~self._later)
-        return float(self._difference(change).masked_fill(self._later, 0).max())
+        return float(self._moved_by(change).max())
 
     def _moved(self, size: float) -> Tensor:
         """Return how far outputs before the cut move, (B, L), relative to the largest output."""
-        return self._early(self._output(self._change(size, self._later)), self._y)
+        return self._moved_by(self._change(size, self._later))
+
+    def _moved_by(self, change: Tensor) -> Tensor:
+        return self._early(self._output(change), self._y)
 
     def _early(self, y: Tensor, other: Tensor) -> Tensor:
         return self._distance(y, other).masked_fill(self._later, 0)

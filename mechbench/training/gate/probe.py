@@ -76,16 +76,11 @@ def before(
         OperatorError: the operator raised, broke its contract, gives NaN or infinity, repeats
             itself differently, or gets no gradient.
     """
+    rows = min(rows, _FEW)
     key = _shape(model, config, rows, device)
     if key in _passed:
         return None
-    warned = False
-
-    def tell(text: str) -> None:
-        nonlocal warned
-        warned = True
-        warn(text)
-
+    warning = None
     probed = _copy(model)
     trained = next(task for task in tasks if task.seqlen == config.seqlen)
     longest = max(tasks, key=lambda task: task.input_seqlen)
@@ -96,11 +91,12 @@ def before(
             reader = for_tokens(probed, config, longest.input_seqlen, device)
             fault = _probe(reader, batch, config, device, 1, training=False)
         if fault is None or fault.kind == "not finite":  # beyond the trained length no fault
-            rows = min(rows, _FEW)
             batch = draw(trained, rows, config.seed, "validation", 0, "cpu")
-            _first_step(probed, batch.inputs[:1].to(device), config, device, tell)
+            warning = _first_step(probed, batch.inputs[:1].to(device), config, device)
+            if warning is not None:
+                warn(warning)
             fault = _probe(probed, batch, config, device, rows, training=True)
-    if fault is None and not warned:
+    if fault is None and warning is None:
         _passed.add(key)
     if fault is None or fault.kind in _NOT_CAUSAL:
         probed.zero_grad(set_to_none=True)
@@ -174,7 +170,7 @@ def _shape(model: nn.Module, config: Config, rows: int, device: str) -> Hashable
     """Return all that decides whether an untrained model passes, but for its weights."""
     fields = {k: v for k, v in config.to_dict().items() if k not in _LEFT_OUT}
     classes = tuple(type(module) for module in model.modules())
-    return classes, canonical_json(fields), min(rows, _FEW), device
+    return classes, canonical_json(fields), rows, device
 
 
 def settle(found: str | None, result: dict[str, Any], config: Config) -> None:
@@ -201,10 +197,8 @@ def _copy(model: nn.Module) -> nn.Module:
         return model
 
 
-def _first_step(
-    model: nn.Module, tokens: Tensor, config: Config, device: str, warn: Callable[[str], None]
-) -> None:
-    """Run forward and backward on one sequence, and look whether gradients arrive."""
+def _first_step(model: nn.Module, tokens: Tensor, config: Config, device: str) -> str | None:
+    """Run forward and backward on one sequence; return what to warn of if no gradient passes."""
     operators = [block.operator for block in model.blocks]  # type: ignore[union-attr]
     reached: list[Tensor] = []
 
@@ -228,10 +222,11 @@ def _first_step(
             f"{len(own)} parameter tensors (a detached output, or torch.no_grad?)"
         )
     if any(u.grad is None for u in reached):
-        warn(
+        return (
             f"no gradient flows back through operator {config.operator!r} to its input (a detached "
             "input, or one that is not used?)"
         )
+    return None
 
 
 def _probe(
