@@ -4,7 +4,7 @@
 
 Source: Vaswani et al. 2017; positions: Su et al. 2021. It reaches keys at any distance, in O(L^2 D)
 time and O(L D) memory (flash, memory-efficient or cuDNN kernels, as PyTorch chooses).
-Agrees with a loop over the past to 1e-16 in float64 (docs/fidelity.md).
+Agrees with a loop over the past to 5e-16 in float64 (docs/fidelity.md).
 """
 
 from __future__ import annotations
