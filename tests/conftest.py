@@ -19,7 +19,10 @@ settings.load_profile("mechbench")
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # Started in a shell's background: the processes that tests start would not hear of Ctrl-C.
     signal.signal(signal.SIGINT, signal.default_int_handler)
-torch.set_num_threads(1)  # tests run beside each other, on small tensors
+# Tests run beside each other, on small tensors; and how a sum is rounded depends on the threads,
+# so the processes that tests start have as many.
+torch.set_num_threads(1)
+os.environ["OMP_NUM_THREADS"] = "1"
 
 _CUDA = pytest.param(
     "cuda",

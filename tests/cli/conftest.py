@@ -50,7 +50,7 @@ class CommandLine:
         """Start a command; `flags` are python's, `file_limit` is in bytes a file."""
         limited = [] if file_limit is None else ["-c", _LIMITED, str(file_limit)]
         path = [str(Path(package.__file__).parents[1]), os.environ.get("PYTHONPATH", "")]
-        environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(path)}
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path)}
         environment.pop("MECHBENCH_PLUGINS", None)
         return subprocess.Popen(
             [sys.executable, *limited, *flags, "-m", "mechbench", *args],

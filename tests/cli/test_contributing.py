@@ -18,7 +18,7 @@ def test_plugin_of_an_operator_and_a_task_runs_and_learns(mechbench_of_module: C
     arguments = shlex.split(command)
     (mechbench_of_module.folder / arguments[-1]).write_text(plugin, encoding="utf-8")
     commands = [
-        (*arguments, "--budget", "300000", "--device", "cpu", "--quiet"),
+        (*arguments, "--budget", "200000", "--device", "cpu", "--quiet"),
         ("list", "tasks", "--plugin", arguments[-1]),
         ("show", "previous", "--plugin", arguments[-1]),
     ]

@@ -262,7 +262,7 @@ def test_finished_run_is_read_run_afresh_or_mended(mechbench: CommandLine, finis
     before = [contents(cell) for cell in cells]
     commands = [(*FINISHED, "--out", name) for name in names]
     commands[1] += ("--fresh",)
-    done = mechbench.together(*commands)
+    done = [mechbench.inside(*command) for command in commands]
     assert [d.returncode for d in done] == [0] * 4, done
     after = [contents(cell) for cell in cells]
 

@@ -21,7 +21,7 @@ from mechbench.plan.suite_file import read_suite
 from mechbench.record.results import read_result
 from mechbench.sweep.execute import look, run_sweep, worker_devices
 
-KILLS = int(os.environ.get("MECHBENCH_TEST_KILLS", "2"))  # 10 takes minutes
+KILLS = int(os.environ.get("MECHBENCH_TEST_KILLS", "1"))  # 10 takes minutes
 SUITE = """title = "T"
 tasks = ["recall"]
 operators = ["hyena", "attention"]
@@ -130,7 +130,6 @@ def start(path: Path, out: Path) -> subprocess.Popen[str]:
             sys.executable, "-m", "mechbench", "sweep", str(path), "--out", str(out),
             "--device", "cpu", "--jobs", "1", "--checkpoint-every", "0",
         ],
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
