@@ -2,8 +2,9 @@
 
     python scripts/time_training_step.py --operator hyena --seqlen 1024 --seqlen 131072
 
-Median over repeated steps after warm-up, CUDA-synchronised. Also times the FFT alone at candidate
-transform lengths (--fft) to justify `transform_length`.
+Median over repeated steps after warm-up, CUDA-synchronised; with --graph the step is captured, as
+`mechbench run` does it on a GPU. "all" stands for every built-in operator. Also times
+the FFT alone at candidate transform lengths (--fft) to justify `transform_length`.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # runs from a checkout, uninstalled
 
+from mechbench.catalogue.registry import OPERATORS
 from mechbench.data.streams import TrainStream
 from mechbench.record.config import default_batch_size
 from mechbench.tasks.base import make_task
@@ -28,18 +30,19 @@ from mechbench.training.loop import backward
 from mechbench.training.memory import first_micro_batch, peak_memory_mib
 from mechbench.training.model import Backbone
 from mechbench.training.optimiser import make_optimizer
+from mechbench.training.step import WARM_UP, Stepper
 
 
 def median_s(work: Callable[[], object], device: str, repeats: int) -> float:
     times = []
-    for i in range(repeats + 2):
+    for i in range(repeats + WARM_UP + 1):
         if device == "cuda":
             torch.cuda.synchronize()
         start = time.perf_counter()
         work()
         if device == "cuda":
             torch.cuda.synchronize()
-        if i >= 2:
+        if i > WARM_UP:
             times.append(time.perf_counter() - start)
     return statistics.median(times)
 
@@ -57,7 +60,9 @@ def time_fft(device: str) -> None:
 @click.option("--seqlen", "seqlens", multiple=True, type=int, default=(1024,))
 @click.option("--vocab-size", default=30)
 @click.option("--d-model", default=64)
+@click.option("--batch-size", default=0, help="Sequences a step; 0: as a run takes.")
 @click.option("--repeats", default=5)
+@click.option("--graph", is_flag=True, help="Replay the step as a CUDA graph.")
 @click.option("--fft", is_flag=True)
 @click.option("--profile", is_flag=True, help="Print the kernels of one step.")
 def main(
@@ -66,15 +71,19 @@ def main(
     seqlens: tuple[int, ...],
     vocab_size: int,
     d_model: int,
+    batch_size: int,
     repeats: int,
+    graph: bool,
     fft: bool,
     profile: bool,
 ) -> None:
     if fft:
         time_fft("cuda" if torch.cuda.is_available() else "cpu")
-    for operator in operators:
+    built_in = [n for n in OPERATORS.names() if OPERATORS.entry(n).origin == "built-in"]
+    for operator in built_in if operators == ("all",) else operators:
         for seqlen in seqlens:
-            time_step(operator, task, seqlen, vocab_size, d_model, repeats, profile)
+            sizes = (vocab_size, d_model, batch_size or default_batch_size(seqlen))
+            time_step(operator, task, seqlen, *sizes, repeats, graph, profile)
 
 
 def time_step(
@@ -83,13 +92,15 @@ def time_step(
     seqlen: int,
     vocab_size: int,
     d_model: int,
+    batch_size: int,
     repeats: int,
+    graph: bool,
     profile: bool,
 ) -> None:
     device = "cuda" if torch.cuda.is_available() else "cpu"
     dtype = "bfloat16" if device == "cuda" else "float32"
     made = make_task(task, vocab_size=vocab_size, seqlen=seqlen)
-    batch_size, length = default_batch_size(seqlen), made.input_seqlen
+    length = made.input_seqlen
     micro = first_micro_batch(batch_size, length, d_model, 2, device)
     model = Backbone(
         operator,
@@ -112,16 +123,24 @@ def time_step(
         for _ in range(samples):
             stream.batch(next(steps))
 
-    def step() -> None:
+    def gradients(inputs: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         model.zero_grad(set_to_none=True)
-        backward(model, batch.inputs, batch.dense_targets, micro, device, dtype)
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
+        return backward(model, inputs, targets, micro, device, dtype)
+
+    stepper = Stepper(
+        model, optimizer, gradients, 1.0, graph, lambda text: click.echo(text, err=True)
+    )
+
+    def step() -> None:
+        if not stepper.replay(batch.inputs, batch.dense_targets, 1.0):
+            stepper.gradients(batch.inputs, batch.dense_targets)
+            stepper.update(1.0)
 
     step_s = median_s(step, device, repeats)
     sample_s = median_s(sample, device, 3) / samples
     row = {
         "operator": operator,
+        "graph": graph,
         "seqlen": seqlen,
         "batch_size": batch_size,
         "micro_batch": micro,
