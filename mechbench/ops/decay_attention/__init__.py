@@ -5,15 +5,22 @@
 
 Source: Dao & Gu 2024 (arXiv:2405.21060), section 6 (block decomposition of the semiseparable
 matrix); without decay, Katharopoulos et al. 2020; with a constant decay, Sun et al. 2023.
+On a GPU fused Triton kernels compute it where the types and widths allow.
 """
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from mechbench.ops.affine_scan import affine_scan, before
+from mechbench.ops.triton import unavailable
+
+_MAX_WIDTH = 128  # of keys and values: the kernels hold a state in registers
 
 
 def decay_attention(
@@ -26,11 +33,16 @@ def decay_attention(
         k: as q.
         v: (B, H, L, P).
         log_decay: g, at most 0, of a shape that broadcasts to (B, H, L); None for no decay.
-        chunk: positions computed as one matrix; one state is kept per chunk.
+        chunk: positions computed as one matrix; one state is kept per chunk. The kernels choose
+            their own.
 
     Returns:
-        (B, H, L, P) in the dtype of `v`; products and states are float32 or wider.
+        (B, H, L, P) in the dtype of `v`; products and states are float32 or wider. Under autocast
+        the kernels round the factors of a product to TF32 (10 bits, where bfloat16 has 7).
     """
+    if unavailable(q, k, v) is None and max(q.shape[-1], v.shape[-1]) <= _MAX_WIDTH:
+        out: Tensor = _Fused.apply(q, k, v, log_decay)  # type: ignore[no-untyped-call]
+        return out
     L = v.shape[-2]
     with torch.autocast("cuda" if v.is_cuda else "cpu", enabled=False):
         wide = torch.promote_types(v.dtype, torch.float32)
@@ -43,6 +55,42 @@ def decay_attention(
         states = before(affine_scan(end.exp()[..., None], added), vc.shape[-3])
         y = y + (qc * gc.exp()[..., None]) @ states
         return y.flatten(-3, -2)[..., :L, :].to(v.dtype)
+
+
+class _Fused(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, g: Tensor | None) -> Tensor:
+        from mechbench.ops.decay_attention.kernels import forward
+
+        ctx.shapes = q.shape, k.shape, None if g is None else g.shape
+        ctx.precision = "tf32" if torch.is_autocast_enabled("cuda") else "tf32x3"
+        q, k = (_rows(x).expand(*v.shape[:-1], -1) for x in (q, k))
+        v = _rows(v)
+        g = None if g is None else g.expand(v.shape[:-1])
+        y, states = forward(q, k, v, g, ctx.precision)
+        ctx.save_for_backward(q, k, v, g, states)
+        return y
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
+        from mechbench.ops.decay_attention.kernels import backward
+
+        q, k, v, g, states = ctx.saved_tensors
+        need_g = g is not None and ctx.needs_input_grad[3]
+        dq, dk, dv, dg = backward(q, k, v, g, states, _rows(dy), ctx.precision, need_g)
+        q_shape, k_shape, g_shape = ctx.shapes
+        return (
+            dq.sum_to_size(q_shape).to(q.dtype),
+            dk.sum_to_size(k_shape).to(k.dtype),
+            dv,
+            None if dg is None else dg.sum_to_size(g_shape).to(g.dtype),
+        )
+
+
+def _rows(x: Tensor) -> Tensor:
+    """Return x with features side by side in memory."""
+    return x if x.stride(-1) == 1 else x.contiguous()
 
 
 def decay_attention_matrix(q: Tensor, k: Tensor, log_decay: Tensor | None = None) -> Tensor:
