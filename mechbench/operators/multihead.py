@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from mechbench.catalogue.settings import check_options
 from mechbench.errors import ConfigError
 from mechbench.operators.base import check_seqlen
-from mechbench.ops import rotary
+from mechbench.ops import rotary_heads
 
 
 class MultiHead(nn.Module):
@@ -38,8 +38,7 @@ class MultiHead(nn.Module):
 
     def _heads(self, u: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         qkv = self.qkv(u).unflatten(-1, (3, self.n_heads, -1))  # (B, L, 3, H, d)
-        q, k, v = qkv.permute(2, 0, 3, 1, 4)  # (B, H, L, d) each
-        return rotary(q, self.rotary_base), rotary(k, self.rotary_base), v
+        return rotary_heads(qkv, self.rotary_base)  # (B, H, L, d) each
 
     def forward(self, u: Tensor) -> Tensor:
         """Mix along the sequence: (B, L, D) -> (B, L, D).

@@ -15,7 +15,7 @@ from mechbench.ops.fft_conv import fft_conv, fft_conv_reference
 from mechbench.ops.hyena_mix import hyena_mix
 from mechbench.ops.linear import linear
 from mechbench.ops.precision import autocast_dtype
-from mechbench.ops.rotary import rotary
+from mechbench.ops.rotary import rotary, rotary_heads
 from mechbench.ops.short_conv import short_conv, short_conv_reference
 from mechbench.ops.window import window
 
@@ -42,6 +42,7 @@ __all__ = [
     "hyena_mix",
     "linear",
     "rotary",
+    "rotary_heads",
     "short_conv",
     "short_conv_reference",
     "to_channels",

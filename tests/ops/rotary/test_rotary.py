@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from mechbench.ops import rotary
+from mechbench.ops import rotary, rotary_heads
 
 
 def vectors(d: int = 8, L: int = 40) -> tuple[torch.Tensor, torch.Tensor]:
@@ -47,3 +47,11 @@ def test_keeps_the_type_and_leading_shape(device: str) -> None:
     x = torch.randn(2, 3, 5, 6, device=device, dtype=torch.bfloat16)
     assert rotary(x).dtype == torch.bfloat16
     assert rotary(x).shape == x.shape
+
+
+def test_heads_are_split_and_values_left_alone() -> None:
+    qkv = torch.randn(2, 5, 3, 4, 6, dtype=torch.float64)
+    q, k, v = rotary_heads(qkv, 100.0)
+    assert torch.equal(v, qkv[:, :, 2].transpose(1, 2))
+    assert torch.equal(q, rotary(qkv[:, :, 0].transpose(1, 2), 100.0))
+    assert torch.equal(k, rotary(qkv[:, :, 1].transpose(1, 2), 100.0))
