@@ -7,12 +7,11 @@ share one key per position and one w.
 Source: Zhai et al. 2021 (arXiv:2105.14103), equations 2 and 6 (AFT-conv). Deviations: sums run
 over the past only; w is used as it is, without their normalisation; the sums are kept relative to
 the largest exponent so far, because the largest overall would look ahead.
-Agrees with a loop from the paper to 1e-16 in float64 (docs/fidelity.md).
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -23,6 +22,7 @@ from mechbench.catalogue.registry import register_operator
 from mechbench.catalogue.settings import check_options
 from mechbench.errors import ConfigError
 from mechbench.operators.base import check_seqlen
+from mechbench.operators.fidelity import Fidelity
 from mechbench.ops import exp_delay, exp_merge, exp_scan
 
 
@@ -39,6 +39,14 @@ class AFT(nn.Module):
     Raises:
         ConfigError: d_model is not a multiple of n_heads, or an option out of range.
     """
+
+    fidelity: ClassVar[tuple[Fidelity, ...]] = (
+        Fidelity(
+            "Zhai et al. 2021, equations 2 and 6",
+            7e-16,
+            "past only; the window's weights as they are, without their normalisation",
+        ),
+    )
 
     depends_on_max_seqlen = True  # if shorter than the window, fewer lags are learned
 

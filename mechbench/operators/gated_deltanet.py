@@ -9,7 +9,6 @@ beta = sigmoid(W_b u); alpha = exp(-rate softplus(W_a u + bias)).
 
 Source: Yang, Kautz & Hatamizadeh 2024, equation 10, section 3.3 and figure 1 (values twice as wide
 as keys). O(L (chunk + d_head) D) time, O(L D) memory, a state of 2 d_head^2 numbers per head.
-Agrees with the paper's recurrence to 2e-15 in float64 (docs/fidelity.md).
 """
 
 from __future__ import annotations
@@ -24,6 +23,7 @@ from mechbench.catalogue.registry import register_operator
 from mechbench.catalogue.settings import check_options
 from mechbench.operators.base import check_seqlen
 from mechbench.operators.decay import Decay
+from mechbench.operators.fidelity import Fidelity
 from mechbench.operators.multihead import heads
 from mechbench.ops import delta_rule, delta_rule_matrix, short_conv
 
@@ -46,6 +46,15 @@ class GatedDeltaNet(nn.Module):
     Raises:
         ConfigError: d_model is not a multiple of n_heads, or an option out of range.
     """
+
+    fidelity: ClassVar[tuple[Fidelity, ...]] = (
+        Fidelity(
+            "Yang et al. 2024, equation 10",
+            6e-15,
+            "two values a key channel and heads of 32 by default; rates start at U(0, 16) as in "
+            "flash-linear-attention",
+        ),
+    )
 
     implied: ClassVar = {"min_rate": 1.0}
 

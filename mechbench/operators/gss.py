@@ -9,7 +9,6 @@ space, 4 D in the gate, 512 modes, simplified DSS (`mechbench.operators.dss`). D
 operator it stands before the backbone's MLP, where their block has none; the norm before the layer
 is the backbone's. variant=small has D channels in both and S4D-Lin with 64 states without a norm,
 which gives 4 D^2 parameters as in the other operators.
-Agrees with the published layer, run token by token, to 1e-16 in float64 (docs/fidelity.md).
 """
 
 from __future__ import annotations
@@ -25,6 +24,7 @@ from mechbench.catalogue.settings import check_options
 from mechbench.filters.ssm import SSMFilter
 from mechbench.operators.base import check_seqlen, toeplitz
 from mechbench.operators.dss import DSS
+from mechbench.operators.fidelity import Fidelity
 from mechbench.ops import fft_conv
 
 
@@ -45,6 +45,15 @@ class GSS(nn.Module):
     Raises:
         ConfigError: d_state odd, or an option out of range.
     """
+
+    fidelity: ClassVar[tuple[Fidelity, ...]] = (
+        Fidelity(
+            "Mehta et al. 2022, layer and simplified DSS, recurrence",
+            7e-16,
+            "stands before the backbone's MLP, as all do, where the published block has none; "
+            "`variant=small` has 4 D^2 parameters and S4D-Lin",
+        ),
+    )
 
     implied: ClassVar = {"variant": "small"}
 

@@ -9,7 +9,6 @@ Source: Fu et al. 2023 (arXiv:2212.14052), section 3.1 and algorithm 1. State sp
 released (`mechbench.operators.h3_states`): bilinear, with trained input matrices. Deviations: heads
 of one channel (the code's default), so k' v is a plain rather than an outer product; A, B of the
 diagonal state space and dt have a learning rate of 1e-3.
-Agrees with the released state spaces, run token by token, to 3e-16 in float64 (docs/fidelity.md).
 """
 
 from __future__ import annotations
@@ -24,6 +23,7 @@ from mechbench.catalogue.registry import register_operator
 from mechbench.filters.explicit import ExplicitFilter
 from mechbench.filters.ssm import SSMFilter
 from mechbench.operators.base import check_seqlen, toeplitz
+from mechbench.operators.fidelity import Fidelity
 from mechbench.operators.h3_states import BilinearStates, ShiftStates
 from mechbench.ops import fft_conv
 
@@ -42,6 +42,16 @@ class H3(nn.Module):
     Raises:
         ConfigError: d_state odd or below 2.
     """
+
+    fidelity: ClassVar[tuple[Fidelity, ...]] = (
+        Fidelity(
+            "released state spaces (bilinear, trained inputs), recurrences",
+            1e-15,
+            "heads of one channel (the code's default); learning rate 1e-3 for A, B and dt of "
+            "the diagonal state space; `variant=plain` is the earlier zero-order hold with fixed "
+            "inputs",
+        ),
+    )
 
     implied: ClassVar = {"variant": "plain"}
 

@@ -23,6 +23,7 @@ from mechbench.operators.base import (
     make_operator,
     operator_options,
 )
+from mechbench.operators.fidelity import Fidelity
 
 
 @register_operator("hybrid", source="Fu et al. 2023 (arXiv:2212.14052), section 3.3")
@@ -129,5 +130,6 @@ def _depends(options: Mapping[str, Any]) -> bool:
 
 hybrid.parts = parts  # type: ignore[attr-defined]  # read by `components_used`
 hybrid.depends_on_max_seqlen = _depends  # type: ignore[attr-defined]
+hybrid.fidelity = (Fidelity("its parts", None, "those of its parts"),)  # type: ignore[attr-defined]
 hybrid.implied = implied  # type: ignore[attr-defined]  # read by `implied_options`
 hybrid.typed = typed  # type: ignore[attr-defined]  # read by `operator_options`

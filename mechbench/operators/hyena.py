@@ -10,8 +10,6 @@ which gates before convolving, so that order 2 has a single long convolution. On
 gates and filters is the code's in variant "gate-first" (stored as "released", its older name): our
 default filters are of relative time and scaled by 1 / L. With `filter=released` the whole operator
 is exactly the released one, and its weights load (`mechbench.operators.hyena_weights`).
-Agrees with the released operator (filter=released) to 1e-15, and with both formulas to 6e-16, in
-float64 (docs/fidelity.md).
 """
 
 from __future__ import annotations
@@ -27,6 +25,7 @@ from mechbench.catalogue.settings import check_options
 from mechbench.errors import ConfigError, OperatorError
 from mechbench.filters.base import filter_depends_on_max_seqlen, filter_options, make_filter
 from mechbench.operators.base import check_seqlen, set_optim, toeplitz
+from mechbench.operators.fidelity import Fidelity
 from mechbench.ops import fft_conv, from_channels, hyena_mix, short_conv, to_channels
 
 
@@ -58,6 +57,22 @@ class Hyena(nn.Module):
             that the chosen filter does not take.
         OperatorError: the filter cannot be built.
     """
+
+    fidelity: ClassVar[tuple[Fidelity, ...]] = (
+        Fidelity(
+            "Poli et al. 2023: the released recurrence (`gate-first`), Definition 3.1 (`paper`)",
+            2e-15,
+            "filters in relative time, scaled by 1024 / L, window rates over D channels, one "
+            "sine frequency set a layer: they carry over to other lengths without training",
+        ),
+        Fidelity(
+            "released operator (heads 1, blocks 1), orders 2 to 4, weights loaded; outputs and "
+            "gradients",
+            4e-15,
+            "the positional encoding is fixed (released: trained at a rate of 1e-5); no dropout",
+            variant="filter=released",
+        ),
+    )
 
     option_groups: ClassVar = {"filter_options": _filter_options}
 

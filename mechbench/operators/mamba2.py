@@ -9,10 +9,11 @@ softplus(dt + bias); A is one negative number per head.
 Source: Dao & Gu 2024, sections 6 and 7.1, with the initialisation and the defaults of their code
 (d_state 128, expand 2, d_head 64, 4 taps). O(L (chunk + d_state) expand D) time, O(L D) memory, a
 state of expand D d_state numbers.
-Agrees with the paper's recurrence to 2e-16 in float64 (docs/fidelity.md).
 """
 
 from __future__ import annotations
+
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -23,6 +24,7 @@ from mechbench.catalogue.settings import check_options
 from mechbench.errors import ConfigError
 from mechbench.operators.base import check_seqlen
 from mechbench.operators.decay import Decay
+from mechbench.operators.fidelity import Fidelity
 from mechbench.ops import decay_attention, decay_attention_matrix, short_conv
 
 
@@ -42,6 +44,8 @@ class Mamba2(nn.Module):
     Raises:
         ConfigError: the inner channels are not a multiple of n_heads, or an option out of range.
     """
+
+    fidelity: ClassVar[tuple[Fidelity, ...]] = (Fidelity("Dao & Gu 2024, recurrence", 5e-16),)
 
     def __init__(
         self,

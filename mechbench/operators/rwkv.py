@@ -9,7 +9,6 @@ Source: Peng et al. 2023 (arXiv:2305.13048), section 3, time mixing; initial mix
 bonuses are those that the released version 4 gives a first layer, or, with `depth`, each layer of
 so many. Deviations: matrices start with PyTorch's initialisation instead of zeros; the backbone's
 MLP, without a token shift, takes the place of channel mixing.
-Agrees with the paper's recurrence to 5e-16 in float64 (docs/fidelity.md).
 """
 
 from __future__ import annotations
@@ -25,6 +24,7 @@ from mechbench.catalogue.registry import register_operator
 from mechbench.catalogue.settings import check_options
 from mechbench.errors import ConfigError
 from mechbench.operators.base import check_seqlen
+from mechbench.operators.fidelity import Fidelity
 from mechbench.ops import exp_delay, exp_merge, exp_scan, exp_term
 
 
@@ -41,6 +41,16 @@ class RWKV(nn.Module):
     Raises:
         ConfigError: depth out of range, or layer not below it.
     """
+
+    fidelity: ClassVar[tuple[Fidelity, ...]] = (
+        Fidelity(
+            "RWKV-4 time mixing, recurrence",
+            2e-15,
+            "every layer starts as a first one (`depth=N`: as released in a model of N layers); "
+            "matrices start with PyTorch's default; no token shift before the backbone's MLP, "
+            "which belongs to the backbone and is the same for all",
+        ),
+    )
 
     implied: ClassVar = {"depth": 0}
 

@@ -5,10 +5,11 @@
 with h the impulse response of x' = A x + B u, y = C x (`mechbench.filters.ssm`).
 Source: Gu et al. 2022 (arXiv:2206.11893), section 3 and S4D-Lin; the GELU, the GLU and the skip d
 are those of the S4 layer (Gu et al. 2021, arXiv:2111.00396). Deviation: no dropout.
-Agrees with its recurrence to 3e-16 in float64 (docs/fidelity.md).
 """
 
 from __future__ import annotations
+
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -17,6 +18,7 @@ from torch import Tensor, nn
 from mechbench.catalogue.registry import register_operator
 from mechbench.filters.ssm import SSMFilter
 from mechbench.operators.base import check_seqlen, toeplitz
+from mechbench.operators.fidelity import Fidelity
 from mechbench.ops import fft_conv
 
 
@@ -35,6 +37,10 @@ class S4D(nn.Module):
     Raises:
         ConfigError: d_state odd or below 2, or dt_min not between 0 and dt_max.
     """
+
+    fidelity: ClassVar[tuple[Fidelity, ...]] = (
+        Fidelity("Gu et al. 2022, recurrence", 8e-15, "no dropout"),
+    )
 
     def __init__(
         self,

@@ -5,10 +5,11 @@
 Source: Beltagy et al. 2020 (Longformer), section 3.1; positions: Su et al. 2021. The sequence is
 cut into blocks of `window` positions; each attends to itself and the block before it through a
 banded mask. This takes O(L window D) time, and memory does not grow with L^2.
-Agrees with `attention` over its window to 1e-15 in float64 (docs/fidelity.md).
 """
 
 from __future__ import annotations
+
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -16,6 +17,7 @@ from torch import Tensor
 
 from mechbench.catalogue.registry import register_operator
 from mechbench.catalogue.settings import check_options
+from mechbench.operators.fidelity import Fidelity
 from mechbench.operators.multihead import MultiHead
 
 
@@ -35,6 +37,10 @@ class SlidingAttention(MultiHead):
     Raises:
         ConfigError: d_model is not an even multiple of n_heads, or an option out of range.
     """
+
+    fidelity: ClassVar[tuple[Fidelity, ...]] = (
+        Fidelity("softmax over the window with rotary positions", 8e-16),
+    )
 
     window: int
 

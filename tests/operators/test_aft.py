@@ -10,6 +10,7 @@ import mechbench
 from mechbench.errors import ConfigError
 from mechbench.operators import aft
 from mechbench.operators.aft import AFT
+from operators.fidelity import assert_true_to_source
 
 D = 4
 
@@ -47,7 +48,7 @@ def test_equals_the_sums_written_naively(L: int, n_heads: int, window: int) -> N
                         den += weight
                     mixed[b, t, d] = num / den / (1 + math.exp(-float(q[b, t, d])))
         expected = mixed @ op.out_proj.weight.T + op.out_proj.bias
-        torch.testing.assert_close(op(u), expected, rtol=1e-9, atol=1e-9)
+        assert_true_to_source(op, op(u), expected)
 
 
 def test_materialized_weights_are_causal_and_give_outputs_and_gradients() -> None:

@@ -1,8 +1,5 @@
 from __future__ import annotations
 
-import cmath
-import math
-
 import pytest
 import torch
 from torch import Tensor
@@ -10,6 +7,8 @@ from torch import Tensor
 import mechbench
 from mechbench.errors import ConfigError
 from mechbench.operators.attention import Attention
+from operators.fidelity import assert_true_to_source
+from operators.naive_attention import by_hand
 
 D, L = 8, 9
 
@@ -23,36 +22,11 @@ def inputs() -> Tensor:
     return torch.randn(2, L, D, generator=torch.Generator().manual_seed(5), dtype=torch.float64)
 
 
-def turn(x: Tensor, position: int, base: float) -> Tensor:
-    """Rotate feature pairs (i, i + d/2) as complex numbers."""
-    half = len(x) // 2
-    pairs = [
-        complex(x[i], x[i + half]) * cmath.exp(1j * position * base ** (-i / half))
-        for i in range(half)
-    ]
-    return torch.tensor([p.real for p in pairs] + [p.imag for p in pairs], dtype=torch.float64)
-
-
 @pytest.mark.parametrize(("n_heads", "base"), [(1, 10_000.0), (2, 10_000.0), (4, 50.0)])
 def test_equals_a_softmax_over_the_past_written_naively(n_heads: int, base: float) -> None:
     op, u = build(n_heads, rotary_base=base), inputs()
-    d = D // n_heads
     with torch.no_grad():
-        q, k, v = (u @ op.qkv.weight.T + op.qkv.bias).split(D, -1)
-        mixed = torch.zeros_like(u)
-        for b in range(len(u)):
-            for head in range(n_heads):
-                part = slice(head * d, (head + 1) * d)
-                for t in range(L):
-                    query = turn(q[b, t, part], t, base)
-                    scores = [
-                        math.exp(float(query @ turn(k[b, s, part], s, base)) / math.sqrt(d))
-                        for s in range(t + 1)
-                    ]
-                    for s, score in enumerate(scores):
-                        mixed[b, t, part] += score / sum(scores) * v[b, s, part]
-        expected = mixed @ op.out_proj.weight.T + op.out_proj.bias
-        torch.testing.assert_close(op(u), expected, rtol=1e-9, atol=1e-9)
+        assert_true_to_source(op, op(u), by_hand(op, u))
 
 
 def test_materialized_rows_are_causal_sum_to_one_and_give_the_fast_path() -> None:

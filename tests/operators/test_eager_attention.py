@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+import pytest
 import torch
 
 import mechbench
 from mechbench.operators.attention import Attention
 from mechbench.operators.eager_attention import EagerAttention
+from operators.fidelity import assert_true_to_source
+from operators.naive_attention import by_hand
 
 D, L = 8, 21
 
@@ -20,6 +23,15 @@ def test_equals_fused_attention_in_values_and_gradients() -> None:
         operator(u).square().sum().backward()
     torch.testing.assert_close(eager.qkv.weight.grad, fused.qkv.weight.grad)
     assert torch.equal(mechbench.materialize(eager, u), mechbench.materialize(fused, u))
+
+
+@pytest.mark.parametrize("n_heads", [1, 2, 4])
+def test_equals_a_softmax_over_the_past_written_naively(n_heads: int) -> None:
+    torch.manual_seed(0)
+    op = EagerAttention(D, L, n_heads=n_heads).double()
+    u = torch.randn(2, 9, D, generator=torch.Generator().manual_seed(5), dtype=torch.float64)
+    with torch.no_grad():
+        assert_true_to_source(op, op(u), by_hand(op, u))
 
 
 def test_matrix_of_weights_is_really_in_memory() -> None:

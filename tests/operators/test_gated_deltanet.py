@@ -10,6 +10,7 @@ from torch import Tensor
 import mechbench
 from mechbench.errors import ConfigError
 from mechbench.operators.gated_deltanet import GatedDeltaNet
+from operators.fidelity import assert_true_to_source
 
 D, L, H = 4, 13, 2
 
@@ -56,7 +57,7 @@ def test_equals_the_recurrence_written_naively(chunk: int, expand_v: int) -> Non
                     out = query @ state
                     y[i, t, values] = out / (out.square().mean() + 1e-5).sqrt() * op.norm.weight
         expected = (y * silu(gate)) @ op.out_proj.weight.T
-        torch.testing.assert_close(op(u), expected, rtol=1e-9, atol=1e-9)
+        assert_true_to_source(op, op(u), expected)
 
 
 def test_materialized_matrix_is_causal_and_gives_the_fast_path() -> None:

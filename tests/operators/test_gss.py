@@ -10,6 +10,7 @@ from torch import Tensor
 import mechbench
 from mechbench.errors import ConfigError
 from mechbench.operators.gss import GSS
+from operators.fidelity import assert_true_to_source
 
 D = 3
 
@@ -44,7 +45,7 @@ def test_equals_the_state_space_run_token_by_token(L: int, d_ssm: int, d_gate: i
             s = 2 * (C * state).sum(-1).real + op.skip * x[:, t]
             mixed = gate[:, t] * (s @ op.ssm_proj.weight.T + op.ssm_proj.bias)
             rows.append(mixed @ op.out_proj.weight.T + op.out_proj.bias)
-        torch.testing.assert_close(op(u), torch.stack(rows, 1), rtol=1e-9, atol=1e-9)
+        assert_true_to_source(op, op(u), torch.stack(rows, 1))
 
 
 def test_materialized_matrix_is_causal_and_gives_the_fast_path() -> None:
@@ -83,7 +84,7 @@ def test_as_published_equals_the_layer_written_from_the_paper(L: int) -> None:
             gate = gelu(u[:, t] @ op.gate_proj.weight.T + op.gate_proj.bias)
             mixed = gate * (s @ op.ssm_proj.weight.T + op.ssm_proj.bias)
             rows.append(mixed @ op.out_proj.weight.T + op.out_proj.bias)
-        torch.testing.assert_close(op(u), torch.stack(rows, 1), rtol=1e-9, atol=1e-9)
+        assert_true_to_source(op, op(u), torch.stack(rows, 1))
 
 
 def test_sizes_are_the_published_ones_by_default_and_smaller_by_option() -> None:

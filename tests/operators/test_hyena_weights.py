@@ -11,6 +11,7 @@ import mechbench
 from mechbench.errors import ConfigError
 from mechbench.operators.hyena import Hyena
 from mechbench.operators.hyena_weights import load_released
+from operators.fidelity import assert_true_to_source
 
 D, P, W, K = 3, 13, 8, 3
 PART = "filter_fn.implicit_filter."
@@ -92,10 +93,10 @@ def test_loaded_weights_compute_what_the_released_operator_does(order: int, L: i
     u = torch.randn(L, D, generator=torch.Generator().manual_seed(9), dtype=torch.float64)
     u, other = u.requires_grad_(), u.detach().clone().requires_grad_()
     y, expected = op(u[None])[0], by_hand(w, other, order)
-    torch.testing.assert_close(y, expected, rtol=1e-12, atol=1e-12)
+    assert_true_to_source(op, y, expected, "filter=released")
     y.square().sum().backward()
     expected.square().sum().backward()
-    torch.testing.assert_close(u.grad, other.grad, rtol=1e-11, atol=1e-11)
+    assert_true_to_source(op, u.grad, other.grad, "filter=released")
 
 
 def test_gradients_of_the_weights_agree() -> None:
@@ -113,7 +114,7 @@ def test_gradients_of_the_weights_agree() -> None:
         (op.filter.inner[0].weight.grad, w[PART + "0.weight"].grad),
     ]
     for found, expected in pairs:
-        torch.testing.assert_close(found, expected, rtol=1e-11, atol=1e-11)
+        assert_true_to_source(op, found, expected, "filter=released")
 
 
 def test_weights_that_do_not_fit_are_refused_in_one_line() -> None:

@@ -11,6 +11,7 @@ import mechbench
 from mechbench.errors import ConfigError
 from mechbench.operators.linear_attention import LinearAttention
 from mechbench.ops import rotary
+from operators.fidelity import assert_true_to_source
 
 D, L = 8, 19
 
@@ -47,7 +48,7 @@ def test_equals_a_weighted_mean_written_naively(base: float, chunk: int) -> None
                         (rq[t] @ rk[s]) / total * v[b, s, part] for s in range(t + 1)
                     )
         expected = mixed @ op.out_proj.weight.T + op.out_proj.bias
-        torch.testing.assert_close(op(u), expected, rtol=1e-9, atol=1e-9)
+        assert_true_to_source(op, op(u), expected)
 
 
 def test_materialized_matrix_is_causal_and_gives_the_fast_path() -> None:

@@ -12,6 +12,7 @@ import mechbench
 from mechbench.errors import ConfigError
 from mechbench.operators.s4d import S4D
 from mechbench.training.optimiser import make_optimizer
+from operators.fidelity import assert_true_to_source
 
 
 def build(d_model: int = 3, d_state: int = 8) -> S4D:
@@ -44,7 +45,7 @@ def test_convolution_and_recurrence_agree(L: int, d_model: int, d_state: int, se
     torch.manual_seed(seed)
     op, u = build(d_model, d_state), torch.randn(2, L, d_model, dtype=torch.float64)
     with torch.no_grad():
-        torch.testing.assert_close(op(u), recurrent(op, u), rtol=1e-8, atol=1e-8)
+        assert_true_to_source(op, op(u), recurrent(op, u))
 
 
 def test_materialized_matrix_gives_the_fast_path() -> None:

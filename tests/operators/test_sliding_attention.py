@@ -9,6 +9,8 @@ import mechbench
 from mechbench.errors import ConfigError
 from mechbench.operators.attention import Attention
 from mechbench.operators.sliding_attention import SlidingAttention
+from operators.fidelity import assert_true_to_source
+from operators.naive_attention import by_hand
 
 D = 8
 
@@ -30,6 +32,14 @@ def test_blocks_equal_the_banded_matrix(L: int, window: int) -> None:
         _, _, v = op._heads(u)
         y = op.out_proj((H @ v).transpose(1, 2).flatten(2))
         torch.testing.assert_close(op(u), y, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize(("L", "window"), [(1, 1), (9, 1), (11, 4), (16, 8), (7, 32)])
+def test_equals_a_softmax_over_the_window_written_naively(L: int, window: int) -> None:
+    op = build(window)
+    u = torch.randn(2, L, D, generator=torch.Generator().manual_seed(5), dtype=torch.float64)
+    with torch.no_grad():
+        assert_true_to_source(op, op(u), by_hand(op, u))
 
 
 def test_window_of_the_whole_input_is_attention() -> None:
