@@ -3,8 +3,10 @@
     S_t = exp(g_t) (I - beta_t k_t k_t^T) S_{t-1} + beta_t k_t v_t^T,   y_t = S_t^T q_t
 
 Source: Yang, Kautz & Hatamizadeh 2024 (arXiv:2412.06464), equation 10 and section 3.3 (WY form of
-a chunk); the ungated rule: Yang et al. 2024 (arXiv:2406.06484). Within a chunk that starts at S,
-with G_t = g_1 + .. + g_t,
+a chunk); the ungated rule: Yang et al. 2024 (arXiv:2406.06484). With k of norm 1 the matrix
+I - beta k k^T has the eigenvalue 1 - beta along k and 1 elsewhere: beta 1 overwrites what k held,
+beta 2 turns it into its negative (Grazzi et al. 2024, arXiv:2411.12537), and for beta from 0 to 2
+no state grows. Within a chunk that starts at S, with G_t = g_1 + .. + g_t,
 
     S_t = exp(G_t) S + sum_{s <= t} exp(G_t - G_s) k_s w_s^T
     (I + T) w = beta (v - exp(G) k S),   T_ts = beta_t exp(G_t - G_s) k_t . k_s for s < t
@@ -32,7 +34,8 @@ def delta_rule(
         k: (B, H, L, K), of norm at most 1, otherwise states may grow.
         v: (B, H, L, P).
         log_decay: g, (B, H, L), at most 0.
-        beta: (B, H, L), the share of the old value that is overwritten, 0 to 1.
+        beta: (B, H, L), how much of what the key held is taken away, from 0 (none) over 1 (all of
+            it) to 2 (twice as much: a reflection).
         chunk: positions computed as one matrix; one state is kept per chunk.
 
     Returns:

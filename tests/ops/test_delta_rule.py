@@ -51,6 +51,36 @@ def test_key_written_twice_holds_the_last_value() -> None:
     assert y.flatten().tolist() == [1.0, 5.0, 7.0, 5.0]
 
 
+@given(L=st.integers(1, 41), chunk=st.integers(1, 17))
+def test_steps_of_up_to_two_agree_too(L: int, chunk: int) -> None:
+    q, k, v, g, beta = draw(L, L)
+    expected = delta_rule_reference(q, k, v, g, 2 * beta)
+    y = delta_rule(q, k, v, g, 2 * beta, chunk)
+    torch.testing.assert_close(y, expected, rtol=1e-10, atol=1e-10)
+
+
+def test_a_step_of_two_turns_what_a_key_held_into_its_negative() -> None:
+    """The parity of how often the key came again, which no beta up to 1 can hold."""
+    k = torch.eye(2).double()[[0, 0, 0, 1, 0]][None, None]
+    v = torch.tensor([[3.0], [0.0], [0.0], [0.0], [0.0]]).double()[None, None]
+    beta = torch.tensor([1.0, 2.0, 2.0, 2.0, 2.0]).double()[None, None]
+    query = torch.eye(2).double()[[0] * 5][None, None]
+    y = delta_rule(query, k, v, torch.zeros_like(beta), beta)
+    assert y.flatten().tolist() == [3.0, -3.0, 3.0, 3.0, -3.0]
+
+
+def test_reflections_neither_grow_nor_drift_over_a_long_input() -> None:
+    L = 3000
+    generator = torch.Generator().manual_seed(0)
+    q, k = (F.normalize(torch.randn(1, 1, L, 8, generator=generator), dim=-1) for _ in range(2))
+    v = torch.randn(1, 1, L, 4, generator=generator) * (torch.arange(L) < 8)[:, None]
+    g, beta = torch.zeros(1, 1, L), torch.full((1, 1, L), 2.0)
+    y = delta_rule(q, k, v, g, beta)
+    exact = delta_rule_reference(*(x.double() for x in (q, k, v, g, beta)))
+    assert exact[:, :, -100:].abs().max() > 0.1  # nothing is forgotten
+    torch.testing.assert_close(y.double(), exact, rtol=0, atol=1e-3)
+
+
 def test_repeated_keys_stay_finite_over_a_long_input() -> None:
     L = 3000
     k = F.normalize(torch.ones(1, 1, L, 8), dim=-1)
