@@ -86,6 +86,7 @@ OPTIONS: dict[str, Bound] = {
     "n_heads": Bound(int, 0, 2**13, "no more than channels"),
     "expand": Bound(int, 1, 64, "inner channels are expand times d_model"),
     "expand_v": Bound(int, 1, 64, "values are expand_v times d_model wide"),
+    "n_householder": Bound(int, 1, 64, "a token takes as many steps"),
     "gate_rank": Bound(int, 1, 2**13, "no more than channels"),
     "gate_temperature": Bound(float, 0, 1e6, "nothing decays in any input", above=True),
     "chunk": Bound(int, 1, 2**16, "a chunk is computed as one matrix"),

@@ -5,7 +5,7 @@
 
 Source: Yang et al. 2024 (arXiv:2406.06484), section 3; beta up to 2, so that I - beta k k^T has
 eigenvalues from -1 to 1: Grazzi et al. 2024 (arXiv:2411.12537); with several steps a token: Siems
-et al. 2025 (arXiv:2502.10297), section 3.
+et al. 2025 (arXiv:2502.10297).
 """
 
 from __future__ import annotations
