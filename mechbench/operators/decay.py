@@ -3,7 +3,8 @@
     step = softplus(logit + bias),   log decay = -exp(log_rate) step,   one bias and rate per head
 
 Source: Gu & Dao 2023 (arXiv:2312.00752), section 3.2, and its code for the initialisation; one rate
-per head: Dao & Gu 2024 (arXiv:2405.21060), section 7.
+per head: Dao & Gu 2024 (arXiv:2405.21060), section 7; a bias per key channel of a head: Kimi Team
+2025 (arXiv:2510.26692), section 4, and its code.
 """
 
 from __future__ import annotations
@@ -26,10 +27,8 @@ class Decay(nn.Module):
 
     def __init__(self, n_heads: int, min_rate: float = 1.0) -> None:
         super().__init__()
-        steps = torch.exp(torch.empty(n_heads).uniform_(math.log(1e-3), math.log(1e-1)))
-        self.bias = nn.Parameter(steps + torch.log(-torch.expm1(-steps)))  # softplus's inverse
-        rates = torch.empty(n_heads).uniform_(min_rate, 16).clamp_min(1e-6)  # never exactly 0
-        self.log_rate = nn.Parameter(rates.log())
+        self.bias = _biases(n_heads)
+        self.log_rate = _log_rates(n_heads, min_rate)
         set_optim(self, weight_decay=0.0)
 
     def forward(self, logits: Tensor) -> tuple[Tensor, Tensor]:
@@ -37,3 +36,30 @@ class Decay(nn.Module):
         wide = torch.promote_types(logits.dtype, torch.float32)
         steps = F.softplus(logits.to(wide) + self.bias[:, None])
         return steps, -steps * self.log_rate.exp()[:, None]
+
+
+class ChannelDecay(nn.Module):
+    """The same with logits and a bias for each key channel, and one rate per head."""
+
+    def __init__(self, n_heads: int, d_key: int) -> None:
+        super().__init__()
+        self.bias = _biases(n_heads, d_key)
+        self.log_rate = _log_rates(n_heads, 1.0)
+        set_optim(self, weight_decay=0.0)
+
+    def forward(self, logits: Tensor) -> Tensor:
+        """Map logits (B, H, L, K) to log decays of that shape, float32 or wider."""
+        wide = torch.promote_types(logits.dtype, torch.float32)
+        steps = F.softplus(logits.to(wide) + self.bias[:, None])
+        return -steps * self.log_rate.exp()[:, None, None]
+
+
+def _biases(*shape: int) -> nn.Parameter:
+    """Return biases with which steps are log-uniform in [1e-3, 1e-1]."""
+    steps = torch.exp(torch.empty(shape).uniform_(math.log(1e-3), math.log(1e-1)))
+    return nn.Parameter(steps + torch.log(-torch.expm1(-steps)))  # softplus's inverse
+
+
+def _log_rates(n_heads: int, least: float) -> nn.Parameter:
+    rates = torch.empty(n_heads).uniform_(least, 16).clamp_min(1e-6)  # never exactly 0
+    return nn.Parameter(rates.log())

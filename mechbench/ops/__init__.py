@@ -2,6 +2,11 @@
 
 from mechbench.ops.add_norm import add_norm
 from mechbench.ops.affine_scan import affine_scan, affine_scan_reference
+from mechbench.ops.channel_decay import (
+    channel_decay_attention,
+    channel_decay_reference,
+    channel_decay_scores,
+)
 from mechbench.ops.channels import from_channels, to_channels
 from mechbench.ops.cross_entropy import cross_entropy
 from mechbench.ops.decay_attention import (
@@ -24,6 +29,9 @@ __all__ = [
     "affine_scan",
     "affine_scan_reference",
     "autocast_dtype",
+    "channel_decay_attention",
+    "channel_decay_reference",
+    "channel_decay_scores",
     "cross_entropy",
     "decay_attention",
     "decay_attention_matrix",

@@ -16,7 +16,8 @@ def affine_scan(a: Tensor, b: Tensor) -> Tensor:
     """Return every S_n, in O(log N) steps with O(N) work and memory in total.
 
     Args:
-        a: (..., N, K, K) matrices, or (..., N, 1, 1) scalars; leading axes broadcast.
+        a: (..., N, K, K) matrices, (..., N, K, 1) their diagonals, or (..., N, 1, 1) scalars;
+            leading axes broadcast.
         b: (..., N, K, P).
 
     Returns:

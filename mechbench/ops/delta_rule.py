@@ -1,13 +1,17 @@
 """The gated delta rule, in chunks: a state that decays, and overwrites what a key held.
 
-    S_t = exp(g_t) (I - beta_t k_t k_t^T) S_{t-1} + beta_t k_t v_t^T,   y_t = S_t^T q_t
+    S_t = (I - beta_t k_t k_t^T) diag(exp(g_t)) S_{t-1} + beta_t k_t v_t^T,   y_t = S_t^T q_t
 
+with one g_t a head, or one for each of its key channels.
 Source: Yang, Kautz & Hatamizadeh 2024 (arXiv:2412.06464), equation 10 and section 3.3 (WY form of
-a chunk); the ungated rule: Yang et al. 2024 (arXiv:2406.06484). Within a chunk that starts at S,
-with G_t = g_1 + .. + g_t,
+a chunk); the ungated rule: Yang et al. 2024 (arXiv:2406.06484); a decay per key channel: Kimi Team
+2025 (arXiv:2510.26692), equations 1 to 9. With k of norm 1 the matrix
+I - beta k k^T has the eigenvalue 1 - beta along k and 1 elsewhere: beta 1 overwrites what k held,
+beta 2 turns it into its negative (Grazzi et al. 2024, arXiv:2411.12537), and for beta from 0 to 2
+no state grows. Within a chunk that starts at S, with G_t = g_1 + .. + g_t,
 
-    S_t = exp(G_t) S + sum_{s <= t} exp(G_t - G_s) k_s w_s^T
-    (I + T) w = beta (v - exp(G) k S),   T_ts = beta_t exp(G_t - G_s) k_t . k_s for s < t
+    S_t = diag(exp(G_t)) S + sum_{s <= t} (exp(G_t - G_s) k_s) w_s^T
+    (I + T) w = beta (v - (exp(G) k) S),   T_ts = beta_t k_t . (exp(G_t - G_s) k_s) for s < t
 
 so solving one triangular system per chunk gives w = from_v - from_state S, and the chunk is an
 affine map of S.
@@ -19,6 +23,7 @@ import torch
 from torch import Tensor
 
 from mechbench.ops.affine_scan import affine_scan, before
+from mechbench.ops.channel_decay import channel_decay_scores
 from mechbench.ops.decay_attention import decay_matrix, into_chunks
 
 
@@ -31,8 +36,9 @@ def delta_rule(
         q: (B, H, L, K).
         k: (B, H, L, K), of norm at most 1, otherwise states may grow.
         v: (B, H, L, P).
-        log_decay: g, (B, H, L), at most 0.
-        beta: (B, H, L), the share of the old value that is overwritten, 0 to 1.
+        log_decay: g, (B, H, L) or, per key channel, (B, H, L, K), at most 0.
+        beta: (B, H, L), how much of what the key held is taken away, from 0 (none) over 1 (all of
+            it) to 2 (twice as much: a reflection).
         chunk: positions computed as one matrix; one state is kept per chunk.
 
     Returns:
@@ -42,21 +48,20 @@ def delta_rule(
     with torch.autocast("cuda" if v.is_cuda else "cpu", enabled=False):
         wide = torch.promote_types(v.dtype, torch.float32)
         qc, kc, vc = (into_chunks(x.to(wide), chunk) for x in (q, k, v))  # (B, H, N, C, ..)
-        gc, bc = (into_chunks(x.to(wide)[..., None], chunk) for x in (log_decay, beta))
-        gc = gc.cumsum(-2)  # (B, H, N, C, 1)
-        decay = decay_matrix(gc[..., 0])  # (B, H, N, C, C)
-        system = bc * decay * (kc @ kc.transpose(-1, -2))  # T; its diagonal is never read
+        bc = into_chunks(beta.to(wide)[..., None], chunk)  # (B, H, N, C, 1)
+        gc = into_chunks(_columns(log_decay).to(wide), chunk).cumsum(-2)  # (B, H, N, C, 1 or K)
+        read, system = _scores(qc, kc, gc, bc)  # (B, H, N, C, C) each
         told = torch.cat([bc * vc, bc * gc.exp() * kc], -1)
         from_v, from_state = torch.linalg.solve_triangular(
             system, told, upper=False, unitriangular=True
         ).split([v.shape[-1], K], -1)  # (B, H, N, C, P), (B, H, N, C, K)
-        end = gc[..., -1:, :]  # (B, H, N, 1, 1)
+        end = gc[..., -1:, :]  # (B, H, N, 1, 1 or K)
         kept = (kc * (end - gc).exp()).transpose(-1, -2)  # (B, H, N, K, C)
         eye = torch.eye(K, dtype=wide, device=v.device)
         states = affine_scan(end.exp() * eye - kept @ from_state, kept @ from_v)
         states = before(states, vc.shape[-3])  # (B, H, N, K, P)
         w = from_v - from_state @ states
-        y = (qc * gc.exp()) @ states + (qc @ kc.transpose(-1, -2) * decay) @ w
+        y = (qc * gc.exp()) @ states + read @ w
         y = y.flatten(-3, -2)[..., :L, :]
         out: Tensor = y.to(v.dtype)
         return out
@@ -64,13 +69,33 @@ def delta_rule(
 
 def delta_rule_matrix(q: Tensor, k: Tensor, log_decay: Tensor, beta: Tensor) -> Tensor:
     """Return the matrix with which `delta_rule` maps v to y: (B, H, L, L), for a small L."""
-    decay = decay_matrix(log_decay.cumsum(-1))
-    system = beta[..., None] * decay * (k @ k.transpose(-1, -2))
+    read, system = _scores(q, k, _columns(log_decay).cumsum(-2), beta[..., None])
     w = torch.linalg.solve_triangular(
         system, torch.diag_embed(beta), upper=False, unitriangular=True
     )
-    matrix: Tensor = (q @ k.transpose(-1, -2) * decay) @ w
+    matrix: Tensor = read @ w
     return matrix
+
+
+def _columns(log_decay: Tensor) -> Tensor:
+    """Return (B, H, L, 1) for one decay a head, else (B, H, L, K) as it is."""
+    return log_decay if log_decay.ndim == 4 else log_decay[..., None]
+
+
+def _scores(q: Tensor, k: Tensor, g: Tensor, beta: Tensor) -> tuple[Tensor, Tensor]:
+    """Return how y_t reads w_s, and T, whose diagonal is never read: (.., C, C) each.
+
+    Args:
+        q: (.., C, K).
+        k: (.., C, K).
+        g: cumulative log decays, (.., C, 1) or (.., C, K).
+        beta: (.., C, 1).
+    """
+    if g.shape[-1] == 1:
+        decay = decay_matrix(g[..., 0])
+        return q @ k.transpose(-1, -2) * decay, beta * decay * (k @ k.transpose(-1, -2))
+    read, own = channel_decay_scores(torch.stack([q, k]), k, g)
+    return read, beta * own
 
 
 def delta_rule_reference(
@@ -81,7 +106,7 @@ def delta_rule_reference(
     state, out = v.new_zeros(B, H, k.shape[-1], P), []
     for t in range(L):
         key, b = k[:, :, t, :, None], beta[:, :, t, None, None]  # (B, H, K, 1), (B, H, 1, 1)
-        state = state * log_decay[:, :, t, None, None].exp()
+        state = state * _columns(log_decay)[:, :, t, :, None].exp()
         held = (key * state).sum(-2, keepdim=True)  # (B, H, 1, P)
         state = state + b * key * (v[:, :, t, None, :] - held)
         out.append((q[:, :, t, :, None] * state).sum(-2))

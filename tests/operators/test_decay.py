@@ -3,7 +3,7 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 
-from mechbench.operators.decay import Decay
+from mechbench.operators.decay import ChannelDecay, Decay
 from mechbench.training.optimiser import make_optimizer
 
 
@@ -33,3 +33,17 @@ def test_half_types_become_float32_and_nothing_decays_the_parameters() -> None:
     assert decay(torch.zeros(1, 2, 3, dtype=torch.bfloat16))[1].dtype == torch.float32
     groups = make_optimizer(decay, lr=1e-3, weight_decay=0.1).param_groups
     assert {group["weight_decay"] for group in groups} == {0.0}
+
+
+def test_channels_have_their_own_biases_and_the_rate_of_their_head() -> None:
+    torch.manual_seed(0)
+    decay = ChannelDecay(3, 100)
+    logits = torch.randn(2, 3, 5, 100)
+    expected = -F.softplus(logits + decay.bias[:, None]) * decay.log_rate.exp()[:, None, None]
+    torch.testing.assert_close(decay(logits), expected)
+    steps = F.softplus(decay.bias)
+    assert 9e-4 < steps.min() < 2e-3
+    assert 5e-2 < steps.max() < 0.101
+    assert ((decay.log_rate.exp() >= 1) & (decay.log_rate.exp() <= 16.001)).all()
+    assert decay(logits.bfloat16()).dtype == torch.float32
+    assert {p.optim["weight_decay"] for p in decay.parameters()} == {0.0}

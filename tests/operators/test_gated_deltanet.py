@@ -10,6 +10,7 @@ from torch import Tensor
 import mechbench
 from mechbench.errors import ConfigError
 from mechbench.operators.gated_deltanet import GatedDeltaNet
+from operators.delta_slow import convolved, normalised, rms_normed, silu
 from operators.fidelity import assert_true_to_source
 
 D, L, H = 4, 13, 2
@@ -24,21 +25,14 @@ def inputs() -> Tensor:
     return torch.randn(2, L, D, generator=torch.Generator().manual_seed(5)).double()
 
 
-def silu(x: Tensor) -> Tensor:
-    return x / (1 + (-x).exp())
-
-
+@pytest.mark.parametrize("reach", [1, 2])
 @pytest.mark.parametrize(("chunk", "expand_v"), [(1, 2), (4, 1), (7, 2), (64, 3)])
-def test_equals_the_recurrence_written_naively(chunk: int, expand_v: int) -> None:
-    op, u = build(chunk=chunk, expand_v=expand_v), inputs()
+def test_equals_the_recurrence_written_naively(chunk: int, expand_v: int, reach: int) -> None:
+    op, u = build(chunk=chunk, expand_v=expand_v, allow_neg_eigval=reach == 2), inputs()
     E, d = expand_v * D, D // H
     with torch.no_grad():
-        qkv, gate, a, b = (u @ op.in_proj.weight.T).split([2 * D + E, E, H, H], -1)
-        conv = torch.zeros_like(qkv)
-        for t in range(L):
-            for lag in range(min(4, t + 1)):
-                conv[:, t] += op.short_weight[:, lag] * qkv[:, t - lag]
-        q, k, v = silu(conv).split([D, D, E], -1)
+        qkv, (gate, a, b) = convolved(op, u)
+        q, k, v = qkv.split([D, D, E], -1)
         y = torch.zeros(2, L, E).double()
         for i in range(2):
             for head in range(H):
@@ -46,16 +40,13 @@ def test_equals_the_recurrence_written_naively(chunk: int, expand_v: int) -> Non
                 values = slice(head * E // H, (head + 1) * E // H)
                 state = torch.zeros(d, E // H).double()
                 for t in range(L):
-                    query, key = q[i, t, keys], k[i, t, keys]
-                    query = query / (query.norm() ** 2 + 1e-6).sqrt() / math.sqrt(d)
-                    key = key / (key.norm() ** 2 + 1e-6).sqrt()
+                    query, key = normalised(q[i, t, keys]), normalised(k[i, t, keys])
                     step = math.log1p(math.exp(a[i, t, head] + op.decay.bias[head]))
                     alpha = math.exp(-math.exp(op.decay.log_rate[head]) * step)
-                    beta = 1 / (1 + math.exp(-b[i, t, head]))
+                    beta = reach / (1 + math.exp(-b[i, t, head]))
                     erase = torch.eye(d).double() - beta * torch.outer(key, key)
                     state = alpha * erase @ state + beta * torch.outer(key, v[i, t, values])
-                    out = query @ state
-                    y[i, t, values] = out / (out.square().mean() + 1e-5).sqrt() * op.norm.weight
+                    y[i, t, values] = rms_normed(query @ state / math.sqrt(d), op.norm.weight)
         expected = (y * silu(gate)) @ op.out_proj.weight.T
         assert_true_to_source(op, op(u), expected)
 
@@ -66,9 +57,9 @@ def test_materialized_matrix_is_causal_and_gives_the_fast_path() -> None:
     assert matrix.shape == (2, H, L, L)
     assert torch.equal(matrix.triu(1), torch.zeros_like(matrix))
     with torch.no_grad():
-        *_, gate = signals = op._signals(u)
-        y = op.norm(matrix @ signals[2]).transpose(1, 2).flatten(2)
-        torch.testing.assert_close(op(u), op.out_proj(y * silu(gate)), rtol=1e-9, atol=1e-9)
+        signals = op.signals(u)
+        y = op.norm(matrix @ signals.v).transpose(1, 2).flatten(2)
+        torch.testing.assert_close(op(u), op.out_proj(y * signals.gate), rtol=1e-9, atol=1e-9)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,100 @@
+"""Linear attention with a decay per key channel and step, in chunks.
+
+    S_t = diag(exp(g_t)) S_{t-1} + k_t v_t^T,   y_t = S_t^T q_t
+        = sum_{s <= t} sum_c q_tc k_sc exp(g_{s+1,c} + .. + g_tc) v_s
+
+Source: Yang et al. 2023 (arXiv:2312.06635), section 4, for the recurrence and its chunks. Within a
+chunk the weights cannot be one product (q exp(G)) (k exp(-G))^T, because exp(-G) overflows. Where
+the paper cuts a chunk into blocks, we halve it again and again: what the second half reads from the
+first is one product of factors that decay to and from the middle, both at most 1.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from mechbench.ops.affine_scan import affine_scan, before
+from mechbench.ops.decay_attention import into_chunks
+
+_PAIRWISE = 4  # positions of a block whose pairs are computed one by one
+
+
+def channel_decay_attention(
+    q: Tensor, k: Tensor, v: Tensor, log_decay: Tensor, chunk: int = 64
+) -> Tensor:
+    """Compute y of the module docstring: O(L (chunk + K) P) time, O(L log(chunk)) memory per head.
+
+    Args:
+        q: (B, H, L, K).
+        k: (B, H, L, K).
+        v: (B, H, L, P).
+        log_decay: g, (B, H, L, K), at most 0.
+        chunk: positions computed as one matrix; one state is kept per chunk.
+
+    Returns:
+        (B, H, L, P) in the dtype of `v`; products and states are float32 or wider.
+    """
+    L = v.shape[-2]
+    with torch.autocast("cuda" if v.is_cuda else "cpu", enabled=False):
+        wide = torch.promote_types(v.dtype, torch.float32)
+        qc, kc, vc, gc = (into_chunks(x.to(wide), chunk) for x in (q, k, v, log_decay))
+        gc = gc.cumsum(-2)  # (B, H, N, C, K)
+        end = gc[..., -1:, :]  # (B, H, N, 1, K)
+        added = (kc * (end - gc).exp()).transpose(-1, -2) @ vc  # (B, H, N, K, P)
+        states = before(affine_scan(end.exp().transpose(-1, -2), added), vc.shape[-3])
+        y = channel_decay_scores(qc, kc, gc) @ vc + (qc * gc.exp()) @ states
+        return y.flatten(-3, -2)[..., :L, :].to(v.dtype)
+
+
+def channel_decay_scores(q: Tensor, k: Tensor, g: Tensor) -> Tensor:
+    """Return sum_c q_tc k_sc exp(g_tc - g_sc) for s <= t, else 0, without overflow.
+
+    Args:
+        q: (.., C, K).
+        k: (.., C, K).
+        g: cumulative log decays, (.., C, K), falling along C.
+
+    Returns:
+        (.., C, C).
+    """
+    C, block = q.shape[-2], _PAIRWISE
+    while block < C:
+        block *= 2
+    if block > C:
+        missing = (0, 0, 0, block - C)
+        last = g[..., -1:, :].expand(*g.shape[:-2], block - C, g.shape[-1])
+        q, k = (torch.nn.functional.pad(x, missing) for x in (q, k))
+        g = torch.cat([g, last], -2)
+    return _halved(q, k, g)[..., :C, :C]
+
+
+def _halved(q: Tensor, k: Tensor, g: Tensor) -> Tensor:
+    """Compute `channel_decay_scores` of _PAIRWISE times a power of two positions."""
+    C = q.shape[-2]
+    if C == _PAIRWISE:
+        lag = g[..., :, None, :] - g[..., None, :, :]  # (.., C, C, K)
+        future = torch.ones(C, C, dtype=torch.bool, device=g.device).triu(1)
+        # Masked before exp, which may overflow above the diagonal; infinity times 0 is NaN.
+        decay = lag.masked_fill(future[..., None], float("-inf")).exp()
+        return (q[..., :, None, :] * k[..., None, :, :] * decay).sum(-1)
+    q, k, g = (torch.unflatten(x, -2, (2, C // 2)) for x in (q, k, g))  # (.., 2, C / 2, K)
+    own = _halved(q, k, g)  # (.., 2, C / 2, C / 2)
+    middle = g[..., 0, -1:, :]  # (.., 1, K)
+    reads = q[..., 1, :, :] * (g[..., 1, :, :] - middle).exp()
+    kept = k[..., 0, :, :] * (middle - g[..., 0, :, :]).exp()
+    across = reads @ kept.transpose(-1, -2)  # (.., C / 2, C / 2)
+    first = torch.cat([own[..., 0, :, :], torch.zeros_like(across)], -1)
+    second = torch.cat([across, own[..., 1, :, :]], -1)
+    return torch.cat([first, second], -2)
+
+
+def channel_decay_reference(q: Tensor, k: Tensor, v: Tensor, log_decay: Tensor) -> Tensor:
+    """Compute `channel_decay_attention` step by step: for tests."""
+    B, H, L, P = v.shape
+    state, out = v.new_zeros(B, H, k.shape[-1], P), []
+    for t in range(L):
+        state = state * log_decay[:, :, t, :, None].exp()
+        state = state + k[:, :, t, :, None] * v[:, :, t, None, :]
+        out.append((q[:, :, t, :, None] * state).sum(-2))
+    return torch.stack(out, -2)
