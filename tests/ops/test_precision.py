@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from mechbench.ops.precision import autocast_dtype
+from mechbench.ops.precision import autocast_dtype, product_precision
 
 DTYPES = [torch.float64, torch.float32, torch.bfloat16]
 
@@ -27,3 +27,11 @@ def test_autocast_of_another_device_does_not_count() -> None:
     x = torch.empty(1, device="meta")
     with torch.autocast("cpu", dtype=torch.bfloat16):
         assert autocast_dtype(x) == torch.float32
+
+
+def test_products_of_kernels_are_as_exact_as_products_around_them(device: str) -> None:
+    x = torch.ones(2, 2, device=device)
+    assert product_precision(x) == "tf32x3"
+    assert product_precision(x.bfloat16()) == "tf32"
+    with torch.autocast(device, dtype=torch.bfloat16):
+        assert product_precision(x) == "tf32"

@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from mechbench.ops.affine_scan import affine_scan, before
+from mechbench.ops.precision import product_precision
 from mechbench.ops.triton import unavailable
 
 _MAX_WIDTH = 128  # of keys and values: the kernels hold a state in registers
@@ -63,9 +64,9 @@ class _Fused(torch.autograd.Function):
         from mechbench.ops.decay_attention.kernels import forward
 
         ctx.shapes = q.shape, k.shape, None if g is None else g.shape
-        ctx.precision = "tf32" if torch.is_autocast_enabled("cuda") else "tf32x3"
-        q, k = (_rows(x).expand(*v.shape[:-1], -1) for x in (q, k))
-        v = _rows(v)
+        ctx.precision = product_precision(v)
+        q, k = (beside(x).expand(*v.shape[:-1], -1) for x in (q, k))
+        v = beside(v)
         g = None if g is None else g.expand(v.shape[:-1])
         y, states = forward(q, k, v, g, ctx.precision)
         ctx.save_for_backward(q, k, v, g, states)
@@ -78,7 +79,7 @@ class _Fused(torch.autograd.Function):
 
         q, k, v, g, states = ctx.saved_tensors
         need_g = g is not None and ctx.needs_input_grad[3]
-        dq, dk, dv, dg = backward(q, k, v, g, states, _rows(dy), ctx.precision, need_g)
+        dq, dk, dv, dg = backward(q, k, v, g, states, beside(dy), ctx.precision, need_g)
         q_shape, k_shape, g_shape = ctx.shapes
         return (
             dq.sum_to_size(q_shape).to(q.dtype),
@@ -88,8 +89,8 @@ class _Fused(torch.autograd.Function):
         )
 
 
-def _rows(x: Tensor) -> Tensor:
-    """Return x with features side by side in memory."""
+def beside(x: Tensor) -> Tensor:
+    """Return x with its features side by side in memory, as the kernels read them."""
     return x if x.stride(-1) == 1 else x.contiguous()
 
 

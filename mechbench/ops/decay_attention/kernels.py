@@ -26,6 +26,16 @@ import triton.language as tl
 from torch import Tensor
 
 from mechbench.ops.affine_scan import affine_scan, before
+from mechbench.ops.kernels.chunks import (
+    block,
+    cumulated,
+    decays,
+    head_at,
+    put,
+    rows,
+    state_at,
+    strides,
+)
 
 _PROGRAMS = 132  # enough to fill a GPU
 
@@ -50,50 +60,6 @@ def plan(q: Tensor, v: Tensor, precision: str) -> Plan:
 
 
 @triton.jit
-def _rows(base, t, L, stride, W, BLOCK: tl.constexpr):
-    """Load rows t of a matrix with W columns as float32, zeros beyond either end."""
-    col = tl.arange(0, BLOCK)
-    mask = (t < L)[:, None] & (col < W)[None, :]
-    return tl.load(base + t[:, None] * stride + col[None, :], mask=mask, other=0.0).to(tl.float32)
-
-
-@triton.jit
-def _put(base, t, L, stride, W, x, BLOCK: tl.constexpr):
-    col = tl.arange(0, BLOCK)
-    mask = (t < L)[:, None] & (col < W)[None, :]
-    tl.store(base + t[:, None] * stride + col[None, :], x.to(base.dtype.element_ty), mask=mask)
-
-
-@triton.jit
-def _state_at(base, K, P, BK: tl.constexpr, BP: tl.constexpr):
-    row, col = tl.arange(0, BK), tl.arange(0, BP)
-    mask = (row < K)[:, None] & (col < P)[None, :]
-    return base + row[:, None] * P + col[None, :], mask
-
-
-@triton.jit
-def _fall(g, t, L, stride, HAS_G: tl.constexpr, C: tl.constexpr):
-    """Return G and its last entry for the chunk at t."""
-    if HAS_G:
-        step = tl.load(g + t * stride, mask=t < L, other=0.0).to(tl.float32)
-        return tl.cumsum(step, 0), tl.sum(step, 0)
-    return tl.zeros((C,), tl.float32), 0.0
-
-
-@triton.jit
-def _between(fall, C: tl.constexpr):
-    """Return D (C, C)."""
-    i = tl.arange(0, C)
-    lag = fall[:, None] - fall[None, :]
-    return tl.exp(tl.where(i[:, None] >= i[None, :], lag, float("-inf")))
-
-
-@triton.jit
-def _place(pointer, b, h, sb, sh):
-    return pointer + b.to(tl.int64) * sb + h.to(tl.int64) * sh
-
-
-@triton.jit
 def _states_kernel(
     k, v, g, out, kb, kh, kt, vb, vh, vt, gb, gh, gt, L, H, K, P, N, segments,
     HAS_G: tl.constexpr, REVERSE: tl.constexpr, PREC: tl.constexpr,
@@ -102,19 +68,19 @@ def _states_kernel(
     """Store the state that each segment adds; in reverse, the gradient R that it sends back."""
     segment, row = tl.program_id(0), tl.program_id(1)
     b, h = row // H, row % H
-    k, v, g = _place(k, b, h, kb, kh), _place(v, b, h, vb, vh), _place(g, b, h, gb, gh)
+    k, v, g = head_at(k, b, h, kb, kh), head_at(v, b, h, vb, vh), head_at(g, b, h, gb, gh)
     state = tl.zeros((BK, BP), tl.float32)
     for i in range(N):
         n = segment * N + (N - 1 - i if REVERSE else i)
         t = n * C + tl.arange(0, C)
-        fall, end = _fall(g, t, L, gt, HAS_G, C)
-        key, value = _rows(k, t, L, kt, K, BK), _rows(v, t, L, vt, P, BP)
+        fall, end = cumulated(g, t, L, gt, HAS_G, C)
+        key, value = rows(k, t, L, kt, K, BK), rows(v, t, L, vt, P, BP)
         weight = fall if REVERSE else end - fall
         state = state * tl.exp(end) + tl.dot(
             tl.trans(key * tl.exp(weight)[:, None]), value, input_precision=PREC
         )
     place = out + (row.to(tl.int64) * segments + segment) * K * P
-    at, mask = _state_at(place, K, P, BK, BP)
+    at, mask = state_at(place, K, P, BK, BP)
     tl.store(at, state, mask=mask)
 
 
@@ -127,21 +93,21 @@ def _forward_kernel(
 ):  # fmt: skip
     segment, row = tl.program_id(0), tl.program_id(1)
     b, h = row // H, row % H
-    q, k, v = _place(q, b, h, qb, qh), _place(k, b, h, kb, kh), _place(v, b, h, vb, vh)
-    g, y = _place(g, b, h, gb, gh), _place(y, b, h, yb, yh)
+    q, k, v = head_at(q, b, h, qb, qh), head_at(k, b, h, kb, kh), head_at(v, b, h, vb, vh)
+    g, y = head_at(g, b, h, gb, gh), head_at(y, b, h, yb, yh)
     state = tl.zeros((BK, BP), tl.float32)
     if HAS_STATE:
-        at, mask = _state_at(states + (row.to(tl.int64) * segments + segment) * K * P, K, P, BK, BP)
+        at, mask = state_at(states + (row.to(tl.int64) * segments + segment) * K * P, K, P, BK, BP)
         state = tl.load(at, mask=mask, other=0.0)
     for i in range(N):
         t = (segment * N + i) * C + tl.arange(0, C)
-        fall, end = _fall(g, t, L, gt, HAS_G, C)
-        query, key = _rows(q, t, L, qt, K, BK), _rows(k, t, L, kt, K, BK)
-        value = _rows(v, t, L, vt, P, BP)
-        scores = tl.dot(query, tl.trans(key), input_precision=PREC) * _between(fall, C)
+        fall, end = cumulated(g, t, L, gt, HAS_G, C)
+        query, key = rows(q, t, L, qt, K, BK), rows(k, t, L, kt, K, BK)
+        value = rows(v, t, L, vt, P, BP)
+        scores = tl.dot(query, tl.trans(key), input_precision=PREC) * decays(fall, C)
         out = tl.dot(scores, value, input_precision=PREC)
         out += tl.dot(query * tl.exp(fall)[:, None], state, input_precision=PREC)
-        _put(y, t, L, yt, P, out, BP)
+        put(y, t, L, yt, P, out, BP)
         state = state * tl.exp(end) + tl.dot(
             tl.trans(key * tl.exp(end - fall)[:, None]), value, input_precision=PREC
         )
@@ -157,24 +123,24 @@ def _dq_kernel(
     """Store dq (B, H, L, K) and, in dg (B, H, L), q . dq; goes forward with the state."""
     segment, row = tl.program_id(0), tl.program_id(1)
     b, h = row // H, row % H
-    q, k, v = _place(q, b, h, qb, qh), _place(k, b, h, kb, kh), _place(v, b, h, vb, vh)
-    g, dy = _place(g, b, h, gb, gh), _place(dy, b, h, yb, yh)
+    q, k, v = head_at(q, b, h, qb, qh), head_at(k, b, h, kb, kh), head_at(v, b, h, vb, vh)
+    g, dy = head_at(g, b, h, gb, gh), head_at(dy, b, h, yb, yh)
     dq, dg = dq + row.to(tl.int64) * L * K, dg + row.to(tl.int64) * L
     state = tl.zeros((BK, BP), tl.float32)
     if HAS_STATE:
-        at, mask = _state_at(states + (row.to(tl.int64) * segments + segment) * K * P, K, P, BK, BP)
+        at, mask = state_at(states + (row.to(tl.int64) * segments + segment) * K * P, K, P, BK, BP)
         state = tl.load(at, mask=mask, other=0.0)
     for i in range(N):
         t = (segment * N + i) * C + tl.arange(0, C)
-        fall, end = _fall(g, t, L, gt, HAS_G, C)
-        key, value = _rows(k, t, L, kt, K, BK), _rows(v, t, L, vt, P, BP)
-        grad = _rows(dy, t, L, yt, P, BP)
-        d_scores = tl.dot(grad, tl.trans(value), input_precision=PREC) * _between(fall, C)
+        fall, end = cumulated(g, t, L, gt, HAS_G, C)
+        key, value = rows(k, t, L, kt, K, BK), rows(v, t, L, vt, P, BP)
+        grad = rows(dy, t, L, yt, P, BP)
+        d_scores = tl.dot(grad, tl.trans(value), input_precision=PREC) * decays(fall, C)
         d_query = tl.dot(d_scores, key, input_precision=PREC)
         d_query += tl.dot(grad * tl.exp(fall)[:, None], tl.trans(state), input_precision=PREC)
-        _put(dq, t, L, K, K, d_query, BK)
+        put(dq, t, L, K, K, d_query, BK)
         if NEED_G:
-            query = _rows(q, t, L, qt, K, BK)
+            query = rows(q, t, L, qt, K, BK)
             tl.store(dg + t, tl.sum(query * d_query, 1), mask=t < L)
         state = state * tl.exp(end) + tl.dot(
             tl.trans(key * tl.exp(end - fall)[:, None]), value, input_precision=PREC
@@ -191,28 +157,28 @@ def _dkv_kernel(
     """Store dk and dv, and subtract k . dk from dg; goes backward with the state's gradient."""
     segment, row = tl.program_id(0), tl.program_id(1)
     b, h = row // H, row % H
-    q, k, v = _place(q, b, h, qb, qh), _place(k, b, h, kb, kh), _place(v, b, h, vb, vh)
-    g, dy, dv = _place(g, b, h, gb, gh), _place(dy, b, h, yb, yh), _place(dv, b, h, wb, wh)
+    q, k, v = head_at(q, b, h, qb, qh), head_at(k, b, h, kb, kh), head_at(v, b, h, vb, vh)
+    g, dy, dv = head_at(g, b, h, gb, gh), head_at(dy, b, h, yb, yh), head_at(dv, b, h, wb, wh)
     dk, dg = dk + row.to(tl.int64) * L * K, dg + row.to(tl.int64) * L
     back = tl.zeros((BK, BP), tl.float32)
     if HAS_STATE:
-        at, mask = _state_at(states + (row.to(tl.int64) * segments + segment) * K * P, K, P, BK, BP)
+        at, mask = state_at(states + (row.to(tl.int64) * segments + segment) * K * P, K, P, BK, BP)
         back = tl.load(at, mask=mask, other=0.0)
     for i in range(N):
         t = (segment * N + N - 1 - i) * C + tl.arange(0, C)
-        fall, end = _fall(g, t, L, gt, HAS_G, C)
-        query, key = _rows(q, t, L, qt, K, BK), _rows(k, t, L, kt, K, BK)
-        value, grad = _rows(v, t, L, vt, P, BP), _rows(dy, t, L, yt, P, BP)
-        between = _between(fall, C)
+        fall, end = cumulated(g, t, L, gt, HAS_G, C)
+        query, key = rows(q, t, L, qt, K, BK), rows(k, t, L, kt, K, BK)
+        value, grad = rows(v, t, L, vt, P, BP), rows(dy, t, L, yt, P, BP)
+        between = decays(fall, C)
         rest = tl.exp(end - fall)[:, None]
         scores = tl.dot(query, tl.trans(key), input_precision=PREC) * between
         d_value = tl.dot(tl.trans(scores), grad, input_precision=PREC)
         d_value += tl.dot(key * rest, back, input_precision=PREC)
-        _put(dv, t, L, wt, P, d_value, BP)
+        put(dv, t, L, wt, P, d_value, BP)
         d_scores = tl.dot(grad, tl.trans(value), input_precision=PREC) * between
         d_key = tl.dot(tl.trans(d_scores), query, input_precision=PREC)
         d_key += tl.dot(value * rest, tl.trans(back), input_precision=PREC)
-        _put(dk, t, L, K, K, d_key, BK)
+        put(dk, t, L, K, K, d_key, BK)
         if NEED_G:
             now = tl.load(dg + t, mask=t < L, other=0.0)
             tl.store(dg + t, now - tl.sum(key * d_key, 1), mask=t < L)
@@ -225,15 +191,10 @@ def _sizes(q: Tensor, v: Tensor, p: Plan) -> dict[str, object]:
     width = max(q.shape[-1], v.shape[-1])
     return {
         "PREC": p.precision, "C": p.chunk,
-        "BK": max(16, triton.next_power_of_2(q.shape[-1])),
-        "BP": max(16, triton.next_power_of_2(v.shape[-1])),
+        "BK": block(q.shape[-1]),
+        "BP": block(v.shape[-1]),
         "num_warps": 4 if width <= 64 else 8, "num_stages": 1,
     }  # fmt: skip
-
-
-def _strides(*tensors: Tensor | None) -> list[int]:
-    """Return the strides of batch, head and token of each."""
-    return [s for x in tensors for s in ((0, 0, 0) if x is None else x.stride()[:3])]
 
 
 def _segment_states(
@@ -249,7 +210,7 @@ def _segment_states(
     K = k.shape[-1]
     added = torch.empty(B, H, p.segments, K, P, device=v.device, dtype=torch.float32)
     _states_kernel[(p.segments, B * H)](
-        k, v, k if g is None else g, added, *_strides(k, v, g),
+        k, v, k if g is None else g, added, *strides(k, v, g),
         L, H, K, P, p.per_segment, p.segments,
         HAS_G=g is not None, REVERSE=reverse, **_sizes(k, v, p),
     )  # fmt: skip
@@ -287,7 +248,7 @@ def forward(
     y = torch.empty(B, L, H, P, device=v.device, dtype=v.dtype).transpose(1, 2)
     _forward_kernel[(p.segments, B * H)](
         q, k, v, q if g is None else g, q if states is None else states, y,
-        *_strides(q, k, v, g, y), L, H, q.shape[-1], P, p.per_segment, p.segments,
+        *strides(q, k, v, g, y), L, H, q.shape[-1], P, p.per_segment, p.segments,
         HAS_G=g is not None, HAS_STATE=states is not None, **_sizes(q, v, p),
     )  # fmt: skip
     return y, states
@@ -316,11 +277,11 @@ def backward(
     grid, decay = (p.segments, B * H), q if g is None else g
     _dq_kernel[grid](
         q, k, v, decay, q if states is None else states, dy, dq, d_fall,
-        *_strides(q, k, v, g, dy), *counts, HAS_STATE=states is not None, **sizes,
+        *strides(q, k, v, g, dy), *counts, HAS_STATE=states is not None, **sizes,
     )  # fmt: skip
     _dkv_kernel[grid](
         q, k, v, decay, q if back is None else back, dy, dk, dv, d_fall,
-        *_strides(q, k, v, g, dy, dv), *counts, HAS_STATE=back is not None, **sizes,
+        *strides(q, k, v, g, dy, dv), *counts, HAS_STATE=back is not None, **sizes,
     )  # fmt: skip
     if not need_g:
         return dq, dk, dv, None

@@ -14,17 +14,25 @@ no state grows. Within a chunk that starts at S, with G_t = g_1 + .. + g_t,
     (I + T) w = beta (v - (exp(G) k) S),   T_ts = beta_t k_t . (exp(G_t - G_s) k_s) for s < t
 
 so solving one triangular system per chunk gives w = from_v - from_state S, and the chunk is an
-affine map of S.
+affine map of S. On a GPU fused Triton kernels compute the rule with one decay a head, where the
+types and widths allow.
 """
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from mechbench.ops.affine_scan import affine_scan, before
 from mechbench.ops.channel_decay import channel_decay_scores
-from mechbench.ops.decay_attention import decay_matrix, into_chunks
+from mechbench.ops.decay_attention import beside, decay_matrix, into_chunks
+from mechbench.ops.precision import product_precision
+from mechbench.ops.triton import unavailable
+
+_MAX_WIDTH = 128  # of keys and values: the kernels hold a state in registers
 
 
 def delta_rule(
@@ -39,12 +47,17 @@ def delta_rule(
         log_decay: g, (B, H, L) or, per key channel, (B, H, L, K), at most 0.
         beta: (B, H, L), how much of what the key held is taken away, from 0 (none) over 1 (all of
             it) to 2 (twice as much: a reflection).
-        chunk: positions computed as one matrix; one state is kept per chunk.
+        chunk: positions computed as one matrix; one state is kept per chunk. The kernels choose
+            their own.
 
     Returns:
-        (B, H, L, P) in the dtype of `v`; products and states are float32 or wider.
+        (B, H, L, P) in the dtype of `v`; products and states are float32 or wider, as in
+        `decay_attention`.
     """
     L, K = k.shape[-2:]
+    if log_decay.ndim == 3 and max(K, v.shape[-1]) <= _MAX_WIDTH and unavailable(q, k, v) is None:
+        fused: Tensor = _Fused.apply(q, k, v, log_decay, beta)  # type: ignore[no-untyped-call]
+        return fused
     with torch.autocast("cuda" if v.is_cuda else "cpu", enabled=False):
         wide = torch.promote_types(v.dtype, torch.float32)
         qc, kc, vc = (into_chunks(x.to(wide), chunk) for x in (q, k, v))  # (B, H, N, C, ..)
@@ -65,6 +78,28 @@ def delta_rule(
         y = y.flatten(-3, -2)[..., :L, :]
         out: Tensor = y.to(v.dtype)
         return out
+
+
+class _Fused(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, g: Tensor, beta: Tensor) -> Tensor:
+        from mechbench.ops.delta_rule.kernels import forward
+
+        ctx.precision = product_precision(v)
+        q, k, v = (beside(x) for x in (q, k, v))
+        y, *kept = forward(q, k, v, g, beta, ctx.precision)
+        ctx.save_for_backward(q, k, v, g, beta, *kept)
+        return y
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor, ...]:
+        from mechbench.ops.delta_rule.kernels import backward
+
+        q, k, v, g, beta, inverses, states = ctx.saved_tensors
+        kept = inverses, states, beside(dy), ctx.precision
+        grads = backward(q, k, v, g, beta, *kept)
+        return tuple(d.to(x.dtype) for d, x in zip(grads, (q, k, v, g, beta), strict=True))
 
 
 def delta_rule_matrix(q: Tensor, k: Tensor, log_decay: Tensor, beta: Tensor) -> Tensor:

@@ -1,0 +1,65 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from mechbench.ops import delta_rule, delta_rule_reference
+from ops.conftest import relative_error
+
+B, H = 2, 2
+
+
+def draw(L: int, K: int, P: int, reach: float = 1.0) -> list[Tensor]:
+    """Return q, k, v, log_decay, beta as operators have them, in float64."""
+    generator = torch.Generator().manual_seed(L + K + P)
+
+    def normal(*shape: int) -> Tensor:
+        return torch.randn(*shape, generator=generator, dtype=torch.float64)
+
+    q, k = (F.normalize(normal(B, L, H, K), dim=-1).transpose(1, 2) for _ in range(2))
+    v, g = normal(B, L, H, P).transpose(1, 2), -0.1 * normal(B, L, H).transpose(1, 2).square()
+    return [q, k, v, g, reach * normal(B, H, L).sigmoid()]
+
+
+def with_gradients(function: Any, given: list[Tensor], dy: Tensor) -> list[Tensor]:
+    leaves = [x.detach().requires_grad_() for x in given]
+    y = function(*leaves)
+    return [y, *torch.autograd.grad(y, leaves, dy)]
+
+
+@pytest.mark.parametrize(
+    ("L", "K", "P", "reach"),
+    [(2, 8, 8, 1), (37, 8, 16, 2), (128, 16, 24, 1), (200, 5, 8, 2), (70, 128, 64, 1)],
+)
+def test_values_and_gradients_are_those_of_the_steps(
+    kernel_device: str, L: int, K: int, P: int, reach: float
+) -> None:
+    given, dy = draw(L, K, P, reach), torch.randn(B, H, L, P, dtype=torch.float64)
+    low = [x.to(kernel_device, torch.float32) for x in given]
+    ours = with_gradients(delta_rule, low, dy.to(kernel_device, torch.float32))
+    for got, expected in zip(ours, with_gradients(delta_rule_reference, given, dy), strict=True):
+        assert got.shape == expected.shape
+        assert relative_error(got, expected) < 5e-5
+
+
+def test_equal_keys_are_no_worse(kernel_device: str) -> None:
+    """T is then full of ones: powers of it, as in a Neumann series, would reach 1e18."""
+    q, k, v, g, beta = draw(64, 8, 8)
+    k = k[:, :, :1].expand_as(k)
+    given = [q, k, v, 0 * g, torch.ones_like(beta)]
+    got = delta_rule(*(x.to(kernel_device, torch.float32) for x in given))
+    assert relative_error(got, delta_rule_reference(*given)) < 1e-5
+
+
+def test_autocast_rounds_products_to_ten_bits(kernel_device: str) -> None:
+    given, dy = draw(150, 16, 32), torch.randn(B, H, 150, 32, dtype=torch.float64)
+    low = [x.to(kernel_device, torch.float32) for x in given]
+    with torch.autocast(kernel_device, torch.bfloat16):
+        ours = with_gradients(delta_rule, low, dy.to(kernel_device, torch.float32))
+    for got, expected in zip(ours, with_gradients(delta_rule_reference, given, dy), strict=True):
+        assert got.dtype == torch.float32
+        assert relative_error(got, expected) < 5e-3
