@@ -92,6 +92,7 @@ OPTIONS: dict[str, Bound] = {
     "d_state": Bound(int, 1, 2**14, "every channel has such a state"),
     "d_ssm": Bound(int, 0, 2**13, "a layer has at least d_model^2 weights"),
     "d_gate": Bound(int, 0, 2**13, "a layer has at least d_model^2 weights"),
+    "d_rnn": Bound(int, 0, 2**13, "a layer has at least d_model^2 weights"),
     "order": Bound(int, 1, 64, "each is a convolution"),
     "emb_dim": Bound(int, 3, 2**12 + 1, "each band doubles the work"),
     "filter_width": Bound(int, 1, 2**13, "a layer has filter_width^2 weights"),
