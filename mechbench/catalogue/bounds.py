@@ -106,6 +106,8 @@ OPTIONS: dict[str, Bound] = {
     "slow_decay": Bound(float, 0, 1e9, "that is no decay", above=True),
     "window_shift": Bound(float, -1e6, 1e6, "it is added to a window of height 1"),
     "filter_init_std": Bound(float, 0, 1e6, "taps would overflow"),
+    "squash": Bound(float, 0, 1e6, "no tap is larger"),
+    "smooth": Bound(int, 0, 2**24, "no input is longer"),
     "filter_lr": Bound(float, 0, 1e3, "nothing learns at such a rate", above=True),
     "eps": Bound(float, 0, 1, "it is added to sums of features"),
     "min_rate": Bound(float, 0, 16, "rates are drawn up to 16"),
