@@ -93,6 +93,7 @@ OPTIONS: dict[str, Bound] = {
     "d_ssm": Bound(int, 0, 2**13, "a layer has at least d_model^2 weights"),
     "d_gate": Bound(int, 0, 2**13, "a layer has at least d_model^2 weights"),
     "d_rnn": Bound(int, 0, 2**13, "a layer has at least d_model^2 weights"),
+    "n_groups": Bound(int, 0, 2**13, "no more than channels"),
     "order": Bound(int, 1, 64, "each is a convolution"),
     "emb_dim": Bound(int, 3, 2**12 + 1, "each band doubles the work"),
     "filter_width": Bound(int, 1, 2**13, "a layer has filter_width^2 weights"),
