@@ -52,7 +52,7 @@ class HyenaMR(GatedConv):
     fidelity: ClassVar = (
         Fidelity(
             "Ku et al. 2025, Hyena-MR, tap by tap",
-            1.5e-15,
+            2e-15,
             "decays count over 8,192 tokens whatever the trained length, so that the operator does "
             "not change with it",
         ),
