@@ -15,6 +15,7 @@ from mechbench.ops.decay_attention import (
     decay_attention_reference,
 )
 from mechbench.ops.delta_rule import delta_rule, delta_rule_matrix, delta_rule_reference
+from mechbench.ops.dplr import dplr, dplr_matrix, dplr_reference
 from mechbench.ops.exp_scan import exp_delay, exp_merge, exp_scan, exp_scan_reference, exp_term
 from mechbench.ops.fft_conv import fft_conv, fft_conv_reference
 from mechbench.ops.hyena_mix import hyena_mix
@@ -39,6 +40,9 @@ __all__ = [
     "delta_rule",
     "delta_rule_matrix",
     "delta_rule_reference",
+    "dplr",
+    "dplr_matrix",
+    "dplr_reference",
     "exp_delay",
     "exp_merge",
     "exp_scan",
