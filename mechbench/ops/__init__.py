@@ -20,6 +20,7 @@ from mechbench.ops.diagonal_scan import (
     diagonal_scan_matrix,
     diagonal_scan_reference,
 )
+from mechbench.ops.dplr import dplr, dplr_matrix, dplr_reference
 from mechbench.ops.exp_scan import exp_delay, exp_merge, exp_scan, exp_scan_reference, exp_term
 from mechbench.ops.fft_conv import fft_conv, fft_conv_reference
 from mechbench.ops.hyena_mix import hyena_mix
@@ -47,6 +48,9 @@ __all__ = [
     "diagonal_scan",
     "diagonal_scan_matrix",
     "diagonal_scan_reference",
+    "dplr",
+    "dplr_matrix",
+    "dplr_reference",
     "exp_delay",
     "exp_merge",
     "exp_scan",

@@ -12,6 +12,7 @@ first is one product of factors that decay to and from the middle, both at most 
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from mechbench.ops.affine_scan import affine_scan, before
@@ -47,13 +48,14 @@ def channel_decay_attention(
         return y.flatten(-3, -2)[..., :L, :].to(v.dtype)
 
 
-def channel_decay_scores(q: Tensor, k: Tensor, g: Tensor) -> Tensor:
+def channel_decay_scores(q: Tensor, k: Tensor, g: Tensor, *, strict: bool = False) -> Tensor:
     """Return sum_c q_tc k_sc exp(g_tc - g_sc) for s <= t, else 0, without overflow.
 
     Args:
         q: (.., C, K).
-        k: (.., C, K).
+        k: (.., C, K); leading axes broadcast.
         g: cumulative log decays, (.., C, K), falling along C.
+        strict: whether q_t reads the state before step t: exp(g_{t-1,c} - g_sc) for s < t, else 0.
 
     Returns:
         (.., C, C).
@@ -64,24 +66,28 @@ def channel_decay_scores(q: Tensor, k: Tensor, g: Tensor) -> Tensor:
     if block > C:
         missing = (0, 0, 0, block - C)
         last = g[..., -1:, :].expand(*g.shape[:-2], block - C, g.shape[-1])
-        q, k = (torch.nn.functional.pad(x, missing) for x in (q, k))
+        q, k = (F.pad(x, missing) for x in (q, k))
         g = torch.cat([g, last], -2)
-    return _halved(q, k, g)[..., :C, :C]
+    g_read = F.pad(g, (0, 0, 1, -1)) if strict else g
+    return _halved(q, k, g_read, g, 0 if strict else 1)[..., :C, :C]
 
 
-def _halved(q: Tensor, k: Tensor, g: Tensor) -> Tensor:
-    """Compute `channel_decay_scores` of _PAIRWISE times a power of two positions."""
+def _halved(q: Tensor, k: Tensor, g_read: Tensor, g: Tensor, unseen: int) -> Tensor:
+    """Compute `channel_decay_scores` of _PAIRWISE times a power of two positions.
+
+    Position t reads at the cumulative log decays g_read_t what is at most t - 1 + `unseen`.
+    """
     C = q.shape[-2]
     if C == _PAIRWISE:
-        lag = g[..., :, None, :] - g[..., None, :, :]  # (.., C, C, K)
-        future = torch.ones(C, C, dtype=torch.bool, device=g.device).triu(1)
+        lag = g_read[..., :, None, :] - g[..., None, :, :]  # (.., C, C, K)
+        future = torch.ones(C, C, dtype=torch.bool, device=g.device).triu(unseen)
         # Masked before exp, which may overflow above the diagonal; infinity times 0 is NaN.
         decay = lag.masked_fill(future[..., None], float("-inf")).exp()
         return (q[..., :, None, :] * k[..., None, :, :] * decay).sum(-1)
-    q, k, g = (torch.unflatten(x, -2, (2, C // 2)) for x in (q, k, g))  # (.., 2, C / 2, K)
-    own = _halved(q, k, g)  # (.., 2, C / 2, C / 2)
+    q, k, g_read, g = (torch.unflatten(x, -2, (2, C // 2)) for x in (q, k, g_read, g))
+    own = _halved(q, k, g_read, g, unseen)  # (.., 2, C / 2, C / 2)
     middle = g[..., 0, -1:, :]  # (.., 1, K)
-    reads = q[..., 1, :, :] * (g[..., 1, :, :] - middle).exp()
+    reads = q[..., 1, :, :] * (g_read[..., 1, :, :] - middle).exp()
     kept = k[..., 0, :, :] * (middle - g[..., 0, :, :]).exp()
     across = reads @ kept.transpose(-1, -2)  # (.., C / 2, C / 2)
     first = torch.cat([own[..., 0, :, :], torch.zeros_like(across)], -1)

@@ -37,6 +37,24 @@ def test_chunks_steps_and_matrix_agree(L: int, chunk: int) -> None:
     torch.testing.assert_close(matrix @ v, expected, rtol=1e-12, atol=1e-12)
 
 
+@given(L=st.integers(1, 21))
+def test_strict_scores_read_the_state_before_a_step(L: int) -> None:
+    q, k, v, g = draw(L)
+    state, expected = torch.zeros(2, H, K, P).double(), []
+    for t in range(L):
+        expected.append((q[:, :, t, :, None] * state).sum(-2))
+        state = g[:, :, t, :, None].exp() * state + k[:, :, t, :, None] * v[:, :, t, None]
+    matrix = channel_decay_scores(q, k, g.cumsum(-2), strict=True)
+    assert torch.equal(matrix.triu(), torch.zeros_like(matrix))
+    torch.testing.assert_close(matrix @ v, torch.stack(expected, -2), rtol=1e-12, atol=1e-12)
+
+
+def test_leading_axes_of_keys_broadcast() -> None:
+    q, k, _, g = draw(6)
+    both = channel_decay_scores(q, torch.stack([k, -2 * k]), g)
+    torch.testing.assert_close(both[1], -2 * channel_decay_scores(q, k, g))
+
+
 def test_equal_channels_are_one_decay_a_head() -> None:
     q, k, v, g = draw(29)
     g = g[..., :1].expand_as(g)
