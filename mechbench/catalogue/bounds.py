@@ -51,6 +51,7 @@ SETTINGS: dict[str, Bound] = {
     "vocab_size": Bound(int, 1, 2**20, "tokens are embedded one by one"),
     "d_model": Bound(int, 1, 2**13, "a layer has at least d_model^2 weights"),
     "n_layers": Bound(int, 1, 128, "layers are built and counted one by one"),
+    "short_conv": Bound(int, 0, 2**10, "it is a short convolution"),
     "batch_size": Bound(int, 1, 2**20, "a step's sequences are drawn at once"),
     "budget_tokens": Bound(int, 1, 10**15, "years on the fastest GPU"),
     "seed": Bound(int, 0, INT64, "seeds are 63 bits"),
