@@ -12,6 +12,7 @@ from mechbench.ops.decay_attention import (
 from mechbench.ops.delta_rule import delta_rule, delta_rule_matrix, delta_rule_reference
 from mechbench.ops.exp_scan import exp_delay, exp_merge, exp_scan, exp_scan_reference, exp_term
 from mechbench.ops.fft_conv import fft_conv, fft_conv_reference
+from mechbench.ops.forgetting_attention import forgetting_attention, forgetting_weights
 from mechbench.ops.hyena_mix import hyena_mix
 from mechbench.ops.linear import linear
 from mechbench.ops.precision import autocast_dtype
@@ -38,6 +39,8 @@ __all__ = [
     "exp_term",
     "fft_conv",
     "fft_conv_reference",
+    "forgetting_attention",
+    "forgetting_weights",
     "from_channels",
     "hyena_mix",
     "linear",
