@@ -46,7 +46,8 @@ def forgetting_weights(q: Tensor, k: Tensor, log_forget: Tensor) -> Tensor:
     total = log_forget.to(q.dtype).cumsum(-1)
     scores = q @ k.transpose(-1, -2) / q.shape[-1] ** 0.5
     scores = scores + (total[..., :, None] - total[..., None, :])
-    return scores.masked_fill(_future(q.shape[-2], q), float("-inf")).softmax(-1)
+    weights: Tensor = scores.masked_fill(_future(q.shape[-2], q), float("-inf")).softmax(-1)
+    return weights
 
 
 class _Forgetting(torch.autograd.Function):
