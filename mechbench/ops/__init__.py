@@ -17,6 +17,11 @@ from mechbench.ops.hyena_mix import hyena_mix
 from mechbench.ops.linear import linear
 from mechbench.ops.precision import autocast_dtype
 from mechbench.ops.rotary import rotary
+from mechbench.ops.selective_scan import (
+    selective_scan,
+    selective_scan_matrix,
+    selective_scan_reference,
+)
 from mechbench.ops.short_conv import short_conv, short_conv_reference
 from mechbench.ops.window import window
 
@@ -45,6 +50,9 @@ __all__ = [
     "hyena_mix",
     "linear",
     "rotary",
+    "selective_scan",
+    "selective_scan_matrix",
+    "selective_scan_reference",
     "short_conv",
     "short_conv_reference",
     "to_channels",
