@@ -17,6 +17,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+_NUMBERS = 2**24  # states that are held at once; beyond that, sequences come in groups
+
 
 def selective_scan(
     x: Tensor, dt: Tensor, rate: Tensor, b: Tensor, c: Tensor, chunk: int = 128
@@ -36,11 +38,16 @@ def selective_scan(
     """
     with torch.autocast("cuda" if x.is_cuda else "cpu", enabled=False):
         wide = torch.promote_types(x.dtype, torch.float32)
-        dt = dt.to(wide)
-        args = dt * x.to(wide), dt, rate.to(wide), b.to(wide), c.to(wide), chunk
-        y: Tensor = _SelectiveScan.apply(*args)  # type: ignore[no-untyped-call]
-        out: Tensor = y.to(x.dtype)
-        return out
+        dt, rate = dt.to(wide), rate.to(wide)
+        rows = max(1, _NUMBERS // (min(chunk, x.shape[1]) * rate.numel()))
+        groups = (torch.split(t, rows) for t in (dt * x.to(wide), dt, b.to(wide), c.to(wide)))
+        y = torch.cat(
+            [
+                _SelectiveScan.apply(w, step, rate, b, c, chunk)  # type: ignore[no-untyped-call]
+                for w, step, b, c in zip(*groups, strict=True)
+            ]
+        )
+        return y.to(x.dtype)
 
 
 def selective_scan_matrix(dt: Tensor, rate: Tensor, b: Tensor, c: Tensor) -> Tensor:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import sys
+
 import pytest
 import torch
 from hypothesis import given
@@ -55,6 +57,17 @@ def test_gradients_are_those_of_the_steps(chunk: int) -> None:
     (selective_scan_reference(*slow) * weight).sum().backward()
     for one, other in zip(fast, slow, strict=True):
         torch.testing.assert_close(one.grad, other.grad, rtol=1e-11, atol=1e-11)
+
+
+def test_groups_of_sequences_give_what_all_at_once_give(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = []
+    for numbers in (1, 2**24):
+        monkeypatch.setattr(sys.modules[scan_.__module__], "_NUMBERS", numbers)
+        args = [v.requires_grad_() for v in arguments(13)]
+        y = selective_scan(*args, 4)
+        found.append((y, *torch.autograd.grad(y.square().sum(), args)))
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-12, atol=1e-12)
 
 
 def test_long_memory_in_float32_equals_float64() -> None:
