@@ -91,6 +91,7 @@ OPTIONS: dict[str, Bound] = {
     "short_filter": Bound(int, 1, 2**10, "it is the short convolution"),
     "window": Bound(int, 1, 2**24, "no input is longer"),
     "d_state": Bound(int, 1, 2**14, "every channel has such a state"),
+    "d_feature": Bound(int, 1, 128, "a state has half its square of rows"),
     "d_ssm": Bound(int, 0, 2**13, "a layer has at least d_model^2 weights"),
     "d_gate": Bound(int, 0, 2**13, "a layer has at least d_model^2 weights"),
     "order": Bound(int, 1, 64, "each is a convolution"),
