@@ -45,6 +45,7 @@ RUN: dict[str, Any] = {
     "resume": True, "allow_noncausal": False, "quiet": True, "checkpoint_s": 1.0,
     "data_parallel": 1, "n_test": 64, "n_validation": 64, "validate_every": 5, "n_train": 0,
     "grad_clip": 1.0, "weight_decay": 0.1, "warmup_steps": 10, "loss_on": "scored",
+    "short_conv": 2,
 }  # fmt: skip
 TASK: dict[str, Any] = {"name": "recall", "vocab_size": 8, "seqlen": 16, "min_distance": 1}
 OPERATOR: dict[str, Any] = {"name": "hyena", "d_model": 8, "max_seqlen": 16, "order": 2}

@@ -61,6 +61,7 @@ FLAGS = {
     "run": (
         "--seqlen", "--vocab-size", "--d-model", "--n-layers", "--lr", "--budget", "--batch-size",
         "--seed", "--eval-seqlen", "--test-examples", "--checkpoint-every", "--data-parallel",
+        "--short-conv",
     ),
     "show": ("--seqlen", "--vocab-size", "--seed", "--examples"),
     "check": ("--seqlen", "--d-model", "--seed"),
@@ -74,7 +75,7 @@ SETTINGS = (
     "seqlen", "vocab_size", "d_model", "n_layers", "weight_decay", "warmup_steps", "grad_clip",
     "batch_size", "budget_tokens", "budget_sequences", "budget_epochs", "n_train", "n_test",
     "n_validation", "validate_every", "dtype", "loss_on", "curriculum", "allow_noncausal",
-    "eval_seqlens", "seed", "lr", "nothing",
+    "short_conv", "eval_seqlens", "seed", "lr", "nothing",
 )  # fmt: skip
 TOML = (
     "1", "2", "8", "64", "128", "256", "2e4", "0.5", "1e-3", "0", "-1", "nan", "inf", "1e25",

@@ -37,6 +37,12 @@ _CALL = ("out", "resume", "checkpoint_s", "data_parallel", "quiet")
     type=Setting("n_layers"),
     help="Number of blocks, each an operator and an MLP.  [default: 2]",
 )
+@click.option(
+    "--short-conv",
+    type=Setting("short_conv"),
+    help="Taps of a causal convolution of each channel before every operator; 0: none.  "
+    "[default: 0]",
+)
 @click.option("--lr", type=Setting("lr"), help="Peak learning rate.  [default: 0.004]")
 @click.option(
     "--budget",

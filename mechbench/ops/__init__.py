@@ -23,10 +23,16 @@ from mechbench.ops.diagonal_scan import (
 from mechbench.ops.dplr import dplr, dplr_matrix, dplr_reference
 from mechbench.ops.exp_scan import exp_delay, exp_merge, exp_scan, exp_scan_reference, exp_term
 from mechbench.ops.fft_conv import fft_conv, fft_conv_reference
+from mechbench.ops.forgetting_attention import forgetting_attention, forgetting_weights
 from mechbench.ops.hyena_mix import hyena_mix
 from mechbench.ops.linear import linear
 from mechbench.ops.precision import autocast_dtype
 from mechbench.ops.rotary import rotary, rotary_heads
+from mechbench.ops.selective_scan import (
+    selective_scan,
+    selective_scan_matrix,
+    selective_scan_reference,
+)
 from mechbench.ops.short_conv import short_conv, short_conv_reference
 from mechbench.ops.window import window
 
@@ -58,11 +64,16 @@ __all__ = [
     "exp_term",
     "fft_conv",
     "fft_conv_reference",
+    "forgetting_attention",
+    "forgetting_weights",
     "from_channels",
     "hyena_mix",
     "linear",
     "rotary",
     "rotary_heads",
+    "selective_scan",
+    "selective_scan_matrix",
+    "selective_scan_reference",
     "short_conv",
     "short_conv_reference",
     "to_channels",

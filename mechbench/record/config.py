@@ -15,7 +15,7 @@ PROTOCOL = 2  # raised whenever the same configuration would train or score diff
 
 LOSSES = ("dense", "scored")
 # Fields added after results had been stored, with the values that those results imply.
-ADDED: dict[str, Any] = {"n_train": 0, "max_seqlen": 0, "sources": {}}
+ADDED: dict[str, Any] = {"n_train": 0, "max_seqlen": 0, "sources": {}, "short_conv": 0}
 
 
 @dataclass(frozen=True)
@@ -35,6 +35,7 @@ class Config:
     eval_seqlens: tuple[int, ...] = ()  # nominal lengths scored on the test stream
     d_model: int = 64
     n_layers: int = 2
+    short_conv: int = 0  # taps of the causal convolution before every operator; 0: none
     lr: float = 4e-3  # peak learning rate
     weight_decay: float = 0.1  # on matrices only
     warmup_steps: int = 50  # linear warm-up, then cosine to zero over the budget

@@ -13,10 +13,12 @@ def summary(result: Result) -> str:
     """Return accuracy per length with interval, chance and baselines, cost, and where it lies."""
     data, config = result.data, result.data["config"]
     vocab = called("vocab_size", config["task"])
+    taps = config.get("short_conv", 0)  # absent in results of older versions
     head = (
         f"{plain(config['operator'])} on {plain(config['task'])}: seqlen {config['seqlen']}, "
         f"{vocab} {config['vocab_size']}, d_model {config['d_model']}, "
-        f"{config['n_layers']} layers, seed {config['seed']}"
+        f"{config['n_layers']} layers, {f'short_conv {taps}, ' if taps else ''}"
+        f"seed {config['seed']}"
     )
     lines = [head]
     if data["status"] != "ok":

@@ -34,6 +34,7 @@ def run(
     vocab_size: int | None = None,
     d_model: int | None = None,
     n_layers: int | None = None,
+    short_conv: int | None = None,
     lr: float | None = None,
     batch_size: int | None = None,
     curriculum: str = "auto",
@@ -63,6 +64,7 @@ def run(
         vocab_size: V; by default the task's own.
         d_model: D.
         n_layers: blocks of the model.
+        short_conv: taps of a causal convolution before every operator; 0, the default: none.
         lr: peak learning rate.
         batch_size: sequences per step.
         curriculum: "auto": short sequences first, growing to `seqlen` in the same way for every
@@ -107,6 +109,7 @@ def run(
         vocab_size=vocab_size,
         d_model=d_model,
         n_layers=n_layers,
+        short_conv=short_conv,
         lr=lr,
         batch_size=batch_size,
         curriculum=curriculum,

@@ -2,21 +2,53 @@
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mechbench.operators.base import from_stored, make_operator
-from mechbench.ops import add_norm, autocast_dtype, linear
+from mechbench.ops import add_norm, autocast_dtype, linear, short_conv
 from mechbench.plan.resolve import task_of
 from mechbench.record.config import Config
 
 
-class Block(nn.Module):
-    """Pre-norm residual block: operator, then an MLP of 4 D with GELU."""
+class ShortConv(nn.Module):
+    """Short causal convolution of each channel, added to its input: u + h * u + b.
 
-    def __init__(self, d_model: int, operator: nn.Module) -> None:
+    What it gives an operator is a look at the last few tokens, which some have of their own. The
+    sum keeps the token itself in sight from the first step on.
+
+    Source: the short convolution of BaseConv in the code of Arora et al. 2023 (Zoology,
+    arXiv:2312.04927), which has a bias, PyTorch's initial weights and adds its input. There it is
+    a layer of its own before the one with the mixer, and a linear map gates it. Here it has no
+    gate and stands in the block, so that `n_layers` counts operators with it and without.
+    """
+
+    def __init__(self, d_model: int, taps: int) -> None:
+        super().__init__()
+        bound = taps**-0.5
+        self.weight = nn.Parameter(torch.empty(d_model, taps).uniform_(-bound, bound))
+        self.bias = nn.Parameter(torch.empty(d_model).uniform_(-bound, bound))
+
+    def forward(self, u: Tensor) -> Tensor:
+        """Add the convolution: (B, L, D) -> (B, L, D)."""
+        h, b = self.weight.to(u.dtype), self.bias.to(u.dtype)
+        return u + short_conv(u.transpose(1, 2), h, b).transpose(1, 2)
+
+
+class Block(nn.Module):
+    """Pre-norm residual block: operator, then an MLP of 4 D with GELU.
+
+    Args:
+        d_model: D.
+        operator: maps (B, L, D) to (B, L, D).
+        short_conv: taps of the `ShortConv` before it; 0: none.
+    """
+
+    def __init__(self, d_model: int, operator: nn.Module, short_conv: int = 0) -> None:
         super().__init__()
         self.norm1 = nn.LayerNorm(d_model)
+        self.short_conv = ShortConv(d_model, short_conv) if short_conv else nn.Identity()
         self.operator = operator
         self.norm2 = nn.LayerNorm(d_model)
         self.up = nn.Linear(d_model, 4 * d_model)
@@ -28,7 +60,7 @@ class Block(nn.Module):
         The addition is left to the norm that follows: `add_norm` does both in one pass.
         """
         x, u = add_norm(x, delta, self.norm1)
-        x, u = add_norm(x, self.operator(u), self.norm2, autocast_dtype(x))
+        x, u = add_norm(x, self.operator(self.short_conv(u)), self.norm2, autocast_dtype(x))
         return x, linear(F.gelu(linear(u, self.up)), self.down)
 
 
@@ -42,6 +74,7 @@ class Backbone(nn.Module):
         d_model: D.
         n_layers: blocks.
         max_seqlen: longest input, in tokens.
+        short_conv: taps of the causal convolution before every operator; 0: none.
         input_dim: numbers a position where inputs are no tokens; then a linear map stands for the
             embedding, and the head gives one number.
     """
@@ -55,6 +88,7 @@ class Backbone(nn.Module):
         d_model: int,
         n_layers: int,
         max_seqlen: int,
+        short_conv: int = 0,
         input_dim: int = 0,
     ) -> None:
         super().__init__()
@@ -69,6 +103,7 @@ class Backbone(nn.Module):
                 make_operator(
                     operator, d_model=d_model, max_seqlen=max_seqlen, layer=layer, **options
                 ),
+                short_conv,
             )
             for layer in range(n_layers)
         )
@@ -103,5 +138,6 @@ def build_model(config: Config, max_seqlen: int) -> Backbone:
         d_model=config.d_model,
         n_layers=config.n_layers,
         max_seqlen=max_seqlen,
+        short_conv=config.short_conv,
         input_dim=task_of(config).input_dim,
     )

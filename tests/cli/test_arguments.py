@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import Any
 
 import click
@@ -9,7 +10,8 @@ import pytest
 import mechbench
 from mechbench.cli.arguments import Setting
 from mechbench.errors import ConfigError
-from tests.cli.conftest import call
+from mechbench.record.results import read_result
+from tests.cli.conftest import TINY, call
 
 
 @pytest.mark.parametrize(
@@ -36,6 +38,7 @@ def test_texts_are_read(name: str, text: str, value: Any) -> None:
         ("d_model", "--d-model", "many", "many"),
         ("batch_size", "--batch-size", 0, "0"),
         ("n_layers", "--n-layers", 2**31, str(2**31)),
+        ("short_conv", "--short-conv", 2**31, str(2**31)),
         ("n_test", "--test-examples", 10**25, str(10**25)),
         ("lr", "--lr", 1e308, "1e308"),
         ("lr", "--lr", float("nan"), "nan"),
@@ -56,6 +59,20 @@ def test_the_command_line_and_python_refuse_in_the_same_words(
         mechbench.run("hyena", "recall", **{name: given})
     assert call(monkeypatch, "run", "--operator", "hyena", "--task", "recall", flag, text) == 2
     assert capsys.readouterr().err == f"mechbench: error: {got.value}\n"
+
+
+def test_a_run_has_the_short_convolution_that_it_is_given(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    args = (
+        "run", "--operator", "attention", "--task", "recall", *TINY, "--short-conv", "3",
+        "--eval-seqlen", "16", "--out", str(tmp_path), "--quiet",
+    )  # fmt: skip
+    assert call(monkeypatch, *args) == 0
+    assert "2 layers, short_conv 3, seed 0" in capsys.readouterr().out
+    (path,) = tmp_path.rglob("result.json")
+    result = read_result(path).data
+    assert (result["config"]["short_conv"], result["status"], result["causal"]) == (3, "ok", True)
 
 
 @pytest.mark.parametrize(

@@ -248,7 +248,7 @@ def _older(data: Result) -> None:
     """As before the schema grew: fewer fields, fewer shortcuts, windows at fewer columns."""
     for name in ("validation_accuracy", "train_is_test", "excluded_examples"):
         del data[name]
-    for name in ("sources", "max_seqlen", "n_train"):
+    for name in ("sources", "max_seqlen", "n_train", "short_conv"):
         del data["config"][name]
     for e in data["evaluations"]:
         e["shortcuts"] = {"last value": 0.1}

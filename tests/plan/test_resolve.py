@@ -99,6 +99,7 @@ def test_nothing_given_is_the_same_as_the_defaults_given() -> None:
         task_options={"min_distance": "0"},
         dtype="float32",
         n_layers=None,
+        short_conv=0,
     )
     assert explicit == found
     assert explicit.cell_id == found.cell_id == config().cell_id
@@ -111,6 +112,7 @@ def test_each_setting_that_counts_gives_another_cell() -> None:
         config("attention"),
         config(task="induction"),
         config(eval_seqlens=(128,)),
+        config(short_conv=4),
         config(operator_options={"order": 3}),
         config(task_options={"min_distance": 4}),
         config(dtype="bfloat16"),
@@ -224,6 +226,8 @@ def test_equal_settings_of_any_type_are_one_cell() -> None:
         ({"d_model": "64"}, "d_model is '64': expected a whole number"),
         ({"grad_clip": -1}, "grad_clip is -1: expected a positive number"),
         ({"n_layers": 2**31}, "n_layers is 2147483648: expected at most"),
+        ({"short_conv": -1}, "short_conv is -1: expected 0 or more"),
+        ({"short_conv": 2**11}, "short_conv is 2048: expected at most 1024"),
         ({"n_test": 10**25}, "n_test is 10000000000000000000000000: expected at most"),
         ({"operator": 3}, "operator is 3: expected a text"),
         ({"task": None}, "task is None: expected a text"),

@@ -113,6 +113,19 @@ def test_inner_settings_count_more_and_equal_cells_count_once(tmp_path: Path) ->
     ]
 
 
+def test_backbone_has_the_short_convolution_that_a_suite_sets(tmp_path: Path) -> None:
+    text = """title = "T"
+        operators = ["attention"]
+        tasks = ["recall"]
+        """
+    with_it, from_grid, plain = (
+        suite(tmp_path, text + more).cells("cpu")
+        for more in ("settings.short_conv = 4", "grid.short_conv = [0, 4]", "")
+    )
+    assert [c.config.short_conv for c in (*with_it, *from_grid, *plain)] == [4, 0, 4, 0]
+    assert [c.cell_id for c in from_grid] == [plain[0].cell_id, with_it[0].cell_id]
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [

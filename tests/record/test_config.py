@@ -32,6 +32,7 @@ BASE = Config(
     eval_seqlens=(64, 128),
     d_model=64,
     n_layers=2,
+    short_conv=0,
     lr=4e-3,
     weight_decay=0.1,
     warmup_steps=50,

@@ -57,6 +57,11 @@ def test_batch_size_splits_only_at_one_length() -> None:
     ]
 
 
+def test_short_convolution_is_told_apart_at_any_length() -> None:
+    given = [config(), config(seqlen=128, eval_seqlens=(128,), short_conv=4)]
+    assert labels(given) == ["hyena (short_conv=0)", "hyena (short_conv=4)"]
+
+
 def test_same_plugin_in_another_folder_is_the_same_operator() -> None:
     moved = [config(plugins={"a.py": "12345678ab"}), config(plugins={"b.py": "12345678ab"}, seed=1)]
     assert labels(moved) == ["hyena", "hyena"]

@@ -32,6 +32,10 @@ def test_summary_of_a_good_run(store: Store) -> None:
     ]
 
 
+def test_summary_names_a_short_convolution(store: Store) -> None:
+    assert text(store(short_conv=4))[0].endswith("2 layers, short_conv 4, seed 0")
+
+
 @pytest.mark.parametrize("status", ["diverged", "out-of-memory", "error"])
 def test_failure_is_said_loudly_with_its_reason(store: Store, status: str) -> None:
     path = store({}, status=status, reason="because")

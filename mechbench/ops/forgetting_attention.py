@@ -1,0 +1,101 @@
+"""Softmax attention whose logits fall with every gate between key and query, query by query chunk.
+
+    y_t = sum_{s <= t} softmax_s(q_t . k_s / sqrt(d) + g_{s+1} + .. + g_t) v_s
+
+Source: Lin et al. 2025 (arXiv:2503.02130), with g the log of their forget gates. The L x L weights
+are never held at once: the backward pass computes those of each chunk again from the logarithms of
+their sums (Dao et al. 2022, arXiv:2205.14135, section 3.1). O(L^2 d) time, O(L (chunk + d)) memory.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+
+def forgetting_attention(
+    q: Tensor, k: Tensor, v: Tensor, log_forget: Tensor, chunk: int = 128
+) -> Tensor:
+    """Compute y of the module docstring.
+
+    Args:
+        q: (B, H, L, d).
+        k: (B, H, L, d).
+        v: (B, H, L, P).
+        log_forget: g, (B, H, L), at most 0; g_0 has no effect.
+        chunk: queries whose weights are held at once; affects only speed and memory.
+
+    Returns:
+        (B, H, L, P) in the dtype of `v`; logits and sums are float32 or wider.
+    """
+    with torch.autocast("cuda" if v.is_cuda else "cpu", enabled=False):
+        wide = torch.promote_types(v.dtype, torch.float32)
+        total = log_forget.double().cumsum(-1)  # a sum over a long sequence, and its differences
+        q = q.to(wide) / q.shape[-1] ** 0.5
+        args = q, k.to(wide), v.to(wide), total, chunk
+        y: Tensor = _Forgetting.apply(*args)  # type: ignore[no-untyped-call]
+        out: Tensor = y.to(v.dtype)
+        return out
+
+
+def forgetting_weights(q: Tensor, k: Tensor, log_forget: Tensor) -> Tensor:
+    """Return the weights of `forgetting_attention`, (B, H, L, L), for a small L."""
+    total = log_forget.to(q.dtype).cumsum(-1)
+    scores = q @ k.transpose(-1, -2) / q.shape[-1] ** 0.5
+    scores = scores + (total[..., :, None] - total[..., None, :])
+    weights: Tensor = scores.masked_fill(_future(q.shape[-2], q), float("-inf")).softmax(-1)
+    return weights
+
+
+class _Forgetting(torch.autograd.Function):
+    """Takes queries that are scaled, and the sums of g from the start, in float64."""
+
+    @staticmethod
+    def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, total: Tensor, chunk: int) -> Tensor:
+        y, log_sums = torch.empty_like(v), torch.empty_like(q[..., 0])  # (B, H, L, P), (B, H, L)
+        for a, b in _chunks(q.shape[-2], chunk):
+            scores = _scores(q, k, total, a, b)
+            log_sums[..., a:b] = scores.logsumexp(-1)
+            y[..., a:b, :] = (scores - log_sums[..., a:b, None]).exp_() @ v[..., :b, :]
+        ctx.save_for_backward(q, k, v, total, y, log_sums)
+        ctx.chunk = chunk
+        return y
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
+        q, k, v, total, y, log_sums = ctx.saved_tensors
+        dq, dk, dv, dtotal = (torch.zeros_like(x) for x in (q, k, v, total))
+        mean = (dy * y).sum(-1, keepdim=True)  # (B, H, L, 1): of each query's dweights
+        with torch.autocast("cuda" if v.is_cuda else "cpu", enabled=False):
+            for a, b in _chunks(q.shape[-2], ctx.chunk):
+                weights = _scores(q, k, total, a, b).sub_(log_sums[..., a:b, None]).exp_()
+                dv[..., :b, :] += weights.transpose(-1, -2) @ dy[..., a:b, :]
+                dweights = dy[..., a:b, :] @ v[..., :b, :].transpose(-1, -2)
+                dscores = dweights.sub_(mean[..., a:b, :]).mul_(weights)  # (B, H, C, b)
+                dq[..., a:b, :] = dscores @ k[..., :b, :]
+                dk[..., :b, :] += dscores.transpose(-1, -2) @ q[..., a:b, :]
+                dtotal[..., :b] -= dscores.sum(-2)  # what a query's own sum does cancels
+        return dq, dk, dv, dtotal, None
+
+
+def _scores(q: Tensor, k: Tensor, total: Tensor, a: int, b: int) -> Tensor:
+    """Return the logits of queries a to b, (B, H, b - a, b), each up to a number of its own.
+
+    Sums are taken from the chunk's end: the nearer a key, the more exact is what it has lost.
+    """
+    lost = (total[..., :b] - total[..., b - 1 : b]).to(q.dtype)  # (B, H, b)
+    scores = q[..., a:b, :] @ k[..., :b, :].transpose(-1, -2) - lost[..., None, :]
+    scores[..., a:].masked_fill_(_future(b - a, q), float("-inf"))
+    return scores
+
+
+def _chunks(L: int, chunk: int) -> list[tuple[int, int]]:
+    return [(a, min(a + chunk, L)) for a in range(0, L, chunk)]
+
+
+def _future(L: int, like: Tensor) -> Tensor:
+    return torch.ones(L, L, dtype=torch.bool, device=like.device).triu(1)
