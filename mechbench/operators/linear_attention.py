@@ -82,7 +82,8 @@ class LinearAttention(nn.Module):
         q, k, v = qkv.permute(2, 0, 3, 1, 4)  # (B, H, L, d) each
         wide = torch.promote_types(q.dtype, torch.float32)  # for sums over a whole sequence
         q, k = self._phi(q.to(wide)), self._phi(k.to(wide))
-        total = (q * k.cumsum(-2)).sum(-1, keepdim=True) + self.eps  # (B, H, L, 1)
+        ones = torch.ones_like(q[..., :1])
+        total = decay_attention(q, k, ones, chunk=self.chunk) + self.eps  # (B, H, L, 1)
         if self.rotary_base:
             q, k = rotary(q, self.rotary_base), rotary(k, self.rotary_base)
         return q, k, v, total

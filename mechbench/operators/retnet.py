@@ -103,12 +103,13 @@ class RetNet(nn.Module):
         check_seqlen(u, self.max_seqlen)
         q, k, v, gate = self._heads(u)
         y = decay_attention(q, k, v, self.log_gamma, self.chunk)  # (B, H, L, d)
-        y = y.transpose(1, 2).flatten(2)  # (B, L, expand_v D)
+        y = y.transpose(1, 2)  # (B, L, H, d)
         if self.norm is None:
-            y = torch.unflatten(y, -1, (self.n_heads, -1))  # (B, L, H, d)
             y = F.rms_norm(y, y.shape[-1:], eps=1e-6).flatten(2)
         else:
-            y = self.norm(y.flatten(0, 1)).view_as(y)  # each position on its own
+            # Group norm of each position; its own gradients of the weights are slow on a GPU.
+            y = F.layer_norm(y, y.shape[-1:], eps=self.norm.eps).flatten(2)
+            y = y * self.norm.weight + self.norm.bias
         out: Tensor = self.out_proj(F.silu(gate) * y)  # (B, L, D)
         return out
 

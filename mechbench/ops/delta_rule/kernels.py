@@ -35,9 +35,9 @@ from mechbench.ops.kernels.chunks import (
 @triton.jit
 def _inverse_kernel(
     k, g, beta, out, kb, kh, kt, gb, gh, gt, bb, bh, bt, L, H, K, chunks,
-    C: tl.constexpr, BK: tl.constexpr,
+    PREC: tl.constexpr, LEVELS: tl.constexpr, C: tl.constexpr, BK: tl.constexpr,
 ):  # fmt: skip
-    """Store X of every chunk, (B, H, chunks, C, C), by forward substitution."""
+    """Store X of every chunk, (B, H, chunks, C, C): inverses of blocks of 2, 4, .., C."""
     n, row = tl.program_id(0), tl.program_id(1)
     b, h = row // H, row % H
     k, g, beta = head_at(k, b, h, kb, kh), head_at(g, b, h, gb, gh), head_at(beta, b, h, bb, bh)
@@ -50,11 +50,15 @@ def _inverse_kernel(
     scores = tl.dot(key, tl.trans(key), input_precision="tf32x3")
     system = tl.where(i[:, None] > i[None, :], share[:, None] * scores * decays(fall, C), 0.0)
     inverse = tl.where(i[:, None] == i[None, :], 1.0, 0.0)
-    for r in range(1, C):
-        here = i[:, None] == r
-        weights = tl.sum(tl.where(here, system, 0.0), 0)  # row r of T
-        lower = tl.sum(weights[:, None] * inverse, 0)
-        inverse = tl.where(here, inverse - lower[None, :], inverse)
+    for level in tl.static_range(LEVELS):
+        # Blocks of twice the size: [[A, 0], [N, B]] has the inverse [[A', 0], [-B' N A', B']].
+        size = 1 << level
+        lower = (i[:, None] // size == i[None, :] // size + 1) & (i[:, None] // size % 2 == 1)
+        part = tl.where(lower, system, 0.0)
+        if level > 0:
+            part = tl.dot(inverse, part, input_precision=PREC)
+            part = tl.dot(part, inverse, input_precision=PREC)
+        inverse -= part
     place = out + (row.to(tl.int64) * chunks + n) * C * C
     tl.store(place + i[:, None] * C + i[None, :], inverse)
 
@@ -194,8 +198,9 @@ def forward(
     chunks = triton.cdiv(L, C)
     inverses = torch.empty(B, H, chunks, C, C, device=v.device, dtype=torch.float32)
     _inverse_kernel[(chunks, B * H)](
-        k, g, beta, inverses, *strides(k, g, beta), L, H, K, chunks, C=C, BK=block(K), num_warps=4
-    )
+        k, g, beta, inverses, *strides(k, g, beta), L, H, K, chunks,
+        PREC=precision, LEVELS=C.bit_length() - 1, C=C, BK=block(K), num_warps=4,
+    )  # fmt: skip
     states = torch.empty(B, H, chunks, K, P, device=v.device, dtype=torch.float32)
     y = torch.empty(B, L, H, P, device=v.device, dtype=v.dtype).transpose(1, 2)
     _forward_kernel[(B * H,)](
