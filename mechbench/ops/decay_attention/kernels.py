@@ -188,12 +188,11 @@ def _dkv_kernel(
 
 
 def _sizes(q: Tensor, v: Tensor, p: Plan) -> dict[str, object]:
-    width = max(q.shape[-1], v.shape[-1])
     return {
         "PREC": p.precision, "C": p.chunk,
         "BK": block(q.shape[-1]),
         "BP": block(v.shape[-1]),
-        "num_warps": 4 if width <= 64 else 8, "num_stages": 1,
+        "num_warps": 4, "num_stages": 1,
     }  # fmt: skip
 
 

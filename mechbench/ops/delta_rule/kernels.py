@@ -169,10 +169,9 @@ def _chunk(q: Tensor, v: Tensor) -> int:
 
 
 def _sizes(q: Tensor, v: Tensor, precision: str) -> dict[str, object]:
-    widest = max(q.shape[-1], v.shape[-1])
     return {
         "PREC": precision, "C": _chunk(q, v), "BK": block(q.shape[-1]), "BP": block(v.shape[-1]),
-        "num_warps": 4 if widest <= 64 else 8, "num_stages": 1,
+        "num_warps": 4, "num_stages": 1,
     }  # fmt: skip
 
 
