@@ -31,7 +31,7 @@ _SKIPPED = (
     "_abc_impl", "__abstractmethods__", "__annotate__", "__annotate_func__", "__annotations__",
     "__annotations_cache__", "__dataclass_fields__", "__dataclass_params__", "__dict__", "__doc__",
     "__firstlineno__", "__match_args__", "__module__", "__orig_bases__", "__parameters__",
-    "__qualname__", "__slots__", "__static_attributes__", "__weakref__",
+    "__qualname__", "__slots__", "__static_attributes__", "__weakref__", "fidelity",
 )  # fmt: skip
 
 

@@ -53,6 +53,12 @@ def typed(monkeypatch: pytest.MonkeyPatch) -> Cell:
     return typed
 
 
+def test_what_a_class_says_of_its_source_does_not_count(typed: Cell) -> None:
+    said = BODY + "from mechbench.operators.fidelity import Fidelity\n"
+    said += "Mine.fidelity = (Fidelity('itself', 1e-15),)\n"
+    assert fingerprint(typed(said)).digest == fingerprint(typed(BODY)).digest
+
+
 def test_same_text_gives_the_same_wherever_it_stands(typed: Cell) -> None:
     read = fingerprint(typed(BODY))
     one = read.digest
