@@ -22,7 +22,7 @@ from mechbench.catalogue.settings import check_options
 from mechbench.operators.base import check_seqlen
 from mechbench.operators.fidelity import Fidelity
 from mechbench.operators.multihead import heads
-from mechbench.ops import decay_attention, decay_attention_matrix, rotary
+from mechbench.ops import decay_attention, decay_attention_matrix, linear, rotary
 
 
 @register_operator(
@@ -78,7 +78,7 @@ class LinearAttention(nn.Module):
 
     def _features(self, u: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Return rotated phi(q) and phi(k), v, each (B, H, L, d), and the normaliser (.., 1)."""
-        qkv = self.qkv(u).unflatten(-1, (3, self.n_heads, -1))  # (B, L, 3, H, d)
+        qkv = linear(u, self.qkv).unflatten(-1, (3, self.n_heads, -1))  # (B, L, 3, H, d)
         q, k, v = qkv.permute(2, 0, 3, 1, 4)  # (B, H, L, d) each
         wide = torch.promote_types(q.dtype, torch.float32)  # for sums over a whole sequence
         q, k = self._phi(q.to(wide)), self._phi(k.to(wide))
@@ -97,7 +97,7 @@ class LinearAttention(nn.Module):
         check_seqlen(u, self.max_seqlen)
         q, k, v, total = self._features(u)
         y = decay_attention(q, k, v.to(q.dtype), chunk=self.chunk) / total  # (B, H, L, d)
-        out: Tensor = self.out_proj(y.to(v.dtype).transpose(1, 2).flatten(2))  # (B, L, D)
+        out: Tensor = linear(y.to(v.dtype).transpose(1, 2).flatten(2), self.out_proj)  # (B, L, D)
         return out
 
     def mixing_matrix(self, u: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from mechbench.catalogue.settings import check_options
 from mechbench.errors import ConfigError
 from mechbench.operators.base import check_seqlen
-from mechbench.ops import rotary_heads
+from mechbench.ops import linear, rotary_heads
 
 
 class MultiHead(nn.Module):
@@ -37,7 +37,7 @@ class MultiHead(nn.Module):
         raise NotImplementedError
 
     def _heads(self, u: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        qkv = self.qkv(u).unflatten(-1, (3, self.n_heads, -1))  # (B, L, 3, H, d)
+        qkv = linear(u, self.qkv).unflatten(-1, (3, self.n_heads, -1))  # (B, L, 3, H, d)
         return rotary_heads(qkv, self.rotary_base)  # (B, H, L, d) each
 
     def forward(self, u: Tensor) -> Tensor:
@@ -48,7 +48,7 @@ class MultiHead(nn.Module):
         """
         check_seqlen(u, self.max_seqlen)
         y = self.attend(*self._heads(u))  # (B, H, L, d)
-        out: Tensor = self.out_proj(y.transpose(1, 2).flatten(2))  # (B, L, D)
+        out: Tensor = linear(y.transpose(1, 2).flatten(2), self.out_proj)  # (B, L, D)
         return out
 
     def mixing_matrix(self, u: Tensor) -> Tensor:
