@@ -4,10 +4,12 @@ With p_t = sum_k w_k u_{t-k} + b before the activation and g_t = dy_t act'(p_t),
 
     du_t = sum_k w_k g_{t+k},   dw_k = sum_t g_t u_{t-k},   db = sum_t g_t
 
-In the backward every thread walks along a run of tokens and keeps the last K values of u and of g
-in registers, so that each is loaded or computed once; a run begins K - 1 tokens early for u and
-ends K - 1 late for g. The runs of a tile lie side by side, whichever sequences they belong to.
+In the backward a program walks along several runs of tokens at once, whichever sequences they
+belong to, and keeps the last K values of u and of g in registers, so that each is loaded or computed
+once. It begins K - 1 tokens before a run, for u, and ends K - 1 behind it, for g.
 """
+
+# ruff: noqa: RUF005, Triton does not know how to unpack into a tuple
 
 from __future__ import annotations
 
@@ -18,12 +20,12 @@ from torch import Tensor
 
 _COLUMNS = 64  # channels of a program: 128 bytes of a half type
 _TILE = 2048  # numbers in a tile of the forward
-_RUN = 16  # tokens of a run
-_AHEAD = tl.constexpr(3)  # tokens whose loads are under way while one is computed
-_PROGRAMS = 2048  # about as many programs of the backward: each leaves a row of partial sums
+_PROGRAMS = 2048  # most programs of the backward, unless sequences are short: each leaves sums
+_UNROLLED = tl.constexpr(4)  # tokens that are computed in a step of the backward's loop
+_AHEAD = tl.constexpr(2)  # tokens whose loads are under way while one is computed
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["N", "L"])
 def _forward_kernel(
     u, weight, bias, y, ub, ut, N, L, D,
     K: tl.constexpr, HAS_BIAS: tl.constexpr, SILU: tl.constexpr,
@@ -47,19 +49,18 @@ def _forward_kernel(
 
 
 @triton.jit
-def _at(start, step, offset, t, end, wide):
-    """Load tokens t + offset of every run, zero outside [0, end)."""
-    inside = (t + offset >= 0) & (t + offset < end)
-    return tl.load(start + offset * step, mask=inside[:, None] & wide[None, :], other=0.0)
+def _at(start, step, t, end, wide):
+    """Load token t of every run, zero outside [0, end)."""
+    mask = ((t >= 0) & (t < end))[:, None] & wide[None, :]
+    return tl.load(start + (t.to(tl.int64) * step)[:, None], mask=mask, other=0.0)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["run", "runs", "per_sequence", "L"])
 def _backward_kernel(
-    u, weight, bias, dy, du, part, ub, ut, db, dt, runs, per_sequence, L, D,
+    u, weight, bias, dy, du, part, ub, ut, db, dt, run, runs, per_sequence, L, D,
     K: tl.constexpr, HAS_BIAS: tl.constexpr, SILU: tl.constexpr,
-    RUN: tl.constexpr, RUNS: tl.constexpr, COLUMNS: tl.constexpr,
+    RUNS: tl.constexpr, COLUMNS: tl.constexpr,
 ):  # fmt: skip
-    STEPS: tl.constexpr = RUN + K - 1
     SUMS: tl.constexpr = K + HAS_BIAS
     column = tl.program_id(0) * COLUMNS + tl.arange(0, COLUMNS)
     wide = column < D
@@ -73,29 +74,28 @@ def _backward_kernel(
     sums = ()
     for _ in tl.static_range(SUMS):
         sums = sums + (tl.zeros((RUNS, COLUMNS), tl.float32),)
-    for tile in range(tl.program_id(1), tl.cdiv(runs, RUNS), tl.num_programs(1)):
-        run = tl.cast(tile, tl.int32) * RUNS + tl.arange(0, RUNS)
-        b, t = (run // per_sequence).to(tl.int64), (run % per_sequence) * RUN
-        end = tl.where(run < runs, L, 0)
-        wide_t = t.to(tl.int64)
-        u_start = u + (b * ub + wide_t * ut)[:, None] + column[None, :]
-        dy_start = dy + (b * db + wide_t * dt)[:, None] + column[None, :]
-        du_start = du + (b * L + wide_t)[:, None] * D + column[None, :]
-        recent, grads = (), ()  # u of the last K - 1 tokens, g of the last K; the oldest first
-        for i in tl.static_range(K - 1):
-            recent = recent + (_at(u_start, ut, i - K + 1, t, end, wide).to(tl.float32),)
-            grads = grads + (tl.zeros((RUNS, COLUMNS), tl.float32),)
-        next_u, next_dy = (), ()
-        for i in tl.static_range(_AHEAD):
-            next_u = next_u + (_at(u_start, ut, i, t, end, wide),)
-            next_dy = next_dy + (_at(dy_start, dt, i, t, end, wide),)
-        for i in tl.static_range(STEPS):
-            if i + _AHEAD < STEPS:
-                next_u = next_u + (_at(u_start, ut, i + _AHEAD, t, end, wide),)
-                next_dy = next_dy + (_at(dy_start, dt, i + _AHEAD, t, end, wide),)
+    index = tl.program_id(1) * RUNS + tl.arange(0, RUNS)
+    first = (index % per_sequence) * run
+    b, end = (index // per_sequence).to(tl.int64), tl.where(index < runs, L, 0)
+    stop = tl.minimum(first + run, end)  # of the tokens whose gradients are this run's
+    u_start = u + (b * ub)[:, None] + column[None, :]
+    dy_start = dy + (b * db)[:, None] + column[None, :]
+    du_start = du + (b * L * D)[:, None] + column[None, :]
+    recent, grads = (), ()  # u and g of the last K - 1 tokens, the oldest first
+    for k in tl.static_range(K - 1):
+        recent = recent + (_at(u_start, ut, first + k - K + 1, end, wide).to(tl.float32),)
+        grads = grads + (tl.zeros((RUNS, COLUMNS), tl.float32),)
+    next_u, next_dy = (), ()
+    for k in tl.static_range(_AHEAD):
+        next_u = next_u + (_at(u_start, ut, first + k, end, wide),)
+        next_dy = next_dy + (_at(dy_start, dt, first + k, end, wide),)
+    for i in range(0, run + K - 1, _UNROLLED):
+        for j in tl.static_range(_UNROLLED):
+            t = first + i + j
             recent = recent + (next_u[0].to(tl.float32),)
             g = next_dy[0].to(tl.float32)
-            next_u, next_dy = next_u[1:], next_dy[1:]
+            next_u = next_u[1:] + (_at(u_start, ut, t + _AHEAD, end, wide),)
+            next_dy = next_dy[1:] + (_at(dy_start, dt, t + _AHEAD, end, wide),)
             if SILU:
                 p = shift[None, :] + taps[0] * recent[K - 1]
                 for k in tl.static_range(1, K):
@@ -103,20 +103,20 @@ def _backward_kernel(
                 s = 1 / (1 + tl.exp(-p))
                 g *= s * (1 + p * (1 - s))
             grads = grads + (g,)
-            if i < RUN:  # later tokens are the next run's
-                more = ()
-                for k in tl.static_range(K):
-                    more = more + (sums[k] + g * recent[K - 1 - k],)
-                if HAS_BIAS:
-                    more = more + (sums[K] + g,)
-                sums = more
-            if i >= K - 1:
-                out = taps[0] * grads[0]
-                for k in tl.static_range(1, K):
-                    out += taps[k] * grads[k]
-                here = t + (i - K + 1)
-                mask = (here < end)[:, None] & wide[None, :]
-                tl.store(du_start + (i - K + 1) * D, out.to(du.dtype.element_ty), mask=mask)
+            g = tl.where((t < stop)[:, None], g, 0.0)  # later tokens are the next run's
+            more = ()
+            for k in tl.static_range(K):
+                more = more + (sums[k] + g * recent[K - 1 - k],)
+            if HAS_BIAS:
+                more = more + (sums[K] + g,)
+            sums = more
+            out = taps[0] * grads[0]
+            for k in tl.static_range(1, K):
+                out += taps[k] * grads[k]
+            t -= K - 1  # the token whose last g has come
+            place = du_start + (t.to(tl.int64) * D)[:, None]
+            mask = ((t >= first) & (t < stop))[:, None] & wide[None, :]
+            tl.store(place, out.to(du.dtype.element_ty), mask=mask)
             recent, grads = recent[1:], grads[1:]
     place = part + tl.program_id(1).to(tl.int64) * SUMS * D + column
     for k in tl.static_range(SUMS):
@@ -126,6 +126,17 @@ def _backward_kernel(
 def _rows(x: Tensor) -> Tensor:
     """Return x (B, L, D) with its columns side by side, copied only if necessary."""
     return x if x.stride(2) == 1 or x.shape[2] == 1 else x.contiguous()
+
+
+def _run(tokens: int, L: int, K: int, most: int) -> int:
+    """Return the tokens of a run, such that `tokens` make about `most` runs or fewer.
+
+    With the K - 1 tokens beyond a run they fill the steps of the loop.
+    """
+    unrolled: int = _UNROLLED.value
+    walked = max(16 if K <= 4 else 24, triton.cdiv(tokens, most) + K - 1)
+    steps: int = triton.cdiv(min(walked, L + K - 1), unrolled)
+    return steps * unrolled - K + 1
 
 
 def forward(
@@ -155,19 +166,20 @@ def backward(
     u, dy, weight = _rows(u), _rows(dy), weight.contiguous()
     (B, L, D), K = u.shape, weight.shape[1]
     columns = min(_COLUMNS, triton.next_power_of_2(D))
-    blocks = triton.cdiv(D, columns)
-    per_sequence = triton.cdiv(L, _RUN)
-    runs = B * per_sequence
     # Half as many numbers a thread where more taps need more registers.
-    side_by_side = min((1024 if K <= 4 else 512) // columns, triton.next_power_of_2(runs))
-    programs = min(triton.cdiv(runs, side_by_side), triton.cdiv(_PROGRAMS, blocks))
+    side_by_side = (1024 if K <= 4 else 512) // columns
+    blocks = triton.cdiv(D, columns)
+    run = _run(B * L, L, K, side_by_side * max(1, _PROGRAMS // blocks))
+    per_sequence = triton.cdiv(L, run)
+    runs = B * per_sequence
+    programs = triton.cdiv(runs, side_by_side)
     has_bias = bias is not None
     du = torch.empty(B, L, D, dtype=u.dtype, device=u.device)
     part = torch.empty(programs, K + has_bias, D, dtype=torch.float32, device=u.device)
     _backward_kernel[(blocks, programs)](
         u, weight, weight if bias is None else bias.contiguous(), dy, du, part,
-        u.stride(0), u.stride(1), dy.stride(0), dy.stride(1), runs, per_sequence, L, D,
-        K=K, HAS_BIAS=has_bias, SILU=silu, RUN=_RUN, RUNS=side_by_side, COLUMNS=columns,
+        u.stride(0), u.stride(1), dy.stride(0), dy.stride(1), run, runs, per_sequence, L, D,
+        K=K, HAS_BIAS=has_bias, SILU=silu, RUNS=side_by_side, COLUMNS=columns,
     )  # fmt: skip
     sums = part.sum(0)
     return du, sums[:K].T.contiguous(), sums[-1]

@@ -92,13 +92,12 @@ def test_half_types_round_once(kernel_device: str, silu: bool, wide: bool) -> No
         assert off.max() <= (2**-7 if dtype == torch.bfloat16 else 1e-4)  # truncated or rounded
 
 
-def test_programs_that_walk_over_several_tiles_sum_them(
-    kernel_device: str, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("most", [1, 40])
+def test_runs_of_any_length_do(
+    kernel_device: str, monkeypatch: pytest.MonkeyPatch, most: int
 ) -> None:
     u, weight, bias, dy = inputs(3, 600, 5, 3)
-    monkeypatch.setattr(kernels, "_PROGRAMS", 2)  # for 3 times 38 runs, in tiles of 128 or fewer
-    monkeypatch.setattr(kernels, "_COLUMNS", 64)
-    monkeypatch.setattr(kernels, "_RUN", 4)
+    monkeypatch.setattr(kernels, "_PROGRAMS", most)
     low = [x.to(kernel_device) for x in (u, weight, bias, dy)]
     got = computed(low[:3], low[3], True)
     for one, other in zip(got, expected(u, weight, bias, dy, True), strict=True):
