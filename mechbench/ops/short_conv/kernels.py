@@ -20,9 +20,10 @@ from torch import Tensor
 
 _COLUMNS = 64  # channels of a program: 128 bytes of a half type
 _TILE = 2048  # numbers in a tile of the forward
+_WALKED = 512  # numbers of a tile of the backward: 4 a thread, or registers run out
 _PROGRAMS = 2048  # most programs of the backward, unless sequences are short: each leaves sums
 _UNROLLED = tl.constexpr(4)  # tokens that are computed in a step of the backward's loop
-_AHEAD = tl.constexpr(2)  # tokens whose loads are under way while one is computed
+_AHEAD = tl.constexpr(4)  # tokens whose loads are under way while one is computed
 
 
 @triton.jit(do_not_specialize=["N", "L"])
@@ -166,8 +167,7 @@ def backward(
     u, dy, weight = _rows(u), _rows(dy), weight.contiguous()
     (B, L, D), K = u.shape, weight.shape[1]
     columns = min(_COLUMNS, triton.next_power_of_2(D))
-    # Half as many numbers a thread where more taps need more registers.
-    side_by_side = (1024 if K <= 4 else 512) // columns
+    side_by_side = _WALKED // columns
     blocks = triton.cdiv(D, columns)
     run = _run(B * L, L, K, side_by_side * max(1, _PROGRAMS // blocks))
     per_sequence = triton.cdiv(L, run)
