@@ -5,8 +5,8 @@ With p_t = sum_k w_k u_{t-k} + b before the activation and g_t = dy_t act'(p_t),
     du_t = sum_k w_k g_{t+k},   dw_k = sum_t g_t u_{t-k},   db = sum_t g_t
 
 In the backward a program walks along several runs of tokens at once, whichever sequences they
-belong to, and keeps the last K values of u and of g in registers, so that each is loaded or computed
-once. It begins K - 1 tokens before a run, for u, and ends K - 1 behind it, for g.
+belong to, and keeps the last K values of u and of g in registers, so that each is loaded or
+computed once. It begins K - 1 tokens before a run, for u, and ends K - 1 behind it, for g.
 """
 
 # ruff: noqa: RUF005, Triton does not know how to unpack into a tuple
