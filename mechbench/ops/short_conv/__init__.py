@@ -8,6 +8,7 @@ computes it without a transposed copy, and one its gradients (`mechbench.ops.sho
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 import torch
@@ -52,7 +53,7 @@ def short_conv_tokens(
     Returns:
         (B, L, D), in autocast's dtype where it is on, otherwise in that of u.
     """
-    if weight.shape[1] <= _MOST_TAPS and unavailable(u) is None:
+    if weight.shape[1] <= _MOST_TAPS and unavailable(u) is None and _tuples():
         out: Tensor = _ShortConv.apply(u, weight, bias, silu, autocast_dtype(u))  # type: ignore[no-untyped-call]
         return out
     bias = bias if bias is None else bias.to(u.dtype)
@@ -66,6 +67,14 @@ def short_conv_reference(u: Tensor, weight: Tensor, bias: Tensor | None = None) 
     for k in range(min(weight.shape[1], u.shape[-1])):
         y[..., k:] += weight[:, k, None] * u[..., : u.shape[-1] - k]
     return y if bias is None else y + bias[:, None]
+
+
+@cache
+def _tuples() -> bool:
+    """Return whether Triton's loops can carry tuples: since 3.3, which came with PyTorch 2.7."""
+    import triton.language
+
+    return hasattr(triton.language, "tuple")
 
 
 class _ShortConv(torch.autograd.Function):
@@ -86,5 +95,5 @@ class _ShortConv(torch.autograd.Function):
 
         u, weight, bias = ctx.saved_tensors
         du, dweight, dbias = backward(u, weight, bias, ctx.silu, dy)
-        dbias = None if bias is None else dbias.to(bias.dtype)
-        return du, dweight.to(weight.dtype), dbias, None, None
+        shift = None if bias is None else dbias.to(bias.dtype)
+        return du, dweight.to(weight.dtype), shift, None, None

