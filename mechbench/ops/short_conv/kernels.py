@@ -34,8 +34,9 @@ def _forward_kernel(
     K: tl.constexpr, HAS_BIAS: tl.constexpr, SILU: tl.constexpr,
     TOKENS: tl.constexpr, COLUMNS: tl.constexpr,
 ):  # fmt: skip
-    column = tl.program_id(0) * COLUMNS + tl.arange(0, COLUMNS)
-    token = tl.program_id(1) * TOKENS + tl.arange(0, TOKENS)  # of all sequences
+    blocks = tl.cdiv(D, COLUMNS)
+    column = (tl.program_id(0) % blocks) * COLUMNS + tl.arange(0, COLUMNS)
+    token = (tl.program_id(0) // blocks) * TOKENS + tl.arange(0, TOKENS)  # of all sequences
     wide, t = column < D, token % L
     source = u + ((token // L).to(tl.int64) * ub + t.to(tl.int64) * ut)[:, None] + column[None, :]
     total = tl.zeros((TOKENS, COLUMNS), tl.float32)
@@ -151,7 +152,8 @@ def forward(
     columns = min(_COLUMNS, triton.next_power_of_2(D))
     tokens = min(_TILE // columns, triton.next_power_of_2(B * L))
     y = torch.empty(B, L, D, dtype=dtype, device=u.device)
-    _forward_kernel[(triton.cdiv(D, columns), triton.cdiv(B * L, tokens))](
+    # One axis, for the others end at 65,535.
+    _forward_kernel[(triton.cdiv(D, columns) * triton.cdiv(B * L, tokens),)](
         u, weight, weight if bias is None else bias.contiguous(), y, u.stride(0), u.stride(1),
         B * L, L, D, K=weight.shape[1], HAS_BIAS=bias is not None, SILU=silu,
         TOKENS=tokens, COLUMNS=columns,
