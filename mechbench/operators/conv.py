@@ -24,7 +24,7 @@ from mechbench.catalogue.registry import register_operator
 from mechbench.catalogue.settings import check_options
 from mechbench.operators.base import check_seqlen, toeplitz
 from mechbench.operators.fidelity import Fidelity
-from mechbench.ops import short_conv
+from mechbench.ops import short_conv_tokens
 
 
 @register_operator("conv", source="ours, after BaseConv of Arora et al. 2023 (arXiv:2312.04927)")
@@ -65,9 +65,8 @@ class Conv(nn.Module):
             SeqlenError: L is above max_seqlen.
         """
         check_seqlen(u, self.max_seqlen)
-        x, gate = self.in_proj(u).transpose(1, 2).chunk(2, 1)  # (B, D, L) each
-        y = F.silu(gate) * short_conv(x, self.short_weight.to(x.dtype))
-        out: Tensor = self.out_proj(y.transpose(1, 2))  # (B, L, D)
+        x, gate = self.in_proj(u).chunk(2, -1)  # (B, L, D) each
+        out: Tensor = self.out_proj(F.silu(gate) * short_conv_tokens(x, self.short_weight))
         return out
 
     def mixing_matrix(self, u: Tensor) -> Tensor:

@@ -14,13 +14,12 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mechbench.catalogue.settings import check_options
 from mechbench.operators.base import check_seqlen
 from mechbench.operators.multihead import heads
-from mechbench.ops import delta_rule, delta_rule_matrix, short_conv
+from mechbench.ops import delta_rule, delta_rule_matrix, short_conv_tokens
 
 
 class Signals(NamedTuple):
@@ -91,9 +90,7 @@ class DeltaLayer(nn.Module):
     def project(self, u: Tensor) -> tuple[Tensor, Tensor, Tensor, tuple[Tensor, ...]]:
         """Return q, k and v, each (B, H, L, n_steps d) without norms, and the rest (B, L, ..)."""
         qkv, *rest = self.in_proj(u).split([sum(self.convolved), *self.rest], -1)
-        qkv = F.silu(
-            short_conv(qkv.transpose(1, 2), self.short_weight.to(qkv.dtype)).transpose(1, 2)
-        )
+        qkv = short_conv_tokens(qkv, self.short_weight, silu=True)
         q, k, v = (
             torch.unflatten(x, -1, (self.n_heads, -1)).transpose(1, 2)
             for x in torch.split(qkv, self.convolved, -1)

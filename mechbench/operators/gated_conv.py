@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from mechbench.catalogue.settings import check_options
 from mechbench.errors import ConfigError
 from mechbench.operators.base import check_seqlen, toeplitz
-from mechbench.ops import fft_conv, short_conv
+from mechbench.ops import fft_conv, short_conv_tokens
 
 
 class GatedConv(nn.Module):
@@ -76,8 +76,8 @@ class GatedConv(nn.Module):
 
     def features(self, u: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return q, k and v, each (B, D, L), from u (B, L, D)."""
-        p = self.in_proj(u).transpose(1, 2)  # (B, 3 D, L)
-        q, k, v = short_conv(p, self.short_weight.to(p.dtype)).chunk(3, 1)
+        p = short_conv_tokens(self.in_proj(u), self.short_weight)  # (B, L, 3 D)
+        q, k, v = p.transpose(1, 2).chunk(3, 1)
         return q, k, v
 
     def forward(self, u: Tensor) -> Tensor:

@@ -20,7 +20,7 @@ from mechbench.catalogue.registry import register_operator
 from mechbench.catalogue.settings import check_options
 from mechbench.operators.fidelity import Fidelity
 from mechbench.operators.gated_conv import GatedConv, groups
-from mechbench.ops import short_conv
+from mechbench.ops import short_conv_tokens
 
 
 @register_operator("hyena-se", source="Ku et al. 2025 (arXiv:2503.01868), section 2, Hyena-SE")
@@ -68,4 +68,4 @@ class HyenaSE(GatedConv):
 
     def convolve(self, q: Tensor, k: Tensor, v: Tensor, h: Tensor) -> Tensor:
         """Return q (h * (k v)), (B, D, L), from q, k and v of that shape and h (D, n_taps)."""
-        return q * short_conv(k * v, h.to(v.dtype))
+        return q * short_conv_tokens((k * v).transpose(1, 2), h).transpose(1, 2)

@@ -27,7 +27,7 @@ from mechbench.catalogue.registry import register_operator
 from mechbench.catalogue.settings import check_options
 from mechbench.operators.base import check_seqlen
 from mechbench.operators.fidelity import Fidelity
-from mechbench.ops import selective_scan, selective_scan_matrix, short_conv
+from mechbench.ops import selective_scan, selective_scan_matrix, short_conv_tokens
 
 
 @register_operator("mamba", source="Gu & Dao 2023 (arXiv:2312.00752), section 3")
@@ -88,8 +88,7 @@ class Mamba(nn.Module):
     def _signals(self, u: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
         """Return z, x and dt, each (B, L, E), and B and C, each (B, L, N)."""
         x, z = self.in_proj(u).chunk(2, -1)
-        weight, bias = self.short_weight.to(x.dtype), self.short_bias.to(x.dtype)
-        x = F.silu(short_conv(x.transpose(1, 2), weight, bias).transpose(1, 2))
+        x = short_conv_tokens(x, self.short_weight, self.short_bias, silu=True)
         dt, b, c = self.select(x).split(self.selected, -1)
         wide = torch.promote_types(x.dtype, torch.float32)
         dt = F.softplus(F.linear(dt, self.dt_weight).to(wide) + self.dt_bias)

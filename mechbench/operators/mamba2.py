@@ -25,7 +25,7 @@ from mechbench.errors import ConfigError
 from mechbench.operators.base import check_seqlen
 from mechbench.operators.decay import Decay
 from mechbench.operators.fidelity import Fidelity
-from mechbench.ops import decay_attention, decay_attention_matrix, short_conv
+from mechbench.ops import decay_attention, decay_attention_matrix, short_conv_tokens
 
 
 @register_operator("mamba2", source="Dao & Gu 2024 (arXiv:2405.21060), sections 6 and 7")
@@ -85,11 +85,7 @@ class Mamba2(nn.Module):
         """Return z (B, L, E), x (B, H, L, P), B and C (B, 1, L, N), dt and dt A (B, H, L)."""
         d_inner = self.convolved[0]
         z, xbc, dt = self.in_proj(u).split([d_inner, sum(self.convolved), self.n_heads], -1)
-        xbc = F.silu(
-            short_conv(
-                xbc.transpose(1, 2), self.short_weight.to(xbc.dtype), self.short_bias.to(xbc.dtype)
-            ).transpose(1, 2)
-        )
+        xbc = short_conv_tokens(xbc, self.short_weight, self.short_bias, silu=True)
         x, b, c = torch.split(xbc, self.convolved, -1)
         x = torch.unflatten(x, -1, (self.n_heads, -1)).transpose(1, 2)  # (B, H, L, P)
         dt, log_decay = self.decay(dt.transpose(1, 2))

@@ -30,7 +30,7 @@ from mechbench.errors import ConfigError
 from mechbench.operators.base import check_seqlen
 from mechbench.operators.fidelity import Fidelity
 from mechbench.operators.multihead import heads
-from mechbench.ops import diagonal_scan, diagonal_scan_matrix, short_conv
+from mechbench.ops import diagonal_scan, diagonal_scan_matrix, short_conv_tokens
 
 _C = 8  # scales log a
 _SLOW, _FAST = 0.999, 0.9  # range of sigmoid(lam)^c at the start
@@ -94,9 +94,7 @@ class RGLRU(nn.Module):
     def _signals(self, u: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Return log a, sqrt(1 - a^2), i x (float32 or wider) and the GeLU, each (B, L, E)."""
         x, gate = self.in_proj(u).chunk(2, -1)
-        x = short_conv(
-            x.transpose(1, 2), self.short_weight.to(x.dtype), self.short_bias.to(x.dtype)
-        ).transpose(1, 2)
+        x = short_conv_tokens(x, self.short_weight, self.short_bias)
         blocks = torch.unflatten(x, -1, (self.n_heads, -1))  # (B, L, H, d)
         both = torch.einsum("blhi,hij->blhj", blocks, self.gates.to(x.dtype))
         both = both + self.gate_bias.to(x.dtype).view(self.n_heads, -1)

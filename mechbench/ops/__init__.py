@@ -33,7 +33,7 @@ from mechbench.ops.selective_scan import (
     selective_scan_matrix,
     selective_scan_reference,
 )
-from mechbench.ops.short_conv import short_conv, short_conv_reference
+from mechbench.ops.short_conv import short_conv, short_conv_reference, short_conv_tokens
 from mechbench.ops.window import window
 
 __all__ = [
@@ -76,6 +76,7 @@ __all__ = [
     "selective_scan_reference",
     "short_conv",
     "short_conv_reference",
+    "short_conv_tokens",
     "to_channels",
     "window",
 ]

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mechbench.operators.base import from_stored, make_operator
-from mechbench.ops import add_norm, autocast_dtype, linear, short_conv
+from mechbench.ops import add_norm, autocast_dtype, linear, short_conv_tokens
 from mechbench.plan.resolve import task_of
 from mechbench.record.config import Config
 
@@ -32,8 +32,7 @@ class ShortConv(nn.Module):
 
     def forward(self, u: Tensor) -> Tensor:
         """Add the convolution: (B, L, D) -> (B, L, D)."""
-        h, b = self.weight.to(u.dtype), self.bias.to(u.dtype)
-        return u + short_conv(u.transpose(1, 2), h, b).transpose(1, 2)
+        return u + short_conv_tokens(u, self.weight, self.bias)
 
 
 class Block(nn.Module):
