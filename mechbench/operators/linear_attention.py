@@ -78,7 +78,7 @@ class LinearAttention(nn.Module):
 
     def _features(self, u: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Return rotated phi(q) and phi(k), v, each (B, H, L, d), and the normaliser (.., 1)."""
-        qkv = linear(u, self.qkv).unflatten(-1, (3, self.n_heads, -1))  # (B, L, 3, H, d)
+        qkv = torch.unflatten(linear(u, self.qkv), -1, (3, self.n_heads, -1))  # (B, L, 3, H, d)
         q, k, v = qkv.permute(2, 0, 3, 1, 4)  # (B, H, L, d) each
         wide = torch.promote_types(q.dtype, torch.float32)  # for sums over a whole sequence
         q, k = self._phi(q.to(wide)), self._phi(k.to(wide))

@@ -37,7 +37,7 @@ class MultiHead(nn.Module):
         raise NotImplementedError
 
     def _heads(self, u: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        qkv = linear(u, self.qkv).unflatten(-1, (3, self.n_heads, -1))  # (B, L, 3, H, d)
+        qkv = torch.unflatten(linear(u, self.qkv), -1, (3, self.n_heads, -1))  # (B, L, 3, H, d)
         return rotary_heads(qkv, self.rotary_base)  # (B, H, L, d) each
 
     def forward(self, u: Tensor) -> Tensor:
