@@ -39,6 +39,11 @@ def _rows(base, at, step, mask, other):
 
 
 @triton.jit
+def _at(place, mask, other):
+    return tl.load(place, mask=mask, other=other).to(tl.float32)
+
+
+@triton.jit
 def _put(base, at, step, mask, x):
     place = base[None, :] + at.to(tl.int64)[:, None] * step
     tl.store(place, x.to(base.dtype.element_ty), mask=mask)
@@ -90,7 +95,7 @@ def _forward_kernel(
     fall = tl.load(decay + col, mask=has, other=0.0)
     k, v = k + b * kb + col, v + b * vb + col
     y, lse = y + b * L * D + col, lse + b * L * D + col
-    near, states = near + col, states + b * segments * 3 * D + col
+    states = states + b * segments * 3 * D + col
     peak = tl.full((BD,), _EMPTY, tl.float32)
     num, den = tl.zeros((BD,), tl.float32), tl.zeros((BD,), tl.float32)
     for first in range(0, segment, ROWS):
@@ -103,32 +108,35 @@ def _forward_kernel(
         den = den * keep + tl.sum(weight * _rows(states + 2 * D, r, 3 * D, inside, 0.0), 0)
     i = tl.arange(0, T)
     passed, left = i.to(tl.float32)[:, None], (T - 1 - i).to(tl.float32)[:, None]
+    near_at = near + 0 * i[:, None] + col[None, :]  # repeated, as the other tiles lie
     for start in range(segment * S, tl.minimum(segment * S + S, L), T):
         t = start + i
         live = (t < L)[:, None] & has[None, :]
+        k_at = k[None, :] + t.to(tl.int64)[:, None] * kt
+        v_at = v[None, :] + t.to(tl.int64)[:, None] * vt
         carried = peak[None, :] - passed * fall[None, :]
         top = carried
         for j in range(W):
-            bias = tl.load(near + j * D, mask=has, other=0.0)[None, :]
             inside = live & (t >= j)[:, None]
-            top = tl.maximum(top, _rows(k, t - j, kt, inside, float("-inf")) + bias)
+            x = _at(k_at - j * kt, inside, float("-inf"))
+            top = tl.maximum(top, x + _at(near_at + j * D, live, 0.0))
         for j in range(T - 1):
             inside = live & ((i > j) & (t >= W + j))[:, None]
-            x = _rows(k, t - W - j, kt, inside, float("-inf")) - j * fall[None, :]
-            top = tl.maximum(top, x)
+            x = _at(k_at - (W + j) * kt, inside, float("-inf"))
+            top = tl.maximum(top, x - j * fall[None, :])
         weight = tl.exp(carried - top)
         above, below = weight * num[None, :], weight * den[None, :]
         for j in range(W):
-            bias = tl.load(near + j * D, mask=has, other=0.0)[None, :]
             inside = live & (t >= j)[:, None]
-            weight = tl.exp(_rows(k, t - j, kt, inside, float("-inf")) + bias - top)
-            above += weight * _rows(v, t - j, vt, inside, 0.0)
+            x = _at(k_at - j * kt, inside, float("-inf"))
+            weight = tl.exp(x + _at(near_at + j * D, live, 0.0) - top)
+            above += weight * _at(v_at - j * vt, inside, 0.0)
             below += weight
         for j in range(T - 1):
             inside = live & ((i > j) & (t >= W + j))[:, None]
-            x = _rows(k, t - W - j, kt, inside, float("-inf")) - j * fall[None, :]
-            weight = tl.exp(x - top)
-            above += weight * _rows(v, t - W - j, vt, inside, 0.0)
+            x = _at(k_at - (W + j) * kt, inside, float("-inf"))
+            weight = tl.exp(x - j * fall[None, :] - top)
+            above += weight * _at(v_at - (W + j) * vt, inside, 0.0)
             below += weight
         below = tl.where(live, below, 1.0)
         _put(y, t, D, live, above / below)
@@ -192,7 +200,7 @@ def _backward_kernel(
     k, v, dy = k + b * kb + col, v + b * vb + col, dy + b * yb + col
     y, lse = y + b * L * D + col, lse + b * L * D + col
     dk, dv = dk + b * L * D + col, dv + b * L * D + col
-    near, states = near + col, states + b * segments * 5 * D + col
+    states = states + b * segments * 5 * D + col
     place = b * segments + segment
     dnear = dnear + place * W * D + col
     # Sums over the tokens beyond the window of the tile's last one, as in the kernel above.
@@ -213,6 +221,7 @@ def _backward_kernel(
         d_one, d_two = d_one * keep + tl.sum(part, 0), d_two * keep + tl.sum(product, 0)
     i = tl.arange(0, T)
     passed, left = i.to(tl.float32)[:, None], (T - 1 - i).to(tl.float32)[:, None]
+    near_at = near + 0 * i[:, None] + col[None, :]  # repeated, as the other tiles lie
     slope = tl.zeros((T, BD), tl.float32)  # minus the gradient of the decay
     tiles = (tl.minimum(S, L - segment * S) + T - 1) // T
     for step in range(tiles):
@@ -225,24 +234,26 @@ def _backward_kernel(
         d_value = weight * one[None, :]
         d_key = weight * (value * one[None, :] - two[None, :])
         slope += left * d_key + weight * (value * d_one[None, :] - d_two[None, :])
+        y_at = y[None, :] + s.to(tl.int64)[:, None] * D
+        lse_at = lse[None, :] + s.to(tl.int64)[:, None] * D
+        dy_at = dy[None, :] + s.to(tl.int64)[:, None] * yt
         for j in range(W):
-            t = s + j
-            inside = (t < L)[:, None] & has[None, :]
-            bias = tl.load(near + j * D, mask=has, other=0.0)[None, :]
-            weight = tl.exp((key - _rows(lse, t, D, inside, float("inf"))) + bias)
-            part = weight * _rows(dy, t, yt, inside, 0.0)
+            inside = live & (s + j < L)[:, None]
+            x = key - _at(lse_at + j * D, inside, float("inf"))
+            weight = tl.exp(x + _at(near_at + j * D, live, 0.0))
+            part = weight * _at(dy_at + j * yt, inside, 0.0)
             d_value += part
-            part *= value - _rows(y, t, D, inside, 0.0)
+            part *= value - _at(y_at + j * D, inside, 0.0)
             d_key += part
             before = tl.load(dnear + j * D, mask=has & (step > 0), other=0.0)
             tl.store(dnear + j * D, before + tl.sum(part, 0), mask=has)
         for j in range(T - 1):
-            t = s + W + j
-            inside = ((t < L) & (T - 1 - i > j))[:, None] & has[None, :]
-            x = (key - _rows(lse, t, D, inside, float("inf"))) - j * fall[None, :]
-            part = tl.exp(x) * _rows(dy, t, yt, inside, 0.0)
+            inside = live & ((s + W + j < L) & (T - 1 - i > j))[:, None]
+            x = key - _at(lse_at + (W + j) * D, inside, float("inf"))
+            weight = tl.exp(x - j * fall[None, :])
+            part = weight * _at(dy_at + (W + j) * yt, inside, 0.0)
             d_value += part
-            part *= value - _rows(y, t, D, inside, 0.0)
+            part *= value - _at(y_at + (W + j) * D, inside, 0.0)
             d_key += part
             slope += j * part
         _put(dk, s, D, live, d_key)
