@@ -25,7 +25,7 @@ from mechbench.catalogue.settings import check_options
 from mechbench.errors import ConfigError
 from mechbench.operators.base import check_seqlen
 from mechbench.operators.fidelity import Fidelity
-from mechbench.ops import exp_delay, exp_merge, exp_scan, exp_term
+from mechbench.ops import decayed_average
 
 
 @register_operator("rwkv", source="Peng et al. 2023 (arXiv:2305.13048), version 4, section 3")
@@ -77,12 +77,12 @@ class RWKV(nn.Module):
         self.out_proj = nn.Linear(d_model, d_model, bias=False)
 
     def _signals(self, u: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return r, k, v, each (B, L, D); k and v in the decay's type."""
+        """Return r, k, v, each (B, L, D)."""
         before = F.pad(u, (0, 0, 1, -1))  # (B, L, D)
         r = self.receptance(before + self.mix_r * (u - before))
         k = self.key(before + self.mix_k * (u - before))
         v = self.value(before + self.mix_v * (u - before))
-        return r, k.to(self.speed.dtype), v.to(self.speed.dtype)
+        return r, k, v
 
     def forward(self, u: Tensor) -> Tensor:
         """Mix along the sequence: (B, L, D) -> (B, L, D).
@@ -92,9 +92,8 @@ class RWKV(nn.Module):
         """
         check_seqlen(u, self.max_seqlen)
         r, k, v = self._signals(u)
-        past = exp_delay(exp_scan(k, v, self.speed.exp()), 1)
-        num, den, _ = exp_merge(past, exp_term(k + self.bonus, v))
-        out: Tensor = self.out_proj(torch.sigmoid(r) * (num / den).to(r.dtype))  # (B, L, D)
+        wkv = decayed_average(k, v, self.bonus, self.speed.exp())
+        out: Tensor = self.out_proj(torch.sigmoid(r) * wkv)  # (B, L, D)
         return out
 
     def mixing_matrix(self, u: Tensor) -> Tensor:
@@ -103,6 +102,8 @@ class RWKV(nn.Module):
         r, k, _ = (x.transpose(1, 2) for x in self._signals(u))  # (B, D, L)
         lag = torch.arange(L, device=u.device)[:, None] - torch.arange(L, device=u.device)
         fall = (lag - 1) * self.speed.exp()[:, None, None]  # (D, L, L)
-        exponent = k[:, :, None] - torch.where(lag == 0, -self.bonus[:, None, None], fall)
+        exponent = k.to(self.speed.dtype)[:, :, None] - torch.where(
+            lag == 0, -self.bonus[:, None, None], fall
+        )
         weights = exponent.masked_fill(lag < 0, float("-inf")).softmax(-1)
         return torch.sigmoid(r)[..., None] * weights

@@ -21,6 +21,7 @@ from mechbench.ops.diagonal_scan import (
     diagonal_scan_reference,
 )
 from mechbench.ops.dplr import dplr, dplr_matrix, dplr_reference
+from mechbench.ops.exp_average import decayed_average, exp_average_reference, windowed_average
 from mechbench.ops.exp_scan import exp_delay, exp_merge, exp_scan, exp_scan_reference, exp_term
 from mechbench.ops.fft_conv import fft_conv, fft_conv_reference
 from mechbench.ops.forgetting_attention import forgetting_attention, forgetting_weights
@@ -48,6 +49,7 @@ __all__ = [
     "decay_attention",
     "decay_attention_matrix",
     "decay_attention_reference",
+    "decayed_average",
     "delta_rule",
     "delta_rule_matrix",
     "delta_rule_reference",
@@ -57,6 +59,7 @@ __all__ = [
     "dplr",
     "dplr_matrix",
     "dplr_reference",
+    "exp_average_reference",
     "exp_delay",
     "exp_merge",
     "exp_scan",
@@ -79,4 +82,5 @@ __all__ = [
     "short_conv_tokens",
     "to_channels",
     "window",
+    "windowed_average",
 ]

@@ -8,7 +8,6 @@ from torch import Tensor
 
 import mechbench
 from mechbench.errors import ConfigError
-from mechbench.operators import aft
 from mechbench.operators.aft import AFT
 from operators.fidelity import assert_true_to_source
 
@@ -104,15 +103,6 @@ def test_large_biases_stay_finite(size: float) -> None:
 def test_options_out_of_range_raise(options: dict[str, int], says: str) -> None:
     with pytest.raises(ConfigError, match=says):
         AFT(D, 20, **options)
-
-
-@pytest.mark.parametrize(("L", "window"), [(1, 1), (1, 4), (3, 5), (7, 3), (13, 4)])
-def test_window_sums_have_the_gradients_of_finite_differences(L: int, window: int) -> None:
-    generator = torch.Generator().manual_seed(3)
-    k, v = torch.randn(2, 2, L, D, generator=generator, dtype=torch.float64).unbind()
-    lags = torch.rand(window, D, generator=generator, dtype=torch.float64)
-    signals = [x.clone().requires_grad_() for x in (k, v, lags)]
-    assert torch.autograd.gradcheck(aft._WindowSums.apply, (*signals, k.cummax(1).values))
 
 
 @pytest.mark.gpu
