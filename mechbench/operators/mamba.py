@@ -102,9 +102,8 @@ class Mamba(nn.Module):
         """
         check_seqlen(u, self.max_seqlen)
         z, x, dt, b, c = self._signals(u)
-        y = selective_scan(x.to(dt.dtype), dt, self.log_rate.exp(), b, c, self.chunk)  # (B, L, E)
-        y = (y + self.skip * x).to(z.dtype)
-        out: Tensor = self.out_proj(y * F.silu(z))  # (B, L, D)
+        y = selective_scan(x, dt, self.log_rate.exp(), b, c, self.chunk, self.skip)  # (B, L, E)
+        out: Tensor = self.out_proj(y.to(z.dtype) * F.silu(z))  # (B, L, D)
         return out
 
     def mixing_matrix(self, u: Tensor) -> Tensor:

@@ -107,3 +107,21 @@ def test_half_types_keep_their_dtype_and_sum_in_float32() -> None:
         y = selective_scan(ones, ones, torch.zeros(1, 1), ones, ones)
     assert y.dtype == torch.bfloat16
     assert y.flatten().tolist() == torch.arange(1, 1002).to(torch.bfloat16).tolist()
+
+
+def test_skip_adds_x_itself() -> None:
+    args, skip = [v.requires_grad_() for v in arguments(13)], torch.randn(E).double()
+    skip.requires_grad_()
+    both = selective_scan(*args, chunk=4, skip=skip)
+    own = selective_scan(*args, chunk=4) + skip * args[0]
+    assert torch.equal(both, own)
+    ours, theirs = (torch.autograd.grad(y.square().sum(), [*args, skip]) for y in (both, own))
+    assert all(torch.equal(one, other) for one, other in zip(ours, theirs, strict=True))
+
+
+def test_the_wider_type_of_x_and_the_steps_comes_out() -> None:
+    x, dt, rate, b, c = (v.float() for v in arguments(9))
+    y = selective_scan(x.bfloat16(), dt, rate, b.bfloat16(), c.bfloat16())
+    assert y.dtype == torch.float32
+    x, b, c = (v.bfloat16().float() for v in (x, b, c))
+    assert torch.equal(y, selective_scan(x, dt, rate, b, c))

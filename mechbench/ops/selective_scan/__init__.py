@@ -6,7 +6,7 @@ with one rate r per channel and number of its state. Source: Gu & Dao 2023 (arXi
 algorithm 2. A chunk is scanned in log(chunk) whole-tensor steps (Blelloch 1990, "Prefix sums and
 their applications", section 1.4), chunk after chunk; the backward pass computes the states of a
 chunk again from the one before it (section 3.3.2 of the paper), so that of all states only one a
-chunk is kept.
+chunk is kept. On a GPU fused Triton kernels do the same, where types and the state's size allow.
 """
 
 from __future__ import annotations
@@ -17,11 +17,20 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from mechbench.ops.triton import unavailable
+
 _NUMBERS = 2**24  # states that are held at once; beyond that, sequences come in groups
+_MAX_STATE = 64  # numbers of a channel's state: the kernels hold them in registers
 
 
 def selective_scan(
-    x: Tensor, dt: Tensor, rate: Tensor, b: Tensor, c: Tensor, chunk: int = 128
+    x: Tensor,
+    dt: Tensor,
+    rate: Tensor,
+    b: Tensor,
+    c: Tensor,
+    chunk: int = 128,
+    skip: Tensor | None = None,
 ) -> Tensor:
     """Compute y of the module docstring: O(L E N) time, O(L E (1 + N / chunk) + chunk E N) memory.
 
@@ -31,13 +40,20 @@ def selective_scan(
         rate: r, (E, N), at least 0.
         b: (B, L, N).
         c: (B, L, N).
-        chunk: positions whose states are held at once; affects only speed and memory.
+        chunk: positions whose states are held at once; affects only speed and memory. The kernels
+            choose their own.
+        skip: (E,), weights of x itself, added to y; None: none.
 
     Returns:
-        (B, L, E) in the dtype of `x`; states are float32 or wider.
+        (B, L, E) in the wider dtype of `x` and `dt`, and of `skip`; states are float32 or wider.
     """
+    given = (x, dt, rate, b, c, x.new_zeros(len(rate)) if skip is None else skip)
+    if rate.shape[1] <= _MAX_STATE and unavailable(*given) is None:
+        fused: Tensor = _Fused.apply(*given)  # type: ignore[no-untyped-call]
+        return fused
     with torch.autocast("cuda" if x.is_cuda else "cpu", enabled=False):
-        wide = torch.promote_types(x.dtype, torch.float32)
+        out = torch.promote_types(x.dtype, dt.dtype)
+        wide = torch.promote_types(out, torch.float32)
         dt, rate = dt.to(wide), rate.to(wide)
         rows = max(1, _NUMBERS // (min(chunk, x.shape[1]) * rate.numel()))
         groups = (torch.split(t, rows) for t in (dt * x.to(wide), dt, b.to(wide), c.to(wide)))
@@ -46,8 +62,31 @@ def selective_scan(
                 _SelectiveScan.apply(w, step, rate, b, c, chunk)  # type: ignore[no-untyped-call]
                 for w, step, b, c in zip(*groups, strict=True)
             ]
-        )
-        return y.to(x.dtype)
+        ).to(out)
+        return y if skip is None else y + skip * x
+
+
+class _Fused(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, dt: Tensor, rate: Tensor, b: Tensor, c: Tensor, skip: Tensor
+    ) -> Tensor:
+        from mechbench.ops.selective_scan.kernels import forward
+
+        rates = rate.float().contiguous()
+        y, starts = forward(x, dt, rates, b, c, skip.contiguous())
+        ctx.save_for_backward(x, dt, rates, b, c, skip.contiguous(), starts)
+        ctx.kinds = [v.dtype for v in (x, dt, rate, b, c, skip)]
+        return y
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor, ...]:
+        from mechbench.ops.selective_scan.kernels import backward
+
+        x, dt, rate, b, c, skip, starts = ctx.saved_tensors
+        grads = backward(x, dt, rate, b, c, skip, starts, dy)
+        return tuple(d.to(kind) for d, kind in zip(grads, ctx.kinds, strict=True))
 
 
 def selective_scan_matrix(dt: Tensor, rate: Tensor, b: Tensor, c: Tensor) -> Tensor:
