@@ -9,6 +9,7 @@ import pytest
 import torch
 from hypothesis import settings
 
+from mechbench.bench.measure import wake_autograd
 from mechbench.catalogue import registry
 
 # Derandomised: a failure in CI is the failure on a desk. Raise max_examples to search wider.
@@ -35,6 +36,7 @@ _CUDA = pytest.param(
 
 @pytest.fixture(scope="session", params=["cpu", _CUDA])
 def device(request: pytest.FixtureRequest) -> str:
+    wake_autograd(request.param)
     return str(request.param)
 
 

@@ -18,6 +18,12 @@ def on(device: str) -> AbstractContextManager[object]:
     return torch.cuda.device(device) if device.startswith("cuda") else nullcontext()
 
 
+def wake_autograd(device: str) -> None:
+    """Give the thread of backward passes its CUDA context: cuBLAS warns if it comes there first."""
+    if device.startswith("cuda"):
+        torch.ones(1, device=device, requires_grad=True).neg().backward()  # type: ignore[no-untyped-call]
+
+
 def nothing() -> None:
     """Do nothing, where no preparation is needed."""
 

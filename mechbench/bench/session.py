@@ -9,6 +9,7 @@ from typing import Any
 
 from tqdm import tqdm
 
+from mechbench.bench.measure import wake_autograd
 from mechbench.bench.plot import plot_times
 from mechbench.bench.rates import machine_rates
 from mechbench.bench.readings import take_reading
@@ -74,6 +75,7 @@ def run_bench(
     for seqlen in lengths:
         check_product(BENCH, tokens=setting.batch(seqlen) * seqlen, d_model=setting.d_model)
     make_folder(out)
+    wake_autograd(setting.device)
     rates = machine_rates(setting.device, setting.dtype)
     record = Record(list(lines), lengths, setting, rates, provenance(setting.device))
     files: list[Path] = []
