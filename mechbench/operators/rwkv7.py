@@ -132,8 +132,9 @@ class RWKV7(nn.Module):
         check_seqlen(u, self.max_seqlen)
         r, k, v, reads, writes, log_w, gate = self._signals(u)
         y = dplr(r, k, v.to(log_w.dtype), reads, writes, log_w, self.chunk)  # (B, H, L, d)
-        y = y.transpose(1, 2).flatten(2)  # (B, L, D)
-        y = self.norm(y.flatten(0, 1).to(self.norm.weight.dtype)).view_as(y)  # each position alone
+        # Group norm of each position; its own gradients of the weights are slow on a GPU.
+        y = F.layer_norm(y.to(self.norm.weight.dtype), y.shape[-1:], eps=self.norm.eps)
+        y = y.transpose(1, 2).flatten(2) * self.norm.weight + self.norm.bias  # (B, L, D)
         now = (r * k * self.bonus[:, None]).sum(-1, keepdim=True) * v  # (B, H, L, d)
         y = (y + now.transpose(1, 2).flatten(2)).to(gate.dtype)
         out: Tensor = self.out_proj(y * gate)  # (B, L, D)
