@@ -31,3 +31,13 @@ def unavailable(*tensors: Tensor) -> str | None:
         if x.dtype not in (torch.float32, torch.bfloat16, torch.float16):
             return f"the input is {x.dtype}, expected float32, bfloat16 or float16"
     return None
+
+
+def roomy(device: torch.device) -> bool:
+    """Return whether a program may use 200 KB of shared memory: Hopper and its successors can."""
+    return device.type != "cuda" or torch.cuda.get_device_capability(device)[0] in (9, 10)
+
+
+def state_fits(x: Tensor, K: int, P: int) -> bool:
+    """Return whether the kernels can keep a state (K, P) on the device of x."""
+    return max(K, P) <= (128 if roomy(x.device) else 64)

@@ -3,7 +3,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from mechbench.ops.triton import has_triton, unavailable
+from mechbench.ops import triton
+from mechbench.ops.triton import has_triton, roomy, state_fits, unavailable
 
 
 def test_without_triton_the_reason_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -26,3 +27,17 @@ def test_device_and_dtype_are_looked_at(monkeypatch: pytest.MonkeyPatch) -> None
 def test_on_a_gpu_the_kernels_can_run() -> None:
     assert has_triton()
     assert unavailable(torch.zeros(2, device="cuda")) is None
+
+
+@pytest.mark.parametrize(("major", "widest"), [(8, 64), (9, 128), (10, 128), (12, 64)])
+def test_states_are_as_wide_as_shared_memory_allows(
+    monkeypatch: pytest.MonkeyPatch, major: int, widest: int
+) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (major, 0))
+    assert roomy(torch.device("cuda", 0)) == (widest == 128)
+    x = torch.empty(1)
+    monkeypatch.setattr(triton, "roomy", lambda device: widest == 128)
+    assert state_fits(x, widest, 16)
+    assert state_fits(x, 16, widest)
+    assert not state_fits(x, widest + 1, 16)
+    assert not state_fits(x, 16, widest + 1)

@@ -19,9 +19,7 @@ from torch.autograd.function import once_differentiable
 
 from mechbench.ops.affine_scan import affine_scan, before
 from mechbench.ops.precision import product_precision
-from mechbench.ops.triton import unavailable
-
-_MAX_WIDTH = 128  # of keys and values: the kernels hold a state in registers
+from mechbench.ops.triton import state_fits, unavailable
 
 
 def decay_attention(
@@ -41,7 +39,7 @@ def decay_attention(
         (B, H, L, P) in the dtype of `v`; products and states are float32 or wider. Under autocast
         the kernels round the factors of a product to TF32 (10 bits, where bfloat16 has 7).
     """
-    if unavailable(q, k, v) is None and max(q.shape[-1], v.shape[-1]) <= _MAX_WIDTH:
+    if unavailable(q, k, v) is None and state_fits(v, q.shape[-1], v.shape[-1]):
         out: Tensor = _Fused.apply(q, k, v, log_decay)  # type: ignore[no-untyped-call]
         return out
     L = v.shape[-2]

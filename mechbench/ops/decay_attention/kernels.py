@@ -28,6 +28,7 @@ from torch import Tensor
 from mechbench.ops.affine_scan import affine_scan, before
 from mechbench.ops.kernels.chunks import (
     block,
+    chunk_of,
     cumulated,
     decays,
     head_at,
@@ -51,8 +52,8 @@ class Plan(NamedTuple):
 
 def plan(q: Tensor, v: Tensor, precision: str) -> Plan:
     """Return the plan for q (B, H, L, K) and v (B, H, L, P)."""
-    B, H, L, P = v.shape
-    chunk = 64 if max(q.shape[-1], P) <= 64 else 32
+    B, H, L, _ = v.shape
+    chunk = chunk_of(q, v)
     chunks = triton.cdiv(L, chunk)
     wanted = max(1, min(chunks, _PROGRAMS // (B * H)))
     per_segment = triton.cdiv(chunks, wanted)

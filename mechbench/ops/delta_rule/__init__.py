@@ -30,9 +30,7 @@ from mechbench.ops.affine_scan import affine_scan, before
 from mechbench.ops.channel_decay import channel_decay_scores
 from mechbench.ops.decay_attention import beside, decay_matrix, into_chunks
 from mechbench.ops.precision import product_precision
-from mechbench.ops.triton import unavailable
-
-_MAX_WIDTH = 128  # of keys and values: the kernels hold a state in registers
+from mechbench.ops.triton import state_fits, unavailable
 
 
 def delta_rule(
@@ -55,7 +53,8 @@ def delta_rule(
         `decay_attention`.
     """
     L, K = k.shape[-2:]
-    if log_decay.ndim == 3 and max(K, v.shape[-1]) <= _MAX_WIDTH and unavailable(q, k, v) is None:
+    scalar, free = log_decay.ndim == 3, unavailable(q, k, v) is None
+    if scalar and free and state_fits(v, K, v.shape[-1]):
         fused: Tensor = _Fused.apply(q, k, v, log_decay, beta)  # type: ignore[no-untyped-call]
         return fused
     with torch.autocast("cuda" if v.is_cuda else "cpu", enabled=False):

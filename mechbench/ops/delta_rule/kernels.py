@@ -22,6 +22,7 @@ from torch import Tensor
 
 from mechbench.ops.kernels.chunks import (
     block,
+    chunk_of,
     cumulated,
     decays,
     head_at,
@@ -164,13 +165,9 @@ def _backward_kernel(
         back -= tl.dot(tl.trans(key * (share * lead)), d_told, input_precision=PREC)
 
 
-def _chunk(q: Tensor, v: Tensor) -> int:
-    return 64 if max(q.shape[-1], v.shape[-1]) <= 64 else 32
-
-
 def _sizes(q: Tensor, v: Tensor, precision: str) -> dict[str, object]:
     return {
-        "PREC": precision, "C": _chunk(q, v), "BK": block(q.shape[-1]), "BP": block(v.shape[-1]),
+        "PREC": precision, "C": chunk_of(q, v), "BK": block(q.shape[-1]), "BP": block(v.shape[-1]),
         "num_warps": 4, "num_stages": 1,
     }  # fmt: skip
 
@@ -193,7 +190,7 @@ def forward(
         chunks, C, C) and S (B, H, chunks, K, P), float32.
     """
     B, H, L, P = v.shape
-    K, C = q.shape[-1], _chunk(q, v)
+    K, C = q.shape[-1], chunk_of(q, v)
     chunks = triton.cdiv(L, C)
     inverses = torch.empty(B, H, chunks, C, C, device=v.device, dtype=torch.float32)
     _inverse_kernel[(chunks, B * H)](

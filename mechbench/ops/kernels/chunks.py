@@ -10,6 +10,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from mechbench.ops.triton import roomy
+
 
 @triton.jit
 def rows(base, t, L, stride, W, BLOCK: tl.constexpr):
@@ -61,6 +63,11 @@ def head_at(pointer, b, h, sb, sh):
 def strides(*tensors: Tensor | None) -> list[int]:
     """Return the strides of batch, head and token of each."""
     return [s for x in tensors for s in ((0, 0, 0) if x is None else x.stride()[:3])]
+
+
+def chunk_of(q: Tensor, v: Tensor) -> int:
+    """Return C for q (.., K) and v (.., P): as long as the tiles of one fit the shared memory."""
+    return 64 if max(q.shape[-1], v.shape[-1]) <= 64 and roomy(v.device) else 32
 
 
 def block(width: int) -> int:
