@@ -17,6 +17,15 @@ def has_triton() -> bool:
 
 
 @cache
+def triton_version() -> tuple[int, int]:
+    """Return the version of Triton, where it is installed: 3.2 came with PyTorch 2.6, and so on."""
+    import triton
+
+    major, minor, *_ = triton.__version__.split(".")
+    return int(major), int(minor)
+
+
+@cache
 def _interpreted() -> bool:
     return os.environ.get("TRITON_INTERPRET") == "1"
 

@@ -1,15 +1,29 @@
 from __future__ import annotations
 
+import sys
+import types
+
 import pytest
 import torch
 
 from mechbench.ops import triton
-from mechbench.ops.triton import has_triton, roomy, state_fits, unavailable
+from mechbench.ops.triton import has_triton, roomy, state_fits, triton_version, unavailable
 
 
 def test_without_triton_the_reason_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("mechbench.ops.triton.has_triton", lambda: False)
     assert unavailable(torch.zeros(2)) == "Triton is not installed"
+
+
+def test_version_is_that_of_the_package(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = types.ModuleType("triton")
+    made.__version__ = "3.10.1+git1"  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "triton", made)
+    triton_version.cache_clear()
+    try:
+        assert triton_version() == (3, 10) >= (3, 4)
+    finally:
+        triton_version.cache_clear()
 
 
 def test_device_and_dtype_are_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:

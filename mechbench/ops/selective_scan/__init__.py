@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from mechbench.ops.triton import unavailable
+from mechbench.ops.triton import triton_version, unavailable
 
 _NUMBERS = 2**24  # states that are held at once; beyond that, sequences come in groups
 _MAX_STATE = 64  # numbers of a channel's state: the kernels hold them in registers
@@ -48,7 +48,9 @@ def selective_scan(
         (B, L, E) in the wider dtype of `x` and `dt`, and of `skip`; states are float32 or wider.
     """
     given = (x, dt, rate, b, c, x.new_zeros(len(rate)) if skip is None else skip)
-    if rate.shape[1] <= _MAX_STATE and unavailable(*given) is None:
+    # Triton before 3.4 cannot compile scans of four axes.
+    free = unavailable(*given) is None and triton_version() >= (3, 4)
+    if free and rate.shape[1] <= _MAX_STATE:
         fused: Tensor = _Fused.apply(*given)  # type: ignore[no-untyped-call]
         return fused
     with torch.autocast("cuda" if x.is_cuda else "cpu", enabled=False):

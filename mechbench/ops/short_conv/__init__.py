@@ -8,7 +8,6 @@ computes it without a transposed copy, and one its gradients (`mechbench.ops.sho
 
 from __future__ import annotations
 
-from functools import cache
 from typing import Any
 
 import torch
@@ -17,7 +16,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from mechbench.ops.precision import autocast_dtype
-from mechbench.ops.triton import unavailable
+from mechbench.ops.triton import triton_version, unavailable
 
 _MOST_TAPS = 8  # that the kernels support: a program keeps as many tokens in registers
 
@@ -53,7 +52,9 @@ def short_conv_tokens(
     Returns:
         (B, L, D), in autocast's dtype where it is on, otherwise in that of u.
     """
-    if weight.shape[1] <= _MOST_TAPS and unavailable(u) is None and _tuples():
+    # The kernels' loops carry tuples, which Triton before 3.3 cannot.
+    free = unavailable(u) is None and triton_version() >= (3, 3)
+    if free and weight.shape[1] <= _MOST_TAPS:
         out: Tensor = _ShortConv.apply(u, weight, bias, silu, autocast_dtype(u))  # type: ignore[no-untyped-call]
         return out
     bias = bias if bias is None else bias.to(u.dtype)
@@ -67,14 +68,6 @@ def short_conv_reference(u: Tensor, weight: Tensor, bias: Tensor | None = None) 
     for k in range(min(weight.shape[1], u.shape[-1])):
         y[..., k:] += weight[:, k, None] * u[..., : u.shape[-1] - k]
     return y if bias is None else y + bias[:, None]
-
-
-@cache
-def _tuples() -> bool:
-    """Return whether Triton's loops can carry tuples: since 3.3, which came with PyTorch 2.7."""
-    import triton.language
-
-    return hasattr(triton.language, "tuple")
 
 
 class _ShortConv(torch.autograd.Function):
