@@ -9,6 +9,8 @@ from functools import cache
 import torch
 from torch import Tensor
 
+OLDEST = (3, 3)  # comes with PyTorch 2.7; 3.2 fails in the middle of compiling
+
 
 @cache
 def has_triton() -> bool:
@@ -39,6 +41,10 @@ def unavailable(*tensors: Tensor) -> str | None:
             return f"the input is on {x.device.type}, expected cuda"
         if x.dtype not in (torch.float32, torch.bfloat16, torch.float16):
             return f"the input is {x.dtype}, expected float32, bfloat16 or float16"
+    if triton_version() < OLDEST:
+        return "Triton {}.{} is installed, expected at least {}.{}".format(
+            *triton_version(), *OLDEST
+        )
     return None
 
 

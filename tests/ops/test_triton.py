@@ -31,6 +31,10 @@ def test_device_and_dtype_are_looked_at(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr("mechbench.ops.triton._interpreted", lambda: False)
     assert unavailable(torch.zeros(2)) == "the input is on cpu, expected cuda"
     monkeypatch.setattr("mechbench.ops.triton._interpreted", lambda: True)
+    monkeypatch.setattr("mechbench.ops.triton.triton_version", lambda: (3, 2))
+    reason = "Triton 3.2 is installed, expected at least 3.3"
+    assert unavailable(torch.zeros(2)) == reason
+    monkeypatch.setattr("mechbench.ops.triton.triton_version", lambda: (3, 3))
     assert unavailable(torch.zeros(2), torch.zeros(2, dtype=torch.bfloat16)) is None
     reason = "the input is torch.float64, expected float32, bfloat16 or float16"
     assert unavailable(torch.zeros(2), torch.zeros(2, dtype=torch.float64)) == reason

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from mechbench.ops.precision import autocast_dtype
-from mechbench.ops.triton import triton_version, unavailable
+from mechbench.ops.triton import unavailable
 
 _MOST_TAPS = 8  # that the kernels support: a program keeps as many tokens in registers
 
@@ -52,9 +52,7 @@ def short_conv_tokens(
     Returns:
         (B, L, D), in autocast's dtype where it is on, otherwise in that of u.
     """
-    # The kernels' loops carry tuples, which Triton before 3.3 cannot.
-    free = unavailable(u) is None and triton_version() >= (3, 3)
-    if free and weight.shape[1] <= _MOST_TAPS:
+    if weight.shape[1] <= _MOST_TAPS and unavailable(u) is None:
         out: Tensor = _ShortConv.apply(u, weight, bias, silu, autocast_dtype(u))  # type: ignore[no-untyped-call]
         return out
     bias = bias if bias is None else bias.to(u.dtype)
