@@ -23,7 +23,7 @@ from mechbench.catalogue.settings import check_options
 from mechbench.operators.base import check_seqlen
 from mechbench.operators.fidelity import Fidelity
 from mechbench.operators.multihead import check_rotary, heads
-from mechbench.ops import decay_attention, decay_attention_matrix, rotary
+from mechbench.ops import decay_attention, decay_attention_matrix, head_norm, rotary
 
 
 @register_operator("retnet", source="Sun et al. 2023 (arXiv:2307.08621), section 2")
@@ -103,13 +103,10 @@ class RetNet(nn.Module):
         check_seqlen(u, self.max_seqlen)
         q, k, v, gate = self._heads(u)
         y = decay_attention(q, k, v, self.log_gamma, self.chunk)  # (B, H, L, d)
-        y = y.transpose(1, 2)  # (B, L, H, d)
         if self.norm is None:
-            y = F.rms_norm(y, y.shape[-1:], eps=1e-6).flatten(2)
+            y = F.rms_norm(y, y.shape[-1:], eps=1e-6).transpose(1, 2).flatten(2)
         else:
-            # Group norm of each position; its own gradients of the weights are slow on a GPU.
-            y = F.layer_norm(y, y.shape[-1:], eps=self.norm.eps).flatten(2)
-            y = y * self.norm.weight + self.norm.bias
+            y = head_norm(y, self.norm)  # (B, L, expand_v D)
         out: Tensor = self.out_proj(F.silu(gate) * y)  # (B, L, D)
         return out
 

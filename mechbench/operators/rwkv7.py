@@ -30,7 +30,7 @@ from mechbench.errors import ConfigError
 from mechbench.operators.base import check_seqlen, set_optim
 from mechbench.operators.fidelity import Fidelity
 from mechbench.operators.multihead import heads
-from mechbench.ops import dplr, dplr_matrix
+from mechbench.ops import dplr, dplr_matrix, head_norm
 
 # Exponents of the initial mixes of each input, as released.
 _MIXES = {"r": 0.2, "w": 0.9, "k": 0.7, "v": 0.7, "a": 0.9, "g": 0.2}
@@ -132,9 +132,7 @@ class RWKV7(nn.Module):
         check_seqlen(u, self.max_seqlen)
         r, k, v, reads, writes, log_w, gate = self._signals(u)
         y = dplr(r, k, v.to(log_w.dtype), reads, writes, log_w, self.chunk)  # (B, H, L, d)
-        # Group norm of each position; its own gradients of the weights are slow on a GPU.
-        y = F.layer_norm(y.to(self.norm.weight.dtype), y.shape[-1:], eps=self.norm.eps)
-        y = y.transpose(1, 2).flatten(2) * self.norm.weight + self.norm.bias  # (B, L, D)
+        y = head_norm(y, self.norm)  # (B, L, D)
         now = (r * k * self.bonus[:, None]).sum(-1, keepdim=True) * v  # (B, H, L, d)
         y = (y + now.transpose(1, 2).flatten(2)).to(gate.dtype)
         out: Tensor = self.out_proj(y * gate)  # (B, L, D)

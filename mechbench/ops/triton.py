@@ -48,6 +48,11 @@ def unavailable(*tensors: Tensor) -> str | None:
     return None
 
 
+def beside(x: Tensor) -> Tensor:
+    """Return x with what its last axis counts side by side in memory, as kernels read it."""
+    return x if x.stride(-1) == 1 else x.contiguous()
+
+
 def roomy(device: torch.device) -> bool:
     """Return whether a program may use 200 KB of shared memory: Hopper and its successors can."""
     return device.type != "cuda" or torch.cuda.get_device_capability(device)[0] in (9, 10)

@@ -19,7 +19,7 @@ from torch.autograd.function import once_differentiable
 
 from mechbench.ops.affine_scan import affine_scan, before
 from mechbench.ops.precision import product_precision
-from mechbench.ops.triton import state_fits, unavailable
+from mechbench.ops.triton import beside, state_fits, unavailable
 
 
 def decay_attention(
@@ -85,11 +85,6 @@ class _Fused(torch.autograd.Function):
             dv,
             None if dg is None else dg.sum_to_size(g_shape).to(g.dtype),
         )
-
-
-def beside(x: Tensor) -> Tensor:
-    """Return x with its features side by side in memory, as the kernels read them."""
-    return x if x.stride(-1) == 1 else x.contiguous()
 
 
 def decay_attention_matrix(q: Tensor, k: Tensor, log_decay: Tensor | None = None) -> Tensor:

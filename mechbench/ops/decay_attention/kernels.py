@@ -27,7 +27,6 @@ from torch import Tensor
 
 from mechbench.ops.affine_scan import affine_scan, before
 from mechbench.ops.kernels.chunks import (
-    block,
     chunk_of,
     cumulated,
     decays,
@@ -36,6 +35,7 @@ from mechbench.ops.kernels.chunks import (
     rows,
     state_at,
     strides,
+    tiles,
 )
 
 _PROGRAMS = 132  # enough to fill a GPU
@@ -188,15 +188,6 @@ def _dkv_kernel(
         )
 
 
-def _sizes(q: Tensor, v: Tensor, p: Plan) -> dict[str, object]:
-    return {
-        "PREC": p.precision, "C": p.chunk,
-        "BK": block(q.shape[-1]),
-        "BP": block(v.shape[-1]),
-        "num_warps": 4, "num_stages": 1,
-    }  # fmt: skip
-
-
 def _segment_states(
     k: Tensor, v: Tensor, g: Tensor | None, p: Plan, *, reverse: bool = False
 ) -> Tensor | None:
@@ -212,7 +203,7 @@ def _segment_states(
     _states_kernel[(p.segments, B * H)](
         k, v, k if g is None else g, added, *strides(k, v, g),
         L, H, K, P, p.per_segment, p.segments,
-        HAS_G=g is not None, REVERSE=reverse, **_sizes(k, v, p),
+        HAS_G=g is not None, REVERSE=reverse, **tiles(k, v, p.chunk, p.precision),
     )  # fmt: skip
     tokens = p.chunk * p.per_segment
     if g is None:
@@ -249,7 +240,7 @@ def forward(
     _forward_kernel[(p.segments, B * H)](
         q, k, v, q if g is None else g, q if states is None else states, y,
         *strides(q, k, v, g, y), L, H, q.shape[-1], P, p.per_segment, p.segments,
-        HAS_G=g is not None, HAS_STATE=states is not None, **_sizes(q, v, p),
+        HAS_G=g is not None, HAS_STATE=states is not None, **tiles(q, v, p.chunk, p.precision),
     )  # fmt: skip
     return y, states
 
@@ -272,7 +263,7 @@ def backward(
     dv = torch.empty(B, L, H, P, device=v.device, dtype=v.dtype).transpose(1, 2)
     d_fall = torch.empty((B, H, L) if need_g else (1,), device=v.device, dtype=torch.float32)
     back = _segment_states(q, dy, g, p, reverse=True)
-    sizes = {"HAS_G": g is not None, "NEED_G": need_g, **_sizes(q, v, p)}
+    sizes = {"HAS_G": g is not None, "NEED_G": need_g, **tiles(q, v, p.chunk, p.precision)}
     counts = (L, H, K, P, p.per_segment, p.segments)
     grid, decay = (p.segments, B * H), q if g is None else g
     _dq_kernel[grid](

@@ -28,9 +28,9 @@ from torch.autograd.function import once_differentiable
 
 from mechbench.ops.affine_scan import affine_scan, before
 from mechbench.ops.channel_decay import channel_decay_scores
-from mechbench.ops.decay_attention import beside, decay_matrix, into_chunks
+from mechbench.ops.decay_attention import decay_matrix, into_chunks
 from mechbench.ops.precision import product_precision
-from mechbench.ops.triton import state_fits, unavailable
+from mechbench.ops.triton import beside, state_fits, unavailable
 
 
 def delta_rule(

@@ -30,6 +30,7 @@ from mechbench.ops.kernels.chunks import (
     rows,
     state_at,
     strides,
+    tiles,
 )
 
 
@@ -165,13 +166,6 @@ def _backward_kernel(
         back -= tl.dot(tl.trans(key * (share * lead)), d_told, input_precision=PREC)
 
 
-def _sizes(q: Tensor, v: Tensor, precision: str) -> dict[str, object]:
-    return {
-        "PREC": precision, "C": chunk_of(q, v), "BK": block(q.shape[-1]), "BP": block(v.shape[-1]),
-        "num_warps": 4, "num_stages": 1,
-    }  # fmt: skip
-
-
 def forward(
     q: Tensor, k: Tensor, v: Tensor, g: Tensor, beta: Tensor, precision: str
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -201,7 +195,7 @@ def forward(
     y = torch.empty(B, L, H, P, device=v.device, dtype=v.dtype).transpose(1, 2)
     _forward_kernel[(B * H,)](
         q, k, v, g, beta, inverses, states, y, *strides(q, k, v, g, beta, y),
-        L, H, K, P, chunks, **_sizes(q, v, precision),
+        L, H, K, P, chunks, **tiles(q, v, chunk_of(q, v), precision),
     )  # fmt: skip
     return y, inverses, states
 
@@ -225,6 +219,7 @@ def backward(
     dv = torch.empty(B, L, H, P, device=v.device, dtype=v.dtype).transpose(1, 2)
     _backward_kernel[(B * H,)](
         q, k, v, g, beta, inverses, states, dy, dq, dk, dv, d_beta, d_fall,
-        *strides(q, k, v, g, beta, dy, dv), L, H, K, P, chunks, **_sizes(q, v, precision),
+        *strides(q, k, v, g, beta, dy, dv), L, H, K, P, chunks,
+        **tiles(q, v, chunk_of(q, v), precision),
     )  # fmt: skip
     return dq, dk, dv, d_fall.flip(-1).cumsum(-1).flip(-1), d_beta

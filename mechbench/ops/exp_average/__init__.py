@@ -18,7 +18,7 @@ from torch.autograd.function import once_differentiable
 
 from mechbench.errors import ConfigError
 from mechbench.ops.exp_scan import ExpSum, exp_delay, exp_merge, exp_scan, exp_term
-from mechbench.ops.triton import unavailable
+from mechbench.ops.triton import beside, unavailable
 
 
 def decayed_average(k: Tensor, v: Tensor, bonus: Tensor, decay: Tensor) -> Tensor:
@@ -105,7 +105,7 @@ class _Fused(torch.autograd.Function):
         from mechbench.ops.exp_average.kernels import forward
 
         ctx.near, ctx.decay = (near.shape[1], near.dtype), None if decay is None else decay.dtype
-        k, v = _beside(k), _beside(v)
+        k, v = beside(k), beside(v)
         lags = near[:, : k.shape[1]].T.float().contiguous()  # (W, D)
         fall = lags.new_zeros(lags.shape[1]) if decay is None else decay.float().contiguous()
         y, lse = forward(k, v, lags, fall)
@@ -118,15 +118,10 @@ class _Fused(torch.autograd.Function):
         from mechbench.ops.exp_average.kernels import backward
 
         k, v, lags, fall, y, lse = ctx.saved_tensors
-        dk, dv, d_lags, d_fall = backward(k, v, lags, fall, y, lse, _beside(dy))
+        dk, dv, d_lags, d_fall = backward(k, v, lags, fall, y, lse, beside(dy))
         window, near_dtype = ctx.near
         d_near = F.pad(d_lags.T, (0, window - len(lags))).to(near_dtype)
         return dk, dv, d_near, None if ctx.decay is None else d_fall.to(ctx.decay)
-
-
-def _beside(x: Tensor) -> Tensor:
-    """Return x with its channels side by side in memory, as the kernels read them."""
-    return x if x.stride(-1) == 1 else x.contiguous()
 
 
 def _window_sums(k: Tensor, v: Tensor, w: Tensor, peak: Tensor) -> ExpSum:

@@ -70,6 +70,14 @@ def chunk_of(q: Tensor, v: Tensor) -> int:
     return 64 if max(q.shape[-1], v.shape[-1]) <= 64 and roomy(v.device) else 32
 
 
+def tiles(q: Tensor, v: Tensor, chunk: int, precision: str) -> dict[str, object]:
+    """Return the constants of a kernel that walks over chunks with a state (K, P)."""
+    return {
+        "PREC": precision, "C": chunk, "BK": block(q.shape[-1]), "BP": block(v.shape[-1]),
+        "num_warps": 4, "num_stages": 1,
+    }  # fmt: skip
+
+
 def block(width: int) -> int:
     """Return the tile's width for so many columns: a power of two that a product can take."""
     return max(16, triton.next_power_of_2(width))
