@@ -13,6 +13,10 @@ collect_ignore_glob = [] if has_triton() else ["*test_kernels.py", "*kernels/tes
 _INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 
 
+def pytest_runtest_setup() -> None:
+    torch.manual_seed(0)  # a bound on rounding that holds once holds always
+
+
 @pytest.fixture(
     params=[
         *(["cpu"] if _INTERPRETED else []),
