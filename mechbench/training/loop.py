@@ -193,7 +193,6 @@ def train(
         hooks.checkpoint()
 
     stepper = Stepper(
-        model,
         optimizer,
         lambda inputs, targets: step_gradients(model, inputs, targets, run, progress, hooks.warn),
         config.grad_clip,

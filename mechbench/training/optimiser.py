@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+
+from mechbench.ops.adamw import FlatAdamW, flat_adamw_takes
+
+_BETAS = (0.9, 0.98)
 
 
 def lr_factor(step: int, spent: float, warmup_steps: int) -> float:
@@ -35,27 +40,33 @@ def make_optimizer(model: nn.Module, lr: float, weight_decay: float) -> torch.op
         own = getattr(parameter, "optim", {})
         key = (own.get("lr", lr), own.get("weight_decay", weight_decay if matrix else 0.0))
         groups.setdefault(key, []).append(parameter)
-    device = next(model.parameters()).device
-    on_cuda = device.type == "cuda"
-    return torch.optim.AdamW(
-        [
-            {
-                "params": p,
-                # A tensor on CUDA, so that a captured step reads the rate of the day.
-                "lr": torch.tensor(k[0], device=device) if on_cuda else k[0],
-                "peak_lr": k[0],
-                "weight_decay": k[1],
-            }
-            for k, p in groups.items()
-        ],
-        betas=(0.9, 0.98),
-        fused=on_cuda,
-        capturable=on_cuda,
-    )
+    described: list[dict[str, Any]] = [
+        {"params": p, "lr": rate, "peak_lr": rate, "weight_decay": decay}
+        for (rate, decay), p in groups.items()
+    ]
+    parameters = [p for group in groups.values() for p in group]
+    if flat_adamw_takes(parameters):
+        return FlatAdamW(described, _BETAS)
+    on_cuda = next(model.parameters()).is_cuda
+    if on_cuda:  # tensors, so that a captured step reads the rate of the day
+        for group in described:
+            group["lr"] = torch.tensor(group["lr"], device=group["params"][0].device)
+    return torch.optim.AdamW(described, betas=_BETAS, fused=on_cuda, capturable=on_cuda)
+
+
+def clip(optimizer: torch.optim.Optimizer, max_norm: float) -> Tensor:
+    """Clip the gradients of the next step to `max_norm`; return their norm before that, ()."""
+    if isinstance(optimizer, FlatAdamW):
+        return optimizer.clip(max_norm)
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    return torch.nn.utils.clip_grad_norm_(parameters, max_norm)
 
 
 def set_lr(optimizer: torch.optim.Optimizer, factor: float) -> None:
     """Set every group to `factor` times its peak rate."""
+    if isinstance(optimizer, FlatAdamW):
+        optimizer.set_rates(factor)
+        return
     for group in optimizer.param_groups:
         lr = group["peak_lr"] * factor
         if isinstance(group["lr"], torch.Tensor):

@@ -11,10 +11,10 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from mechbench.training.draws import device_generator
-from mechbench.training.optimiser import set_lr
+from mechbench.training.optimiser import clip, set_lr
 
 WARM_UP = 3  # eager steps of a shape before it is captured
 
@@ -25,7 +25,6 @@ class Stepper:
     """Takes optimizer steps; the result does not depend on whether they are captured.
 
     Args:
-        model: its parameters are updated.
         optimizer: from `mechbench.training.optimiser.make_optimizer`.
         gradients: computes gradients, as `mechbench.training.loop.step_gradients`.
         grad_clip: largest global norm of the gradient.
@@ -35,14 +34,13 @@ class Stepper:
 
     def __init__(
         self,
-        model: nn.Module,
         optimizer: torch.optim.Optimizer,
         gradients: Gradients,
         grad_clip: float,
         capture: bool,
         warn: Callable[[str], None],
     ) -> None:
-        self._model, self._optimizer, self._gradients = model, optimizer, gradients
+        self._optimizer, self._gradients = optimizer, gradients
         self._grad_clip, self._capture, self._warn = grad_clip, capture, warn
         self._shape: tuple[int, ...] = ()
         self._eager_steps = 0
@@ -52,8 +50,7 @@ class Stepper:
     def gradients(self, inputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Compute and clip the gradients; return loss, (2,) counts and the gradient's norm."""
         loss, counts = self._gradients(inputs, targets)
-        norm = torch.nn.utils.clip_grad_norm_(self._model.parameters(), self._grad_clip)
-        return loss, counts, norm
+        return loss, counts, clip(self._optimizer, self._grad_clip)
 
     def update(self, factor: float) -> None:
         """Apply the gradients at `factor` times the peak rates."""
