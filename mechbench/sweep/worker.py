@@ -25,12 +25,15 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mechbench.console.progress_bar import Console
 from mechbench.errors import BusyError, MechbenchError, OperatorError, ResultError
 from mechbench.record.config import Config
 from mechbench.record.results import read_result
+
+if TYPE_CHECKING:
+    from mechbench.training.kept import Kept
 
 Send = Callable[[dict[str, Any]], None]
 _EVERY_S = 0.2  # between reports of tokens
@@ -72,8 +75,13 @@ class RemoteConsole(Console):
         yield RemoteBar(self._send)
 
 
-def run_order(order: dict[str, Any], console: Console) -> dict[str, Any]:
+def run_order(order: dict[str, Any], console: Console, kept: Kept | None = None) -> dict[str, Any]:
     """Run one cell and return the report of how it ended.
+
+    Args:
+        order: see the module.
+        console: told of progress.
+        kept: what the worker keeps from cell to cell.
 
     Raises:
         KeyboardInterrupt: the worker was told to stop; the checkpoint is written.
@@ -100,6 +108,7 @@ def run_order(order: dict[str, Any], console: Console) -> dict[str, Any]:
                 out=order["out"],
                 checkpoint_s=order["checkpoint_s"],
                 console=console,
+                kept=kept,
             )
         except OperatorError:
             result = read_result(Path(order["out"]) / config.cell_id / "result.json")
@@ -149,10 +158,12 @@ def main() -> None:
     try:
         import mechbench.training.cell  # noqa: F401  # the slow part, before the first order
         from mechbench.catalogue.plugins import keep_plugins
+        from mechbench.training.kept import Kept
 
         keep_plugins()
+        kept = Kept(cells=True)
         send({"event": "ready"})
         while True:
-            send(run_order(orders.get(), RemoteConsole(send)))
+            send(run_order(orders.get(), RemoteConsole(send), kept))
     except KeyboardInterrupt as stop:
         send({"event": "interrupted", "reason": str(stop)})

@@ -15,6 +15,7 @@ from mechbench.record.config import Config
 from mechbench.record.files import discard_if_empty, exclusive, make_folder
 from mechbench.record.results import Result, read_or_set_aside, read_result
 from mechbench.training.draws import callers_generators
+from mechbench.training.kept import Kept
 from mechbench.training.parallel import Group, join
 from mechbench.training.reuse import may_resume
 from mechbench.training.run import Run
@@ -53,6 +54,7 @@ def run(
     checkpoint_s: float = CHECKPOINT_S,
     console: Console | None = None,
     data_parallel: int = 1,
+    kept: Kept | None = None,
     **settings: Any,
 ) -> Result:
     """Train one operator on one task and score it; a finished cell is read, not run again.
@@ -85,6 +87,7 @@ def run(
         console: shows messages and the bar; by default on standard error, as `quiet` says.
         data_parallel: number of processes that share the sequences of every step; each of them
             calls this, as under torchrun, and the first one stores the result.
+        kept: what cells of one kind, run one after another, share: captured steps.
         settings: further fields of `mechbench.record.config.Config`.
 
     Returns:
@@ -128,7 +131,9 @@ def run(
     if group.rank:
         return _follow(Run(config, device, task_of(config), group, folder))
     console = console or Console(quiet)
-    return _lead(Run(config, device, task_of(config), group, folder, console, checkpoint_s), resume)
+    kept = kept or Kept()
+    run_ = Run(config, device, task_of(config), group, folder, console, checkpoint_s, kept)
+    return _lead(run_, resume)
 
 
 def run_config(

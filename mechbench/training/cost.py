@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from mechbench.training.kinds import kind_of
 from mechbench.training.model import Backbone
 
 
@@ -39,7 +40,7 @@ def flops_per_token(model: nn.Module, input_seqlen: int, input_dim: int = 0) -> 
     Of equal blocks of a backbone one is counted and multiplied, and equal models are counted once.
     """
     try:
-        key = _kind(model), input_seqlen, input_dim
+        key = kind_of(model), input_seqlen, input_dim
         if key not in _counted:
             _counted[key] = _total(model, input_seqlen, input_dim) / input_seqlen
             if len(_counted) > _REMEMBERED:
@@ -83,45 +84,5 @@ def _kinds(model: Backbone) -> list[tuple[nn.Module, int]]:
     """Return a block of each kind, and how many of it the model has."""
     found: dict[Hashable, list[nn.Module]] = {}
     for block in model.blocks:
-        found.setdefault(_kind(block), []).append(block)
+        found.setdefault(kind_of(block), []).append(block)
     return [(blocks[0], len(blocks)) for blocks in found.values()]
-
-
-def _kind(module: nn.Module) -> Hashable:
-    """Return what two modules have in common only if they compute the same on other weights.
-
-    All that a module holds counts: what cannot be compared is taken to be different.
-    """
-    return tuple(
-        (name, type(part), *((key, _held(value)) for key, value in sorted(vars(part).items())))
-        for name, part in module.named_modules(remove_duplicate=False)
-    )
-
-
-def _held(value: Any) -> Hashable:
-    if isinstance(value, torch.Tensor):
-        return value.shape, value.dtype, value.requires_grad
-    if isinstance(value, nn.Module):
-        return _Itself(type(value))  # it is a part of its own
-    if isinstance(value, dict):
-        return type(value), *((key, _held(held)) for key, held in value.items())
-    if isinstance(value, list | tuple):
-        return type(value), *map(_held, value)
-    if isinstance(value, set | frozenset):
-        return type(value), frozenset(map(_held, value))
-    if value is None or type(value) in (bool, int, float, str, bytes, torch.dtype, torch.device):
-        return type(value), value
-    return _Itself(value)
-
-
-class _Itself:
-    """Equals what holds the same object, which it keeps alive so that no other takes its place."""
-
-    def __init__(self, value: object) -> None:
-        self._value = value
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Itself) and self._value is other._value
-
-    def __hash__(self) -> int:
-        return id(self._value)

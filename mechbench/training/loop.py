@@ -23,7 +23,7 @@ from mechbench.training.evaluation import Score, autocast, count_right, evaluate
 from mechbench.training.memory import first_micro_batch, is_out_of_memory
 from mechbench.training.optimiser import lr_factor
 from mechbench.training.run import Run
-from mechbench.training.step import Stepper
+from mechbench.training.step import Graphs, Stepper
 
 SOLVED = 0.995  # validation accuracy, twice in a row
 
@@ -163,6 +163,7 @@ def train(
     hooks: Hooks,
     *,
     eager: bool = False,
+    graphs: Graphs | None = None,
 ) -> None:
     """Train until solved, diverged, out of budget or interrupted; `progress` says which.
 
@@ -198,6 +199,7 @@ def train(
         config.grad_clip,
         capture=on_cuda and not eager and group.size == 1,
         warn=hooks.warn,
+        graphs=graphs,
     )
     model.train()
     while not progress.stop:
@@ -219,7 +221,8 @@ def train(
         factor = lr_factor(progress.step, fraction, config.warmup_steps)
         factor *= stage_lr(config.curriculum, progress.stage)
         seed_step(config.seed, progress.step, device, group.rank)
-        replayed = stepper.replay(batch.inputs, targets, factor)
+        micro_batch = progress.micro_batch(config, *batch.inputs.shape[:2])
+        replayed = stepper.replay(batch.inputs, targets, factor, micro_batch)
         loss, right, norm = replayed or stepper.gradients(batch.inputs, targets)
         done = progress.step + 1
         spent = progress.tokens + step_tokens

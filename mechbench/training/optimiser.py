@@ -26,10 +26,10 @@ def lr_factor(step: int, spent: float, warmup_steps: int) -> float:
     return warmup * 0.5 * (1.0 + math.cos(math.pi * min(1.0, spent)))
 
 
-def make_optimizer(model: nn.Module, lr: float, weight_decay: float) -> torch.optim.AdamW:
-    """Return AdamW with decay on matrices only, and what parameters ask for in `.optim`.
+def parameter_groups(model: nn.Module, lr: float, weight_decay: float) -> list[dict[str, Any]]:
+    """Return the groups of parameters: decay on matrices only, and what they ask for in `.optim`.
 
-    Each group keeps its peak rate in "peak_lr"; `set_lr` scales it.
+    Each group has its peak rate in "peak_lr", too; `set_lr` scales it.
     """
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     embeddings = {id(m.weight) for m in model.modules() if isinstance(m, nn.Embedding)}
@@ -40,18 +40,23 @@ def make_optimizer(model: nn.Module, lr: float, weight_decay: float) -> torch.op
         own = getattr(parameter, "optim", {})
         key = (own.get("lr", lr), own.get("weight_decay", weight_decay if matrix else 0.0))
         groups.setdefault(key, []).append(parameter)
-    described: list[dict[str, Any]] = [
+    return [
         {"params": p, "lr": rate, "peak_lr": rate, "weight_decay": decay}
         for (rate, decay), p in groups.items()
     ]
-    parameters = [p for group in groups.values() for p in group]
+
+
+def make_optimizer(model: nn.Module, lr: float, weight_decay: float) -> torch.optim.AdamW:
+    """Return AdamW on `parameter_groups`."""
+    groups = parameter_groups(model, lr, weight_decay)
+    parameters = [p for group in groups for p in group["params"]]
     if flat_adamw_takes(parameters):
-        return FlatAdamW(described, _BETAS)
+        return FlatAdamW(groups, _BETAS)
     on_cuda = next(model.parameters()).is_cuda
     if on_cuda:  # tensors, so that a captured step reads the rate of the day
-        for group in described:
+        for group in groups:
             group["lr"] = torch.tensor(group["lr"], device=group["params"][0].device)
-    return torch.optim.AdamW(described, betas=_BETAS, fused=on_cuda, capturable=on_cuda)
+    return torch.optim.AdamW(groups, betas=_BETAS, fused=on_cuda, capturable=on_cuda)
 
 
 def clip(optimizer: torch.optim.Optimizer, max_norm: float) -> Tensor:

@@ -9,6 +9,7 @@ from mechbench.console.progress_bar import Console
 from mechbench.plan.resolve import task_of
 from mechbench.record.config import Config
 from mechbench.tasks.base import Task
+from mechbench.training.kept import Kept
 from mechbench.training.parallel import ALONE, Group
 
 
@@ -24,6 +25,7 @@ class Run:
         folder: gets its files; only the leader of the group writes.
         console: where messages and the bar go.
         checkpoint_s: seconds between checkpoints.
+        kept: the process's trainer.
     """
 
     config: Config
@@ -33,6 +35,7 @@ class Run:
     folder: Path = Path()
     console: Console = field(default_factory=lambda: Console(quiet=True))
     checkpoint_s: float = float("inf")
+    kept: Kept = field(default_factory=Kept)
 
     def tasks(self) -> dict[int, Task]:
         """Return the task at every length that is scored, the trained one among them."""

@@ -8,7 +8,8 @@ kernels, workspaces); an operator that cannot be captured goes on eagerly.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -21,6 +22,43 @@ WARM_UP = 3  # eager steps of a shape before it is captured
 Gradients = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]  # inputs, targets -> loss, counts
 
 
+class _Captured(NamedTuple):
+    graph: torch.cuda.CUDAGraph
+    inputs: Tensor
+    targets: Tensor
+    results: tuple[Tensor, ...]
+
+
+class Graphs:
+    """Captured steps of one model and optimizer, by shape, in one pool of memory.
+
+    Args:
+        keep: hold more than the last one: shapes come again in the next cell of the same kind.
+    """
+
+    def __init__(self, *, keep: bool = False) -> None:
+        self._keep, self._by_shape = keep, dict[Hashable, _Captured]()
+
+    def get(self, shape: Hashable) -> _Captured | None:
+        """Return the step captured for a shape."""
+        return self._by_shape.get(shape)
+
+    def make_room(self) -> Any:
+        """Drop what is not kept; return the pool of what is, for the next capture."""
+        if not self._keep:
+            self._by_shape.clear()
+        pools = [step.graph.pool() for step in self._by_shape.values()]
+        return pools[0] if pools else None
+
+    def add(self, shape: Hashable, step: _Captured) -> None:
+        """Keep a captured step."""
+        self._by_shape[shape] = step
+
+    def clear(self) -> None:
+        """Drop all."""
+        self._by_shape.clear()
+
+
 class Stepper:
     """Takes optimizer steps; the result does not depend on whether they are captured.
 
@@ -30,6 +68,7 @@ class Stepper:
         grad_clip: largest global norm of the gradient.
         capture: allow CUDA graphs.
         warn: told once if a step cannot be captured.
+        graphs: steps that were captured before, with the same optimizer and `grad_clip`.
     """
 
     def __init__(
@@ -39,13 +78,13 @@ class Stepper:
         grad_clip: float,
         capture: bool,
         warn: Callable[[str], None],
+        graphs: Graphs | None = None,
     ) -> None:
         self._optimizer, self._gradients = optimizer, gradients
         self._grad_clip, self._capture, self._warn = grad_clip, capture, warn
-        self._shape: tuple[int, ...] = ()
+        self._graphs = Graphs() if graphs is None else graphs
+        self._shape: Hashable = ()
         self._eager_steps = 0
-        self._graph: torch.cuda.CUDAGraph | None = None
-        self._static: tuple[Tensor, ...] = ()
 
     def gradients(self, inputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Compute and clip the gradients; return loss, (2,) counts and the gradient's norm."""
@@ -57,34 +96,46 @@ class Stepper:
         set_lr(self._optimizer, factor)
         self._optimizer.step()
 
-    def replay(self, inputs: Tensor, targets: Tensor, factor: float) -> tuple[Tensor, ...] | None:
+    def replay(
+        self, inputs: Tensor, targets: Tensor, factor: float, micro_batch: int = 0
+    ) -> tuple[Tensor, ...] | None:
         """Take a whole captured step and return what `gradients` does, or None if there is none.
 
         What is returned is overwritten by the next replay.
+
+        Args:
+            inputs: (B, L) or (B, L, d).
+            targets: (B, L).
+            factor: on the peak rates.
+            micro_batch: sequences that `gradients` takes at once.
         """
         if not self._capture or not inputs.is_cuda:
             return None
-        if inputs.shape != self._shape:
-            self._shape, self._eager_steps, self._graph = tuple(inputs.shape), 0, None
-        if self._graph is None:
+        shape = (tuple(inputs.shape), micro_batch)
+        if shape != self._shape:
+            self._shape, self._eager_steps = shape, 0
+        step = self._graphs.get(shape)
+        if step is None:
             self._eager_steps += 1
-            if self._eager_steps <= WARM_UP or not self._captured(inputs, targets):
+            if self._eager_steps <= WARM_UP:
                 return None
-        assert self._graph is not None
-        static_inputs, static_targets, *results = self._static
-        static_inputs.copy_(inputs)
-        static_targets.copy_(targets)
+            step = self._captured(inputs, targets)
+            if step is None:
+                return None
+        step.inputs.copy_(inputs)
+        step.targets.copy_(targets)
         set_lr(self._optimizer, factor)
-        self._graph.replay()
-        return tuple(results)
+        step.graph.replay()
+        return step.results
 
-    def _captured(self, inputs: Tensor, targets: Tensor) -> bool:
+    def _captured(self, inputs: Tensor, targets: Tensor) -> _Captured | None:
         """Capture a step of this shape; if that fails, never try again."""
         static = (inputs.clone(), targets.clone())
+        pool = self._graphs.make_room()
         graph = torch.cuda.CUDAGraph()
         torch.cuda.synchronize(inputs.device)
         try:
-            with torch.cuda.graph(graph):
+            with torch.cuda.graph(graph, pool=pool):
                 results = self.gradients(*static)
                 self._optimizer.step()
         except Exception as error:
@@ -92,11 +143,13 @@ class Stepper:
             text = " ".join(str(error).split())[:120]
             self._warn(f"training goes on without a CUDA graph: {text}")
             torch.cuda.synchronize(inputs.device)
+            self._graphs.clear()  # they draw from the generator's old state
             torch.cuda.empty_cache()
             _release_generator(inputs.device)
-            return False
-        self._graph, self._static = graph, (*static, *results)
-        return True
+            return None
+        step = _Captured(graph, *static, results)
+        self._graphs.add(self._shape, step)
+        return step
 
 
 def _release_generator(device: torch.device) -> None:

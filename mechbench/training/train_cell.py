@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import statistics
 import time
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
 from mechbench.console.signals import Stopper
 from mechbench.data.held_out import check_something_to_train_on, keep_apart
@@ -22,12 +22,12 @@ from mechbench.report.escape import csv_text
 from mechbench.tasks.base import Batch, Task
 from mechbench.training.checkpoint import check_extra_state, load_checkpoint, save_checkpoint
 from mechbench.training.cost import flops_per_token
-from mechbench.training.gate import Watchdog, after, before, guard, naming, settle
+from mechbench.training.gate import Watchdog, after, before, guarded, naming, settle
+from mechbench.training.kept import Trainer
 from mechbench.training.lengths import check_longer, for_tokens, tokens_built_for
 from mechbench.training.loop import Hooks, Progress, train
 from mechbench.training.memory import is_out_of_memory, peak_memory_mib
 from mechbench.training.model import build_model
-from mechbench.training.optimiser import make_optimizer
 from mechbench.training.outcome import empty_result, evaluation, note_non_finite
 from mechbench.training.run import Run
 
@@ -75,17 +75,27 @@ def run_cell(run: Run) -> Result:
 
 def train_and_score(run: Run, result: dict[str, Any], dog: Watchdog | None = None) -> None:
     """Fill `result` as things become known, so that an error leaves what is known so far."""
-    config, task, device, tasks = run.config, run.task, run.device, run.tasks()
-    folder, console, group = run.folder, run.console, run.group
+    config, task, device = run.config, run.task, run.device
     forget_backends_used()
     torch.manual_seed(derive(config.seed, "init"))  # on the CPU: the same weights on any device
     model = build_model(config, tokens_built_for(config))
     result["parameters"] = sum(p.numel() for p in model.parameters())
     result["flops_per_token"] = flops_per_token(model, task.input_seqlen, task.input_dim)
-    model.to(device)
-    guard(model, config.operator, dog)
+    setting = config.grad_clip, config.dtype
+    with (
+        run.kept.trainer(model, config.lr, config.weight_decay, setting, device) as trainer,
+        guarded(trainer.model, config.operator, dog),
+    ):
+        _train_and_score(run, result, trainer, dog)
+
+
+def _train_and_score(
+    run: Run, result: dict[str, Any], trainer: Trainer, dog: Watchdog | None
+) -> None:
+    config, task, device, tasks = run.config, run.task, run.device, run.tasks()
+    folder, console, group = run.folder, run.console, run.group
+    model, optimizer = trainer.model, trainer.optimizer
     check_longer(model, config, draw(task, 2, config.seed, "validation", 0, "cpu").inputs, device)
-    optimizer = make_optimizer(model, config.lr, config.weight_decay)
     progress, warning = load_checkpoint(
         folder / "checkpoint.pt", config.cell_id, model, optimizer, config
     )
@@ -118,7 +128,7 @@ def train_and_score(run: Run, result: dict[str, Any], dog: Watchdog | None = Non
     if not group.rank:
         write_json(folder / "config.json", config.to_dict())
     try:
-        _train(run, model, optimizer, progress, shares, unseen)
+        _train(run, trainer, progress, shares, unseen)
     finally:  # also where the operator fails: the row says how far it came
         result |= {
             "steps": progress.step,
@@ -129,7 +139,7 @@ def train_and_score(run: Run, result: dict[str, Any], dog: Watchdog | None = Non
         result.setdefault("seconds", {})["train"] = progress.train_s
     if not group.rank:
         _note_outcome(result, progress)
-        _score(run, result, model, progress, tests, dog)
+        _score(run, result, trainer, progress, tests, dog)
 
 
 def _note_outcome(result: dict[str, Any], progress: Progress) -> None:
@@ -151,44 +161,45 @@ def _note_outcome(result: dict[str, Any], progress: Progress) -> None:
 def _score(
     run: Run,
     result: dict[str, Any],
-    model: nn.Module,
+    trainer: Trainer,
     progress: Progress,
     tests: dict[int, tuple[Task, list[Batch]]],
     dog: Watchdog | None,
 ) -> None:
     """Score the trained model at every length, and look once more whether it looks ahead."""
-    config, device = run.config, run.device
+    config, device, model = run.config, run.device, trainer.model
     start = time.perf_counter()
     readers = {}
     for length, (scored, batches) in tests.items():
         run.console.say(f"scoring {config.n_test} test examples at seqlen {length}")
         reader = for_tokens(model, config, scored.input_seqlen, device)
-        if reader is not model:
-            guard(reader, config.operator, dog)
         readers[length] = reader
-        result["evaluations"].append(evaluation(reader, scored, batches, progress, config, device))
+        with guarded(reader, config.operator, dog) if reader is not model else nullcontext():
+            found = evaluation(reader, scored, batches, progress, config, device)
+        result["evaluations"].append(found)
     note_non_finite(result, config)
     result["seconds"]["evaluate"] = time.perf_counter() - start
-    result["peak_memory_mib"] = peak_memory_mib(device)
+    trainer.peak_memory_mib = max(trainer.peak_memory_mib, peak_memory_mib(device))
+    result["peak_memory_mib"] = trainer.peak_memory_mib
     for length, (scored, batches) in tests.items():
         rows, scored_rows = (
             progress.micro_batch(config, n, scored.input_seqlen)
             for n in (config.batch_size, config.n_test)
         )
-        found = after(readers[length], config, scored, batches[0], rows, scored_rows, device)
-        settle(found, result, config)
+        fault = after(readers[length], config, scored, batches[0], rows, scored_rows, device)
+        settle(fault, result, config)
 
 
 def _train(
     run: Run,
-    model: nn.Module,
-    optimizer: torch.optim.Optimizer,
+    trainer: Trainer,
     progress: Progress,
     validation: list[Batch],
     unseen: Unseen,
 ) -> None:
     """Train with a progress bar and checkpoints, and stop between steps on a signal."""
     config, folder, console = run.config, run.folder, run.console
+    model, optimizer = trainer.model, trainer.optimizer
     last_save = time.perf_counter()
 
     def save() -> None:
@@ -215,7 +226,7 @@ def _train(
             advanced=bar.advance,
             warn=console.warn,
         )
-        train(run, model, optimizer, progress, validation, unseen, hooks)
+        train(run, model, optimizer, progress, validation, unseen, hooks, graphs=trainer.graphs)
     if not progress.stop:
         number = stopper.received or 2
         raise Interrupted(

@@ -84,7 +84,7 @@ def test_initial_weights_depend_on_the_seed_alone(
 ) -> None:
     found = []
 
-    def train(run: object, model: nn.Module, *args: object) -> None:
+    def train(run: object, model: nn.Module, *args: object, **more: object) -> None:
         found.append(model.head.weight.detach().clone())
         raise ZeroDivisionError
 

@@ -74,6 +74,20 @@ class FlatAdamW(torch.optim.AdamW):
         """Set every group's rate to `factor` times its peak."""
         torch.mul(self._peaks, factor, out=self._rates)
 
+    def restart(self, groups: list[dict[str, Any]]) -> None:
+        """Forget all steps, and take the rates and decays of these groups, of as many parameters.
+
+        In place, so that captured steps go on with them.
+        """
+        for own, group in zip(self.param_groups, groups, strict=True):
+            own |= {key: group[key] for key in ("peak_lr", "weight_decay")}
+        device = self._grads.device
+        for flat, key in ((self._peaks, "peak_lr"), (self._decays, "weight_decay")):
+            flat.copy_(torch.tensor([group[key] for group in groups], device=device))
+        for flat in (self._steps, *self._moments):
+            flat.zero_()
+        self._norm = None
+
     def clip(self, max_norm: float) -> Tensor:
         """Collect the gradients for the next step, to be clipped there; return their norm, ()."""
         plan = self._planned()

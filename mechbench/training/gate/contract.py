@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -29,8 +31,9 @@ def breach(u: Tensor, y: Any) -> str | None:
     return None
 
 
-def guard(model: nn.Module, operator: str, dog: Watchdog | None = None) -> None:
-    """Check every call of every operator in `model` from now on.
+@contextmanager
+def guarded(model: nn.Module, operator: str, dog: Watchdog | None = None) -> Iterator[None]:
+    """Check every call of every operator in `model` while the context lasts.
 
     The hooks read no data, so they cost microseconds and stall no GPU.
 
@@ -55,6 +58,12 @@ def guard(model: nn.Module, operator: str, dog: Watchdog | None = None) -> None:
         else:
             dog.idle()
 
+    handles = []
     for block in model.blocks:  # type: ignore[union-attr]
-        block.operator.register_forward_pre_hook(enter)
-        block.operator.register_forward_hook(leave)
+        handles.append(block.operator.register_forward_pre_hook(enter))
+        handles.append(block.operator.register_forward_hook(leave))
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()

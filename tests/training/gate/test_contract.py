@@ -11,7 +11,7 @@ from checks.broken_operators import model
 from torch import Tensor
 
 from mechbench.errors import OperatorError
-from mechbench.training.gate.contract import breach, guard
+from mechbench.training.gate.contract import breach, guarded
 from mechbench.training.gate.watchdog import Watchdog
 
 pytestmark = pytest.mark.usefixtures("clean_registry")
@@ -47,13 +47,13 @@ def test_half_types_are_taken_as_autocast_gives_them(dtype: torch.dtype) -> None
 
 def test_breach_after_some_steps_names_the_operator() -> None:
     built = model(broken.WrongLater).train()
-    guard(built, "mine")
     tokens = torch.zeros(2, 8, dtype=torch.int64)
     broken.WrongLater.steps = 0
-    built(tokens)
-    broken.WrongLater.steps = 1000
-    with pytest.raises(OperatorError, match=r"operator 'mine' returned shape \(2, 7, 8\)"):
+    with guarded(built, "mine"):
         built(tokens)
+        broken.WrongLater.steps = 1000
+        with pytest.raises(OperatorError, match=r"operator 'mine' returned shape \(2, 7, 8\)"):
+            built(tokens)
 
 
 def test_watchdog_hears_of_calls_and_of_the_step_that_follows() -> None:
@@ -67,10 +67,13 @@ def test_watchdog_hears_of_calls_and_of_the_step_that_follows() -> None:
             heard.append("idle")
 
     built = model(broken.Base)
-    guard(built, "mine", Dog("mine", heard.append))
     tokens = torch.zeros(2, 8, dtype=torch.int64)
-    built(tokens)
-    assert heard == ["forward at L=8", "backward at L=8"] * 2  # two layers
-    with torch.no_grad():
+    with guarded(built, "mine", Dog("mine", heard.append)):
         built(tokens)
-    assert heard[4:] == ["forward at L=8", "idle"] * 2
+        assert heard == ["forward at L=8", "backward at L=8"] * 2  # two layers
+        with torch.no_grad():
+            built(tokens)
+        assert heard[4:] == ["forward at L=8", "idle"] * 2
+    heard.clear()
+    built(tokens)
+    assert not heard
