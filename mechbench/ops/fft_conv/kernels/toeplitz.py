@@ -44,14 +44,15 @@ def _taps_kernel(
         most = tl.maximum(most, tl.abs(tl.load(row + k, mask=k < K, other=0.0).to(tl.float32)))
     exponent = tl.max(most, 0).to(tl.int32, bitcast=True) & 0x7F800000
     power = exponent.to(tl.float32, bitcast=True)  # the largest tap's leading bit
-    scale = tl.where(power > 0.0, power, 1.0) / 256.0
+    scale = tl.where(power > 0.0, power, 1.0) * 0.00390625  # taps below 512: far from either end
     if block == 0:
         tl.store(scales + d, scale)
     x = block * BLOCK + tl.arange(0, BLOCK)
     out = taps + d.to(tl.int64) * 16 * W + x
     for r in tl.static_range(8):
         lag = x - PAD - r
-        tap = tl.load(row + lag, mask=(lag >= 0) & (lag < K), other=0.0).to(tl.float32) / scale
+        tap = tl.load(row + lag, mask=(lag >= 0) & (lag < K), other=0.0).to(tl.float32)
+        tap = tl.div_rn(tap, scale)
         high = tap.to(taps.dtype.element_ty)
         tl.store(out + r * W, high, mask=x < W)
         if SPLIT:
@@ -104,7 +105,8 @@ def _product_kernel(
     row = x + b.to(tl.int64) * stride_b + d.to(tl.int64) * stride_d
     k, n = tl.arange(0, S)[:, None], tl.arange(0, T)[None, :]
     # The lag is jS + k - n, in copy n % 8, if ADJOINT; otherwise jS + S - T + n - k, in copy k % 8.
-    shift, along = (n, k + T) if ADJOINT else (k, n + S)
+    shift = n if ADJOINT else k
+    along = k + T if ADJOINT else n + S
     tile = taps + d.to(tl.int64) * 16 * W + (shift % 8) * W - (shift // 8) * 8 + along
     acc = tl.zeros((M, T), tl.float32)
     for j in range(steps):
