@@ -34,6 +34,8 @@ class Core(Protocol):
     gates around it.
     """
 
+    ANY_SEQLEN: bool  # whether a length just above a power of two costs little more than that one
+
     def core_forward(self, v: Tensor, h: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
         """Return h * v (B, D, L) in v's dtype, and tensors to keep for the backward.
 

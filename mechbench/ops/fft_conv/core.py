@@ -1,7 +1,8 @@
 """The bare convolution of a CUDA backend, h * v, as a differentiable function.
 
 Fast transforms prefer powers of two, and a task's inputs are often a few tokens longer. So outputs
-up to the largest power of two come from the backend, and the few beyond it are summed directly.
+up to the largest power of two come from the backend, unless it says that it takes any length as
+well, and the few beyond it are summed directly.
 Gates and the skip term use plain PyTorch here; `mechbench.ops.hyena_mix` fuses them for the
 operator's usual form.
 """
@@ -20,14 +21,16 @@ _MAX_TAIL = 8  # most outputs summed directly: each costs a pass over the filter
 _LEAST = 128  # below this length nothing is gained
 
 
-def _split(L: int) -> int:
+def _split(core: Core, L: int) -> int:
+    if core.ANY_SEQLEN:
+        return L
     below = 1 << (L.bit_length() - 1)
     return below if below >= _LEAST and L - below <= _MAX_TAIL else L
 
 
 def conv_forward(core: Core, v: Tensor, h: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
     """Return h * v (B, D, L), contiguous, and what `conv_backward` needs beside v and h."""
-    n = _split(v.shape[-1])
+    n = _split(core, v.shape[-1])
     head, kept = core.core_forward(v[..., :n], h[:, :n])
     if n == v.shape[-1]:
         return head, kept
@@ -43,7 +46,7 @@ def conv_backward(
     core: Core, dz: Tensor, v: Tensor, h: Tensor, kept: tuple[Tensor, ...]
 ) -> tuple[Tensor, Tensor]:
     """Return the gradients of v and h."""
-    n = _split(v.shape[-1])
+    n = _split(core, v.shape[-1])
     head_v, head_h = core.core_backward(dz[..., :n], v[..., :n], h[:, :n], kept)
     if n == v.shape[-1] and head_h.shape == h.shape:
         return head_v, head_h

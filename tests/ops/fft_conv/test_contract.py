@@ -13,6 +13,8 @@ def test_every_backend_has_the_signatures_of_the_contract(name: str) -> None:
     module = available_backends()[name]
     contracts = [Backend, Core] if isinstance(module, Core) else [Backend]
     assert isinstance(module.PRIORITY, int)
+    if isinstance(module, Core):
+        assert isinstance(module.ANY_SEQLEN, bool)
     for contract in contracts:
         functions = [v for k, v in vars(contract).items() if not k.startswith("_")]
         for promised in filter(inspect.isfunction, functions):
@@ -22,4 +24,4 @@ def test_every_backend_has_the_signatures_of_the_contract(name: str) -> None:
 
 def test_the_portable_backend_has_no_core_and_the_fast_ones_do() -> None:
     cores = {name: isinstance(module, Core) for name, module in available_backends().items()}
-    assert cores == {"subquadratic": True, "cufft": True, "torch": False}
+    assert cores == {"toeplitz": True, "subquadratic": True, "cufft": True, "torch": False}

@@ -12,7 +12,8 @@ from ops.conftest import kernel_device, relative_error  # noqa: F401
 class DirectCore:
     """The convolution by the direct sum; notes the lengths that it is asked for."""
 
-    def __init__(self) -> None:
+    def __init__(self, any_seqlen: bool = False) -> None:
+        self.ANY_SEQLEN = any_seqlen
         self.lengths: list[int] = []
 
     def core_forward(self, v: Tensor, h: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
@@ -36,10 +37,12 @@ def arguments(L: int, K: int) -> list[Tensor]:
     return [torch.randn(s, generator=generator, dtype=torch.float64) for s in shapes]
 
 
-def compare(L: int, K: int, device: str, dtype: torch.dtype, bound: float) -> list[int]:
+def compare(
+    L: int, K: int, device: str, dtype: torch.dtype, bound: float, any_seqlen: bool = False
+) -> list[int]:
     exact = [x.requires_grad_() for x in arguments(L, K)]
     low = [x.detach().to(device, dtype).requires_grad_() for x in exact]
-    core = DirectCore()
+    core = DirectCore(any_seqlen)
     y, want = gated_conv(core, *low), fft_conv_reference(*exact)
     assert relative_error(y, want) < bound
     grad = torch.randn(want.shape, dtype=torch.float64)
@@ -53,6 +56,12 @@ def compare(L: int, K: int, device: str, dtype: torch.dtype, bound: float) -> li
 @pytest.mark.parametrize("extra", [-3, 0, 4])
 def test_the_core_alone_does_the_lengths_without_a_tail(L: int, extra: int) -> None:
     assert compare(L, max(1, L + extra), "cpu", torch.float64, 1e-12) == [L, L]
+
+
+@pytest.mark.parametrize("L", [129, 136, 1026])
+@pytest.mark.parametrize("extra", [-5, 0, 3])
+def test_a_core_that_takes_any_length_has_no_tail(L: int, extra: int) -> None:
+    assert compare(L, L + extra, "cpu", torch.float64, 1e-12, any_seqlen=True) == [L, L]
 
 
 @pytest.mark.parametrize("without", [(), (2,), (3,), (4,), (2, 3, 4)])

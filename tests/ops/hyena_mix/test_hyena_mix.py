@@ -51,6 +51,11 @@ def test_fused_kernels_are_the_formula(kernel_device: str, L: int) -> None:  # n
     compare("cufft", kernel_device, L, torch.float32, 1e-5)
 
 
+@pytest.mark.parametrize("L", [1, 5, 130, 1026])
+def test_toeplitz_is_the_formula_to_bfloat16(kernel_device: str, L: int) -> None:  # noqa: F811
+    compare("toeplitz", kernel_device, L, torch.bfloat16, 2e-2)
+
+
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 @pytest.mark.parametrize("L", [128, 130, 200, 1026, 16384, 32768, 32770, 40000])

@@ -18,6 +18,7 @@ from mechbench.ops.fft_conv.core import gated_conv
 from mechbench.ops.triton import unavailable
 
 PRIORITY = 10
+ANY_SEQLEN = False
 CHUNK_BYTES = 1 << 28  # size of one complex buffer
 
 
