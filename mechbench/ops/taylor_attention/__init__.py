@@ -69,7 +69,8 @@ def taylor_attention_reference(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """Compute `taylor_attention` from its L x L weights: for tests."""
     z = q @ k.transpose(-1, -2) / q.shape[-1] ** 0.5
     weights = (1 + z + z.square() / 2).tril()
-    return weights / weights.sum(-1, keepdim=True) @ v
+    y: Tensor = weights / weights.sum(-1, keepdim=True) @ v
+    return y
 
 
 def taylor_features(x: Tensor) -> Tensor:

@@ -22,7 +22,7 @@ import triton.language as tl
 from torch import Tensor
 
 from mechbench.ops.kernels.chunks import block, head_at, put, rows, strides
-from mechbench.ops.triton import interpreted
+from mechbench.ops.triton import interpreted, roomy
 
 
 @triton.jit
@@ -221,18 +221,20 @@ def _dkv_kernel(
     end = tl.minimum(first // T * T + T, L)
     for diagonal in tl.static_range(2):
         low, high = first if diagonal else first + C, first + C if diagonal else end
-        for start in range(low, high, C):
-            t = start + tl.arange(0, C)
+        for start in range(low, high, C // 2):  # whole blocks would leave few registers
+            t = start + tl.arange(0, C // 2)
             query, grad = rows(q, t, L, qt, d, BK), rows(dy, t, L, gt, P, BP)
             norm = tl.load(inverse + t, mask=t < L, other=0.0)
             part = tl.load(c + t, mask=t < L, other=0.0)
             u = 1.0 + scale * _pairs(key, query, KIND, PREC)
-            w = u * u + 1.0
-            e = u * (_pairs(value, grad, KIND, PREC) * norm[None, :] - part[None, :])
             if diagonal:
                 seen = t[None, :] >= s[:, None]
-                w, e = tl.where(seen, w, 0.0), tl.where(seen, e, 0.0)
+                w = tl.where(seen, u * u + 1.0, 0.0)
+                u = tl.where(seen, u, 0.0)
+            else:
+                w = u * u + 1.0
             d_value += tl.dot(w, grad * norm[:, None], input_precision=PREC)
+            e = u * (_pairs(value, grad, KIND, PREC) * norm[None, :] - part[None, :])
             d_key += tl.dot(e, query, input_precision=PREC)
     d_key *= 2.0 * scale
     if HAS_STATE:
@@ -251,7 +253,7 @@ def span(L: int, d: int) -> int:
     A pair of tokens costs d + P products, a state 2 d^2 P a token: even at T = 4 d^2 P / (d + P).
     """
     long = 2 * block(d) ** 2
-    return long if L > 4 * long else L
+    return long if 4 * long < L else L
 
 
 def _kind(*tensors: Tensor) -> object:
@@ -262,10 +264,11 @@ def _kind(*tensors: Tensor) -> object:
     return tl.bfloat16 if kinds == {torch.bfloat16} and not interpreted() else tl.float32
 
 
-def _constants(P: int, precision: str) -> dict[str, object]:
+def _constants(v: Tensor, precision: str) -> dict[str, object]:
+    P = v.shape[-1]
     return {
-        "PREC": precision, "C": 64 if P <= 64 else 32, "BF": 64, "BP": block(P),
-        "num_warps": 4, "num_stages": 1,
+        "PREC": precision, "C": 64 if P <= 64 or roomy(v.device) else 32, "BF": 64, "BP": block(P),
+        "num_warps": 4 if P <= 64 else 8, "num_stages": 1,
     }  # fmt: skip
 
 
@@ -277,7 +280,7 @@ def _states(
     P, T, F = a.shape[-1], span(L, d), d * d + d + 1
     N, size = triton.cdiv(L, T), triton.cdiv(F * (P + 1), 16) * 16
     out = torch.empty(B * H * N, size, device=x.device, dtype=torch.float32)
-    sizes = _constants(P, precision)
+    sizes = _constants(a, precision)
     _states_kernel[(triton.cdiv(F, 64), N, B * H)](
         x, a, x if inverse is None else inverse, x if c is None else c, out, *strides(x, a),
         L, H, d, P, T, N, d**-0.5, BACK=c is not None, **sizes,
@@ -307,7 +310,7 @@ def forward(
     P, T = v.shape[-1], span(L, d)
     states = _states(k, v, precision) if T < L else None
     y, inverse = _like(v), torch.empty(B, H, L, device=v.device, dtype=torch.float32)
-    sizes = _constants(P, precision)
+    sizes = _constants(v, precision)
     _forward_kernel[(triton.cdiv(L, sizes["C"]), B * H)](
         q, k, v, inverse if states is None else states, y, inverse, *strides(q, k, v, y),
         L, H, d, P, T, triton.cdiv(L, T), d**-0.5, HAS_STATE=states is not None, BK=block(d),
@@ -331,7 +334,7 @@ def backward(
     P, T = v.shape[-1], span(L, d)
     dq, dk, dv, c = _like(q), _like(k), _like(v), torch.empty_like(inverse)
     sizes = {"HAS_STATE": states is not None, "BK": block(d), "KIND": _kind(q, k, v)}
-    sizes |= _constants(P, precision)
+    sizes |= _constants(v, precision)
     grid, counts = (triton.cdiv(L, sizes["C"]), B * H), (L, H, d, P, T, triton.cdiv(L, T), d**-0.5)
     _dq_kernel[grid](
         q, k, v, inverse if states is None else states, y, dy, inverse, dq, c,
