@@ -7,10 +7,11 @@ q and k are narrow. phi(x) holds 1, the numbers of x and their products in pairs
 the equation holds; a is at least 1/2, so the sum never vanishes.
 
 Source: Arora et al. 2024, Taylor linear attention. O(L D d_feature^2) time,
-O(L (D + n_heads d_feature^2)) memory, a state of about d_feature^2 D / 2 numbers. It knows no
-positions: the paper stacks it with layers of sliding-window attention and of short convolution. The
-first are had by `hybrid` with `pattern=sliding-attention,based` and `sliding-attention.window=64`,
-the second by the backbone's `short_conv`.
+O(L (D + n_heads d_feature^2)) memory, which the kernels of `taylor_attention` bring down to about
+O(L D); a state of about d_feature^2 D / 2 numbers. It knows no positions: the paper stacks it with
+layers of sliding-window attention and of short convolution. The first are had by `hybrid` with
+`pattern=sliding-attention,based` and `sliding-attention.window=64`, the second by the backbone's
+`short_conv`.
 Agrees with a loop from the paper to 2e-15 in float64 (docs/fidelity.md).
 """
 
