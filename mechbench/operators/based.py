@@ -7,10 +7,11 @@ q and k are narrow. phi(x) holds 1, the numbers of x and their products in pairs
 the equation holds; a is at least 1/2, so the sum never vanishes.
 
 Source: Arora et al. 2024, Taylor linear attention. O(L D d_feature^2) time,
-O(L (D + n_heads d_feature^2)) memory, a state of about d_feature^2 D / 2 numbers. It knows no
-positions: the paper stacks it with layers of sliding-window attention and of short convolution. The
-first are had by `hybrid` with `pattern=sliding-attention,based` and `sliding-attention.window=64`,
-the second by the backbone's `short_conv`.
+O(L (D + n_heads d_feature^2)) memory, which the kernels of `taylor_attention` bring down to about
+O(L D); a state of about d_feature^2 D / 2 numbers. It knows no positions: the paper stacks it with
+layers of sliding-window attention and of short convolution. The first are had by `hybrid` with
+`pattern=sliding-attention,based` and `sliding-attention.window=64`, the second by the backbone's
+`short_conv`.
 Agrees with a loop from the paper to 2e-15 in float64 (docs/fidelity.md).
 """
 
@@ -26,7 +27,7 @@ from mechbench.catalogue.settings import check_options
 from mechbench.operators.base import check_seqlen
 from mechbench.operators.fidelity import Fidelity
 from mechbench.operators.multihead import heads
-from mechbench.ops import decay_attention
+from mechbench.ops import taylor_attention
 
 
 @register_operator("based", source="Arora et al. 2024 (arXiv:2402.18668), Taylor linear attention")
@@ -38,7 +39,7 @@ class Based(nn.Module):
         max_seqlen: longest input, in tokens.
         n_heads: heads; 0: as many as make d_head 32 (at least one).
         d_feature: size of a head's queries and keys; features grow with its square.
-        chunk: positions computed as one matrix; affects only speed.
+        chunk: positions computed as one matrix; affects only speed, and not that of the kernels.
 
     Raises:
         ConfigError: d_model is not a multiple of n_heads, or an option out of range.
@@ -72,13 +73,12 @@ class Based(nn.Module):
         self.out_proj = nn.Linear(d_model, d_model, bias=False)
 
     def _signals(self, u: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return q and k (B, H, L, d_feature), float32 or wider, and v (B, H, L, d)."""
+        """Return q and k (B, H, L, d_feature) and v (B, H, L, d)."""
         q, k, v = (
             torch.unflatten(project(u), -1, (self.n_heads, -1)).transpose(1, 2)
             for project in (self.query, self.key, self.value)
         )
-        wide = torch.promote_types(v.dtype, torch.float32)
-        return q.to(wide), k.to(wide), v
+        return q, k, v
 
     def forward(self, u: Tensor) -> Tensor:
         """Mix along the sequence: (B, L, D) -> (B, L, D).
@@ -87,37 +87,15 @@ class Based(nn.Module):
             SeqlenError: L is above max_seqlen.
         """
         check_seqlen(u, self.max_seqlen)
-        q, k, v = self._signals(u)
-        summed = torch.cat([v.to(q.dtype), torch.ones_like(q[..., :1])], -1)  # (B, H, L, d + 1)
-        y = decay_attention(taylor_features(q), taylor_features(k), summed, chunk=self.chunk)
-        y = (y[..., :-1] / y[..., -1:]).to(v.dtype)  # (B, H, L, d)
+        y = taylor_attention(*self._signals(u), chunk=self.chunk)  # (B, H, L, d)
         out: Tensor = self.out_proj(y.transpose(1, 2).flatten(2))  # (B, L, D)
         return out
 
     def mixing_matrix(self, u: Tensor) -> Tensor:
         """Return the normalised weights, (B, H, L, L)."""
-        q, k, _ = self._signals(u)
-        z = q @ k.transpose(-1, -2) / q.shape[-1] ** 0.5
+        q, k, v = self._signals(u)
+        wide = torch.promote_types(v.dtype, torch.float32)
+        z = q.to(wide) @ k.to(wide).transpose(-1, -2) / q.shape[-1] ** 0.5
         weights = (1 + z + z.square() / 2).tril()
         out: Tensor = weights / weights.sum(-1, keepdim=True)
         return out
-
-
-def taylor_features(x: Tensor) -> Tensor:
-    """Return phi(x): phi(x) . phi(y) = 1 + z + z^2 / 2 with z = x . y / sqrt(d).
-
-    Turning x by 0 to d / 2 places and multiplying meets every pair once, but for the squares,
-    which count half, and the pairs half a turn apart, which are met twice.
-
-    Args:
-        x: (..., d).
-
-    Returns:
-        (..., 1 + d + d (floor(d / 2) + 1)).
-    """
-    d = x.shape[-1]
-    x = x / d**0.25
-    turns = range(d // 2 + 1)
-    weights = [1.0 if 0 < turn < d / 2 else 0.5**0.5 for turn in turns]
-    pairs = [w * x * x.roll(turn, -1) for turn, w in zip(turns, weights, strict=True)]
-    return torch.cat([torch.ones_like(x[..., :1]), x, *pairs], -1)

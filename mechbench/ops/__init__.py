@@ -36,6 +36,10 @@ from mechbench.ops.selective_scan import (
     selective_scan_reference,
 )
 from mechbench.ops.short_conv import short_conv, short_conv_reference, short_conv_tokens
+from mechbench.ops.taylor_attention import (
+    taylor_attention,
+    taylor_attention_reference,
+)
 from mechbench.ops.window import window
 
 __all__ = [
@@ -82,6 +86,8 @@ __all__ = [
     "short_conv",
     "short_conv_reference",
     "short_conv_tokens",
+    "taylor_attention",
+    "taylor_attention_reference",
     "to_channels",
     "window",
     "windowed_average",

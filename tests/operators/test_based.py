@@ -8,7 +8,7 @@ from torch import Tensor
 
 import mechbench
 from mechbench.errors import ConfigError
-from mechbench.operators.based import Based, taylor_features
+from mechbench.operators.based import Based
 from mechbench.training.model import Backbone
 from operators.fidelity import assert_true_to_source
 
@@ -52,15 +52,6 @@ def test_equals_the_recurrence_written_naively(chunk: int, d_feature: int) -> No
     op, u = build(chunk=chunk, d_feature=d_feature), inputs()
     with torch.no_grad():
         assert_true_to_source(op, op(u), naive(op, u, d_feature))
-
-
-@pytest.mark.parametrize("d", [1, 2, 3, 4, 7, 16])
-def test_features_give_the_exponential_to_second_order(d: int) -> None:
-    x, y = torch.randn(2, 9, d, generator=torch.Generator().manual_seed(d)).double()
-    z = (x * y).sum(-1) / d**0.5
-    features = taylor_features(x)
-    assert features.shape == (9, 1 + d + d * (d // 2 + 1))
-    torch.testing.assert_close((features * taylor_features(y)).sum(-1), 1 + z + z**2 / 2)
 
 
 def test_materialized_matrix_is_causal_and_gives_the_fast_path() -> None:
