@@ -104,7 +104,9 @@ class _Fused(torch.autograd.Function):
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
         from mechbench.ops.channel_decay.kernels import backward
 
-        return (*backward(*ctx.saved_tensors, beside(dy), *ctx.options), None, None)
+        q, k, v, g, states, ends = ctx.saved_tensors
+        grads = backward(q, k, v, g, states, ends, beside(dy), *ctx.options)
+        return (*grads, None, None)
 
 
 def channel_decay_scores(q: Tensor, k: Tensor, g: Tensor, *, strict: bool = False) -> Tensor:

@@ -22,13 +22,14 @@ is the row sums of S * R there, since scaling that S is scaling all that is read
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
 from mechbench.ops.kernels.chunks import block, head_at, put, rows, strides
-from mechbench.ops.triton import roomy
 
 _COLUMNS = 16  # entries of a state that a program scans
 _CHUNKS = 256  # most chunks that it scans at a time
@@ -36,23 +37,29 @@ _VALUES = 64  # most columns of v at a time
 
 
 @triton.jit
-def _log_decays(g, t, L, stride, K, temperature, GATED: tl.constexpr, BK: tl.constexpr):
-    """Load rows t of the log decays: of logsigmoid(g) / temperature with GATED."""
+def _log_decays(g, t, L, stride, K, rate, GATED: tl.constexpr, BK: tl.constexpr):
+    """Load rows t of the log decays: of rate * logsigmoid(g) with GATED."""
     x = rows(g, t, L, stride, K, BK)
     if GATED:
-        x = (tl.minimum(x, 0.0) - tl.log(1.0 + tl.exp(-tl.abs(x)))) / temperature
+        x = (tl.minimum(x, 0.0) - tl.log(1.0 + tl.exp(-tl.abs(x)))) * rate
         x = tl.where((t < L)[:, None], x, 0.0)
     return x
 
 
 @triton.jit
-def _second(i, level: tl.constexpr):
+def _summed(which, x):
+    """Return sums of rows of x (C, BK), those in `which` (C, C), close to float32."""
+    return tl.dot(tl.where(which, 1.0, 0.0), x, input_precision="tf32x3")
+
+
+@triton.jit
+def _second(i, level):
     """Return which positions lie in the second half of their block, (C, 1)."""
     return ((i >> level) & 1)[:, None] == 1
 
 
 @triton.jit
-def _doubled(before, after, i, level: tl.constexpr, C: tl.constexpr, BK: tl.constexpr):
+def _doubled(before, after, i, level, C: tl.constexpr, BK: tl.constexpr):
     """Return the sums of log decays up to and beyond each position in blocks of twice the size."""
     other = tl.broadcast_to((i ^ (1 << level))[:, None], (C, BK))
     neighbour = tl.gather(before + after, other, 0)
@@ -62,9 +69,9 @@ def _doubled(before, after, i, level: tl.constexpr, C: tl.constexpr, BK: tl.cons
 
 @triton.jit
 def _sums_kernel(
-    k, v, g, added, ends, kb, kh, kt, vb, vh, vt, gb, gh, gt, L, H, K, P, N, scale, temperature,
+    k, v, g, added, ends, kb, kh, kt, vb, vh, vt, gb, gh, gt, L, H, K, P, N, scale, rate,
     REVERSE: tl.constexpr, GATED: tl.constexpr, PREC: tl.constexpr, C: tl.constexpr,
-    LEVELS: tl.constexpr, BK: tl.constexpr, BP: tl.constexpr,
+    LEVELS: tl.constexpr, BK: tl.constexpr, BP: tl.constexpr, PARTS: tl.constexpr,
 ):  # fmt: skip
     """Store what each chunk adds to the state and its log decay G_C; in reverse, to R."""
     place = tl.program_id(0)
@@ -73,16 +80,14 @@ def _sums_kernel(
     k, v, g = head_at(k, b, h, kb, kh), head_at(v, b, h, vb, vh), head_at(g, b, h, gb, gh)
     i, col = tl.arange(0, C), tl.arange(0, BK)
     t = n * C + i
+    step = _log_decays(g, t, L, gt, K, rate, GATED, BK)
     if REVERSE:
-        weight = tl.cumsum(_log_decays(g, t, L, gt, K, temperature, GATED, BK), 0)
+        weight = _summed(i[:, None] >= i[None, :], step)
     else:
-        step = _log_decays(g, t, L, gt, K, temperature, GATED, BK)
+        weight = _summed(i[:, None] < i[None, :], step)  # never a difference of large numbers
         tl.store(ends + place.to(tl.int64) * K + col, tl.sum(step, 0), mask=col < K)
-        # Not G_C - G, which would be the difference of two large numbers after a strong decay.
-        later = tl.where(i < C - 1, t + 1, L)
-        weight = tl.cumsum(_log_decays(g, later, L, gt, K, temperature, GATED, BK), 0, reverse=True)
     kept = tl.trans(rows(k, t, L, kt, K, BK) * scale * tl.exp(weight))
-    for p in range(0, P, BP):
+    for p in range(0, PARTS * BP, BP):
         part = tl.dot(kept, rows(v + p, t, L, vt, P - p, BP), input_precision=PREC)
         at, mask = _columns_at(added, place, p, K, P, BK, BP)
         tl.store(at, part, mask=mask)
@@ -133,9 +138,9 @@ def _scan_kernel(
 @triton.jit
 def _forward_kernel(
     q, k, v, g, states, y, qb, qh, qt, kb, kh, kt, vb, vh, vt, gb, gh, gt, yb, yh, yt,
-    L, H, K, P, N, scale, temperature,
+    L, H, K, P, N, scale, rate,
     GATED: tl.constexpr, PREC: tl.constexpr, C: tl.constexpr, LEVELS: tl.constexpr,
-    BK: tl.constexpr, BP: tl.constexpr,
+    BK: tl.constexpr, BP: tl.constexpr, PARTS: tl.constexpr,
 ):  # fmt: skip
     place = tl.program_id(0)
     row, n = place // N, place % N
@@ -145,11 +150,11 @@ def _forward_kernel(
     i = tl.arange(0, C)
     t = n * C + i
     query, key = rows(q, t, L, qt, K, BK) * scale, rows(k, t, L, kt, K, BK)
-    before = _log_decays(g, t, L, gt, K, temperature, GATED, BK)
+    before = _log_decays(g, t, L, gt, K, rate, GATED, BK)
     after = tl.zeros((C, BK), tl.float32)
     apart = i[:, None] ^ i[None, :]
     scores = tl.where(apart == 0, tl.sum(query * key, 1)[:, None], 0.0)
-    for level in tl.static_range(LEVELS):
+    for level in range(LEVELS):
         second = _second(i, level)
         x = tl.where(second, query, key) * tl.exp(tl.where(second, before, after))
         pairs = tl.dot(x, tl.trans(x), input_precision=PREC)
@@ -157,7 +162,7 @@ def _forward_kernel(
         before, after = _doubled(before, after, i, level, C, BK)
     scores = tl.where(i[:, None] >= i[None, :], scores, 0.0)
     query *= tl.exp(before)
-    for p in range(0, P, BP):
+    for p in range(0, PARTS * BP, BP):
         out = tl.dot(scores, rows(v + p, t, L, vt, P - p, BP), input_precision=PREC)
         start = _state(states, place - 1, n > 0, p, K, P, BK, BP)
         out += tl.dot(query, start, input_precision=PREC)
@@ -168,9 +173,9 @@ def _forward_kernel(
 def _backward_kernel(
     q, k, v, g, states, backs, dy, dq, dk, dv, dg,
     qb, qh, qt, kb, kh, kt, vb, vh, vt, gb, gh, gt, yb, yh, yt,
-    ob, oh, ot, wb, wh, wt, L, H, K, P, N, scale, temperature,
+    ob, oh, ot, wb, wh, wt, L, H, K, P, N, scale, rate,
     GATED: tl.constexpr, PREC: tl.constexpr, C: tl.constexpr, LEVELS: tl.constexpr,
-    BK: tl.constexpr, BP: tl.constexpr,
+    BK: tl.constexpr, BP: tl.constexpr, PARTS: tl.constexpr,
 ):  # fmt: skip
     """Store all gradients; those of q, k and g are laid out alike."""
     place = tl.program_id(0)
@@ -182,29 +187,19 @@ def _backward_kernel(
     i = tl.arange(0, C)
     t = n * C + i
     d_scores = tl.zeros((C, C), tl.float32)
-    d_own = tl.zeros((C,), tl.float32)
-    from_state = tl.zeros((C, BK), tl.float32)
-    from_back = tl.zeros((C, BK), tl.float32)
-    beyond = tl.zeros((BK,), tl.float32)
-    for p in range(0, P, BP):
+    for p in range(0, PARTS * BP, BP):
         value, grad = rows(v + p, t, L, vt, P - p, BP), rows(dy + p, t, L, yt, P - p, BP)
         d_scores += tl.dot(grad, tl.trans(value), input_precision=PREC)
-        d_own += tl.sum(grad * value, 1)
-        start = _state(states, place - 1, n > 0, p, K, P, BK, BP)
-        from_state += tl.dot(grad, tl.trans(start), input_precision=PREC)
-        back = _state(backs, place + 1, n < N - 1, p, K, P, BK, BP)
-        from_back += tl.dot(value, tl.trans(back), input_precision=PREC)
-        beyond += tl.sum(_state(states, place, True, p, K, P, BK, BP) * back, 1)
     d_scores = tl.where(i[:, None] > i[None, :], d_scores, tl.trans(d_scores))
 
     query, key = rows(q, t, L, qt, K, BK) * scale, rows(k, t, L, kt, K, BK)
-    before = _log_decays(g, t, L, gt, K, temperature, GATED, BK)
+    before = _log_decays(g, t, L, gt, K, rate, GATED, BK)
     after = tl.zeros((C, BK), tl.float32)
     d_query = tl.zeros((C, BK), tl.float32)
     d_key = tl.zeros((C, BK), tl.float32)
     apart = i[:, None] ^ i[None, :]
     scores = tl.where(apart == 0, tl.sum(query * key, 1)[:, None], 0.0)
-    for level in tl.static_range(LEVELS):
+    for level in range(LEVELS):
         second = _second(i, level)
         decay = tl.exp(tl.where(second, before, after))
         x = tl.where(second, query, key) * decay
@@ -215,69 +210,83 @@ def _backward_kernel(
         d_query += tl.where(second, d_x, 0.0)
         d_key += tl.where(second, 0.0, d_x)
         before, after = _doubled(before, after, i, level, C, BK)
-    d_query += from_state * tl.exp(before)
-    rest = tl.exp(after)
-    d_key += from_back * rest
-    # A token's reading of itself does not decay.
-    d_fall = tl.cumsum(query * d_query - key * d_key, 0, reverse=True) + beyond[None, :]
+
+    scores = tl.where(i[:, None] <= i[None, :], scores, 0.0)  # Z^T
+    lead, rest = tl.exp(before), tl.exp(after)
+    d_own = tl.zeros((C,), tl.float32)
+    beyond = tl.zeros((BK,), tl.float32)
+    for p in range(0, PARTS * BP, BP):
+        value, grad = rows(v + p, t, L, vt, P - p, BP), rows(dy + p, t, L, yt, P - p, BP)
+        d_own += tl.sum(grad * value, 1)
+        start = _state(states, place - 1, n > 0, p, K, P, BK, BP)
+        d_query += lead * tl.dot(grad, tl.trans(start), input_precision=PREC)
+        back = _state(backs, place + 1, n < N - 1, p, K, P, BK, BP)
+        d_key += rest * tl.dot(value, tl.trans(back), input_precision=PREC)
+        beyond += tl.sum(_state(states, place, True, p, K, P, BK, BP) * back, 1)
+        d_value = tl.dot(scores, grad, input_precision=PREC)
+        d_value += tl.dot(key * rest, back, input_precision=PREC)
+        put(dv + p, t, L, wt, P - p, d_value, BP)
+    # What a token reads of itself does not decay.
+    d_fall = _summed(i[:, None] <= i[None, :], query * d_query - key * d_key)
+    d_fall += beyond[None, :]
     if GATED:
         x = rows(g, t, L, gt, K, BK)
         tail = tl.exp(-tl.abs(x))
-        d_fall *= tl.where(x > 0, tail, 1.0) / (1.0 + tail) / temperature
+        d_fall *= tl.where(x > 0, tail, 1.0) * rate / (1.0 + tail)
     put(dg, t, L, ot, K, d_fall, BK)
     put(dq, t, L, ot, K, (d_query + d_own[:, None] * key) * scale, BK)
     put(dk, t, L, ot, K, d_key + d_own[:, None] * query, BK)
 
-    scores = tl.where(i[:, None] <= i[None, :], scores, 0.0)  # Z^T
-    key *= rest
-    for p in range(0, P, BP):
-        grad = rows(dy + p, t, L, yt, P - p, BP)
-        d_value = tl.dot(scores, grad, input_precision=PREC)
-        back = _state(backs, place + 1, n < N - 1, p, K, P, BK, BP)
-        d_value += tl.dot(key, back, input_precision=PREC)
-        put(dv + p, t, L, wt, P - p, d_value, BP)
+
+class Tile(NamedTuple):
+    """How a chunk is computed: its tokens, and the warps of its program."""
+
+    chunk: int
+    warps: int
 
 
-def chunk_of(K: int, P: int, device: torch.device) -> int:
-    """Return C: short where states are small beside tokens, as more is computed in a longer one."""
-    return 64 if K * P > 1024 and K <= 64 and roomy(device) else 32
+def tile(K: int, P: int) -> Tile:
+    """Return the tile for states (K, P): short where they are small, as less is computed then."""
+    if K * P <= 512 and max(K, P) <= 64:
+        return Tile(16, 1)
+    return Tile(32, 2 if K <= 16 else 4 if K <= 64 else 8)
 
 
-class _Plan:
+class _Call:
     """What all launches of a call share."""
 
-    def __init__(self, q: Tensor, v: Tensor, scale: float, temperature: float | None, prec: str):
+    def __init__(self, q: Tensor, v: Tensor, temperature: float | None, precision: str):
         B, H, L, P = v.shape
         K = q.shape[-1]
-        C = chunk_of(K, P, v.device)
-        N = triton.cdiv(L, C)
-        self.states, self.ends = (B, H, N, K, P), (B, H, N, K)
-        self.grid, self.sizes, self.scale = (B * H * N,), (L, H, K, P, N), scale
-        self.temperature = 1.0 if temperature is None else temperature
+        chunk, warps = tile(K, P)
+        N = triton.cdiv(L, chunk)
+        self.shape, self.grid, self.sizes = (B, H, N, K, P), (B * H * N,), (L, H, K, P, N)
+        self.rate = 1.0 if temperature is None else 1.0 / temperature
+        parts = min(_VALUES, block(P))
         self.options = {
-            "GATED": temperature is not None, "PREC": prec, "C": C, "LEVELS": C.bit_length() - 1,
-            "BK": block(K), "BP": min(_VALUES, block(P)),
-            "num_warps": 8 if K > 64 else 4, "num_stages": 1,
+            "GATED": temperature is not None, "PREC": precision, "C": chunk,
+            "LEVELS": chunk.bit_length() - 1, "BK": block(K), "BP": parts,
+            "PARTS": triton.cdiv(P, parts), "num_warps": warps, "num_stages": 1,
         }  # fmt: skip
-        chunks = min(_CHUNKS, triton.next_power_of_2(N))
-        self.scan_grid = B * H, triton.cdiv(K * P, _COLUMNS)
-        self.scan_options = {"T": chunks, "COLUMNS": _COLUMNS, "num_warps": 4}
 
-    def after_chunks(
-        self, k: Tensor, v: Tensor, g: Tensor, ends: Tensor, scale: float, reverse: bool
+    def states(
+        self, k: Tensor, v: Tensor, g: Tensor, ends: Tensor, scale: float, *, reverse: bool
     ) -> Tensor:
-        """Return S after each chunk, having stored their log decays in `ends`.
+        """Return S after each chunk, and store the chunks' log decays in `ends`.
 
-        In reverse, R before each chunk, having read `ends`.
+        In reverse, return R before each chunk, and read `ends`.
         """
-        sums = torch.empty(self.states, device=v.device, dtype=torch.float32)
+        B, H, N, K, P = self.shape
+        out = torch.empty(self.shape, device=v.device, dtype=torch.float32)
         _sums_kernel[self.grid](
-            k, v, g, sums, ends, *strides(k, v, g), *self.sizes, scale, self.temperature,
+            k, v, g, out, ends, *strides(k, v, g), *self.sizes, scale, self.rate,
             REVERSE=reverse, **self.options,
         )  # fmt: skip
-        K, P, N = self.sizes[2:]
-        _scan_kernel[self.scan_grid](sums, ends, K, P, N, REVERSE=reverse, **self.scan_options)
-        return sums
+        _scan_kernel[(B * H, triton.cdiv(K * P, _COLUMNS))](
+            out, ends, K, P, N, REVERSE=reverse, T=min(_CHUNKS, triton.next_power_of_2(N)),
+            COLUMNS=_COLUMNS, num_warps=4,
+        )  # fmt: skip
+        return out
 
 
 def forward(
@@ -304,13 +313,13 @@ def forward(
         y (B, H, L, P) in v's dtype, laid out so that its heads join without a copy; states
         (B, H, chunks, K, P) and log decays (B, H, chunks, K), float32.
     """
-    p = _Plan(q, v, scale, temperature, precision)
-    ends = torch.empty(p.ends, device=v.device, dtype=torch.float32)
-    states = p.after_chunks(k, v, g, ends, 1.0, reverse=False)
+    call = _Call(q, v, temperature, precision)
+    ends = torch.empty(call.shape[:-1], device=v.device, dtype=torch.float32)
+    states = call.states(k, v, g, ends, 1.0, reverse=False)
     y = _tokens_first(v)
-    _forward_kernel[p.grid](
-        q, k, v, g, states, y, *strides(q, k, v, g, y), *p.sizes, p.scale, p.temperature,
-        **p.options,
+    _forward_kernel[call.grid](
+        q, k, v, g, states, y, *strides(q, k, v, g, y), *call.sizes, scale, call.rate,
+        **call.options,
     )  # fmt: skip
     return y, states, ends
 
@@ -328,12 +337,12 @@ def backward(
     precision: str,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Return the gradients of q, k, v and g, in their dtypes and laid out as y."""
-    p = _Plan(q, v, scale, temperature, precision)
-    backs = p.after_chunks(q, dy, g, ends, scale, reverse=True)
+    call = _Call(q, v, temperature, precision)
+    backs = call.states(q, dy, g, ends, scale, reverse=True)
     dq, dk, dv, dg = (_tokens_first(x) for x in (q, k, v, g))
-    _backward_kernel[p.grid](
+    _backward_kernel[call.grid](
         q, k, v, g, states, backs, dy, dq, dk, dv, dg, *strides(q, k, v, g, dy, dq, dv),
-        *p.sizes, p.scale, p.temperature, **p.options,
+        *call.sizes, scale, call.rate, **call.options,
     )  # fmt: skip
     return dq, dk, dv, dg
 

@@ -17,7 +17,7 @@ CASES: dict[str, dict[str, Any]] = {
     "less than a chunk": {"L": 29},
     "whole chunks": {"L": 128},
     "an odd end": {"L": 101},
-    "long chunks": {"L": 131, "K": 32, "P": 48},
+    "longer chunks": {"L": 131, "K": 32, "P": 48},
     "values in parts": {"L": 70, "K": 20, "P": 100},
     "wide": {"L": 40, "K": 128, "P": 16},
     "odd widths": {"L": 70, "K": 5, "P": 24},
@@ -113,8 +113,7 @@ def test_a_scan_longer_than_a_tile_carries_on(
         assert relative_error(got, expected) < 2e-5
 
 
-def test_chunks_are_long_where_states_are_large() -> None:
-    cpu = torch.device("cpu")
-    assert kernels.chunk_of(8, 16, cpu) == 32
-    assert kernels.chunk_of(32, 64, cpu) == 64
-    assert kernels.chunk_of(128, 128, cpu) == 32
+def test_chunks_are_short_where_states_are_small() -> None:
+    assert kernels.tile(8, 16).chunk == 16
+    assert kernels.tile(32, 64).chunk == 32
+    assert kernels.tile(128, 128).warps > kernels.tile(32, 64).warps
