@@ -47,7 +47,7 @@ def channel_decay_attention(
         chunk: positions computed as one matrix; one state is kept per chunk. The kernels choose
             their own.
         scale: factor of q; None for 1.
-        temperature: if given, g = logsigmoid(log_decay) / temperature (the paper, section 4.4).
+        temperature: if given, g = logsigmoid(log_decay) / temperature (the paper, section 4).
 
     Returns:
         (B, H, L, P) in the dtype of `v`; products and states are float32 or wider. Under autocast

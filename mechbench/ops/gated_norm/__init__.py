@@ -2,9 +2,9 @@
 
     out = y / sqrt(mean(y^2) + eps) * weight * silu(gate)
 
-Source: Zhang & Sennrich 2019 (arXiv:1910.07467), section 4, for the norm; Sun et al. 2023
-(arXiv:2307.08621), section 2.3, for norms of heads times a gate. On a GPU one kernel does all of it
-where the types allow.
+Source: Zhang & Sennrich 2019 (arXiv:1910.07467) for the norm; Sun et al. 2023 (arXiv:2307.08621),
+section 2.2, for norms of heads times a gate. On a GPU one kernel does all of it where the types
+allow.
 """
 
 from __future__ import annotations
