@@ -23,7 +23,7 @@ from mechbench.catalogue.settings import check_options
 from mechbench.errors import ConfigError
 from mechbench.operators.base import check_seqlen
 from mechbench.operators.fidelity import Fidelity
-from mechbench.ops import channel_decay_attention, channel_decay_scores
+from mechbench.ops import channel_decay_attention, channel_decay_scores, gated_norm, linear
 
 
 @register_operator("gla", source="Yang et al. 2023 (arXiv:2312.06635), section 4")
@@ -85,15 +85,13 @@ class GatedLinearAttention(nn.Module):
         self.out_proj = nn.Linear(d_value, d_model, bias=False)
 
     def _signals(self, u: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-        """Return q, k, v and log alpha, each (B, H, L, d), and the gate (B, L, E)."""
+        """Return q, k, v and the logits of alpha, each (B, H, L, d), and the gate (B, L, E)."""
         q, k, v, gate, low = self.in_proj(u).split(self.widths, -1)
-        logits = self.decay_proj(low)
-        logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
-        log_alpha = F.logsigmoid(logits) / self.temperature
-        q, k, v, log_alpha = (
-            torch.unflatten(x, -1, (self.n_heads, -1)).transpose(1, 2) for x in (q, k, v, log_alpha)
+        q, k, v, logits = (
+            torch.unflatten(x, -1, (self.n_heads, -1)).transpose(1, 2)
+            for x in (q, k, v, linear(low, self.decay_proj))
         )
-        return q / q.shape[-1] ** 0.5, k, v, log_alpha, F.silu(gate)
+        return q, k, v, logits, gate
 
     def forward(self, u: Tensor) -> Tensor:
         """Mix along the sequence: (B, L, D) -> (B, L, D).
@@ -102,13 +100,15 @@ class GatedLinearAttention(nn.Module):
             SeqlenError: L is above max_seqlen.
         """
         check_seqlen(u, self.max_seqlen)
-        q, k, v, log_alpha, gate = self._signals(u)
-        y = channel_decay_attention(q, k, v.to(log_alpha.dtype), log_alpha, self.chunk)
-        y = self.norm(y).to(v.dtype).transpose(1, 2).flatten(2)  # (B, L, E)
-        out: Tensor = self.out_proj(y * gate)  # (B, L, D)
+        q, k, v, logits, gate = self._signals(u)
+        y = channel_decay_attention(
+            q, k, v, logits, self.chunk, scale=q.shape[-1] ** -0.5, temperature=self.temperature
+        )
+        out: Tensor = self.out_proj(gated_norm(y, gate, self.norm))  # (B, L, D)
         return out
 
     def mixing_matrix(self, u: Tensor) -> Tensor:
         """Return the weights on the values, before norm and gate, (B, H, L, L)."""
-        q, k, _, log_alpha, _ = self._signals(u)
-        return channel_decay_scores(q, k, log_alpha.cumsum(-2))
+        q, k, _, logits, _ = self._signals(u)
+        log_alpha = F.logsigmoid(logits) / self.temperature
+        return channel_decay_scores(q / q.shape[-1] ** 0.5, k, log_alpha.cumsum(-2))

@@ -25,6 +25,7 @@ from mechbench.ops.exp_average import decayed_average, exp_average_reference, wi
 from mechbench.ops.exp_scan import exp_delay, exp_merge, exp_scan, exp_scan_reference, exp_term
 from mechbench.ops.fft_conv import fft_conv, fft_conv_reference
 from mechbench.ops.forgetting_attention import forgetting_attention, forgetting_weights
+from mechbench.ops.gated_norm import gated_norm
 from mechbench.ops.group_norm import head_norm
 from mechbench.ops.hyena_mix import hyena_mix
 from mechbench.ops.linear import linear
@@ -75,6 +76,7 @@ __all__ = [
     "forgetting_attention",
     "forgetting_weights",
     "from_channels",
+    "gated_norm",
     "head_norm",
     "hyena_mix",
     "linear",

@@ -71,6 +71,15 @@ def test_gradients_are_those_of_the_steps(chunk: int) -> None:
     torch.testing.assert_close(fast, slow, rtol=1e-10, atol=1e-10)
 
 
+def test_scale_is_of_the_queries_and_a_temperature_makes_log_decays_of_logits() -> None:
+    q, k, v, x = draw(29)
+    g = -torch.log(1 + torch.exp(-x)) / 0.5
+    torch.testing.assert_close(
+        channel_decay_attention(q, k, v, x, 8, scale=0.3, temperature=0.5),
+        channel_decay_reference(0.3 * q, k, v, g),
+    )
+
+
 def test_strong_decay_of_some_channels_neither_overflows_nor_spoils_the_others() -> None:
     """A factor exp(-G) would be infinite here from the second token on."""
     L = 100

@@ -1,0 +1,39 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from mechbench.ops import gated_norm
+
+B, H, L, P = 2, 3, 5, 4
+
+
+def draw(dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor, nn.RMSNorm]:
+    norm = nn.RMSNorm(P, eps=1e-5)
+    nn.init.normal_(norm.weight)
+    return torch.randn(B, H, L, P).to(dtype), torch.randn(B, L, H * P).to(dtype), norm
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+def test_is_the_formula_for_every_head_and_position(dtype: torch.dtype) -> None:
+    y, gate, norm = draw(dtype)
+    norm = norm.double() if dtype == torch.float64 else norm
+    out = gated_norm(y, gate, norm)
+    assert out.dtype == dtype
+    weight = norm.weight.detach().double()
+    for h in range(H):
+        x, z = y[:, h].double(), gate[..., h * P : (h + 1) * P].double()
+        unit = x / (x.square().mean(-1, keepdim=True) + 1e-5).sqrt()
+        expected = unit * weight * z / (1 + (-z).exp())
+        got = out[..., h * P : (h + 1) * P].detach().double()
+        bound = {torch.float64: 1e-12, torch.float32: 1e-5, torch.bfloat16: 2e-2}[dtype]
+        torch.testing.assert_close(got, expected, rtol=bound, atol=bound)
+
+
+def test_the_size_of_a_head_does_not_matter_beyond_eps() -> None:
+    y, gate, norm = draw(torch.float64)
+    norm = norm.double()
+    torch.testing.assert_close(
+        gated_norm(100 * y, gate, norm), gated_norm(y, gate, norm), rtol=1e-2, atol=1e-4
+    )
