@@ -28,7 +28,8 @@ def triton_version() -> tuple[int, int]:
 
 
 @cache
-def _interpreted() -> bool:
+def interpreted() -> bool:
+    """Return whether Triton's kernels run in its interpreter, on the CPU."""
     return os.environ.get("TRITON_INTERPRET") == "1"
 
 
@@ -37,7 +38,7 @@ def unavailable(*tensors: Tensor) -> str | None:
     if not has_triton():
         return "Triton is not installed"
     for x in tensors:
-        if not (x.is_cuda or _interpreted()):
+        if not (x.is_cuda or interpreted()):
             return f"the input is on {x.device.type}, expected cuda"
         if x.dtype not in (torch.float32, torch.bfloat16, torch.float16):
             return f"the input is {x.dtype}, expected float32, bfloat16 or float16"

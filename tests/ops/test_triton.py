@@ -28,9 +28,9 @@ def test_version_is_that_of_the_package(monkeypatch: pytest.MonkeyPatch) -> None
 
 def test_device_and_dtype_are_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("mechbench.ops.triton.has_triton", lambda: True)
-    monkeypatch.setattr("mechbench.ops.triton._interpreted", lambda: False)
+    monkeypatch.setattr("mechbench.ops.triton.interpreted", lambda: False)
     assert unavailable(torch.zeros(2)) == "the input is on cpu, expected cuda"
-    monkeypatch.setattr("mechbench.ops.triton._interpreted", lambda: True)
+    monkeypatch.setattr("mechbench.ops.triton.interpreted", lambda: True)
     monkeypatch.setattr("mechbench.ops.triton.triton_version", lambda: (3, 2))
     reason = "Triton 3.2 is installed, expected at least 3.3"
     assert unavailable(torch.zeros(2)) == reason
