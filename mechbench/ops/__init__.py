@@ -21,6 +21,7 @@ from mechbench.ops.diagonal_scan import (
     diagonal_scan_reference,
 )
 from mechbench.ops.dplr import dplr, dplr_matrix, dplr_reference
+from mechbench.ops.embedding import Embedding, embedding
 from mechbench.ops.exp_average import decayed_average, exp_average_reference, windowed_average
 from mechbench.ops.exp_scan import exp_delay, exp_merge, exp_scan, exp_scan_reference, exp_term
 from mechbench.ops.fft_conv import fft_conv, fft_conv_reference
@@ -44,6 +45,7 @@ from mechbench.ops.taylor_attention import (
 from mechbench.ops.window import window
 
 __all__ = [
+    "Embedding",
     "add_norm",
     "affine_scan",
     "affine_scan_reference",
@@ -65,6 +67,7 @@ __all__ = [
     "dplr",
     "dplr_matrix",
     "dplr_reference",
+    "embedding",
     "exp_average_reference",
     "exp_delay",
     "exp_merge",

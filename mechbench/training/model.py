@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mechbench.operators.base import from_stored, make_operator
-from mechbench.ops import add_norm, autocast_dtype, linear, short_conv_tokens
+from mechbench.ops import Embedding, add_norm, autocast_dtype, linear, short_conv_tokens
 from mechbench.plan.resolve import task_of
 from mechbench.record.config import Config
 
@@ -94,7 +94,7 @@ class Backbone(nn.Module):
         # PyTorch's unit variance: at 0.02 what blocks add drowns the token, and attention stays on
         # a plateau that it leaves after 250 steps with this.
         self.embed: nn.Module = (
-            nn.Linear(input_dim, d_model) if input_dim else nn.Embedding(vocab_size, d_model)
+            nn.Linear(input_dim, d_model) if input_dim else Embedding(vocab_size, d_model)
         )
         self.blocks = nn.ModuleList(
             Block(
