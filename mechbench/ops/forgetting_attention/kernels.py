@@ -1,0 +1,432 @@
+"""Fused kernels of `mechbench.ops.forgetting_attention`: weights are computed where they are used.
+
+The sequence is cut into blocks of R tokens. With c the sums of log2 f from the start, in float64, a
+block keeps that of its first token, c_i, and for each token what it has lost since, w_t = c_t - c_i
+in float32. The logit of a query t in block i and a key s in block j, to the base 2, is
+
+    x_ts = (q_t . k_s) log2(e) / sqrt(d) - w_s + (c_i - c_j)    up to w_t, which softmax ignores
+
+so that only differences of float64 sums are rounded, and what a tile adds is one number. The
+forward pass keeps e_t = log2 sum_s 2^x_ts. With dx = 2^(x - e) * (dy v^T - dy . y):
+
+    dq = dx k / sqrt(d)    dk = dx^T q / sqrt(d)    dv = 2^(x - e)^T dy    dc_t = rows - columns of dx
+
+Rows of dx sum to 0 only before rounding; with both, what rounding leaves does not add up over the
+sequence when dc is summed from the end to give the gradient of log f.
+
+Gates that closed leave blocks of keys without weight: where |q| and |k| bound every weight of one by
+2^-150, which is 0 in float32, the pair is left out, forward and backward.
+Source: Dao 2023 (arXiv:2307.08691) for the order of loops; Lin et al. 2025 for leaving out blocks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from mechbench.ops.kernels.chunks import block, head_at, put, strides
+
+_LOG2_E = tl.constexpr(1.4426950408889634)
+_NOTHING = tl.constexpr(-160.0)  # below 2^-150 float32 has only 0; and room for rounding
+_SLACK = tl.constexpr(1.01)  # products of norms, for factors that a product rounds
+_SCAN = tl.constexpr(128)  # blocks looked at together
+
+
+class Kept(NamedTuple):
+    """What the forward pass leaves to the backward one."""
+
+    within: Tensor  # w, (B, H, L)
+    start: Tensor  # c_i, (B, H, blocks), float64
+    first: Tensor  # the first block of keys that a block of queries needs, (B, H, blocks)
+    log_sums: Tensor  # e, (B, H, L)
+
+
+@triton.jit
+def _tile(base, t0, stride, L, ROWS: tl.constexpr, W: tl.constexpr, BLOCK: tl.constexpr):
+    """Load rows from t0 of a matrix with W columns in its own type, zeros beyond either end."""
+    t, col = t0 + tl.arange(0, ROWS), tl.arange(0, BLOCK)
+    mask = (t < L)[:, None] & (col < BLOCK)[None, :]
+    if W < BLOCK:
+        mask = mask & (col < W)[None, :]
+    at = base + t.to(tl.int64)[:, None] * stride + col[None, :]
+    return tl.load(at, mask=mask, other=0.0)
+
+
+@triton.jit
+def _log_sigmoid(x):
+    """Return log(sigmoid(x)), exact near 0 too: log(1 + e) = 2 atanh(e / (2 + e)) as a series."""
+    e = tl.exp(-tl.abs(x))
+    z = e / (2.0 + e)  # at most 1/3
+    s = z * z
+    tail = 1.0 / 9 + s * (1.0 / 11 + s * (1.0 / 13 + s * (1.0 / 15 + s * (1.0 / 17))))
+    series = 1.0 + s * (1.0 / 3 + s * (1.0 / 5 + s * (1.0 / 7 + s * tail)))
+    return tl.minimum(x, 0.0) - 2.0 * z * series
+
+
+@triton.jit
+def _longest(x):
+    """Return the largest norm of the rows of x."""
+    x = x.to(tl.float32)
+    return tl.sqrt(tl.max(tl.sum(x * x, 1), 0))
+
+
+@triton.jit
+def _prepare_kernel(
+    gate, k, within, start, longest, gb, gh, gt, kb, kh, kt, L, H, heads, blocks,
+    LOGITS: tl.constexpr, K: tl.constexpr, BK: tl.constexpr, R: tl.constexpr, SPAN: tl.constexpr,
+):  # fmt: skip
+    """Store w and c_i of one head, or the longest key of one block."""
+    pid = tl.program_id(0)
+    if pid < heads:
+        gate = head_at(gate, pid // H, pid % H, gb, gh)
+        within, start = within + pid.to(tl.int64) * L, start + pid.to(tl.int64) * blocks
+        total = tl.zeros((1,), tl.float64)
+        for i in range(tl.cdiv(L, SPAN)):
+            t = i * SPAN + tl.arange(0, SPAN)
+            step = tl.load(gate + t.to(tl.int64) * gt, mask=t < L, other=0.0).to(tl.float32)
+            if LOGITS:
+                step = tl.where(t < L, _log_sigmoid(step), 0.0)
+            step = step.to(tl.float64) * _LOG2_E
+            c = tl.reshape(total + tl.cumsum(step, 0), (SPAN // R, R))
+            head = tl.sum(tl.where((tl.arange(0, R) == 0)[None, :], c, 0.0), 1)
+            n = i * (SPAN // R) + tl.arange(0, SPAN // R)
+            tl.store(start + n, head, mask=n < blocks)
+            t = n[:, None] * R + tl.arange(0, R)[None, :]
+            tl.store(within + t, (c - head[:, None]).to(tl.float32), mask=t < L)
+            total += tl.sum(step, 0)
+    else:
+        head, n = (pid - heads) // blocks, (pid - heads) % blocks
+        k = head_at(k, head // H, head % H, kb, kh)
+        tl.store(longest + pid - heads, _longest(_tile(k, n * R, kt, L, R, K, BK)))
+
+
+@triton.jit
+def _first_needed(start, longest, i, reach):
+    """Return the first block whose keys may have weight for the queries of block i.
+
+    No query's logits add up to less than that of its own key, which is at least -reach |k|.
+    """
+    here, own, first = tl.load(start + i), tl.load(longest + i), i
+    for a in range(0, i, _SCAN):
+        j = a + tl.arange(0, _SCAN)
+        lost = here - tl.load(start + j + 1, mask=j < i, other=0.0)  # at least, and at most 0
+        norm = tl.load(longest + j, mask=j < i, other=0.0) + own
+        empty = reach * norm + lost.to(tl.float32) < _NOTHING
+        first = tl.minimum(first, tl.min(tl.where(empty | (j >= i), i, j), 0))
+    return first
+
+
+@triton.jit
+def _last_needing(first, j, blocks):
+    """Return the last block whose queries may give weight to the keys of block j."""
+    last = j
+    for a in range(j + 1, blocks, _SCAN):
+        i = a + tl.arange(0, _SCAN)
+        begin = tl.load(first + i, mask=i < blocks, other=blocks)
+        last = tl.maximum(last, tl.max(tl.where(begin <= j, i, j), 0))
+    return last
+
+
+@triton.jit
+def _attend(
+    query, key, value, lost, shift, t0, s0, m, total, out, scale,
+    DIAGONAL: tl.constexpr, PREC: tl.constexpr, R: tl.constexpr, N: tl.constexpr,
+):  # fmt: skip
+    """Add a tile of keys: to the largest logits m, the sums of weights and those of values."""
+    x = tl.dot(query, tl.trans(key), input_precision=PREC) * scale - lost[None, :]
+    if DIAGONAL:
+        t, s = t0 + tl.arange(0, R), s0 + tl.arange(0, N)
+        x = tl.where(t[:, None] >= s[None, :], x, float("-inf"))
+    higher = tl.maximum(m, tl.max(x, 1) + shift)
+    weight = tl.exp2(x - (higher - shift)[:, None])
+    rest = tl.exp2(m - higher)
+    total = total * rest + tl.sum(weight, 1)
+    out = out * rest[:, None]
+    out = tl.dot(weight.to(value.dtype), value, out, input_precision=PREC)
+    return higher, total, out
+
+
+@triton.jit
+def _forward_kernel(
+    q, k, v, within, start, longest, first, y, log_sums,
+    qb, qh, qt, kb, kh, kt, vb, vh, vt, yb, yh, yt, L, H, blocks, scale,
+    PREC: tl.constexpr, K: tl.constexpr, P: tl.constexpr, BK: tl.constexpr, BP: tl.constexpr,
+    R: tl.constexpr, N: tl.constexpr,
+):  # fmt: skip
+    pid = tl.program_id(0)
+    head, i = pid // blocks, blocks - 1 - pid % blocks  # those with the most keys first
+    b, h = head // H, head % H
+    q, k, v = head_at(q, b, h, qb, qh), head_at(k, b, h, kb, kh), head_at(v, b, h, vb, vh)
+    y = head_at(y, b, h, yb, yh)
+    within, log_sums = within + head.to(tl.int64) * L, log_sums + head.to(tl.int64) * L
+    start, longest = start + head * blocks, longest + head * blocks
+    t0 = i * R
+    query = _tile(q, t0, qt, L, R, K, BK)
+    begin = _first_needed(start, longest, i, _longest(query) * scale * _SLACK)
+    tl.store(first + head * blocks + i, begin)
+    m = tl.full((R,), float("-inf"), tl.float32)
+    total, out = tl.zeros((R,), tl.float32), tl.zeros((R, BP), tl.float32)
+    here = tl.load(start + i)
+    there = tl.load(start + begin)
+    for s0 in range(begin * R, t0, N):
+        shift = (here - there).to(tl.float32)
+        there = tl.load(start + (s0 + N) // R)  # the next tile's
+        key, value = _tile(k, s0, kt, L, N, K, BK), _tile(v, s0, vt, L, N, P, BP)
+        lost = tl.load(within + s0 + tl.arange(0, N))
+        m, total, out = _attend(
+            query, key, value, lost, shift, t0, s0, m, total, out, scale, False, PREC, R, N
+        )
+    for s0 in range(t0, tl.minimum(t0 + R, L), N):
+        key, value = _tile(k, s0, kt, L, N, K, BK), _tile(v, s0, vt, L, N, P, BP)
+        s = s0 + tl.arange(0, N)
+        lost = tl.load(within + s, mask=s < L, other=0.0)
+        m, total, out = _attend(
+            query, key, value, lost, 0.0, t0, s0, m, total, out, scale, True, PREC, R, N
+        )
+    t = t0 + tl.arange(0, R)
+    put(y, t.to(tl.int64), L, yt, P, out / total[:, None], BP)
+    tl.store(log_sums + t, m + tl.log2(total), mask=t < L)
+
+
+@triton.jit
+def _gradient_of_logits(
+    query, key, value, grad, lost, rest, mean, t0, s0, scale,
+    DIAGONAL: tl.constexpr, PREC: tl.constexpr, R: tl.constexpr, N: tl.constexpr,
+):  # fmt: skip
+    """Return dx (R, N) for a tile of keys; x - e is q k^T scale - lost + rest."""
+    x = tl.dot(query, tl.trans(key), input_precision=PREC) * scale - lost[None, :]
+    x += rest[:, None]
+    if DIAGONAL:
+        t, s = t0 + tl.arange(0, R), s0 + tl.arange(0, N)
+        x = tl.where(t[:, None] >= s[None, :], x, float("-inf"))
+    d_weight = tl.dot(grad, tl.trans(value), input_precision=PREC)
+    return tl.exp2(x) * (d_weight - mean[:, None])
+
+
+@triton.jit
+def _dq_kernel(
+    q, k, v, y, dy, within, start, first, log_sums, mean, dq, dc,
+    qb, qh, qt, kb, kh, kt, vb, vh, vt, yb, yh, yt, gb, gh, gt, db, dh, dt,
+    L, H, blocks, scale, factor,
+    PREC: tl.constexpr, K: tl.constexpr, P: tl.constexpr, BK: tl.constexpr, BP: tl.constexpr,
+    R: tl.constexpr, N: tl.constexpr,
+):  # fmt: skip
+    """Store dq, dy . y in `mean`, and in dc the sums of the rows of dx."""
+    pid = tl.program_id(0)
+    head, i = pid // blocks, blocks - 1 - pid % blocks
+    b, h = head // H, head % H
+    q, k, v = head_at(q, b, h, qb, qh), head_at(k, b, h, kb, kh), head_at(v, b, h, vb, vh)
+    y, dy, dq = head_at(y, b, h, yb, yh), head_at(dy, b, h, gb, gh), head_at(dq, b, h, db, dh)
+    row = head.to(tl.int64) * L
+    within, start = within + row, start + head * blocks
+    t0 = i * R
+    t = t0 + tl.arange(0, R)
+    query, grad = _tile(q, t0, qt, L, R, K, BK), _tile(dy, t0, gt, L, R, P, BP)
+    out = _tile(y, t0, yt, L, R, P, BP)
+    middle = tl.sum(out.to(tl.float32) * grad.to(tl.float32), 1)
+    tl.store(mean + row + t, middle, mask=t < L)
+    sums = tl.load(log_sums + row + t, mask=t < L, other=float("inf"))
+    d_query, d_row = tl.zeros((R, BK), tl.float32), tl.zeros((R,), tl.float32)
+    begin = tl.load(first + head * blocks + i)
+    here = tl.load(start + i)
+    there = tl.load(start + begin)
+    for s0 in range(begin * R, t0, N):
+        shift = (here - there).to(tl.float32)
+        there = tl.load(start + (s0 + N) // R)
+        key, value = _tile(k, s0, kt, L, N, K, BK), _tile(v, s0, vt, L, N, P, BP)
+        lost = tl.load(within + s0 + tl.arange(0, N))
+        dx = _gradient_of_logits(
+            query, key, value, grad, lost, shift - sums, middle, t0, s0, scale, False, PREC, R, N
+        )
+        d_row += tl.sum(dx, 1)
+        d_query = tl.dot(dx.to(key.dtype), key, d_query, input_precision=PREC)
+    for s0 in range(t0, tl.minimum(t0 + R, L), N):
+        key, value = _tile(k, s0, kt, L, N, K, BK), _tile(v, s0, vt, L, N, P, BP)
+        s = s0 + tl.arange(0, N)
+        lost = tl.load(within + s, mask=s < L, other=0.0)
+        dx = _gradient_of_logits(
+            query, key, value, grad, lost, -sums, middle, t0, s0, scale, True, PREC, R, N
+        )
+        d_row += tl.sum(dx, 1)
+        d_query = tl.dot(dx.to(key.dtype), key, d_query, input_precision=PREC)
+    put(dq, t.to(tl.int64), L, dt, K, d_query * factor, BK)
+    tl.store(dc + row + t, d_row, mask=t < L)
+
+
+@triton.jit
+def _weigh_back(
+    key, value, query, grad, sums, mean, lift, t0, s0, d_key, d_value, d_lost, scale,
+    DIAGONAL: tl.constexpr, PREC: tl.constexpr, R: tl.constexpr, N: tl.constexpr,
+):  # fmt: skip
+    """Add a tile of queries to the gradients of keys, of values and of w; all is transposed."""
+    x = tl.dot(key, tl.trans(query), input_precision=PREC) * scale - sums[None, :]
+    x += lift[:, None]
+    if DIAGONAL:
+        s, t = s0 + tl.arange(0, R), t0 + tl.arange(0, N)
+        x = tl.where(t[None, :] >= s[:, None], x, float("-inf"))
+    weight = tl.exp2(x)
+    d_value = tl.dot(weight.to(grad.dtype), grad, d_value, input_precision=PREC)
+    d_weight = tl.dot(value, tl.trans(grad), input_precision=PREC)
+    dx = weight * (d_weight - mean[None, :])
+    d_lost += tl.sum(dx, 1)
+    d_key = tl.dot(dx.to(query.dtype), query, d_key, input_precision=PREC)
+    return d_key, d_value, d_lost
+
+
+@triton.jit
+def _dkv_kernel(
+    q, k, v, dy, within, start, first, log_sums, mean, dk, dv, dc,
+    qb, qh, qt, kb, kh, kt, vb, vh, vt, gb, gh, gt, ab, ah, at, wb, wh, wt,
+    L, H, blocks, scale, factor,
+    PREC: tl.constexpr, K: tl.constexpr, P: tl.constexpr, BK: tl.constexpr, BP: tl.constexpr,
+    R: tl.constexpr, N: tl.constexpr,
+):  # fmt: skip
+    """Store dk and dv, and subtract the sums of the columns of dx from dc."""
+    pid = tl.program_id(0)
+    head, j = pid // blocks, pid % blocks
+    b, h = head // H, head % H
+    q, k, v = head_at(q, b, h, qb, qh), head_at(k, b, h, kb, kh), head_at(v, b, h, vb, vh)
+    dy, dk, dv = head_at(dy, b, h, gb, gh), head_at(dk, b, h, ab, ah), head_at(dv, b, h, wb, wh)
+    row = head.to(tl.int64) * L
+    log_sums, mean, start = log_sums + row, mean + row, start + head * blocks
+    s0 = j * R
+    s = s0 + tl.arange(0, R)
+    key, value = _tile(k, s0, kt, L, R, K, BK), _tile(v, s0, vt, L, R, P, BP)
+    lost = tl.load(within + row + s, mask=s < L, other=0.0)
+    d_key, d_value = tl.zeros((R, BK), tl.float32), tl.zeros((R, BP), tl.float32)
+    d_lost = tl.zeros((R,), tl.float32)
+    for t0 in range(s0, tl.minimum(s0 + R, L), N):
+        t = t0 + tl.arange(0, N)
+        query, grad = _tile(q, t0, qt, L, N, K, BK), _tile(dy, t0, gt, L, N, P, BP)
+        sums = tl.load(log_sums + t, mask=t < L, other=float("inf"))  # no weight beyond the end
+        middle = tl.load(mean + t, mask=t < L, other=0.0)
+        d_key, d_value, d_lost = _weigh_back(
+            key, value, query, grad, sums, middle, -lost, t0, s0, d_key, d_value, d_lost, scale,
+            True, PREC, R, N,
+        )  # fmt: skip
+    end = _last_needing(first + head * blocks, j, blocks)
+    here = tl.load(start + j)
+    there = tl.load(start + tl.minimum(j + 1, blocks - 1))
+    for t0 in range(s0 + R, tl.minimum((end + 1) * R, L), N):
+        shift = (there - here).to(tl.float32)
+        there = tl.load(start + tl.minimum((t0 + N) // R, blocks - 1))
+        t = t0 + tl.arange(0, N)
+        query, grad = _tile(q, t0, qt, L, N, K, BK), _tile(dy, t0, gt, L, N, P, BP)
+        sums = tl.load(log_sums + t, mask=t < L, other=float("inf"))
+        middle = tl.load(mean + t, mask=t < L, other=0.0)
+        d_key, d_value, d_lost = _weigh_back(
+            key, value, query, grad, sums, middle, shift - lost, t0, s0, d_key, d_value, d_lost,
+            scale, False, PREC, R, N,
+        )  # fmt: skip
+    s_wide = s.to(tl.int64)
+    put(dk, s_wide, L, at, K, d_key * factor, BK)
+    put(dv, s_wide, L, wt, P, d_value, BP)
+    rows = tl.load(dc + row + s, mask=s < L, other=0.0)
+    tl.store(dc + row + s, rows - d_lost, mask=s < L)
+
+
+@triton.jit
+def _gate_kernel(
+    dc, gate, out, gb, gh, gt, ob, oh, ot, L, H, LOGITS: tl.constexpr, SPAN: tl.constexpr
+):
+    """Sum dc from the end: the gradient of log f, or of the logits of f."""
+    head = tl.program_id(0)
+    dc += head.to(tl.int64) * L
+    gate, out = head_at(gate, head // H, head % H, gb, gh), head_at(out, head // H, head % H, ob, oh)
+    later = tl.zeros((1,), tl.float64)
+    for i in range(tl.cdiv(L, SPAN)):
+        t = L - 1 - i * SPAN - tl.arange(0, SPAN)
+        step = tl.load(dc + t, mask=t >= 0, other=0.0).to(tl.float64)
+        grad = (later + tl.cumsum(step, 0)).to(tl.float32)
+        later += tl.sum(step, 0)
+        if LOGITS:
+            x = tl.load(gate + t.to(tl.int64) * gt, mask=t >= 0, other=0.0).to(tl.float32)
+            grad *= tl.sigmoid(-x)
+        tl.store(out + t.to(tl.int64) * ot, grad.to(out.dtype.element_ty), mask=t >= 0)
+
+
+def _tokens(q: Tensor) -> tuple[int, int]:
+    """Return R and the tokens of the tiles that a program walks over."""
+    longest, step = (128, 64) if q.element_size() == 2 else (64, 32)
+    R = min(longest, max(32, triton.next_power_of_2(q.shape[-2])))
+    return R, min(step, R)
+
+
+def _constants(q: Tensor, v: Tensor, precision: str) -> dict[str, object]:
+    (R, N), K, P = _tokens(q), q.shape[-1], v.shape[-1]
+    return {"PREC": precision, "K": K, "P": P, "BK": block(K), "BP": block(P), "R": R, "N": N}
+
+
+def _span(L: int, R: int) -> int:
+    return max(R, min(1024, triton.next_power_of_2(L)))
+
+
+def forward(
+    q: Tensor, k: Tensor, v: Tensor, gate: Tensor, logits: bool, precision: str
+) -> tuple[Tensor, Kept]:
+    """Return y (B, H, L, P), in v's dtype with the heads of a token together, and what to keep.
+
+    Args:
+        q: (B, H, L, K) of v's dtype; the last stride is 1.
+        k: as q.
+        v: (B, H, L, P), as q.
+        gate: (B, H, L) of any strides: log f, or with `logits` what f is the sigmoid of.
+        logits: see `gate`.
+        precision: how products of float32 round, in Triton's words.
+    """
+    B, H, L, P = v.shape
+    sizes = _constants(q, v, precision)
+    K, BK, R = sizes["K"], sizes["BK"], _tokens(q)[0]
+    blocks, scale = triton.cdiv(L, R), _LOG2_E.value / q.shape[-1] ** 0.5
+    within, log_sums = (v.new_empty(B, H, L, dtype=torch.float32) for _ in range(2))
+    start = v.new_empty(B, H, blocks, dtype=torch.float64)
+    longest = v.new_empty(B, H, blocks, dtype=torch.float32)
+    first = v.new_empty(B, H, blocks, dtype=torch.int32)
+    y = v.new_empty(B, L, H, P).transpose(1, 2)
+    _prepare_kernel[(B * H * (1 + blocks),)](
+        gate, k, within, start, longest, *gate.stride(), *strides(k), L, H, B * H, blocks,
+        LOGITS=logits, K=K, BK=BK, R=R, SPAN=_span(L, R), num_warps=4,
+    )  # fmt: skip
+    _forward_kernel[(B * H * blocks,)](
+        q, k, v, within, start, longest, first, y, log_sums, *strides(q, k, v, y),
+        L, H, blocks, scale, **sizes, num_warps=4, num_stages=3,
+    )  # fmt: skip
+    return y, Kept(within, start, first, log_sums)
+
+
+def backward(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    gate: Tensor,
+    y: Tensor,
+    kept: Kept,
+    dy: Tensor,
+    out: Sequence[Tensor],
+    logits: bool,
+    precision: str,
+) -> None:
+    """Write the gradients of q, k, v and gate into `out`; of the first three the last stride is 1."""
+    B, H, L, _ = v.shape
+    dq, dk, dv, d_gate = out
+    sizes, R = _constants(q, v, precision), _tokens(q)[0]
+    blocks, factor = triton.cdiv(L, R), q.shape[-1] ** -0.5
+    mean, dc = (v.new_empty(B, H, L, dtype=torch.float32) for _ in range(2))
+    counts = L, H, blocks, _LOG2_E.value * factor, factor
+    _dq_kernel[(B * H * blocks,)](
+        q, k, v, y, dy, *kept, mean, dq, dc, *strides(q, k, v, y, dy, dq), *counts,
+        **sizes, num_warps=8, num_stages=3,
+    )  # fmt: skip
+    _dkv_kernel[(B * H * blocks,)](
+        q, k, v, dy, *kept, mean, dk, dv, dc, *strides(q, k, v, dy, dk, dv), *counts,
+        **sizes, num_warps=8, num_stages=3,
+    )  # fmt: skip
+    _gate_kernel[(B * H,)](
+        dc, gate, d_gate, *gate.stride(), *d_gate.stride(), L, H,
+        LOGITS=logits, SPAN=_span(L, R), num_warps=4,
+    )  # fmt: skip
