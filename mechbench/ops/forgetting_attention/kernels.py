@@ -38,23 +38,30 @@ _SCAN = tl.constexpr(128)  # blocks looked at together
 
 
 class Kept(NamedTuple):
-    """What the forward pass leaves to the backward one."""
+    """What the forward pass leaves to the backward one; M is L rounded up to whole blocks."""
 
-    within: Tensor  # w, (B, H, L)
+    within: Tensor  # w, (B, H, M)
     start: Tensor  # c_i, (B, H, blocks), float64
     first: Tensor  # the first block of keys that a block of queries needs, (B, H, blocks)
-    log_sums: Tensor  # e, (B, H, L)
+    log_sums: Tensor  # e, (B, H, M); infinite beyond L, where no query gives weight
 
 
 @triton.jit
-def _tile(base, t0, stride, L, ROWS: tl.constexpr, W: tl.constexpr, BLOCK: tl.constexpr):
-    """Load rows from t0 of a matrix with W columns in its own type, zeros beyond either end."""
+def _tile(base, t0, stride, W: tl.constexpr, ROWS: tl.constexpr, BLOCK: tl.constexpr):
+    """Load rows from t0 of a matrix with W columns, all of which it has, in its own type."""
     t, col = t0 + tl.arange(0, ROWS), tl.arange(0, BLOCK)
-    mask = (t < L)[:, None] & (col < BLOCK)[None, :]
-    if W < BLOCK:
-        mask = mask & (col < W)[None, :]
     at = base + t.to(tl.int64)[:, None] * stride + col[None, :]
-    return tl.load(at, mask=mask, other=0.0)
+    if W == BLOCK:
+        return tl.load(at)
+    return tl.load(at, mask=(col < W)[None, :] & (t >= 0)[:, None], other=0.0)
+
+
+@triton.jit
+def _last_tile(base, t0, stride, L, W: tl.constexpr, ROWS: tl.constexpr, BLOCK: tl.constexpr):
+    """Do as `_tile`, with zeros beyond L rows."""
+    t, col = t0 + tl.arange(0, ROWS), tl.arange(0, BLOCK)
+    at = base + t.to(tl.int64)[:, None] * stride + col[None, :]
+    return tl.load(at, mask=(t < L)[:, None] & (col < W)[None, :], other=0.0)
 
 
 @triton.jit
@@ -84,7 +91,7 @@ def _prepare_kernel(
     pid = tl.program_id(0)
     if pid < heads:
         gate = head_at(gate, pid // H, pid % H, gb, gh)
-        within, start = within + pid.to(tl.int64) * L, start + pid.to(tl.int64) * blocks
+        within, start = within + pid.to(tl.int64) * blocks * R, start + pid * blocks
         total = tl.zeros((1,), tl.float64)
         for i in range(tl.cdiv(L, SPAN)):
             t = i * SPAN + tl.arange(0, SPAN)
@@ -97,12 +104,12 @@ def _prepare_kernel(
             n = i * (SPAN // R) + tl.arange(0, SPAN // R)
             tl.store(start + n, head, mask=n < blocks)
             t = n[:, None] * R + tl.arange(0, R)[None, :]
-            tl.store(within + t, (c - head[:, None]).to(tl.float32), mask=t < L)
+            tl.store(within + t, (c - head[:, None]).to(tl.float32), mask=t < blocks * R)
             total += tl.sum(step, 0)
     else:
         head, n = (pid - heads) // blocks, (pid - heads) % blocks
         k = head_at(k, head // H, head % H, kb, kh)
-        tl.store(longest + pid - heads, _longest(_tile(k, n * R, kt, L, R, K, BK)))
+        tl.store(longest + pid - heads, _longest(_last_tile(k, n * R, kt, L, K, R, BK)))
 
 
 @triton.jit
@@ -163,10 +170,11 @@ def _forward_kernel(
     b, h = head // H, head % H
     q, k, v = head_at(q, b, h, qb, qh), head_at(k, b, h, kb, kh), head_at(v, b, h, vb, vh)
     y = head_at(y, b, h, yb, yh)
-    within, log_sums = within + head.to(tl.int64) * L, log_sums + head.to(tl.int64) * L
+    row = head.to(tl.int64) * blocks * R
+    within, log_sums = within + row, log_sums + row
     start, longest = start + head * blocks, longest + head * blocks
     t0 = i * R
-    query = _tile(q, t0, qt, L, R, K, BK)
+    query = _last_tile(q, t0, qt, L, K, R, BK)
     begin = _first_needed(start, longest, i, _longest(query) * scale * _SLACK)
     tl.store(first + head * blocks + i, begin)
     m = tl.full((R,), float("-inf"), tl.float32)
@@ -176,21 +184,20 @@ def _forward_kernel(
     for s0 in range(begin * R, t0, N):
         shift = (here - there).to(tl.float32)
         there = tl.load(start + (s0 + N) // R)  # the next tile's
-        key, value = _tile(k, s0, kt, L, N, K, BK), _tile(v, s0, vt, L, N, P, BP)
+        key, value = _tile(k, s0, kt, K, N, BK), _tile(v, s0, vt, P, N, BP)
         lost = tl.load(within + s0 + tl.arange(0, N))
         m, total, out = _attend(
             query, key, value, lost, shift, t0, s0, m, total, out, scale, False, PREC, R, N
         )
     for s0 in range(t0, tl.minimum(t0 + R, L), N):
-        key, value = _tile(k, s0, kt, L, N, K, BK), _tile(v, s0, vt, L, N, P, BP)
-        s = s0 + tl.arange(0, N)
-        lost = tl.load(within + s, mask=s < L, other=0.0)
+        key, value = _last_tile(k, s0, kt, L, K, N, BK), _last_tile(v, s0, vt, L, P, N, BP)
+        lost = tl.load(within + s0 + tl.arange(0, N))
         m, total, out = _attend(
             query, key, value, lost, 0.0, t0, s0, m, total, out, scale, True, PREC, R, N
         )
     t = t0 + tl.arange(0, R)
     put(y, t.to(tl.int64), L, yt, P, out / total[:, None], BP)
-    tl.store(log_sums + t, m + tl.log2(total), mask=t < L)
+    tl.store(log_sums + t, tl.where(t < L, m + tl.log2(total), float("inf")))
 
 
 @triton.jit
@@ -222,15 +229,15 @@ def _dq_kernel(
     b, h = head // H, head % H
     q, k, v = head_at(q, b, h, qb, qh), head_at(k, b, h, kb, kh), head_at(v, b, h, vb, vh)
     y, dy, dq = head_at(y, b, h, yb, yh), head_at(dy, b, h, gb, gh), head_at(dq, b, h, db, dh)
-    row = head.to(tl.int64) * L
+    row = head.to(tl.int64) * blocks * R
     within, start = within + row, start + head * blocks
     t0 = i * R
     t = t0 + tl.arange(0, R)
-    query, grad = _tile(q, t0, qt, L, R, K, BK), _tile(dy, t0, gt, L, R, P, BP)
-    out = _tile(y, t0, yt, L, R, P, BP)
+    query, grad = _last_tile(q, t0, qt, L, K, R, BK), _last_tile(dy, t0, gt, L, P, R, BP)
+    out = _last_tile(y, t0, yt, L, P, R, BP)
     middle = tl.sum(out.to(tl.float32) * grad.to(tl.float32), 1)
-    tl.store(mean + row + t, middle, mask=t < L)
-    sums = tl.load(log_sums + row + t, mask=t < L, other=float("inf"))
+    tl.store(mean + row + t, middle)
+    sums = tl.load(log_sums + row + t)
     d_query, d_row = tl.zeros((R, BK), tl.float32), tl.zeros((R,), tl.float32)
     begin = tl.load(first + head * blocks + i)
     here = tl.load(start + i)
@@ -238,7 +245,7 @@ def _dq_kernel(
     for s0 in range(begin * R, t0, N):
         shift = (here - there).to(tl.float32)
         there = tl.load(start + (s0 + N) // R)
-        key, value = _tile(k, s0, kt, L, N, K, BK), _tile(v, s0, vt, L, N, P, BP)
+        key, value = _tile(k, s0, kt, K, N, BK), _tile(v, s0, vt, P, N, BP)
         lost = tl.load(within + s0 + tl.arange(0, N))
         dx = _gradient_of_logits(
             query, key, value, grad, lost, shift - sums, middle, t0, s0, scale, False, PREC, R, N
@@ -246,16 +253,15 @@ def _dq_kernel(
         d_row += tl.sum(dx, 1)
         d_query = tl.dot(dx.to(key.dtype), key, d_query, input_precision=PREC)
     for s0 in range(t0, tl.minimum(t0 + R, L), N):
-        key, value = _tile(k, s0, kt, L, N, K, BK), _tile(v, s0, vt, L, N, P, BP)
-        s = s0 + tl.arange(0, N)
-        lost = tl.load(within + s, mask=s < L, other=0.0)
+        key, value = _last_tile(k, s0, kt, L, K, N, BK), _last_tile(v, s0, vt, L, P, N, BP)
+        lost = tl.load(within + s0 + tl.arange(0, N))
         dx = _gradient_of_logits(
             query, key, value, grad, lost, -sums, middle, t0, s0, scale, True, PREC, R, N
         )
         d_row += tl.sum(dx, 1)
         d_query = tl.dot(dx.to(key.dtype), key, d_query, input_precision=PREC)
     put(dq, t.to(tl.int64), L, dt, K, d_query * factor, BK)
-    tl.store(dc + row + t, d_row, mask=t < L)
+    tl.store(dc + row + t, d_row)
 
 
 @triton.jit
@@ -292,19 +298,18 @@ def _dkv_kernel(
     b, h = head // H, head % H
     q, k, v = head_at(q, b, h, qb, qh), head_at(k, b, h, kb, kh), head_at(v, b, h, vb, vh)
     dy, dk, dv = head_at(dy, b, h, gb, gh), head_at(dk, b, h, ab, ah), head_at(dv, b, h, wb, wh)
-    row = head.to(tl.int64) * L
+    row = head.to(tl.int64) * blocks * R
     log_sums, mean, start = log_sums + row, mean + row, start + head * blocks
     s0 = j * R
     s = s0 + tl.arange(0, R)
-    key, value = _tile(k, s0, kt, L, R, K, BK), _tile(v, s0, vt, L, R, P, BP)
-    lost = tl.load(within + row + s, mask=s < L, other=0.0)
+    key, value = _last_tile(k, s0, kt, L, K, R, BK), _last_tile(v, s0, vt, L, P, R, BP)
+    lost = tl.load(within + row + s)
     d_key, d_value = tl.zeros((R, BK), tl.float32), tl.zeros((R, BP), tl.float32)
     d_lost = tl.zeros((R,), tl.float32)
     for t0 in range(s0, tl.minimum(s0 + R, L), N):
         t = t0 + tl.arange(0, N)
-        query, grad = _tile(q, t0, qt, L, N, K, BK), _tile(dy, t0, gt, L, N, P, BP)
-        sums = tl.load(log_sums + t, mask=t < L, other=float("inf"))  # no weight beyond the end
-        middle = tl.load(mean + t, mask=t < L, other=0.0)
+        query, grad = _last_tile(q, t0, qt, L, K, N, BK), _last_tile(dy, t0, gt, L, P, N, BP)
+        sums, middle = tl.load(log_sums + t), tl.load(mean + t)
         d_key, d_value, d_lost = _weigh_back(
             key, value, query, grad, sums, middle, -lost, t0, s0, d_key, d_value, d_lost, scale,
             True, PREC, R, N,
@@ -316,9 +321,8 @@ def _dkv_kernel(
         shift = (there - here).to(tl.float32)
         there = tl.load(start + tl.minimum((t0 + N) // R, blocks - 1))
         t = t0 + tl.arange(0, N)
-        query, grad = _tile(q, t0, qt, L, N, K, BK), _tile(dy, t0, gt, L, N, P, BP)
-        sums = tl.load(log_sums + t, mask=t < L, other=float("inf"))
-        middle = tl.load(mean + t, mask=t < L, other=0.0)
+        query, grad = _last_tile(q, t0, qt, L, K, N, BK), _last_tile(dy, t0, gt, L, P, N, BP)
+        sums, middle = tl.load(log_sums + t), tl.load(mean + t)
         d_key, d_value, d_lost = _weigh_back(
             key, value, query, grad, sums, middle, shift - lost, t0, s0, d_key, d_value, d_lost,
             scale, False, PREC, R, N,
@@ -326,17 +330,16 @@ def _dkv_kernel(
     s_wide = s.to(tl.int64)
     put(dk, s_wide, L, at, K, d_key * factor, BK)
     put(dv, s_wide, L, wt, P, d_value, BP)
-    rows = tl.load(dc + row + s, mask=s < L, other=0.0)
-    tl.store(dc + row + s, rows - d_lost, mask=s < L)
+    tl.store(dc + row + s, tl.load(dc + row + s) - d_lost)
 
 
 @triton.jit
 def _gate_kernel(
-    dc, gate, out, gb, gh, gt, ob, oh, ot, L, H, LOGITS: tl.constexpr, SPAN: tl.constexpr
+    dc, gate, out, gb, gh, gt, ob, oh, ot, L, M, H, LOGITS: tl.constexpr, SPAN: tl.constexpr
 ):
     """Sum dc from the end: the gradient of log f, or of the logits of f."""
     head = tl.program_id(0)
-    dc += head.to(tl.int64) * L
+    dc += head.to(tl.int64) * M
     gate, out = head_at(gate, head // H, head % H, gb, gh), head_at(out, head // H, head % H, ob, oh)
     later = tl.zeros((1,), tl.float64)
     for i in range(tl.cdiv(L, SPAN)):
@@ -383,7 +386,7 @@ def forward(
     sizes = _constants(q, v, precision)
     K, BK, R = sizes["K"], sizes["BK"], _tokens(q)[0]
     blocks, scale = triton.cdiv(L, R), _LOG2_E.value / q.shape[-1] ** 0.5
-    within, log_sums = (v.new_empty(B, H, L, dtype=torch.float32) for _ in range(2))
+    within, log_sums = (v.new_empty(B, H, blocks * R, dtype=torch.float32) for _ in range(2))
     start = v.new_empty(B, H, blocks, dtype=torch.float64)
     longest = v.new_empty(B, H, blocks, dtype=torch.float32)
     first = v.new_empty(B, H, blocks, dtype=torch.int32)
@@ -416,7 +419,7 @@ def backward(
     dq, dk, dv, d_gate = out
     sizes, R = _constants(q, v, precision), _tokens(q)[0]
     blocks, factor = triton.cdiv(L, R), q.shape[-1] ** -0.5
-    mean, dc = (v.new_empty(B, H, L, dtype=torch.float32) for _ in range(2))
+    mean, dc = (torch.empty_like(kept.log_sums) for _ in range(2))
     counts = L, H, blocks, _LOG2_E.value * factor, factor
     _dq_kernel[(B * H * blocks,)](
         q, k, v, y, dy, *kept, mean, dq, dc, *strides(q, k, v, y, dy, dq), *counts,
@@ -427,6 +430,6 @@ def backward(
         **sizes, num_warps=8, num_stages=3,
     )  # fmt: skip
     _gate_kernel[(B * H,)](
-        dc, gate, d_gate, *gate.stride(), *d_gate.stride(), L, H,
+        dc, gate, d_gate, *gate.stride(), *d_gate.stride(), L, dc.shape[-1], H,
         LOGITS=logits, SPAN=_span(L, R), num_warps=4,
     )  # fmt: skip
