@@ -139,10 +139,10 @@ class _FusedHeads(torch.autograd.Function):
 
         qkv, gate, y, *kept = ctx.saved_tensors
         d_qkv, d_gate = qkv.new_empty(qkv.shape), gate.new_empty(gate.shape)
-        given, out = (
-            (*x.permute(2, 0, 3, 1, 4), g.transpose(1, 2)) for x, g in [(qkv, gate), (d_qkv, d_gate)]
-        )
-        backward(*given, y, Kept(*kept), beside(dy), out, True, ctx.precision)
+        q, k, v = qkv.permute(2, 0, 3, 1, 4)
+        out = *d_qkv.permute(2, 0, 3, 1, 4), d_gate.transpose(1, 2)
+        saved = y, Kept(*kept), beside(dy)
+        backward(q, k, v, gate.transpose(1, 2), *saved, out, True, ctx.precision)
         return d_qkv, d_gate
 
 

@@ -9,14 +9,15 @@ in float32. The logit of a query t in block i and a key s in block j, to the bas
 so that only differences of float64 sums are rounded, and what a tile adds is one number. The
 forward pass keeps e_t = log2 sum_s 2^x_ts. With dx = 2^(x - e) * (dy v^T - dy . y):
 
-    dq = dx k / sqrt(d)    dk = dx^T q / sqrt(d)    dv = 2^(x - e)^T dy    dc_t = rows - columns of dx
+    dq = dx k / sqrt(d)   dk = dx^T q / sqrt(d)   dv = 2^(x - e)^T dy   dc = rows - columns of dx
 
 Rows of dx sum to 0 only before rounding; with both, what rounding leaves does not add up over the
 sequence when dc is summed from the end to give the gradient of log f.
 
-Gates that closed leave blocks of keys without weight: where |q| and |k| bound every weight of one by
-2^-150, which is 0 in float32, the pair is left out, forward and backward.
-Source: Dao 2023 (arXiv:2307.08691) for the order of loops; Lin et al. 2025 for leaving out blocks.
+Gates that closed leave blocks of keys without weight: where |q| and |k| bound every weight of a
+block by 2^-150, which is 0 in float32, it is left out, forward and backward.
+Source: Dao 2023 (arXiv:2307.08691), the order of loops; Lin et al. 2025 (arXiv:2504.06949), leaving
+out blocks, there of weights that are small.
 """
 
 from __future__ import annotations
@@ -29,12 +30,17 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from mechbench.ops.forgetting_attention.kernels.gates import (
+    cumulated_gates,
+    first_needed,
+    gate_gradient,
+    last_needing,
+    longest_norm,
+)
 from mechbench.ops.kernels.chunks import block, head_at, put, strides
 
-_LOG2_E = tl.constexpr(1.4426950408889634)
-_NOTHING = tl.constexpr(-160.0)  # below 2^-150 float32 has only 0; and room for rounding
+_LOG2_E = 1.4426950408889634
 _SLACK = tl.constexpr(1.01)  # products of norms, for factors that a product rounds
-_SCAN = tl.constexpr(128)  # blocks looked at together
 
 
 class Kept(NamedTuple):
@@ -62,81 +68,6 @@ def _last_tile(base, t0, stride, L, W: tl.constexpr, ROWS: tl.constexpr, BLOCK: 
     t, col = t0 + tl.arange(0, ROWS), tl.arange(0, BLOCK)
     at = base + t.to(tl.int64)[:, None] * stride + col[None, :]
     return tl.load(at, mask=(t < L)[:, None] & (col < W)[None, :], other=0.0)
-
-
-@triton.jit
-def _log_sigmoid(x):
-    """Return log(sigmoid(x)), exact near 0 too: log(1 + e) = 2 atanh(e / (2 + e)) as a series."""
-    e = tl.exp(-tl.abs(x))
-    z = e / (2.0 + e)  # at most 1/3
-    s = z * z
-    tail = 1.0 / 9 + s * (1.0 / 11 + s * (1.0 / 13 + s * (1.0 / 15 + s * (1.0 / 17))))
-    series = 1.0 + s * (1.0 / 3 + s * (1.0 / 5 + s * (1.0 / 7 + s * tail)))
-    return tl.minimum(x, 0.0) - 2.0 * z * series
-
-
-@triton.jit
-def _longest(x):
-    """Return the largest norm of the rows of x."""
-    x = x.to(tl.float32)
-    return tl.sqrt(tl.max(tl.sum(x * x, 1), 0))
-
-
-@triton.jit
-def _prepare_kernel(
-    gate, k, within, start, longest, gb, gh, gt, kb, kh, kt, L, H, heads, blocks,
-    LOGITS: tl.constexpr, K: tl.constexpr, BK: tl.constexpr, R: tl.constexpr, SPAN: tl.constexpr,
-):  # fmt: skip
-    """Store w and c_i of one head, or the longest key of one block."""
-    pid = tl.program_id(0)
-    if pid < heads:
-        gate = head_at(gate, pid // H, pid % H, gb, gh)
-        within, start = within + pid.to(tl.int64) * blocks * R, start + pid * blocks
-        total = tl.zeros((1,), tl.float64)
-        for i in range(tl.cdiv(L, SPAN)):
-            t = i * SPAN + tl.arange(0, SPAN)
-            step = tl.load(gate + t.to(tl.int64) * gt, mask=t < L, other=0.0).to(tl.float32)
-            if LOGITS:
-                step = tl.where(t < L, _log_sigmoid(step), 0.0)
-            step = step.to(tl.float64) * _LOG2_E
-            c = tl.reshape(total + tl.cumsum(step, 0), (SPAN // R, R))
-            head = tl.sum(tl.where((tl.arange(0, R) == 0)[None, :], c, 0.0), 1)
-            n = i * (SPAN // R) + tl.arange(0, SPAN // R)
-            tl.store(start + n, head, mask=n < blocks)
-            t = n[:, None] * R + tl.arange(0, R)[None, :]
-            tl.store(within + t, (c - head[:, None]).to(tl.float32), mask=t < blocks * R)
-            total += tl.sum(step, 0)
-    else:
-        head, n = (pid - heads) // blocks, (pid - heads) % blocks
-        k = head_at(k, head // H, head % H, kb, kh)
-        tl.store(longest + pid - heads, _longest(_last_tile(k, n * R, kt, L, K, R, BK)))
-
-
-@triton.jit
-def _first_needed(start, longest, i, reach):
-    """Return the first block whose keys may have weight for the queries of block i.
-
-    No query's logits add up to less than that of its own key, which is at least -reach |k|.
-    """
-    here, own, first = tl.load(start + i), tl.load(longest + i), i
-    for a in range(0, i, _SCAN):
-        j = a + tl.arange(0, _SCAN)
-        lost = here - tl.load(start + j + 1, mask=j < i, other=0.0)  # at least, and at most 0
-        norm = tl.load(longest + j, mask=j < i, other=0.0) + own
-        empty = reach * norm + lost.to(tl.float32) < _NOTHING
-        first = tl.minimum(first, tl.min(tl.where(empty | (j >= i), i, j), 0))
-    return first
-
-
-@triton.jit
-def _last_needing(first, j, blocks):
-    """Return the last block whose queries may give weight to the keys of block j."""
-    last = j
-    for a in range(j + 1, blocks, _SCAN):
-        i = a + tl.arange(0, _SCAN)
-        begin = tl.load(first + i, mask=i < blocks, other=blocks)
-        last = tl.maximum(last, tl.max(tl.where(begin <= j, i, j), 0))
-    return last
 
 
 @triton.jit
@@ -175,7 +106,7 @@ def _forward_kernel(
     start, longest = start + head * blocks, longest + head * blocks
     t0 = i * R
     query = _last_tile(q, t0, qt, L, K, R, BK)
-    begin = _first_needed(start, longest, i, _longest(query) * scale * _SLACK)
+    begin = first_needed(start, longest, i, longest_norm(query) * scale * _SLACK)
     tl.store(first + head * blocks + i, begin)
     m = tl.full((R,), float("-inf"), tl.float32)
     total, out = tl.zeros((R,), tl.float32), tl.zeros((R, BP), tl.float32)
@@ -314,7 +245,7 @@ def _dkv_kernel(
             key, value, query, grad, sums, middle, -lost, t0, s0, d_key, d_value, d_lost, scale,
             True, PREC, R, N,
         )  # fmt: skip
-    end = _last_needing(first + head * blocks, j, blocks)
+    end = last_needing(first + head * blocks, j, blocks)
     here = tl.load(start + j)
     there = tl.load(start + tl.minimum(j + 1, blocks - 1))
     for t0 in range(s0 + R, tl.minimum((end + 1) * R, L), N):
@@ -333,40 +264,21 @@ def _dkv_kernel(
     tl.store(dc + row + s, tl.load(dc + row + s) - d_lost)
 
 
-@triton.jit
-def _gate_kernel(
-    dc, gate, out, gb, gh, gt, ob, oh, ot, L, M, H, LOGITS: tl.constexpr, SPAN: tl.constexpr
-):
-    """Sum dc from the end: the gradient of log f, or of the logits of f."""
-    head = tl.program_id(0)
-    dc += head.to(tl.int64) * M
-    gate, out = head_at(gate, head // H, head % H, gb, gh), head_at(out, head // H, head % H, ob, oh)
-    later = tl.zeros((1,), tl.float64)
-    for i in range(tl.cdiv(L, SPAN)):
-        t = L - 1 - i * SPAN - tl.arange(0, SPAN)
-        step = tl.load(dc + t, mask=t >= 0, other=0.0).to(tl.float64)
-        grad = (later + tl.cumsum(step, 0)).to(tl.float32)
-        later += tl.sum(step, 0)
-        if LOGITS:
-            x = tl.load(gate + t.to(tl.int64) * gt, mask=t >= 0, other=0.0).to(tl.float32)
-            grad *= tl.sigmoid(-x)
-        tl.store(out + t.to(tl.int64) * ot, grad.to(out.dtype.element_ty), mask=t >= 0)
+def _tokens(v: Tensor, widest: int) -> int:
+    """Return R: what fits the registers of a program, or less for short sequences."""
+    return 64 if v.shape[-2] > 32 and (v.element_size() == 2 or widest <= 64) else 32
 
 
-def _tokens(q: Tensor) -> tuple[int, int]:
-    """Return R and the tokens of the tiles that a program walks over."""
-    longest, step = (128, 64) if q.element_size() == 2 else (64, 32)
-    R = min(longest, max(32, triton.next_power_of_2(q.shape[-2])))
-    return R, min(step, R)
-
-
-def _constants(q: Tensor, v: Tensor, precision: str) -> dict[str, object]:
-    (R, N), K, P = _tokens(q), q.shape[-1], v.shape[-1]
-    return {"PREC": precision, "K": K, "P": P, "BK": block(K), "BP": block(P), "R": R, "N": N}
-
-
-def _span(L: int, R: int) -> int:
-    return max(R, min(1024, triton.next_power_of_2(L)))
+def _constants(q: Tensor, v: Tensor, precision: str, *, keys: bool = False) -> dict[str, object]:
+    """Return the constants of a kernel that walks over keys or, with `keys`, over queries."""
+    K, P = q.shape[-1], v.shape[-1]
+    half, wide = v.element_size() == 2, max(K, P) > 64
+    R = _tokens(v, max(K, P))
+    return {
+        "PREC": precision, "K": K, "P": P, "BK": block(K), "BP": block(P),
+        "R": R, "N": min(R, 64 if half and not (wide and keys) else 32),
+        "num_warps": 8 if wide and (keys or not half) else 4, "num_stages": 3 if half else 2,
+    }  # fmt: skip
 
 
 def forward(
@@ -383,21 +295,15 @@ def forward(
         precision: how products of float32 round, in Triton's words.
     """
     B, H, L, P = v.shape
-    sizes = _constants(q, v, precision)
-    K, BK, R = sizes["K"], sizes["BK"], _tokens(q)[0]
-    blocks, scale = triton.cdiv(L, R), _LOG2_E.value / q.shape[-1] ** 0.5
-    within, log_sums = (v.new_empty(B, H, blocks * R, dtype=torch.float32) for _ in range(2))
-    start = v.new_empty(B, H, blocks, dtype=torch.float64)
-    longest = v.new_empty(B, H, blocks, dtype=torch.float32)
+    sizes, R = _constants(q, v, precision), _tokens(v, max(q.shape[-1], P))
+    blocks, scale = triton.cdiv(L, R), _LOG2_E / q.shape[-1] ** 0.5
+    within, start, longest = cumulated_gates(gate, k, R, logits)
+    log_sums = torch.empty_like(within)
     first = v.new_empty(B, H, blocks, dtype=torch.int32)
     y = v.new_empty(B, L, H, P).transpose(1, 2)
-    _prepare_kernel[(B * H * (1 + blocks),)](
-        gate, k, within, start, longest, *gate.stride(), *strides(k), L, H, B * H, blocks,
-        LOGITS=logits, K=K, BK=BK, R=R, SPAN=_span(L, R), num_warps=4,
-    )  # fmt: skip
     _forward_kernel[(B * H * blocks,)](
         q, k, v, within, start, longest, first, y, log_sums, *strides(q, k, v, y),
-        L, H, blocks, scale, **sizes, num_warps=4, num_stages=3,
+        L, H, blocks, scale, **sizes,
     )  # fmt: skip
     return y, Kept(within, start, first, log_sums)
 
@@ -414,22 +320,18 @@ def backward(
     logits: bool,
     precision: str,
 ) -> None:
-    """Write the gradients of q, k, v and gate into `out`; of the first three the last stride is 1."""
+    """Write the gradients of q, k, v (last stride 1) and gate, all (B, H, L, ..), into `out`."""
     B, H, L, _ = v.shape
     dq, dk, dv, d_gate = out
-    sizes, R = _constants(q, v, precision), _tokens(q)[0]
-    blocks, factor = triton.cdiv(L, R), q.shape[-1] ** -0.5
+    blocks, factor = kept.start.shape[-1], q.shape[-1] ** -0.5
     mean, dc = (torch.empty_like(kept.log_sums) for _ in range(2))
-    counts = L, H, blocks, _LOG2_E.value * factor, factor
+    counts = L, H, blocks, _LOG2_E * factor, factor
     _dq_kernel[(B * H * blocks,)](
         q, k, v, y, dy, *kept, mean, dq, dc, *strides(q, k, v, y, dy, dq), *counts,
-        **sizes, num_warps=8, num_stages=3,
+        **_constants(q, v, precision),
     )  # fmt: skip
     _dkv_kernel[(B * H * blocks,)](
         q, k, v, dy, *kept, mean, dk, dv, dc, *strides(q, k, v, dy, dk, dv), *counts,
-        **sizes, num_warps=8, num_stages=3,
+        **_constants(q, v, precision, keys=True),
     )  # fmt: skip
-    _gate_kernel[(B * H,)](
-        dc, gate, d_gate, *gate.stride(), *d_gate.stride(), L, dc.shape[-1], H,
-        LOGITS=logits, SPAN=_span(L, R), num_warps=4,
-    )  # fmt: skip
+    gate_gradient(dc, gate, d_gate, logits)
