@@ -264,20 +264,25 @@ def _dkv_kernel(
     tl.store(dc + row + s, tl.load(dc + row + s) - d_lost)
 
 
-def _tokens(v: Tensor, widest: int) -> int:
+def _row_bytes(q: Tensor, v: Tensor) -> int:
+    """Return the bytes of a row of a tile: what decides how large tiles can be."""
+    return max(block(q.shape[-1]), block(v.shape[-1])) * v.element_size()
+
+
+def _tokens(q: Tensor, v: Tensor) -> int:
     """Return R: what fits the registers of a program, or less for short sequences."""
-    return 64 if v.shape[-2] > 32 and (v.element_size() == 2 or widest <= 64) else 32
+    small = v.element_size() == 2 or _row_bytes(q, v) <= 128
+    return 64 if v.shape[-2] > 32 and small else 32
 
 
 def _constants(q: Tensor, v: Tensor, precision: str, *, keys: bool = False) -> dict[str, object]:
-    """Return the constants of a kernel that walks over keys or, with `keys`, over queries."""
+    """Return the constants of a kernel that keeps queries or, with `keys`, keys and values."""
     K, P = q.shape[-1], v.shape[-1]
-    half, wide = v.element_size() == 2, max(K, P) > 64
-    R = _tokens(v, max(K, P))
+    R, half, size = _tokens(q, v), v.element_size() == 2, _row_bytes(q, v)
     return {
         "PREC": precision, "K": K, "P": P, "BK": block(K), "BP": block(P),
-        "R": R, "N": min(R, 64 if half and not (wide and keys) else 32),
-        "num_warps": 8 if wide and (keys or not half) else 4, "num_stages": 3 if half else 2,
+        "R": R, "N": min(R, 64 if half and size <= (128 if keys else 256) else 32),
+        "num_warps": 8 if size >= (256 if keys else 512) else 4, "num_stages": 3 if half else 2,
     }  # fmt: skip
 
 
@@ -295,7 +300,7 @@ def forward(
         precision: how products of float32 round, in Triton's words.
     """
     B, H, L, P = v.shape
-    sizes, R = _constants(q, v, precision), _tokens(v, max(q.shape[-1], P))
+    sizes, R = _constants(q, v, precision), _tokens(q, v)
     blocks, scale = triton.cdiv(L, R), _LOG2_E / q.shape[-1] ** 0.5
     within, start, longest = cumulated_gates(gate, k, R, logits)
     log_sums = torch.empty_like(within)
