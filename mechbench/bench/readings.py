@@ -18,7 +18,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.overrides import TorchFunctionMode
-from torch.utils.flop_counter import FlopCounterMode
 
 from mechbench.bench.measure import on, peak_mib, release, times_ms
 from mechbench.bench.record import (
@@ -42,7 +41,7 @@ from mechbench.ops.fft_conv import (
     forget_backends_used,
 )
 from mechbench.record.seeds import derive
-from mechbench.training.cost import FFT_FLOPS
+from mechbench.training.cost import FlopCounter
 from mechbench.training.evaluation import autocast
 from mechbench.training.gate.contract import breach
 from mechbench.training.memory import is_out_of_memory
@@ -218,12 +217,12 @@ def count_flops(module: nn.Module, shape: tuple[int, int, int], *, backward: boo
     Matrix products, SDPA (the causal half of it, without what a kernel computes again) and FFTs
     count; elementwise work does not. None where the operator cannot run without data.
     """
-    causal = _CausalSdpa()
+    causal, counter = _CausalSdpa(), FlopCounter()
     try:
         ghost = copy.deepcopy(module).to("meta")
         u = torch.zeros(shape, device="meta", requires_grad=backward)
         with (
-            FlopCounterMode(display=False, custom_mapping=FFT_FLOPS) as counter,
+            counter,
             causal,
             torch.set_grad_enabled(backward),
         ):
@@ -233,7 +232,7 @@ def count_flops(module: nn.Module, shape: tuple[int, int, int], *, backward: boo
     except Exception:
         # As in `mechbench.training.cost`: a plugin may need real data; its cost is then unknown.
         return None
-    return float(counter.get_total_flops()) - causal.spared
+    return counter.total - causal.spared
 
 
 def _is_cuda(setting: Setting) -> bool:

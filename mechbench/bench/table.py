@@ -33,7 +33,7 @@ _NOTES = (
     "Bandwidth: the least bytes over time over the measured bandwidth of a copy. The least bytes "
     "are the input and the output once (forward), these and their gradients once "
     "(forward+backward); of `fft_conv` also its filter.",
-    "FLOPs: counted by FlopCounterMode over time over the measured rate of a matrix product. "
+    "FLOPs: counted by PyTorch's formulas over time over the measured rate of a matrix product. "
     "Matrix products, FFTs (2.5 n log2 n a real one) and SDPA (its causal half, nothing computed "
     "again) count, elementwise work does not; \"-\" where it cannot be counted.",
     "Speed-up: attention's time over the line's, at the same length. Crossover: the length from "

@@ -15,7 +15,6 @@ from __future__ import annotations
 from typing import ClassVar
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mechbench.catalogue.registry import register_operator
@@ -23,7 +22,14 @@ from mechbench.catalogue.settings import check_options
 from mechbench.operators.base import check_seqlen
 from mechbench.operators.fidelity import Fidelity
 from mechbench.operators.multihead import heads
-from mechbench.ops import forgetting_attention, forgetting_weights, rotary
+from mechbench.ops import (
+    forgetting_attention,
+    forgetting_heads,
+    forgetting_weights,
+    linear,
+    log_gates,
+    rotary_heads,
+)
 
 
 @register_operator("forgetting-attention", source="Lin et al. 2025 (arXiv:2503.02130)")
@@ -35,7 +41,8 @@ class ForgettingAttention(nn.Module):
         max_seqlen: longest input, in tokens.
         n_heads: heads; 0: as many as make d_head 32 (at least one).
         rotary_base: base of the rotary wavelengths; 0: no positions, as published.
-        chunk: queries whose weights are held at once; affects only speed and memory.
+        chunk: queries whose weights are held at once where no kernels run; affects only speed and
+            memory.
 
     Raises:
         ConfigError: d_model is not a multiple of n_heads (with rotary positions an even one), or an
@@ -69,13 +76,17 @@ class ForgettingAttention(nn.Module):
         nn.init.zeros_(self.forget.bias)
         self.out_proj = nn.Linear(d_model, d_model, bias=False)
 
-    def _signals(self, u: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Return q, k and v, each (B, H, L, d), and the log of the gates (B, H, L)."""
-        q, k, v = self.qkv(u).unflatten(-1, (3, self.n_heads, -1)).permute(2, 0, 3, 1, 4)
+    def _signals(self, u: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the projection into heads (B, L, 3, H, d) and the gates' logits (B, L, H)."""
+        qkv = torch.unflatten(self.qkv(u), -1, (3, self.n_heads, -1))
+        return qkv, linear(u, self.forget)
+
+    def _rotated(self, qkv: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return q, k and v, each (B, H, L, d)."""
         if self.rotary_base:
-            q, k = rotary(q, self.rotary_base), rotary(k, self.rotary_base)
-        wide = torch.promote_types(u.dtype, torch.float32)
-        return q, k, v, F.logsigmoid(self.forget(u).to(wide)).transpose(1, 2)
+            return rotary_heads(qkv, self.rotary_base)
+        q, k, v = qkv.permute(2, 0, 3, 1, 4)
+        return q, k, v
 
     def forward(self, u: Tensor) -> Tensor:
         """Mix along the sequence: (B, L, D) -> (B, L, D).
@@ -84,11 +95,16 @@ class ForgettingAttention(nn.Module):
             SeqlenError: L is above max_seqlen.
         """
         check_seqlen(u, self.max_seqlen)
-        y = forgetting_attention(*self._signals(u), self.chunk)  # (B, H, L, d)
+        qkv, gate = self._signals(u)
+        if self.rotary_base:
+            y = forgetting_attention(*self._rotated(qkv), log_gates(gate), self.chunk)
+        else:
+            y = forgetting_heads(qkv, gate, self.chunk)  # (B, H, L, d)
         out: Tensor = self.out_proj(y.transpose(1, 2).flatten(2))  # (B, L, D)
         return out
 
     def mixing_matrix(self, u: Tensor) -> Tensor:
         """Return the attention weights, (B, H, L, L)."""
-        q, k, _, log_forget = self._signals(u)
-        return forgetting_weights(q, k, log_forget)
+        qkv, gate = self._signals(u)
+        q, k, _ = self._rotated(qkv)
+        return forgetting_weights(q, k, log_gates(gate))

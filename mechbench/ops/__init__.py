@@ -25,7 +25,12 @@ from mechbench.ops.embedding import Embedding, embedding
 from mechbench.ops.exp_average import decayed_average, exp_average_reference, windowed_average
 from mechbench.ops.exp_scan import exp_delay, exp_merge, exp_scan, exp_scan_reference, exp_term
 from mechbench.ops.fft_conv import fft_conv, fft_conv_reference
-from mechbench.ops.forgetting_attention import forgetting_attention, forgetting_weights
+from mechbench.ops.forgetting_attention import (
+    forgetting_attention,
+    forgetting_heads,
+    forgetting_weights,
+    log_gates,
+)
 from mechbench.ops.gated_norm import gated_norm
 from mechbench.ops.group_norm import head_norm
 from mechbench.ops.hyena_mix import hyena_mix
@@ -77,12 +82,14 @@ __all__ = [
     "fft_conv",
     "fft_conv_reference",
     "forgetting_attention",
+    "forgetting_heads",
     "forgetting_weights",
     "from_channels",
     "gated_norm",
     "head_norm",
     "hyena_mix",
     "linear",
+    "log_gates",
     "rotary",
     "rotary_heads",
     "selective_scan",

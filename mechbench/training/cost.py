@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import nn
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry
 
 from mechbench.training.kinds import kind_of
 from mechbench.training.model import Backbone
@@ -23,11 +25,41 @@ def _fft_flops(*args: Any, out_val: Any = None, **kwargs: Any) -> int:
     return int(x.numel() // x.shape[axes[-1]] * 2.5 * n * math.log2(max(2, n)))
 
 
-FFT_FLOPS = {torch.ops.aten._fft_r2c: _fft_flops, torch.ops.aten._fft_c2r: _fft_flops}
-for _packet in FFT_FLOPS:
-    _fft_flops._get_raw = True  # type: ignore[attr-defined]  # formula sees tensors, not shapes
+_FFT_FLOPS: dict[Any, Callable[..., int]] = {
+    torch.ops.aten._fft_r2c: _fft_flops,
+    torch.ops.aten._fft_c2r: _fft_flops,
+}
 
 
+class FlopCounter(TorchDispatchMode):
+    """Counts the FLOPs of this thread, by PyTorch's formulas, into `total`.
+
+    PyTorch's own FlopCounterMode puts hooks on the modules of all threads.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.total: float = 0.0
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        """Run `func` and count it, or else what it is made of."""
+        kwargs = kwargs or {}
+        packet = getattr(func, "_overloadpacket", None)
+        formula = _FFT_FLOPS.get(packet) or flop_registry.get(packet)
+        if formula is None and func is not torch.ops.prim.device.default:
+            with self:
+                made_of = func.decompose(*args, **kwargs)
+            if made_of is not NotImplemented:
+                return made_of
+        out = func(*args, **kwargs)
+        if formula is not None:
+            self.total += formula(*args, **kwargs, out_val=out)
+        return out
+
+
+Flops = Callable[[], float | None]
 _counted: dict[Hashable, float] = {}
 _REMEMBERED = 64
 
@@ -51,7 +83,22 @@ def flops_per_token(model: nn.Module, input_seqlen: int, input_dim: int = 0) -> 
         return None
 
 
-def _total(model: nn.Module, input_seqlen: int, input_dim: int) -> int:
+def flops_later(model: nn.Module, input_seqlen: int, input_dim: int = 0) -> Flops:
+    """Begin to count `flops_per_token` beside other work; return what waits for the number.
+
+    The first count of a process loads PyTorch's compiler, for one to ten seconds.
+    """
+    try:
+        ghost = copy.deepcopy(model).to("meta")
+    except Exception:  # a plugin's, as above
+        return lambda: None
+    counter = ThreadPoolExecutor(1)
+    future = counter.submit(flops_per_token, ghost, input_seqlen, input_dim)
+    counter.shutdown(wait=False)
+    return future.result
+
+
+def _total(model: nn.Module, input_seqlen: int, input_dim: int) -> float:
     kinds = _kinds(model) if isinstance(model, Backbone) else []
     if not isinstance(model, Backbone) or len(kinds) == len(model.blocks):
         return _count(model, input_seqlen, input_dim)
@@ -61,15 +108,16 @@ def _total(model: nn.Module, input_seqlen: int, input_dim: int) -> int:
     return total
 
 
-def _count(model: nn.Module, input_seqlen: int, input_dim: int) -> int:
+def _count(model: nn.Module, input_seqlen: int, input_dim: int) -> float:
     """Count every module of the model; raises what a model that needs data makes torch raise."""
     ghost = copy.deepcopy(model).to("meta")
     tokens = torch.zeros(1, input_seqlen, dtype=torch.int64, device="meta")
     numbers = torch.zeros(1, input_seqlen, input_dim, device="meta")
-    with FlopCounterMode(display=False, custom_mapping=FFT_FLOPS) as counter:
+    counter = FlopCounter()
+    with counter:
         logits = ghost(numbers if input_dim else tokens)
         F.cross_entropy(logits.flatten(0, 1), tokens.flatten()).backward()  # type: ignore[no-untyped-call]
-    return int(counter.get_total_flops())
+    return counter.total
 
 
 def _with_blocks(model: Backbone, *blocks: nn.Module) -> Backbone:

@@ -21,7 +21,7 @@ from mechbench.record.seeds import derive
 from mechbench.report.escape import csv_text
 from mechbench.tasks.base import Batch, Task
 from mechbench.training.checkpoint import check_extra_state, load_checkpoint, save_checkpoint
-from mechbench.training.cost import flops_per_token
+from mechbench.training.cost import flops_later
 from mechbench.training.gate import Watchdog, after, before, guarded, naming, settle
 from mechbench.training.kept import Trainer
 from mechbench.training.lengths import check_longer, for_tokens, tokens_built_for
@@ -80,13 +80,18 @@ def train_and_score(run: Run, result: dict[str, Any], dog: Watchdog | None = Non
     torch.manual_seed(derive(config.seed, "init"))  # on the CPU: the same weights on any device
     model = build_model(config, tokens_built_for(config))
     result["parameters"] = sum(p.numel() for p in model.parameters())
-    result["flops_per_token"] = flops_per_token(model, task.input_seqlen, task.input_dim)
+    flops = flops_later(model, task.input_seqlen, task.input_dim)
+    if device == "cpu":  # it is busy anyway
+        flops()
     setting = config.grad_clip, config.dtype
-    with (
-        run.kept.trainer(model, config.lr, config.weight_decay, setting, device) as trainer,
-        guarded(trainer.model, config.operator, dog),
-    ):
-        _train_and_score(run, result, trainer, dog)
+    try:
+        with (
+            run.kept.trainer(model, config.lr, config.weight_decay, setting, device) as trainer,
+            guarded(trainer.model, config.operator, dog),
+        ):
+            _train_and_score(run, result, trainer, dog)
+    finally:
+        result["flops_per_token"] = flops()
 
 
 def _train_and_score(

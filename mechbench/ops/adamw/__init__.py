@@ -6,6 +6,7 @@ for the order of roundings; what it keeps, stores and loads is the same, too.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -47,6 +48,10 @@ class FlatAdamW(torch.optim.AdamW):
 
     The parameters must satisfy `flat_adamw_takes`.
     """
+
+    # What PyTorch wraps around these loads its compiler, for one to ten seconds.
+    add_param_group = inspect.unwrap(torch.optim.AdamW.add_param_group)
+    state_dict = inspect.unwrap(torch.optim.AdamW.state_dict)
 
     def __init__(self, groups: list[dict[str, Any]], betas: tuple[float, float]) -> None:
         super().__init__(groups, betas=betas)
@@ -113,7 +118,7 @@ class FlatAdamW(torch.optim.AdamW):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Load what `state_dict` gave; learning rates stay those of `set_rates`."""
-        super().load_state_dict(state_dict)
+        inspect.unwrap(torch.optim.AdamW.load_state_dict)(self, state_dict)
         self._share()
 
     @torch.no_grad()

@@ -7,6 +7,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from mechbench.ops.kernels.sums import summed
+
 _TILE = 4096  # numbers in a tile of rows
 _PROGRAMS = 1024  # programs of the backward: each leaves one row of partial sums
 
@@ -115,5 +117,5 @@ def backward(
         dx if ddelta is None else ddelta, part, N, D, eps,
         HAS_DTOTAL=dtotal is not None, HAS_DELTA=ddelta is not None, **tile,
     )  # fmt: skip
-    dweight, dbias = part.sum(0)
+    dweight, dbias = summed(part)
     return dx, ddelta, dweight, dbias

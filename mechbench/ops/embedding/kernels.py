@@ -13,6 +13,7 @@ import triton.language as tl
 from torch import Tensor
 
 from mechbench.ops.kernels.chunks import block
+from mechbench.ops.kernels.sums import summed
 from mechbench.ops.triton import interpreted
 
 _ROWS = 64  # positions in a tile
@@ -61,4 +62,4 @@ def row_sums(tokens: Tensor, dy: Tensor, vocab_size: int) -> Tensor:
         KIND=tl.float32 if interpreted() else kind, ROWS=_ROWS, BV=bv, BD=bd,
         num_warps=4, num_stages=3,
     )  # fmt: skip
-    return part.sum(0)
+    return summed(part)

@@ -22,6 +22,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from mechbench.ops.kernels.sums import summed
+
 _T, _WIDTH = 8, 32  # tokens and channels of a tile
 _ROWS = 16  # segments whose sums are joined at a time
 _PROGRAMS = 4096  # fill a large GPU
@@ -334,4 +336,4 @@ def backward(
         k, v, near, decay, states, y, lse, dy, dk, dv, dnear, ddecay,
         *k.stride()[:2], *v.stride()[:2], *sizes, T=_T, BD=width, ROWS=_ROWS, num_warps=1,
     )  # fmt: skip
-    return dk, dv, dnear.sum((0, 1)), ddecay.sum((0, 1, 2))
+    return dk, dv, summed(dnear.flatten(0, 1)), summed(ddecay.flatten(0, 2))

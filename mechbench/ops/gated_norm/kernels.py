@@ -13,6 +13,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from mechbench.ops.kernels.sums import summed
+
 _TILE = 2048  # numbers in a tile of rows
 _PROGRAMS = 1024  # programs of the backward: each leaves one row of partial sums
 
@@ -105,4 +107,4 @@ def backward(
     _backward_kernel[(programs,)](
         y, gate, weight, dout, dy, dgate, part, B * L * H, H, D, gate.stride(1), eps, **tile
     )
-    return dy, dgate, part.sum(0)
+    return dy, dgate, summed(part)

@@ -19,6 +19,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from mechbench.ops.kernels.sums import summed
+
 TAPS = 3  # taps of the short convolution; the only number these kernels support
 _BLOCK = 512
 _SUM_BLOCK, _SUM_SPAN = 128, 4096  # tokens per step and in total of a program that sums gradients
@@ -246,6 +248,6 @@ def gate_backward(
         p, taps, bias, shift, skip, dy, total, w, dz, dw, dp, part, L, stride, dy.stride(1), D,
         BLOCK=block, SPAN=_SUM_SPAN,
     )  # fmt: skip
-    sums = part.sum((0, 1))  # (D, _SUMS)
+    sums = summed(part.flatten(0, 1))  # (D, _SUMS)
     groups = sums[:, :-1].view(D, 3, TAPS + 2).transpose(0, 1).reshape(3 * D, TAPS + 2)
     return dp, groups[:, :TAPS], groups[:, TAPS], groups[:, TAPS + 1], sums[:, -1]

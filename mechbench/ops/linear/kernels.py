@@ -7,6 +7,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from mechbench.ops.kernels.sums import summed
+
 _TILE = 4096  # numbers in a tile of rows
 _COLUMNS = 256  # most columns of a tile
 _PROGRAMS = 512  # programs along the rows: each leaves one row of partial sums
@@ -34,4 +36,4 @@ def column_sum(x: Tensor) -> Tensor:
     programs = max(1, min(_PROGRAMS, triton.cdiv(N, rows)))
     part = torch.empty(programs, M, dtype=torch.float32, device=x.device)
     _kernel[(programs, triton.cdiv(M, columns))](x, part, N, M, ROWS=rows, COLUMNS=columns)
-    return part.sum(0)
+    return summed(part)

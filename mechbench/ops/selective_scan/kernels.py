@@ -27,6 +27,7 @@ import triton.language as tl
 from torch import Tensor
 
 from mechbench.ops.diagonal_scan.kernels import forward as diagonal_scan
+from mechbench.ops.kernels.sums import summed
 
 CHUNK = 16  # tokens between stored states: one number of them per number of x, for 16 states
 _FORWARD, _BACKWARD = 256, 512  # numbers of a program's state
@@ -320,4 +321,11 @@ def backward(
         *x.stride(), *dt.stride(), *b.stride(), *c.stride(), *dy.stride(), *dx.stride(),
         B, L, E, N, *cut.numbers, starts.shape[1], **cut.tile,
     )  # fmt: skip
-    return dx, d_dt, d_rate.sum((0, 1)), db.sum(0), dc.sum(0), d_skip.sum((0, 1))
+    return (
+        dx,
+        d_dt,
+        summed(d_rate.flatten(0, 1)),
+        db.sum(0),
+        dc.sum(0),
+        summed(d_skip.flatten(0, 1)),
+    )

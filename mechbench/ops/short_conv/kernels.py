@@ -20,6 +20,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from mechbench.ops.kernels.sums import summed
+
 _COLUMNS = 64  # channels of a program: 128 bytes of a half type
 _TILE = 2048  # numbers in a tile of the forward
 _WALKED = 512  # numbers of a tile of the backward: 4 a thread, or registers run out
@@ -185,5 +187,5 @@ def backward(
         u.stride(0), u.stride(1), dy.stride(0), dy.stride(1), run, runs, per_sequence, L, D,
         K=K, HAS_BIAS=has_bias, SILU=silu, RUNS=side_by_side, COLUMNS=columns,
     )  # fmt: skip
-    sums = part.sum(0)
+    sums = summed(part)
     return du, sums[:K].T.contiguous(), sums[-1]

@@ -7,6 +7,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from mechbench.ops.kernels.sums import summed
+
 _TILE = 2048  # numbers in a tile of rows
 _PROGRAMS = 1024  # programs of the backward: each leaves one row of partial sums
 
@@ -61,4 +63,4 @@ def backward(x: Tensor, freq: Tensor, dy: Tensor) -> tuple[Tensor, Tensor]:
     dx = torch.empty_like(x)
     part = torch.empty(programs, W, dtype=torch.float32, device=x.device)
     _backward_kernel[(programs,)](x, freq, dy, dx, part, N, W, **tile)
-    return dx, part.sum(0)
+    return dx, summed(part)

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from mechbench.ops import forgetting_attention, forgetting_weights
+from mechbench.ops import forgetting_attention, forgetting_heads, forgetting_weights, log_gates
 
 H, K, P = 2, 3, 5
 
@@ -77,3 +77,12 @@ def test_half_types_keep_their_dtype_and_sum_in_float32() -> None:
         y = forgetting_attention(q, k, v, g)
     assert y.dtype == torch.bfloat16
     assert torch.equal(y, exact.bfloat16())
+
+
+def test_heads_of_a_projection_with_the_sigmoid_of_logits() -> None:
+    qkv, gate = torch.randn(2, 9, 3, H, K).double(), torch.randn(2, 9, H).double()
+    q, k, v = (qkv[:, :, n].transpose(1, 2) for n in range(3))
+    g = gate.sigmoid().log().transpose(1, 2)
+    torch.testing.assert_close(log_gates(gate), g)
+    assert log_gates(gate.bfloat16()).dtype == torch.float32
+    torch.testing.assert_close(forgetting_heads(qkv, gate, 4), naive(q, k, v, g))
