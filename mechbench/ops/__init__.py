@@ -29,6 +29,7 @@ from mechbench.ops.forgetting_attention import forgetting_attention, forgetting_
 from mechbench.ops.group_norm import head_norm
 from mechbench.ops.hyena_mix import hyena_mix
 from mechbench.ops.linear import linear
+from mechbench.ops.mlp import mlp
 from mechbench.ops.precision import autocast_dtype
 from mechbench.ops.rotary import rotary, rotary_heads
 from mechbench.ops.selective_scan import (
@@ -77,6 +78,7 @@ __all__ = [
     "head_norm",
     "hyena_mix",
     "linear",
+    "mlp",
     "rotary",
     "rotary_heads",
     "selective_scan",

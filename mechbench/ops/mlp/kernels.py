@@ -29,7 +29,7 @@ def _tail(h):
     """Return the share of the normal distribution beyond |h|, and exp(-h^2 / 2).
 
     Their ratio is smooth, here a polynomial fitted to it: the share is off by at most 7e-6, as is
-    GELU, of which the half types keep 3 digits. An error function takes twice as long.
+    GELU, of which the half types keep 3 digits. The error function takes twice the instructions.
     """
     t = tl.minimum(tl.abs(h), 10.0) * 0.8493218  # h^2 / 2 = t^2 log(2)
     p = t * 4.9577e-05 - 0.000906847
