@@ -71,7 +71,8 @@ def test_fused_is_no_further_from_the_formula_than_unfused(dtype: torch.dtype, D
     for ours, theirs, b in zip(
         with_gradients(y, u, both, dy), with_gradients(unfused, u, both, dy), want, strict=True
     ):
-        assert relative_error(ours, b) < 1.02 * relative_error(theirs, b)
+        # The sum of dy is exact but for float32's rounding either way.
+        assert relative_error(ours, b) < max(1e-5, 1.02 * relative_error(theirs, b))
 
 
 @pytest.mark.gpu
