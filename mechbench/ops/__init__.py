@@ -35,6 +35,7 @@ from mechbench.ops.gated_norm import gated_norm
 from mechbench.ops.group_norm import head_norm
 from mechbench.ops.hyena_mix import hyena_mix
 from mechbench.ops.linear import linear
+from mechbench.ops.mlp import mlp
 from mechbench.ops.precision import autocast_dtype
 from mechbench.ops.rotary import rotary, rotary_heads
 from mechbench.ops.selective_scan import (
@@ -90,6 +91,7 @@ __all__ = [
     "hyena_mix",
     "linear",
     "log_gates",
+    "mlp",
     "rotary",
     "rotary_heads",
     "selective_scan",

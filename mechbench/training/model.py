@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mechbench.operators.base import from_stored, make_operator
-from mechbench.ops import Embedding, add_norm, autocast_dtype, linear, short_conv_tokens
+from mechbench.ops import Embedding, add_norm, autocast_dtype, linear, mlp, short_conv_tokens
 from mechbench.plan.resolve import task_of
 from mechbench.record.config import Config
 
@@ -60,7 +59,7 @@ class Block(nn.Module):
         """
         x, u = add_norm(x, delta, self.norm1)
         x, u = add_norm(x, self.operator(self.short_conv(u)), self.norm2, autocast_dtype(x))
-        return x, linear(F.gelu(linear(u, self.up)), self.down)
+        return x, mlp(u, self.up, self.down)
 
 
 class Backbone(nn.Module):

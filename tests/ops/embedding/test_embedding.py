@@ -19,7 +19,7 @@ def test_is_pytorchs_with_its_gradient(device: str, V: int, dtype: torch.dtype) 
     assert torch.equal(y, want)
     (expected,), (got,) = (torch.autograd.grad(z, weight, grad) for z in (want, y))
     assert got.dtype == dtype
-    assert relative_error(got, expected) < 1e-6
+    assert relative_error(got, expected) < 1e-5
 
 
 def test_the_gradient_may_be_spread_in_memory(kernel_device: str) -> None:  # noqa: F811
@@ -28,7 +28,7 @@ def test_the_gradient_may_be_spread_in_memory(kernel_device: str) -> None:  # no
     grad = torch.randn(8, 3, 40, device=kernel_device).permute(2, 1, 0)
     (expected,) = torch.autograd.grad(F.embedding(tokens, weight), weight, grad)
     (got,) = torch.autograd.grad(_Embedding.apply(tokens, weight), weight, grad)
-    assert relative_error(got, expected) < 1e-6
+    assert relative_error(got, expected) < 1e-5
 
 
 def test_the_module_is_pytorchs_but_for_the_gradient(device: str) -> None:

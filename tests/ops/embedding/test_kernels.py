@@ -21,7 +21,7 @@ def test_sums_of_the_rows_of_each_token(
     expected = torch.zeros(V, D, dtype=torch.float64, device=kernel_device)
     expected.index_add_(0, tokens.flatten(), dy.double().flatten(0, -2))
     assert got.dtype == torch.float32
-    assert relative_error(got, expected) < 1e-6
+    assert relative_error(got, expected) < 1e-5
 
 
 def test_more_tiles_than_programs(kernel_device: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -29,4 +29,4 @@ def test_more_tiles_than_programs(kernel_device: str, monkeypatch: pytest.Monkey
     dy = torch.randn(1000, 20, device=kernel_device)
     once = kernels.row_sums(tokens, dy, 9)
     monkeypatch.setattr(kernels, "_PROGRAMS", 2)
-    assert relative_error(kernels.row_sums(tokens, dy, 9), once) < 1e-6
+    assert relative_error(kernels.row_sums(tokens, dy, 9), once) < 1e-5
