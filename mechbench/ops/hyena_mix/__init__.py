@@ -20,6 +20,8 @@ from mechbench.ops.fft_conv.core import conv_backward, conv_forward
 from mechbench.ops.short_conv import short_conv
 from mechbench.ops.triton import unavailable
 
+_VECTOR = 8  # numbers of a half type in the 16 bytes that a thread loads at once
+
 
 def hyena_mix(
     p: Tensor,
@@ -80,7 +82,9 @@ class _Mix(torch.autograd.Function):
         from mechbench.ops.hyena_mix.kernels import finish_forward, gate_forward
 
         p = even_rows(p)
-        w = gate_forward(p, taps, bias, shift)
+        # Where any length is as good, one whose rows begin at whole vectors.
+        width = -(-p.shape[2] // _VECTOR) * _VECTOR if core.ANY_SEQLEN else p.shape[2]
+        w = gate_forward(p, taps, bias, shift, width)
         z, kept = conv_forward(core, w, h)
         y = finish_forward(p, taps, bias, shift, z, w, skip)  # z holds z~ from here on
         ctx.core = core
@@ -94,7 +98,7 @@ class _Mix(torch.autograd.Function):
 
         p, shift, taps, bias, h, skip, w, z, *kept = ctx.saved_tensors
         dy = even_rows(dy)
-        dz = finish_backward(p, taps, bias, shift, dy)
+        dz = finish_backward(p, taps, bias, shift, dy, w.shape[2])
         dw, dh = conv_backward(ctx.core, dz, w, h, tuple(kept))
         dp, dtaps, dbias, dshift, dskip = gate_backward(
             p, taps, bias, shift, skip, dy, z, w, dz, dw

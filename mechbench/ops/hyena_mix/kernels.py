@@ -58,23 +58,26 @@ def _short(row, taps, bias, shift, c, t, L):
 
 
 @triton.jit
-def _gate_forward_kernel(p, taps, bias, shift, w, L, stride, D, BLOCK: tl.constexpr):
+def _gate_forward_kernel(p, taps, bias, shift, w, L, width, stride, D, BLOCK: tl.constexpr):
     block, d, b = tl.program_id(0), tl.program_id(1), tl.program_id(2)
     t = block * BLOCK + tl.arange(0, BLOCK)
     row = p + (b.to(tl.int64) * 3 * D + d) * stride
     v = _short(row, taps, bias, shift, d, t, L)
     x1 = _short(row + D.to(tl.int64) * stride, taps, bias, shift, D + d, t, L)
-    out = w + (b.to(tl.int64) * D + d) * L
-    tl.store(out + t, (x1 * v).to(w.dtype.element_ty), mask=t < L)
+    out = w + (b.to(tl.int64) * D + d) * width
+    result = tl.where(t < L, x1 * v, 0.0)
+    tl.store(out + t, result.to(w.dtype.element_ty), mask=t < width)
 
 
 @triton.jit
-def _finish_forward_kernel(p, taps, bias, shift, z, w, skip, y, L, stride, D, BLOCK: tl.constexpr):
+def _finish_forward_kernel(
+    p, taps, bias, shift, z, w, skip, y, L, width, stride, D, BLOCK: tl.constexpr
+):
     block, d, b = tl.program_id(0), tl.program_id(1), tl.program_id(2)
     t = block * BLOCK + tl.arange(0, BLOCK)
     x2_row = p + (b.to(tl.int64) * 3 * D + 2 * D + d) * stride
     x2 = _short(x2_row, taps, bias, shift, 2 * D + d, t, L)
-    row = (b.to(tl.int64) * D + d) * L
+    row = (b.to(tl.int64) * D + d) * width
     total = _at(z + row, 0.0, t, L) + tl.load(skip + d).to(tl.float32) * _at(w + row, 0.0, t, L)
     tl.store(z + row + t, total.to(z.dtype.element_ty), mask=t < L)
     out = y + (b.to(tl.int64) * D + d) * stride
@@ -83,7 +86,7 @@ def _finish_forward_kernel(p, taps, bias, shift, z, w, skip, y, L, stride, D, BL
 
 @triton.jit
 def _finish_backward_kernel(
-    p, taps, bias, shift, dy, dz, L, stride, dy_stride, D, BLOCK: tl.constexpr
+    p, taps, bias, shift, dy, dz, L, width, stride, dy_stride, D, BLOCK: tl.constexpr
 ):
     block, d, b = tl.program_id(0), tl.program_id(1), tl.program_id(2)
     t = block * BLOCK + tl.arange(0, BLOCK)
@@ -91,7 +94,8 @@ def _finish_backward_kernel(
     x2 = _short(x2_row, taps, bias, shift, 2 * D + d, t, L)
     row = b.to(tl.int64) * D + d
     grad = _at(dy + row * dy_stride, 0.0, t, L) * x2
-    tl.store(dz + row * L + t, grad.to(dz.dtype.element_ty), mask=t < L)
+    # Beyond L, `_at` gave zeros.
+    tl.store(dz + row * width + t, grad.to(dz.dtype.element_ty), mask=t < width)
 
 
 @triton.jit
@@ -140,14 +144,14 @@ def _gate_backward_tile(
 
 @triton.jit
 def _gate_backward_kernel(
-    p, taps, bias, shift, skip, dy, total, w, dz, dw, dp, part, L, stride, dy_stride, D,
+    p, taps, bias, shift, skip, dy, total, w, dz, dw, dp, part, L, width, stride, dy_stride, D,
     BLOCK: tl.constexpr, SPAN: tl.constexpr,
 ):  # fmt: skip
     span, d, b = tl.program_id(0), tl.program_id(1), tl.program_id(2)
     step = D.to(tl.int64) * stride
     v_row = p + (b.to(tl.int64) * 3 * D + d) * stride
     x1_row, x2_row = v_row + step, v_row + 2 * step
-    row = (b.to(tl.int64) * D + d) * L
+    row = (b.to(tl.int64) * D + d) * width
     dy_row = dy + (b.to(tl.int64) * D + d) * dy_stride
     out = dp + (b.to(tl.int64) * 3 * D + d) * stride
     weight = tl.load(skip + d).to(tl.float32)
@@ -195,30 +199,39 @@ def padded_empty(like: Tensor, channels: int) -> Tensor:
     return like.new_empty(B, channels, like.stride(1))[..., :L]
 
 
-def gate_forward(p: Tensor, taps: Tensor, bias: Tensor, shift: Tensor) -> Tensor:
-    """Return w (B, D, L) from p (B, 3D, L), taps (3D, 3), bias and shift = in_bias (3D,)."""
+def gate_forward(
+    p: Tensor, taps: Tensor, bias: Tensor, shift: Tensor, width: int | None = None
+) -> Tensor:
+    """Return w (B, D, width) from p (B, 3D, L), taps (3D, 3), bias and shift = in_bias (3D,).
+
+    `width` is L, or up to 8 more: then zeros follow.
+    """
     grid, L, stride, D, block = _launch(p)
-    w = p.new_empty(len(p), D, L)
-    _gate_forward_kernel[grid](p, taps, bias, shift, w, L, stride, D, BLOCK=block)
+    w = p.new_empty(len(p), D, width or L)
+    _gate_forward_kernel[grid](p, taps, bias, shift, w, L, width or L, stride, D, BLOCK=block)
     return w
 
 
 def finish_forward(
     p: Tensor, taps: Tensor, bias: Tensor, shift: Tensor, z: Tensor, w: Tensor, skip: Tensor
 ) -> Tensor:
-    """Return y (B, D, L), rows spaced as those of p; z becomes z~ in place."""
+    """Return y (B, D, L), rows spaced as those of p; z becomes z~ in place; both as wide as w."""
     grid, L, stride, D, block = _launch(p)
     y = padded_empty(p, D)
-    _finish_forward_kernel[grid](p, taps, bias, shift, z, w, skip, y, L, stride, D, BLOCK=block)
+    _finish_forward_kernel[grid](
+        p, taps, bias, shift, z, w, skip, y, L, w.shape[2], stride, D, BLOCK=block
+    )
     return y
 
 
-def finish_backward(p: Tensor, taps: Tensor, bias: Tensor, shift: Tensor, dy: Tensor) -> Tensor:
-    """Return dz (B, D, L), contiguous."""
+def finish_backward(
+    p: Tensor, taps: Tensor, bias: Tensor, shift: Tensor, dy: Tensor, width: int | None = None
+) -> Tensor:
+    """Return dz (B, D, width), contiguous; `width` as for `gate_forward`."""
     grid, L, stride, D, block = _launch(p)
-    dz = dy.new_empty(dy.shape)
+    dz = dy.new_empty(*dy.shape[:2], width or L)
     _finish_backward_kernel[grid](
-        p, taps, bias, shift, dy, dz, L, stride, dy.stride(1), D, BLOCK=block
+        p, taps, bias, shift, dy, dz, L, width or L, stride, dy.stride(1), D, BLOCK=block
     )
     return dz
 
@@ -237,7 +250,7 @@ def gate_backward(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Return the gradients of p, taps, bias, in_bias and skip, all but the first in float32.
 
-    `total` is z~. `dy` may have padded rows; the other (B, D, L) tensors are contiguous.
+    `total` is z~. `dy` may have padded rows; total, w, dz and dw are contiguous, as wide as w.
     """
     grid, L, stride, D, block = _launch(p)
     block = min(block, _SUM_BLOCK)
@@ -245,8 +258,8 @@ def gate_backward(
     dp = padded_empty(p, 3 * D)
     part = torch.empty(grid[0], grid[2], D, _SUMS, dtype=torch.float32, device=p.device)
     _gate_backward_kernel[grid](
-        p, taps, bias, shift, skip, dy, total, w, dz, dw, dp, part, L, stride, dy.stride(1), D,
-        BLOCK=block, SPAN=_SUM_SPAN,
+        p, taps, bias, shift, skip, dy, total, w, dz, dw, dp, part, L, w.shape[2], stride,
+        dy.stride(1), D, BLOCK=block, SPAN=_SUM_SPAN,
     )  # fmt: skip
     sums = summed(part.flatten(0, 1))  # (D, _SUMS)
     groups = sums[:, :-1].view(D, 3, TAPS + 2).transpose(0, 1).reshape(3 * D, TAPS + 2)
