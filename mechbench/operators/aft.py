@@ -22,7 +22,7 @@ from mechbench.catalogue.settings import check_options
 from mechbench.errors import ConfigError
 from mechbench.operators.base import check_seqlen
 from mechbench.operators.fidelity import Fidelity
-from mechbench.ops import windowed_average
+from mechbench.ops import linear, windowed_average
 
 
 @register_operator("aft", source="Zhai et al. 2021 (arXiv:2105.14103), equation 6, AFT-conv")
@@ -67,11 +67,11 @@ class AFT(nn.Module):
 
     def _signals(self, u: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Return q, k, v, each (B, L, D), and w (D, window)."""
-        k = self.key(u)
+        k = linear(u, self.key)
         if self.d_head > 1:  # in the bias's type, in which the gradients of a head are summed
             k = k.to(self.bias.dtype).repeat_interleave(self.d_head, -1)
         w = self.bias.repeat_interleave(self.d_head, 0)
-        return self.query(u), k, self.value(u), w
+        return linear(u, self.query), k, linear(u, self.value), w
 
     def forward(self, u: Tensor) -> Tensor:
         """Mix along the sequence: (B, L, D) -> (B, L, D).
@@ -81,8 +81,7 @@ class AFT(nn.Module):
         """
         check_seqlen(u, self.max_seqlen)
         q, k, v, w = self._signals(u)
-        out: Tensor = self.out_proj(torch.sigmoid(q) * windowed_average(k, v, w))  # (B, L, D)
-        return out
+        return linear(torch.sigmoid(q) * windowed_average(k, v, w), self.out_proj)  # (B, L, D)
 
     def mixing_matrix(self, u: Tensor) -> Tensor:
         """Return the gated weights of the average: y = W_o (H(u) v), (B, D, L, L)."""

@@ -27,7 +27,7 @@ from mechbench.catalogue.settings import check_options
 from mechbench.operators.base import check_seqlen
 from mechbench.operators.fidelity import Fidelity
 from mechbench.operators.multihead import heads
-from mechbench.ops import taylor_attention
+from mechbench.ops import linear, taylor_attention
 
 
 @register_operator("based", source="Arora et al. 2024 (arXiv:2402.18668), Taylor linear attention")
@@ -88,7 +88,7 @@ class Based(nn.Module):
         """
         check_seqlen(u, self.max_seqlen)
         y = taylor_attention(*self._signals(u), chunk=self.chunk)  # (B, H, L, d)
-        out: Tensor = self.out_proj(y.transpose(1, 2).flatten(2))  # (B, L, D)
+        out: Tensor = linear(y.transpose(1, 2).flatten(2), self.out_proj)  # (B, L, D)
         return out
 
     def mixing_matrix(self, u: Tensor) -> Tensor:

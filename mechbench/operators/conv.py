@@ -24,7 +24,7 @@ from mechbench.catalogue.registry import register_operator
 from mechbench.catalogue.settings import check_options
 from mechbench.operators.base import check_seqlen, toeplitz
 from mechbench.operators.fidelity import Fidelity
-from mechbench.ops import short_conv_tokens
+from mechbench.ops import linear, short_conv_tokens
 
 
 @register_operator("conv", source="ours, after BaseConv of Arora et al. 2023 (arXiv:2312.04927)")
@@ -65,13 +65,13 @@ class Conv(nn.Module):
             SeqlenError: L is above max_seqlen.
         """
         check_seqlen(u, self.max_seqlen)
-        x, gate = self.in_proj(u).chunk(2, -1)  # (B, L, D) each
-        out: Tensor = self.out_proj(F.silu(gate) * short_conv_tokens(x, self.short_weight))
+        x, gate = linear(u, self.in_proj).chunk(2, -1)  # (B, L, D) each
+        out: Tensor = linear(F.silu(gate) * short_conv_tokens(x, self.short_weight), self.out_proj)
         return out
 
     def mixing_matrix(self, u: Tensor) -> Tensor:
         """Return the gated taps, H(u) = D_g S_h with y = W_o (H(u) x), (B, D, L, L)."""
         L = check_seqlen(u, self.max_seqlen)
-        gate = F.silu(self.in_proj(u).transpose(1, 2).chunk(2, 1)[1])
+        gate = F.silu(linear(u, self.in_proj).transpose(1, 2).chunk(2, 1)[1])
         taps = F.pad(self.short_weight, (0, max(0, L - self.short_weight.shape[1])))[:, :L]
         return gate[..., None] * toeplitz(taps)

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from mechbench.catalogue.settings import check_options
 from mechbench.operators.base import check_seqlen
 from mechbench.operators.multihead import heads
-from mechbench.ops import delta_rule, delta_rule_matrix, short_conv_tokens
+from mechbench.ops import delta_rule, delta_rule_matrix, linear, short_conv_tokens
 
 
 class Signals(NamedTuple):
@@ -89,7 +89,8 @@ class DeltaLayer(nn.Module):
 
     def project(self, u: Tensor) -> tuple[Tensor, Tensor, Tensor, tuple[Tensor, ...]]:
         """Return q, k and v, each (B, H, L, n_steps d) without norms, and the rest (B, L, ..)."""
-        qkv, *rest = self.in_proj(u).split([sum(self.convolved), *self.rest], -1)
+        widths = [sum(self.convolved), *self.rest]
+        qkv, *rest = torch.split(linear(u, self.in_proj), widths, -1)
         qkv = short_conv_tokens(qkv, self.short_weight, silu=True)
         q, k, v = (
             torch.unflatten(x, -1, (self.n_heads, -1)).transpose(1, 2)
@@ -119,7 +120,7 @@ class DeltaLayer(nn.Module):
         check_seqlen(u, self.max_seqlen)
         s = self.signals(u)
         y = self.norm(self.rule(s)).to(s.v.dtype).transpose(1, 2).flatten(2)  # (B, L, H P)
-        out: Tensor = self.out_proj(y if s.gate is None else y * s.gate)  # (B, L, D)
+        out: Tensor = linear(y if s.gate is None else y * s.gate, self.out_proj)  # (B, L, D)
         return out
 
     def mixing_matrix(self, u: Tensor) -> Tensor:

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from mechbench.catalogue.settings import check_options
 from mechbench.errors import ConfigError
 from mechbench.operators.base import check_seqlen, toeplitz
-from mechbench.ops import fft_conv, short_conv_tokens
+from mechbench.ops import fft_conv, linear, short_conv_tokens
 
 
 class GatedConv(nn.Module):
@@ -76,7 +76,7 @@ class GatedConv(nn.Module):
 
     def features(self, u: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return q, k and v, each (B, D, L), from u (B, L, D)."""
-        p = short_conv_tokens(self.in_proj(u), self.short_weight)  # (B, L, 3 D)
+        p = short_conv_tokens(linear(u, self.in_proj), self.short_weight)  # (B, L, 3 D)
         q, k, v = p.transpose(1, 2).chunk(3, 1)
         return q, k, v
 

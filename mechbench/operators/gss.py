@@ -25,7 +25,7 @@ from mechbench.filters.ssm import SSMFilter
 from mechbench.operators.base import check_seqlen, toeplitz
 from mechbench.operators.dss import DSS
 from mechbench.operators.fidelity import Fidelity
-from mechbench.ops import fft_conv
+from mechbench.ops import fft_conv, linear
 
 
 @register_operator("gss", source="Mehta et al. 2022 (arXiv:2206.13947), section 3")
@@ -96,9 +96,9 @@ class GSS(nn.Module):
         L = check_seqlen(u, self.max_seqlen)
         x = self.norm(F.gelu(self.in_proj(u))).transpose(1, 2)  # (B, d_ssm, L)
         s = fft_conv(x, self.ssm(L)[0], self.skip, backend=self.backend)
-        gate = F.gelu(self.gate_proj(u))  # (B, L, d_gate)
-        out: Tensor = self.out_proj(gate * self.ssm_proj(s.transpose(1, 2)))  # (B, L, D)
-        return out
+        gate = F.gelu(linear(u, self.gate_proj))  # (B, L, d_gate)
+        s = linear(s.transpose(1, 2), self.ssm_proj)  # (B, L, d_gate)
+        return linear(gate * s, self.out_proj)  # (B, L, D)
 
     def mixing_matrix(self, u: Tensor) -> Tensor:
         """Return the matrix of the state space, from n to what W_s takes: (B, d_ssm, L, L)."""

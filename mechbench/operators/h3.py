@@ -25,7 +25,7 @@ from mechbench.filters.ssm import SSMFilter
 from mechbench.operators.base import check_seqlen, toeplitz
 from mechbench.operators.fidelity import Fidelity
 from mechbench.operators.h3_states import BilinearStates, ShiftStates
-from mechbench.ops import fft_conv
+from mechbench.ops import fft_conv, linear
 
 
 @register_operator("h3", source="Fu et al. 2023 (arXiv:2212.14052), algorithm 1")
@@ -86,7 +86,7 @@ class H3(nn.Module):
 
     def _signals(self, u: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return q, k' and v, each (B, D, L), from u (B, L, D)."""
-        q, k, v = self.in_proj(u).transpose(1, 2).chunk(3, 1)
+        q, k, v = linear(u, self.in_proj).transpose(1, 2).chunk(3, 1)
         taps = self.shift(u.shape[1])[0]  # (D, L)
         return q, fft_conv(k, taps, self.shift_skip, backend=self.backend), v
 
@@ -100,7 +100,7 @@ class H3(nn.Module):
         q, k, v = self._signals(u)
         h = self.diagonal(L)[0]  # (D, L)
         y = fft_conv(v, h, self.skip, k, q, backend=self.backend)  # (B, D, L)
-        out: Tensor = self.out_proj(y.transpose(1, 2))  # (B, L, D)
+        out: Tensor = linear(y.transpose(1, 2), self.out_proj)  # (B, L, D)
         return out
 
     def mixing_matrix(self, u: Tensor) -> Tensor:

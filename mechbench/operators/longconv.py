@@ -27,7 +27,7 @@ from mechbench.catalogue.registry import register_operator
 from mechbench.catalogue.settings import check_options
 from mechbench.operators.base import check_seqlen, toeplitz
 from mechbench.operators.fidelity import Fidelity
-from mechbench.ops import fft_conv
+from mechbench.ops import fft_conv, linear
 
 
 @register_operator("longconv", source="Fu et al. 2023 (arXiv:2302.06646), Squash and Smooth")
@@ -102,7 +102,7 @@ class LongConv(nn.Module):
         L = check_seqlen(u, self.max_seqlen)
         x = u.transpose(1, 2).repeat(1, self.expand, 1)  # (B, expand D, L)
         s = fft_conv(x, self.filters(L), self.skip, backend=self.backend)
-        y: Tensor = F.glu(self.out_proj(F.gelu(s.transpose(1, 2))), -1)  # (B, L, D)
+        y: Tensor = F.glu(linear(F.gelu(s.transpose(1, 2)), self.out_proj), -1)  # (B, L, D)
         return y
 
     def mixing_matrix(self, u: Tensor) -> Tensor:

@@ -27,7 +27,7 @@ from mechbench.catalogue.registry import register_operator
 from mechbench.catalogue.settings import check_options
 from mechbench.operators.base import check_seqlen
 from mechbench.operators.fidelity import Fidelity
-from mechbench.ops import selective_scan, selective_scan_matrix, short_conv_tokens
+from mechbench.ops import linear, selective_scan, selective_scan_matrix, short_conv_tokens
 
 
 @register_operator("mamba", source="Gu & Dao 2023 (arXiv:2312.00752), section 3")
@@ -87,9 +87,9 @@ class Mamba(nn.Module):
 
     def _signals(self, u: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
         """Return z, x and dt, each (B, L, E), and B and C, each (B, L, N)."""
-        x, z = self.in_proj(u).chunk(2, -1)
+        x, z = linear(u, self.in_proj).chunk(2, -1)
         x = short_conv_tokens(x, self.short_weight, self.short_bias, silu=True)
-        dt, b, c = self.select(x).split(self.selected, -1)
+        dt, b, c = torch.split(linear(x, self.select), self.selected, -1)
         wide = torch.promote_types(x.dtype, torch.float32)
         dt = F.softplus(F.linear(dt, self.dt_weight).to(wide) + self.dt_bias)
         return z, x, dt, b, c
@@ -103,7 +103,7 @@ class Mamba(nn.Module):
         check_seqlen(u, self.max_seqlen)
         z, x, dt, b, c = self._signals(u)
         y = selective_scan(x, dt, self.log_rate.exp(), b, c, self.chunk, self.skip)  # (B, L, E)
-        out: Tensor = self.out_proj(y.to(z.dtype) * F.silu(z))  # (B, L, D)
+        out: Tensor = linear(y.to(z.dtype) * F.silu(z), self.out_proj)  # (B, L, D)
         return out
 
     def mixing_matrix(self, u: Tensor) -> Tensor:

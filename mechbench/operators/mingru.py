@@ -27,7 +27,7 @@ from mechbench.catalogue.registry import register_operator
 from mechbench.catalogue.settings import check_options
 from mechbench.operators.base import check_seqlen
 from mechbench.operators.fidelity import Fidelity
-from mechbench.ops import diagonal_scan, diagonal_scan_matrix
+from mechbench.ops import diagonal_scan, diagonal_scan_matrix, linear
 
 
 @register_operator("mingru", source="Feng et al. 2024 (arXiv:2410.01201), section 3.1, minGRU")
@@ -75,7 +75,7 @@ class MinGRU(nn.Module):
 
     def _signals(self, u: Tensor) -> tuple[Tensor, Tensor]:
         """Return the gate's logits and the candidates, (B, L, E) each, float32 or wider."""
-        both = self.in_proj(u)
+        both = linear(u, self.in_proj)
         logits, c = both.to(torch.promote_types(both.dtype, torch.float32)).chunk(2, -1)
         return logits, torch.where(c >= 0, c + 0.5, torch.sigmoid(c)) if self.positive else c
 
@@ -89,7 +89,7 @@ class MinGRU(nn.Module):
         logits, c = self._signals(u)
         # 1 - sigmoid(x) as sigmoid(-x): exact where the gate is nearly open.
         h = diagonal_scan(torch.sigmoid(-logits), torch.sigmoid(logits) * c)  # (B, L, E)
-        out: Tensor = self.out_proj(h.to(u.dtype))  # (B, L, D)
+        out: Tensor = linear(h.to(u.dtype), self.out_proj)  # (B, L, D)
         return out
 
     def mixing_matrix(self, u: Tensor) -> Tensor:

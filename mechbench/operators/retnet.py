@@ -23,7 +23,7 @@ from mechbench.catalogue.settings import check_options
 from mechbench.operators.base import check_seqlen
 from mechbench.operators.fidelity import Fidelity
 from mechbench.operators.multihead import check_rotary, heads
-from mechbench.ops import decay_attention, decay_attention_matrix, head_norm, rotary
+from mechbench.ops import decay_attention, decay_attention_matrix, head_norm, linear, rotary
 
 
 @register_operator("retnet", source="Sun et al. 2023 (arXiv:2307.08621), section 2")
@@ -89,8 +89,8 @@ class RetNet(nn.Module):
 
     def _heads(self, u: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Return q, k and v as (B, H, L, d), and the gate as (B, L, expand_v D)."""
-        q, k, v, gate = self.in_proj(u).split(self.widths, -1)
-        q, k, v = (x.unflatten(-1, (self.n_heads, -1)).transpose(1, 2) for x in (q, k, v))
+        q, k, v, gate = torch.split(linear(u, self.in_proj), self.widths, -1)
+        q, k, v = (torch.unflatten(x, -1, (self.n_heads, -1)).transpose(1, 2) for x in (q, k, v))
         q = rotary(q, self.rotary_base) / q.shape[-1] ** 0.5
         return q, rotary(k, self.rotary_base), v, gate
 
@@ -107,7 +107,7 @@ class RetNet(nn.Module):
             y = F.rms_norm(y, y.shape[-1:], eps=1e-6).transpose(1, 2).flatten(2)
         else:
             y = head_norm(y, self.norm)  # (B, L, expand_v D)
-        out: Tensor = self.out_proj(F.silu(gate) * y)  # (B, L, D)
+        out: Tensor = linear(F.silu(gate) * y, self.out_proj)  # (B, L, D)
         return out
 
     def mixing_matrix(self, u: Tensor) -> Tensor:

@@ -25,7 +25,7 @@ from mechbench.catalogue.settings import check_options
 from mechbench.errors import ConfigError
 from mechbench.operators.base import check_seqlen
 from mechbench.operators.fidelity import Fidelity
-from mechbench.ops import decayed_average
+from mechbench.ops import decayed_average, linear
 
 
 @register_operator("rwkv", source="Peng et al. 2023 (arXiv:2305.13048), version 4, section 3")
@@ -79,9 +79,9 @@ class RWKV(nn.Module):
     def _signals(self, u: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return r, k, v, each (B, L, D)."""
         before = F.pad(u, (0, 0, 1, -1))  # (B, L, D)
-        r = self.receptance(before + self.mix_r * (u - before))
-        k = self.key(before + self.mix_k * (u - before))
-        v = self.value(before + self.mix_v * (u - before))
+        r = linear(before + self.mix_r * (u - before), self.receptance)
+        k = linear(before + self.mix_k * (u - before), self.key)
+        v = linear(before + self.mix_v * (u - before), self.value)
         return r, k, v
 
     def forward(self, u: Tensor) -> Tensor:
@@ -93,7 +93,7 @@ class RWKV(nn.Module):
         check_seqlen(u, self.max_seqlen)
         r, k, v = self._signals(u)
         wkv = decayed_average(k, v, self.bonus, self.speed.exp())
-        out: Tensor = self.out_proj(torch.sigmoid(r) * wkv)  # (B, L, D)
+        out: Tensor = linear(torch.sigmoid(r) * wkv, self.out_proj)  # (B, L, D)
         return out
 
     def mixing_matrix(self, u: Tensor) -> Tensor:

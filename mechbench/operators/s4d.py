@@ -19,7 +19,7 @@ from mechbench.catalogue.registry import register_operator
 from mechbench.filters.ssm import SSMFilter
 from mechbench.operators.base import check_seqlen, toeplitz
 from mechbench.operators.fidelity import Fidelity
-from mechbench.ops import fft_conv
+from mechbench.ops import fft_conv, linear
 
 
 @register_operator("s4d", source="Gu et al. 2022 (arXiv:2206.11893), section 3, S4D-Lin")
@@ -67,7 +67,7 @@ class S4D(nn.Module):
         L = check_seqlen(u, self.max_seqlen)
         h = self.ssm(L)[0]  # (D, L)
         s = fft_conv(u.transpose(1, 2), h, self.skip, backend=self.backend)  # (B, D, L)
-        y: Tensor = F.glu(self.out_proj(F.gelu(s.transpose(1, 2))), -1)  # (B, L, D)
+        y: Tensor = F.glu(linear(F.gelu(s.transpose(1, 2)), self.out_proj), -1)  # (B, L, D)
         return y
 
     def mixing_matrix(self, u: Tensor) -> Tensor:

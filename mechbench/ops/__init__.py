@@ -34,7 +34,7 @@ from mechbench.ops.forgetting_attention import (
 from mechbench.ops.gated_norm import gated_norm
 from mechbench.ops.group_norm import head_norm
 from mechbench.ops.hyena_mix import hyena_mix
-from mechbench.ops.linear import linear
+from mechbench.ops.linear import affine, linear
 from mechbench.ops.mlp import mlp
 from mechbench.ops.precision import autocast_dtype
 from mechbench.ops.rotary import rotary, rotary_heads
@@ -53,6 +53,7 @@ from mechbench.ops.window import window
 __all__ = [
     "Embedding",
     "add_norm",
+    "affine",
     "affine_scan",
     "affine_scan_reference",
     "autocast_dtype",

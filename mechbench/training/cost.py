@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable, Hashable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import torch
@@ -59,7 +59,6 @@ class FlopCounter(TorchDispatchMode):
         return out
 
 
-Flops = Callable[[], float | None]
 _counted: dict[Hashable, float] = {}
 _REMEMBERED = 64
 
@@ -83,19 +82,34 @@ def flops_per_token(model: nn.Module, input_seqlen: int, input_dim: int = 0) -> 
         return None
 
 
-def flops_later(model: nn.Module, input_seqlen: int, input_dim: int = 0) -> Flops:
-    """Begin to count `flops_per_token` beside other work; return what waits for the number.
+class FlopsBeside:
+    """`flops_per_token`, counted in a thread of its own once there is time for it.
 
     The first count of a process loads PyTorch's compiler, for one to ten seconds.
     """
-    try:
-        ghost = copy.deepcopy(model).to("meta")
-    except Exception:  # a plugin's, as above
-        return lambda: None
-    counter = ThreadPoolExecutor(1)
-    future = counter.submit(flops_per_token, ghost, input_seqlen, input_dim)
-    counter.shutdown(wait=False)
-    return future.result
+
+    def __init__(self, model: nn.Module, input_seqlen: int, input_dim: int = 0) -> None:
+        self._future: Future[float | None] | None = None
+        try:
+            ghost = copy.deepcopy(model).to("meta")
+        except Exception:  # a plugin's, as in `flops_per_token`
+            self._future = Future()
+            self._future.set_result(None)
+        else:
+            self._args = ghost, input_seqlen, input_dim
+
+    def begin(self) -> None:
+        """Start to count, if that has not begun."""
+        if self._future is None:
+            counter = ThreadPoolExecutor(1)
+            self._future = counter.submit(flops_per_token, *self._args)
+            counter.shutdown(wait=False)
+
+    def result(self) -> float | None:
+        """Wait for the number."""
+        self.begin()
+        assert self._future is not None
+        return self._future.result()
 
 
 def _total(model: nn.Module, input_seqlen: int, input_dim: int) -> float:

@@ -21,7 +21,7 @@ from mechbench.record.seeds import derive
 from mechbench.report.escape import csv_text
 from mechbench.tasks.base import Batch, Task
 from mechbench.training.checkpoint import check_extra_state, load_checkpoint, save_checkpoint
-from mechbench.training.cost import flops_later
+from mechbench.training.cost import FlopsBeside
 from mechbench.training.gate import Watchdog, after, before, guarded, naming, settle
 from mechbench.training.kept import Trainer
 from mechbench.training.lengths import check_longer, for_tokens, tokens_built_for
@@ -80,22 +80,22 @@ def train_and_score(run: Run, result: dict[str, Any], dog: Watchdog | None = Non
     torch.manual_seed(derive(config.seed, "init"))  # on the CPU: the same weights on any device
     model = build_model(config, tokens_built_for(config))
     result["parameters"] = sum(p.numel() for p in model.parameters())
-    flops = flops_later(model, task.input_seqlen, task.input_dim)
+    flops = FlopsBeside(model, task.input_seqlen, task.input_dim)
     if device == "cpu":  # it is busy anyway
-        flops()
+        flops.result()
     setting = config.grad_clip, config.dtype
     try:
         with (
             run.kept.trainer(model, config.lr, config.weight_decay, setting, device) as trainer,
             guarded(trainer.model, config.operator, dog),
         ):
-            _train_and_score(run, result, trainer, dog)
+            _train_and_score(run, result, trainer, flops, dog)
     finally:
-        result["flops_per_token"] = flops()
+        result["flops_per_token"] = flops.result()
 
 
 def _train_and_score(
-    run: Run, result: dict[str, Any], trainer: Trainer, dog: Watchdog | None
+    run: Run, result: dict[str, Any], trainer: Trainer, flops: FlopsBeside, dog: Watchdog | None
 ) -> None:
     config, task, device, tasks = run.config, run.task, run.device, run.tasks()
     folder, console, group = run.folder, run.console, run.group
@@ -133,7 +133,7 @@ def _train_and_score(
     if not group.rank:
         write_json(folder / "config.json", config.to_dict())
     try:
-        _train(run, trainer, progress, shares, unseen)
+        _train(run, trainer, progress, shares, unseen, flops)
     finally:  # also where the operator fails: the row says how far it came
         result |= {
             "steps": progress.step,
@@ -201,6 +201,7 @@ def _train(
     progress: Progress,
     validation: list[Batch],
     unseen: Unseen,
+    flops: FlopsBeside,
 ) -> None:
     """Train with a progress bar and checkpoints, and stop between steps on a signal."""
     config, folder, console = run.config, run.folder, run.console
@@ -223,11 +224,17 @@ def _train(
             f"{config.operator} on {config.task} at {config.seqlen}",
         ) as bar,
     ):
+
+        def report(row: dict[str, Any]) -> None:
+            bar.row(row)
+            if row["seqlen"] == config.seqlen:  # now the GPU has its work from graphs
+                flops.begin()
+
         hooks = Hooks(
             interrupted=lambda: stopper.received is not None,
             checkpoint_due=lambda: time.perf_counter() - last_save >= run.checkpoint_s,
             checkpoint=save,
-            report=bar.row,
+            report=report,
             advanced=bar.advance,
             warn=console.warn,
         )

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from mechbench.catalogue.registry import OPERATORS
 from mechbench.ops import fft_conv
 from mechbench.training import cost
-from mechbench.training.cost import flops_per_token
+from mechbench.training.cost import FlopsBeside, flops_per_token
 from mechbench.training.model import Backbone
 
 V, D, L = 12, 16, 32
@@ -168,3 +168,19 @@ def test_blocks_that_differ_in_what_they_hold_are_walked_all(walked: list[int]) 
     found = flops_per_token(model, L)
     assert walked == [3]
     assert found == cost._count(model, L, 0) / L
+
+
+def test_counting_beside_gives_the_same_number() -> None:
+    model = backbone("hyena", L)
+    counted = FlopsBeside(model, L)
+    with torch.no_grad():  # what training does meanwhile changes nothing
+        model.head.weight.zero_()
+    assert counted.result() == counted.result() == flops_per_token(model, L)
+
+
+def test_what_cannot_be_copied_has_no_count() -> None:
+    class Fixed(Tokens):
+        def __deepcopy__(self, memo: object) -> Fixed:
+            raise TypeError
+
+    assert FlopsBeside(Fixed(), L).result() is None

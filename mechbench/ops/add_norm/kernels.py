@@ -22,7 +22,7 @@ def _normalised(x, mask, D, eps):
     return centred * rstd[:, None], rstd
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["N"])
 def _forward_kernel(
     x, delta, weight, bias, total, out, N, D, eps,
     HAS_DELTA: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
@@ -41,7 +41,7 @@ def _forward_kernel(
     tl.store(out + at, (unit * a[None, :] + b[None, :]).to(out.dtype.element_ty), mask=mask)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["N"])
 def _backward_kernel(
     total, weight, dout, dtotal, dx, ddelta, part, N, D, eps,
     HAS_DTOTAL: tl.constexpr, HAS_DELTA: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,

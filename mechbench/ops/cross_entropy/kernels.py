@@ -10,7 +10,7 @@ from torch import Tensor
 _TILE = 4096  # numbers in a tile of rows
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["N"])
 def _kernel(
     logits, targets, grad, losses, counts, N, V, IGNORE: tl.constexpr,
     ROWS: tl.constexpr, COLUMNS: tl.constexpr,

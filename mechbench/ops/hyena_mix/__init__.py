@@ -20,7 +20,7 @@ from mechbench.ops.fft_conv.core import conv_backward, conv_forward
 from mechbench.ops.short_conv import short_conv
 from mechbench.ops.triton import unavailable
 
-_VECTOR = 8  # numbers of a half type in the 16 bytes that a thread loads at once
+_EVEN = 16  # rows that begin at a multiple of it are read in whole vectors
 
 
 def hyena_mix(
@@ -83,7 +83,7 @@ class _Mix(torch.autograd.Function):
 
         p = even_rows(p)
         # Where any length is as good, one whose rows begin at whole vectors.
-        width = -(-p.shape[2] // _VECTOR) * _VECTOR if core.ANY_SEQLEN else p.shape[2]
+        width = -(-p.shape[2] // _EVEN) * _EVEN if core.ANY_SEQLEN else p.shape[2]
         w = gate_forward(p, taps, bias, shift, width)
         z, kept = conv_forward(core, w, h)
         y = finish_forward(p, taps, bias, shift, z, w, skip)  # z holds z~ from here on

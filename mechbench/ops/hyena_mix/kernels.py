@@ -204,7 +204,7 @@ def gate_forward(
 ) -> Tensor:
     """Return w (B, D, width) from p (B, 3D, L), taps (3D, 3), bias and shift = in_bias (3D,).
 
-    `width` is L, or up to 8 more: then zeros follow.
+    `width` is L, or up to 15 more: then zeros follow.
     """
     grid, L, stride, D, block = _launch(p)
     w = p.new_empty(len(p), D, width or L)

@@ -14,7 +14,7 @@ from torch import Tensor
 _ROWS, _TILE = 128, 2048
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["N", "M"])
 def _kernel(part, out, N, M, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
     column = tl.program_id(0) * COLUMNS + tl.arange(0, COLUMNS)
     total = tl.zeros((ROWS, COLUMNS), tl.float32)

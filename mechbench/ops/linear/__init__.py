@@ -24,13 +24,16 @@ def linear(x: Tensor, layer: nn.Linear) -> Tensor:
 
     Args:
         x: (..., D).
-        layer: with weight (E, D) and bias (E,).
+        layer: with weight (E, D) and bias (E,) or None.
     """
+    return affine(x, layer.weight, layer.bias)
+
+
+def affine(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """Return x W^T + b for x (..., D), weight (E, D), bias (E,) or None, as `linear` does."""
     if not x.is_cuda or unavailable(x) is not None:
-        return F.linear(x, layer.weight, layer.bias)
-    y: Tensor = _Linear.apply(  # type: ignore[no-untyped-call]
-        x, layer.weight, layer.bias, autocast_dtype(x)
-    )
+        return F.linear(x, weight, bias)
+    y: Tensor = _Linear.apply(x, weight, bias, autocast_dtype(x))  # type: ignore[no-untyped-call]
     return y
 
 
@@ -59,18 +62,21 @@ def _product(a: Tensor, b: Tensor, dtype: torch.dtype) -> Tensor:
 
 class _Linear(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, dtype: torch.dtype) -> Tensor:
-        ctx.dtypes = x.dtype, weight.dtype, bias.dtype
+    def forward(
+        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, dtype: torch.dtype
+    ) -> Tensor:
+        ctx.dtypes = x.dtype, weight.dtype, None if bias is None else bias.dtype
         x, weight = x.to(dtype), weight.to(dtype)
         ctx.save_for_backward(x, weight)
-        return F.linear(x, weight, bias.to(dtype))
+        return F.linear(x, weight, None if bias is None else bias.to(dtype))
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
+    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
         x, weight = ctx.saved_tensors
         of_x, of_weight, of_bias = ctx.dtypes
         rows = dy.contiguous().flatten(0, -2)  # (N, E)
         dx = _product(rows, weight, of_x).view(x.shape)
         dweight = _product(rows.T, x.flatten(0, -2), of_weight)
-        return dx, dweight, bias_gradient(rows, of_bias), None
+        dbias = None if of_bias is None else bias_gradient(rows, of_bias)
+        return dx, dweight, dbias, None

@@ -14,7 +14,7 @@ _COLUMNS = 256  # most columns of a tile
 _PROGRAMS = 512  # programs along the rows: each leaves one row of partial sums
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["N"])
 def _kernel(x, part, N, M, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
     column = tl.program_id(1) * COLUMNS + tl.arange(0, COLUMNS)
     total = tl.zeros((ROWS, COLUMNS), tl.float32)

@@ -103,7 +103,7 @@ def _chunk(
     return tl.dot(_gelu(h).to(HALF).to(KIND), tl.trans(c), y)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["N"])
 def _forward_kernel(
     u, up, up_bias, down, down_bias, y, low_up, low_down, N, D, H,
     HALF: tl.constexpr, KIND: tl.constexpr, CHUNKS: tl.constexpr,
@@ -169,7 +169,7 @@ def _put_sums(
     tl.store(part + 2 * H * D + unit, db, mask=unit < H)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["N"])
 def _backward_kernel(
     u, up, up_bias, down, dy, du, part, N, D, H,
     HALF: tl.constexpr, KIND: tl.constexpr, CHUNKS: tl.constexpr,

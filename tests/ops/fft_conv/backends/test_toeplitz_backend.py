@@ -44,8 +44,8 @@ def test_equals_the_direct_sum(
     ("L", "dtype", "reason"),
     [
         (1, torch.bfloat16, None),
-        (2048, torch.float16, None),
-        (2049, torch.bfloat16, "2049 tokens: above 2048 transforms cost less"),
+        (4224, torch.float16, None),
+        (4225, torch.bfloat16, "4225 tokens: above 4224 transforms cost less"),
         (64, torch.float32, "the input is torch.float32: products are of bfloat16 or float16"),
     ],
 )
