@@ -11,19 +11,20 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from mechbench.ops.dplr.kernels.forward import Chunks, states_of
-from mechbench.ops.dplr.kernels.levels import factors, sources, together
-from mechbench.ops.kernels.chunks import block, head_at, put, rows, state_at, strides
+from mechbench.ops.dplr.kernels.forward import LEVELS, Chunks, slices, states_of
+from mechbench.ops.dplr.kernels.levels import FIRST, factors, sources, together
+from mechbench.ops.kernels.chunks import block, head_at, put, rows, strides
 
 
 @triton.jit
-def _gradients_kernel(
-    q, k, v, a, b, falls, solved, told, y_b, y_v, moved, kept, states, backs, dy,
-    dq, dk, dv, da, db, dg,
-    qb, qh, qt, kb, kh, kt, vb, vh, vt, ab, ah, at, bb, bh, bt, yb, yh, yt, L, H, K, P, chunks,
-    DELTA: tl.constexpr, PREC: tl.constexpr, LEVELS: tl.constexpr,
+def _products_kernel(
+    k, v, b, falls, solved, told, y_b, y_v, moved, kept, states, backs, dy,
+    dv, d_qb, d_qk, d_ab, d_ak, d_ystate, d_kept, d_read, d_written, d_end,
+    kb, kh, kt, vb, vh, vt, bb, bh, bt, yb, yh, yt, L, H, K, P, chunks,
+    DELTA: tl.constexpr, PREC: tl.constexpr,
     C: tl.constexpr, BK: tl.constexpr, BP: tl.constexpr,
 ):  # fmt: skip
+    """Store dv, and the gradients of the chunk's matrices: see the package's docstring."""
     n, row = tl.program_id(0), tl.program_id(1)
     batch, head = row // H, row % H
     i = tl.arange(0, C)
@@ -32,115 +33,148 @@ def _gradients_kernel(
     place = row.to(tl.int64) * chunks + n
     falls += place * (C + 1) * K
     square = place * C * C + i[:, None] * C + i[None, :]
-    first = (batch.to(tl.int64) * L * H + head) * K  # of gradients: (B, L, H, K)
-    dv += (batch.to(tl.int64) * L * H + head) * P
+    thin = place * C * K
+    dv += (batch.to(tl.int64) * L * H + head) * P  # (B, L, H, P)
     v, dy = head_at(v, batch, head, vb, vh), head_at(dy, batch, head, yb, yh)
+    weight = rows(kept + thin, i, C, K, K, BK)
+    read = tl.trans(tl.load(y_v + square))
 
-    d_yv = tl.zeros((C, C), tl.float32)
-    d_ystate = tl.zeros((C, BK), tl.float32)
-    d_kept = tl.zeros((C, BK), tl.float32)
-    d_change = tl.zeros((BK, BK), tl.float32)
+    dy_v = tl.zeros((C, C), tl.float32)
+    dy_state = tl.zeros((C, BK), tl.float32)
+    dn = tl.zeros((C, BK), tl.float32)
+    df = tl.zeros((BK, BK), tl.float32)
     for column in range(0, P, BP):
         left = P - column
-        where, mask = state_at(states + place * K * P + column, K, P, BK, BP)
-        mask = mask & (tl.arange(0, BP) < left)[None, :]
-        state = tl.load(where, mask=mask, other=0.0)
-        where, _ = state_at(backs + place * K * P + column, K, P, BK, BP)
-        back = tl.load(where, mask=mask, other=0.0)
+        state = rows(states + place * K * P + column, r, K, P, left, BP)
+        back = rows(backs + place * K * P + column, r, K, P, left, BP)
         value = rows(v + column, t, L, vt, left, BP)
         grad = rows(dy + column, t, L, yt, left, BP)
-        d_value = tl.dot(tl.trans(tl.load(y_v + square)), grad, input_precision=PREC)
-        weight = rows(kept + place * C * K, i, C, K, K, BK)
+        d_value = tl.dot(read, grad, input_precision=PREC)
         d_value = tl.dot(weight, back, acc=d_value, input_precision=PREC)
         put(dv + column, t, L, H * P, left, d_value, BP)
-        d_yv = tl.dot(grad, tl.trans(value), acc=d_yv, input_precision=PREC)
-        d_ystate = tl.dot(grad, tl.trans(state), acc=d_ystate, input_precision=PREC)
-        d_kept = tl.dot(value, tl.trans(back), acc=d_kept, input_precision=PREC)
-        d_change = tl.dot(back, tl.trans(state), acc=d_change, input_precision=PREC)
-
-    key, read, written = sources(
-        k, a, b, row, H, t, L, K, kb, kh, kt, ab, ah, at, bb, bh, bt, DELTA=DELTA, BK=BK
-    )
+        dy_v = tl.dot(grad, tl.trans(value), acc=dy_v, input_precision=PREC)
+        dy_state = tl.dot(grad, tl.trans(state), acc=dy_state, input_precision=PREC)
+        dn = tl.dot(value, tl.trans(back), acc=dn, input_precision=PREC)
+        df = tl.dot(back, tl.trans(state), acc=df, input_precision=PREC)
     seen = i[:, None] >= i[None, :]
-    diagonal = i[:, None] == i[None, :]
-    after = rows(falls, i + 1, C + 1, K, K, BK)
+    above = i[:, None] > i[None, :]
+    dy_v = tl.where(seen, dy_v, 0.0)
+    put(d_ystate + thin, i, C, K, K, dy_state, BK)
+    own = tl.sum(tl.where(r[:, None] == r[None, :], df, 0.0), 0)
     end = tl.load(falls + C * K + r, mask=r < K, other=0.0)
-    rest = tl.exp(end[None, :] - after)
-    of_state = rows(moved + place * C * K, i, C, K, K, BK)
+    tl.store(d_end + place * K + r, tl.exp2(end) * own, mask=r < K)
+
+    of_state = rows(moved + thin, i, C, K, K, BK)
     of_v = tl.load(told + square)
+    now = tl.dot(dy_state, tl.trans(of_state), input_precision=PREC)
+    now = tl.dot(dy_v, tl.trans(of_v), acc=now, input_precision=PREC)
+    tl.store(d_qb + square, tl.where(seen, now, 0.0))
+    now = tl.dot(of_state, tl.trans(df), input_precision=PREC)
+    now = tl.dot(of_v, dn, acc=now, input_precision=PREC)
+    put(d_written + thin, i, C, K, K, now, BK)
+
+    key = rows(head_at(k, batch, head, kb, kh), t, L, kt, K, BK)
+    b = head_at(b, batch, head, bb, bh)
+    if DELTA:
+        late = key * tl.load(b + t * bt, mask=t < L, other=0.0).to(tl.float32)[:, None]
+    else:
+        late = rows(b, t, L, bt, K, BK)
+    late = late * tl.exp2(end[None, :] - rows(falls, i + 1, C + 1, K, K, BK))
     scores = tl.trans(tl.load(y_b + square))
     solved_t = tl.trans(tl.load(solved + square))
-    d_yv = tl.where(seen, d_yv, 0.0)
-    own = tl.where((r[:, None] == r[None, :]), d_change, 0.0)
-    d_end = tl.exp(end) * tl.sum(own, 0)
+    told_v = tl.dot(scores, dy_v, input_precision=PREC)
+    told_v = tl.dot(late, tl.trans(dn), acc=told_v, input_precision=PREC)
+    told_v = tl.dot(solved_t, told_v, input_precision=PREC)
+    told_state = tl.dot(scores, dy_state, input_precision=PREC)
+    told_state = tl.dot(late, df, acc=told_state, input_precision=PREC)
+    told_state = tl.dot(solved_t, told_state, input_precision=PREC)
+    put(d_read + thin, i, C, K, K, told_state, BK)
+    now = tl.dot(told_state, tl.trans(of_state), input_precision=PREC)
+    now = tl.dot(told_v, tl.trans(of_v), acc=now, input_precision=PREC)
+    tl.store(d_ab + square, tl.where(above, now, 0.0))
+    if not DELTA:
+        tl.store(d_qk + square, dy_v)
+        tl.store(d_ak + square, tl.where(above, told_v, 0.0))
+        put(d_kept + thin, i, C, K, K, dn, BK)
 
-    d_qb = tl.dot(d_ystate, tl.trans(of_state), input_precision=PREC)
-    d_qb = tl.dot(d_yv, tl.trans(of_v), acc=d_qb, input_precision=PREC)
-    d_qb = tl.where(seen, d_qb, 0.0)
-    d_b = tl.dot(of_state, tl.trans(d_change), input_precision=PREC)
-    d_b = tl.dot(of_v, d_kept, acc=d_b, input_precision=PREC) * rest
-    late = written * rest
-    d_a = tl.dot(scores, d_ystate, input_precision=PREC)
-    d_a = tl.dot(late, d_change, acc=d_a, input_precision=PREC)
-    d_a = tl.dot(solved_t, d_a, input_precision=PREC)
-    d_ak = tl.dot(scores, d_yv, input_precision=PREC)
-    d_ak = tl.dot(late, tl.trans(d_kept), acc=d_ak, input_precision=PREC)
-    d_ak = tl.dot(solved_t, d_ak, input_precision=PREC)
-    d_ab = tl.dot(d_a, tl.trans(of_state), input_precision=PREC)
-    d_ab = tl.dot(d_ak, tl.trans(of_v), acc=d_ab, input_precision=PREC)
 
-    query = rows(head_at(q, batch, head, qb, qh), t, L, qt, K, BK)
-    d_end += tl.sum(written * d_b, 0)
-    same = tl.sum(tl.where(diagonal, d_qb, 0.0), 1)[:, None]
-    d_q = d_ystate * tl.exp(after) + same * written
-    d_b += same * query
+@triton.jit
+def _gradients_kernel(
+    q, k, a, b, falls, d_qb, d_qk, d_ab, d_ak, d_ystate, d_kept, d_read, d_written, d_end,
+    dq, dk, da, db, dg,
+    qb, qh, qt, kb, kh, kt, ab, ah, at, bb, bh, bt, L, H, K, chunks, parts,
+    DELTA: tl.constexpr, PREC: tl.constexpr, LEVELS: tl.constexpr,
+    C: tl.constexpr, BS: tl.constexpr,
+):  # fmt: skip
+    """Store the gradients of BS channels from those of the chunk's matrices."""
+    n, row, part = tl.program_id(0), tl.program_id(1), tl.program_id(2)
+    batch, head = row // H, row % H
+    column = part * BS
+    left = K - column
+    i = tl.arange(0, C)
+    c = tl.arange(0, BS)
+    t = n * C + i
+    place = row.to(tl.int64) * chunks + n
+    falls += place * (C + 1) * K + column
+    square = place * C * C + i[:, None] * C + i[None, :]
+    thin = place * C * K + column
+    first = (batch.to(tl.int64) * L * H + head) * K + column  # of gradients: (B, L, H, K)
+    query = rows(head_at(q, batch, head, qb, qh) + column, t, L, qt, left, BS)
+    key, read, written = sources(
+        k, a, b, batch, head, t, L, column, K, kb, kh, kt, ab, ah, at, bb, bh, bt, DELTA, BS
+    )
+    after = rows(falls, i + 1, C + 1, K, left, BS)
+    rest = tl.exp2(rows(falls, 0 * i + C, C + 1, K, left, BS) - after)
+    grad_q = rows(d_ystate + thin, i, C, K, left, BS) * tl.exp2(after)
+    grad_b = rows(d_written + thin, i, C, K, left, BS) * rest
+    grad_a = rows(d_read + thin, i, C, K, left, BS)
+    end = tl.load(d_end + place * K + column + c, mask=c < left, other=0.0)
+    end += tl.sum(written * grad_b, 0)
+    of_qb, of_ab = tl.load(d_qb + square), tl.load(d_ab + square)
     if DELTA:
-        d_a = d_a * tl.exp(after)
-        d_k = d_b  # not used
+        grad_a *= tl.exp2(after)
     else:
-        d_a = d_a * tl.exp(rows(falls, i, C + 1, K, K, BK))
-        d_k = d_kept * rest
-        d_end += tl.sum(key * d_k, 0)
-        same = tl.sum(tl.where(diagonal, d_yv, 0.0), 1)[:, None]
-        d_q += same * key
-        d_k += same * query
-    for level in range(LEVELS):
-        half = 1 << level
-        of_q, of_a, of_written = factors(falls, i, half, K, DELTA, C, BK)
-        mine = together(i, half)
-        q_now, a_now, b_now = query * of_q, read * of_a, written * of_written
-        now_qb, now_ab = tl.where(mine, d_qb, 0.0), tl.where(mine, d_ab, 0.0)
+        grad_a *= tl.exp2(rows(falls, i, C + 1, K, left, BS))
+        grad_k = rows(d_kept + thin, i, C, K, left, BS) * rest
+        end += tl.sum(key * grad_k, 0)
+        of_qk, of_ak = tl.load(d_qk + square), tl.load(d_ak + square)
+    for level in range(FIRST, LEVELS):
+        by_q, by_a, by_written = factors(falls, i, level, K, left, DELTA, C, BS)
+        mine = together(i, level)
+        q_now, a_now, b_now = query * by_q, read * by_a, written * by_written
+        now_qb, now_ab = tl.where(mine, of_qb, 0.0), tl.where(mine, of_ab, 0.0)
         from_q = tl.dot(now_qb, b_now, input_precision=PREC)
         from_a = tl.dot(now_ab, b_now, input_precision=PREC)
         from_b = tl.dot(tl.trans(now_qb), q_now, input_precision=PREC)
-        d_b += of_written * tl.dot(tl.trans(now_ab), a_now, acc=from_b, input_precision=PREC)
+        from_b = tl.dot(tl.trans(now_ab), a_now, acc=from_b, input_precision=PREC)
         if not DELTA:
-            k_now = key * of_written
-            now_qk, now_ak = tl.where(mine, d_yv, 0.0), tl.where(mine, d_ak, 0.0)
+            k_now = key * by_written
+            now_qk, now_ak = tl.where(mine, of_qk, 0.0), tl.where(mine, of_ak, 0.0)
             from_q = tl.dot(now_qk, k_now, acc=from_q, input_precision=PREC)
             from_a = tl.dot(now_ak, k_now, acc=from_a, input_precision=PREC)
             from_k = tl.dot(tl.trans(now_qk), q_now, input_precision=PREC)
-            d_k += of_written * tl.dot(tl.trans(now_ak), a_now, acc=from_k, input_precision=PREC)
-        d_q += of_q * from_q
-        d_a += of_a * from_a
+            from_k = tl.dot(tl.trans(now_ak), a_now, acc=from_k, input_precision=PREC)
+            grad_k += by_written * from_k
+        grad_q += by_q * from_q
+        grad_a += by_a * from_a
+        grad_b += by_written * from_b
 
-    d_fall = query * d_q - written * d_b + read * d_a
+    fall = query * grad_q - written * grad_b + read * grad_a
     if DELTA:
-        d_step = tl.cumsum(d_fall, 0, reverse=True)
-        share = tl.load(head_at(b, batch, head, bb, bh) + t * bt, mask=t < L, other=0.0).to(
-            tl.float32
-        )
-        put(dk + first, t, L, H * K, K, share[:, None] * d_b - d_a, BK)
-        place_b = db + batch.to(tl.int64) * L * H + head + t * H  # (B, L, H)
-        tl.store(place_b, tl.sum(d_b * key, 1).to(db.dtype.element_ty), mask=t < L)
+        step = tl.cumsum(fall, 0, reverse=True)
+        share = tl.load(head_at(b, batch, head, bb, bh) + t * bt, mask=t < L, other=0.0)
+        put(dk + first, t, L, H * K, left, share.to(tl.float32)[:, None] * grad_b - grad_a, BS)
+        # One sum for each part of the channels: (parts, B, L, H).
+        db += (part.to(tl.int64) * (tl.num_programs(1) // H) + batch) * L * H + head
+        tl.store(db + t * H, tl.sum(grad_b * key, 1), mask=t < L)
     else:
         # a reads before the decay of its own step.
-        d_step = tl.cumsum(d_fall - key * d_k, 0, reverse=True) - read * d_a
-        put(dk + first, t, L, H * K, K, d_k, BK)
-        put(da + first, t, L, H * K, K, d_a, BK)
-        put(db + first, t, L, H * K, K, d_b, BK)
-    put(dq + first, t, L, H * K, K, d_q, BK)
-    put(dg + first, t, L, H * K, K, d_step + d_end[None, :], BK)
+        step = tl.cumsum(fall - key * grad_k, 0, reverse=True) - read * grad_a
+        put(dk + first, t, L, H * K, left, grad_k, BS)
+        put(da + first, t, L, H * K, left, grad_a, BS)
+        put(db + first, t, L, H * K, left, grad_b, BS)
+    put(dq + first, t, L, H * K, left, grad_q, BS)
+    put(dg + first, t, L, H * K, left, step + end[None, :], BS)
 
 
 def backward(
@@ -164,13 +198,31 @@ def backward(
         shape = B, L, H, *x.shape[3:]
         return torch.empty(shape, device=x.device, dtype=x.dtype).transpose(1, 2)
 
-    dq, dk, dv, db, dg = (like(x) for x in (q, k, v, b, g))
-    da = None if a is None else like(a)
-    _gradients_kernel[(chunks, B * H)](
-        q, k, v, k if a is None else a, b, c.falls, c.solved, c.told, c.y_b, c.y_v, c.moved, c.kept,
-        states, backs, dy, dq, dk, dv, dk if da is None else da, db, dg,
-        *strides(q, k, v, a, b, dy), L, H, K, P, chunks,
-        DELTA=a is None, PREC=precision, LEVELS=C.bit_length() - 1,
-        C=C, BK=block(K), BP=min(64, block(P)), num_warps=C // 8, num_stages=1,
+    def empty(*shape: int) -> Tensor:
+        return torch.empty(B * H, chunks, *shape, device=v.device, dtype=torch.float32)
+
+    dq, dk, dv, dg = (like(x) for x in (q, k, v, g))
+    delta, parts = a is None, triton.cdiv(K, slices(K))
+    if delta:
+        da, db = None, torch.empty(parts, B, L, H, device=v.device, dtype=torch.float32)
+    else:
+        da, db = like(a), like(b)
+    squares = [empty(C, C) for _ in range(2 if delta else 4)]
+    d_qb, d_ab = squares[0], squares[-1]
+    d_qk, d_ak = (d_qb, d_ab) if delta else squares[1:3]
+    thins = [empty(C, K) for _ in range(3 if delta else 4)]
+    matrices = (d_qb, d_qk, d_ab, d_ak, *thins[:1], thins[-1], *thins[1:3], empty(K))
+    tile = {"DELTA": delta, "PREC": precision, "C": C, "num_warps": 4, "num_stages": 1}
+    _products_kernel[(chunks, B * H)](
+        k, v, b, c.falls, c.solved, c.told, c.y_b, c.y_v, c.moved, c.kept, states, backs, dy,
+        dv, *matrices, *strides(k, v, b, dy), L, H, K, P, chunks,
+        BK=block(K), BP=min(32, block(P)), **tile,
     )  # fmt: skip
+    _gradients_kernel[(chunks, B * H, parts)](
+        q, k, k if a is None else a, b, c.falls, *matrices, dq, dk, dk if da is None else da, db,
+        dg, *strides(q, k, a, b), L, H, K, chunks, parts,
+        LEVELS=LEVELS, BS=slices(K), **tile,
+    )  # fmt: skip
+    if delta:
+        db = db.sum(0).transpose(1, 2).to(b.dtype)
     return dq, dk, dv, da, db, dg

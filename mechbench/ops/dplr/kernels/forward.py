@@ -9,9 +9,10 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from mechbench.ops.dplr.kernels.levels import factors, sources, together
-from mechbench.ops.kernels.chunks import block, chunk_of, head_at, put, rows, state_at, strides
+from mechbench.ops.dplr.kernels.levels import FIRST, factors, sources, together
+from mechbench.ops.kernels.chunks import block, head_at, put, rows, state_at, strides
 
+CHUNK, LEVELS = 32, 5  # tokens; few, because a chunk's decays are computed pair by pair, in effect
 _PROGRAMS = 132  # enough to fill a GPU
 
 
@@ -36,8 +37,9 @@ def _falls_kernel(
     n, row = tl.program_id(0), tl.program_id(1)
     i = tl.arange(0, C)
     step = rows(head_at(g, row // H, row % H, gb, gh), n * C + i, L, gt, K, BK)
-    # exp(-60) is nothing beside any number that is kept; sums of less would lose the small ones.
-    fall = tl.cumsum(tl.where(step < -60.0, -60.0, step), 0)
+    # Powers of 2, at least the last place of what decays: see `levels`.
+    step = tl.maximum(step * 1.4426950408889634, -25.0, propagate_nan=tl.PropagateNan.ALL)
+    fall = tl.cumsum(step, 0)
     falls += (row.to(tl.int64) * chunks + n) * (C + 1) * K
     col = tl.arange(0, BK)
     tl.store(falls + col, tl.zeros((BK,), tl.float32), mask=col < K)
@@ -49,63 +51,90 @@ def _chunks_kernel(
     q, k, a, b, falls, solved, told, y_b, y_v, moved, y_state, kept, change,
     qb, qh, qt, kb, kh, kt, ab, ah, at, bb, bh, bt, L, H, K, chunks,
     DELTA: tl.constexpr, PREC: tl.constexpr, LEVELS: tl.constexpr,
-    C: tl.constexpr, BK: tl.constexpr,
+    C: tl.constexpr, BK: tl.constexpr, BS: tl.constexpr,
 ):  # fmt: skip
-    """Store all that a chunk is by its tokens and keys alone: see the package's docstring."""
+    """Store all that a chunk is by its tokens and keys alone: see the package's docstring.
+
+    Channels are taken BS at a time: what a program holds stays small.
+    """
     n, row = tl.program_id(0), tl.program_id(1)
+    batch, head = row // H, row % H
     i = tl.arange(0, C)
     t = n * C + i
     place = row.to(tl.int64) * chunks + n
     falls += place * (C + 1) * K
-    query = rows(head_at(q, row // H, row % H, qb, qh), t, L, qt, K, BK)
-    key, read, written = sources(
-        k, a, b, row, H, t, L, K, kb, kh, kt, ab, ah, at, bb, bh, bt, DELTA=DELTA, BK=BK
-    )
-    diagonal = i[:, None] == i[None, :]
-    inverse = tl.where(diagonal, 1.0, 0.0)
-    qb_scores = tl.where(diagonal, tl.sum(query * written, 1)[:, None], 0.0)
-    qk_scores = tl.where(diagonal, tl.sum(query * key, 1)[:, None], 0.0)
+    q = head_at(q, batch, head, qb, qh)
+    qb_scores = tl.zeros((C, C), tl.float32)
+    ab_scores = tl.zeros((C, C), tl.float32)
+    qk_scores = tl.zeros((C, C), tl.float32)
     ak_scores = tl.zeros((C, C), tl.float32)
-    for level in range(LEVELS):
-        half = 1 << level
-        of_q, of_a, of_written = factors(falls, i, half, K, DELTA, C, BK)
-        mine = together(i, half)
-        q_now, a_now = query * of_q, read * of_a
-        b_now = tl.trans(written * of_written)
-        qb_scores += tl.where(mine, tl.dot(q_now, b_now, input_precision=PREC), 0.0)
-        # Rounded as float32: what is lost in X is lost in every later token of the chunk.
-        part = tl.where(mine, tl.dot(a_now, b_now, input_precision="tf32x3"), 0.0)
-        # Of blocks of twice the size, [[A, 0], [-N, B]] has the inverse [[A', 0], [B' N A', B']].
+    for column in range(0, K, BS):
+        query = rows(q + column, t, L, qt, K - column, BS)
+        key, read, written = sources(
+            k, a, b, batch, head, t, L, column, K, kb, kh, kt, ab, ah, at, bb, bh, bt, DELTA, BS
+        )
+        for level in range(FIRST, LEVELS):
+            of_q, of_a, of_written = factors(
+                falls + column, i, level, K, K - column, DELTA, C, BS
+            )
+            mine = together(i, level)
+            q_now, a_now = query * of_q, read * of_a
+            b_now = tl.trans(written * of_written)
+            qb_scores += tl.where(mine, tl.dot(q_now, b_now, input_precision=PREC), 0.0)
+            # Rounded as float32: what is lost in X is lost in every later token of the chunk.
+            ab_scores += tl.where(mine, tl.dot(a_now, b_now, input_precision="tf32x3"), 0.0)
+            if not DELTA:
+                k_now = tl.trans(key * of_written)
+                qk_scores += tl.where(mine, tl.dot(q_now, k_now, input_precision=PREC), 0.0)
+                ak_scores += tl.where(mine, tl.dot(a_now, k_now, input_precision=PREC), 0.0)
+    # Of blocks of twice the size, [[A, 0], [-N, B]] has the inverse [[A', 0], [B' N A', B']].
+    apart = i[:, None] ^ i[None, :]
+    inverse = tl.where(apart == 1, ab_scores, 0.0) + tl.where(apart == 0, 1.0, 0.0)
+    for level in range(1, LEVELS):
+        part = tl.where(apart >> level == 1, ab_scores, 0.0)
         part = tl.dot(inverse, part, input_precision=PREC)
         inverse += tl.dot(part, inverse, input_precision=PREC)
-        if not DELTA:
-            k_now = tl.trans(key * of_written)
-            qk_scores += tl.where(mine, tl.dot(q_now, k_now, input_precision=PREC), 0.0)
-            ak_scores += tl.where(mine, tl.dot(a_now, k_now, input_precision=PREC), 0.0)
-    square = i[:, None] * C + i[None, :]
-    tl.store(solved + place * C * C + square, inverse)
-    tl.store(y_b + place * C * C + square, qb_scores)
-    before = rows(falls, i, C + 1, K, K, BK)
-    after = rows(falls, i + 1, C + 1, K, K, BK)
-    rest = tl.exp(rows(falls, 0 * i + C, C + 1, K, K, BK) - after)
-    of_state = tl.dot(inverse, read * tl.exp(after if DELTA else before), input_precision=PREC)
-    put(moved + place * C * K, i, C, K, K, of_state, BK)
-    out = tl.dot(qb_scores, of_state, acc=query * tl.exp(after), input_precision=PREC)
-    put(y_state + place * C * K, i, C, K, K, out, BK)
-    written *= rest
-    where, mask = state_at(change + place * K * K, K, K, BK, BK)
-    tl.store(where, tl.dot(tl.trans(written), of_state, input_precision=PREC), mask=mask)
+    square = place * C * C + i[:, None] * C + i[None, :]
+    tl.store(solved + square, inverse)
+    tl.store(y_b + square, qb_scores)
     if DELTA:
         of_v = inverse
-        last = tl.dot(tl.trans(of_v), written, input_precision=PREC)
-        values = tl.dot(qb_scores, of_v, input_precision=PREC)
+        tl.store(y_v + square, tl.dot(qb_scores, of_v, input_precision=PREC))
     else:
+        ak_scores = tl.where(apart == 0, 0.0, ak_scores)
         of_v = tl.dot(inverse, ak_scores, input_precision=PREC)
-        tl.store(told + place * C * C + square, of_v)
-        last = tl.dot(tl.trans(of_v), written, acc=key * rest, input_precision=PREC)
+        tl.store(told + square, of_v)
         values = tl.dot(qb_scores, of_v, acc=qk_scores, input_precision=PREC)
-    put(kept + place * C * K, i, C, K, K, last, BK)
-    tl.store(y_v + place * C * C + square, values)
+        tl.store(y_v + square, values)
+    # All of b', of which F takes the channels as rows.
+    after = rows(falls, i + 1, C + 1, K, K, BK)
+    rest = tl.exp2(rows(falls, 0 * i + C, C + 1, K, K, BK) - after)
+    _, _, written = sources(
+        k, a, b, batch, head, t, L, 0, K, kb, kh, kt, ab, ah, at, bb, bh, bt, DELTA, BK
+    )
+    written = tl.trans(written * rest)
+    moved, y_state, kept = moved + place * C * K, y_state + place * C * K, kept + place * C * K
+    for column in range(0, K, BS):
+        left = K - column
+        key, read, added = sources(
+            k, a, b, batch, head, t, L, column, K, kb, kh, kt, ab, ah, at, bb, bh, bt, DELTA, BS
+        )
+        after = rows(falls + column, i + 1, C + 1, K, left, BS)
+        rest = tl.exp2(rows(falls + column, 0 * i + C, C + 1, K, left, BS) - after)
+        if DELTA:
+            read = read * tl.exp2(after)
+            last = tl.dot(tl.trans(of_v), added * rest, input_precision=PREC)
+        else:
+            read = read * tl.exp2(rows(falls + column, i, C + 1, K, left, BS))
+            last = tl.dot(tl.trans(of_v), added * rest, acc=key * rest, input_precision=PREC)
+        put(kept + column, i, C, K, left, last, BS)
+        of_state = tl.dot(inverse, read, input_precision=PREC)
+        put(moved + column, i, C, K, left, of_state, BS)
+        query = rows(q + column, t, L, qt, left, BS) * tl.exp2(after)
+        out = tl.dot(qb_scores, of_state, acc=query, input_precision=PREC)
+        put(y_state + column, i, C, K, left, out, BS)
+        turn = tl.dot(written, of_state, input_precision=PREC)
+        put(change + place * K * K + column, tl.arange(0, BK), K, K, left, turn, BS)
 
 
 @triton.jit
@@ -138,7 +167,7 @@ def _states_kernel(
         # Not on the diagonal of F: a factor near 1 must not be rounded, once a chunk.
         moved = tl.dot(tl.trans(turn) if REVERSE else turn, state, input_precision=PREC)
         moved = tl.dot(tl.trans(weight), value, acc=moved, input_precision=PREC)
-        state = state * tl.exp(end)[:, None] + moved
+        state = state * tl.exp2(end)[:, None] + moved
 
 
 @triton.jit
@@ -159,6 +188,11 @@ def _outputs_kernel(
     reads = rows(y_state + at * C * K, i, C, K, K, BK)
     out = tl.dot(reads, state, acc=out, input_precision=PREC)
     put(head_at(y, row // H, row % H, yb, yh), t, L, yt, P, out, BP)
+
+
+def slices(K: int) -> int:
+    """Return how many channels a program takes at a time."""
+    return min(32, block(K))
 
 
 def states_of(x: Tensor, weights: Tensor, c: Chunks, precision: str, *, reverse: bool) -> Tensor:
@@ -195,9 +229,9 @@ def forward(
         that chunks start from, (B * H, chunks, K, P), and the chunks.
     """
     B, H, L, P = v.shape
-    K, C = q.shape[-1], chunk_of(q, v)
-    chunks, warps = triton.cdiv(L, C), C // 8
-    grid, tile = (chunks, B * H), {"C": C, "BK": block(K), "num_warps": warps, "num_stages": 1}
+    K, C = q.shape[-1], CHUNK
+    chunks = triton.cdiv(L, C)
+    grid, tile = (chunks, B * H), {"C": C, "BK": block(K), "num_warps": 4, "num_stages": 1}
 
     def empty(rows: int, cols: int) -> Tensor:
         return torch.empty(B * H, chunks, rows, cols, device=v.device, dtype=torch.float32)
@@ -212,7 +246,7 @@ def forward(
     )  # fmt: skip
     _chunks_kernel[grid](
         q, k, k if a is None else a, b, *c, *strides(q, k, a, b), L, H, K, chunks,
-        DELTA=a is None, PREC=precision, LEVELS=C.bit_length() - 1, **tile,
+        DELTA=a is None, PREC=precision, LEVELS=LEVELS, BS=slices(K), **tile,
     )  # fmt: skip
     states = states_of(v, c.kept, c, precision, reverse=False)
     y = torch.empty(B, L, H, P, device=v.device, dtype=v.dtype).transpose(1, 2)

@@ -1,8 +1,13 @@
-"""Decays inside a chunk, as products of factors that are both at most 1.
+"""Decays inside a chunk, as products of two factors.
 
-A chunk is halved again and again: what the second half of a block reads from the first decays to
-the block's middle and from there on. `falls` (C + 1, K) are a chunk's cumulated log decays, those
-before each token and those at the end.
+A chunk is halved again and again, down to blocks of 8: what the second half of a block reads from
+the first decays to the block's middle and from there on, by two factors at most 1. Inside a block
+of 8 the decays are taken from and to its middle too, but there one factor may be above 1: at most
+2^100, because no step counts for less than 2^-25, below which what is left of a value is less than
+its rounding was.
+
+`falls` (C + 1, K) are a chunk's cumulated decays, log 2, before each token and at the end. `levels`
+are those from FIRST on, that of blocks of 8: at level n a block has 2^(n + 1) positions.
 """
 
 from __future__ import annotations
@@ -12,46 +17,50 @@ import triton.language as tl
 
 from mechbench.ops.kernels.chunks import head_at, rows
 
+FIRST = tl.constexpr(2)
+
 
 @triton.jit
-def factors(falls, i, half, K, LATE: tl.constexpr, C: tl.constexpr, BK: tl.constexpr):
-    """Return what q, a and the written are scaled by, in blocks of twice `half`: (C, BK) each.
+def factors(falls, i, level, K, left, LATE: tl.constexpr, C: tl.constexpr, BS: tl.constexpr):
+    """Return what q, a and the written are scaled by at a level: (C, BS) each.
 
-    0 for what does not take part: the first halves do not read, nor are the second ones read.
+    Those of halves that do not take part are at most 1. `falls` start at the first of BS channels,
+    of which `left` there are.
     """
-    second = ((i // half) % 2 == 1)[:, None]
-    after = rows(falls, i + 1, C + 1, K, K, BK)
-    middle = rows(falls, i // (2 * half) * (2 * half) + half, C + 1, K, K, BK)
-    of_q = tl.exp(tl.where(second, after - middle, float("-inf")))
-    written = tl.exp(tl.where(second, float("-inf"), middle - after))
+    cap = tl.where(level == 2, 200.0, 0.0)
+    after = rows(falls, i + 1, C + 1, K, left, BS)
+    middle = rows(falls, ((i >> level) | 1) << level, C + 1, K, left, BS)
+    of_q = tl.exp2(tl.minimum(after - middle, cap))
+    written = tl.exp2(tl.minimum(middle - after, cap))
     if LATE:
         of_a = of_q
     else:
-        before = rows(falls, i, C + 1, K, K, BK)
-        of_a = tl.exp(tl.where(second, before - middle, float("-inf")))
+        before = rows(falls, i, C + 1, K, left, BS)
+        of_a = tl.exp2(tl.minimum(before - middle, cap))
     return of_q, of_a, written
 
 
 @triton.jit
-def together(i, half):
-    """Return which pairs of a chunk share a block of twice `half`: (C, C)."""
-    block = i // (2 * half)
-    return block[:, None] == block[None, :]
+def together(i, level):
+    """Return which pairs t, s of a chunk with s <= t a level computes: (C, C)."""
+    apart = i[:, None] ^ i[None, :]
+    least = tl.where(level == 2, 0, 1 << level)
+    return (apart >= least) & (apart < (2 << level)) & (i[:, None] >= i[None, :])
 
 
 @triton.jit
 def sources(
-    k, a, b, row, H, t, L, K, kb, kh, kt, ab, ah, at, bb, bh, bt,
-    DELTA: tl.constexpr, BK: tl.constexpr,
+    k, a, b, batch, head, t, L, column, K, kb, kh, kt, ab, ah, at, bb, bh, bt,
+    DELTA: tl.constexpr, BS: tl.constexpr,
 ):  # fmt: skip
-    """Load k, a and b of tokens t, (C, BK) each; from k and beta, which takes b's place."""
-    batch, head = row // H, row % H
-    key = rows(head_at(k, batch, head, kb, kh), t, L, kt, K, BK)
+    """Load BS channels of k, a and b of tokens t; from k and beta, which takes b's place."""
+    left = K - column
+    key = rows(head_at(k, batch, head, kb, kh) + column, t, L, kt, left, BS)
     b = head_at(b, batch, head, bb, bh)
     if DELTA:
         read = -key
         written = key * tl.load(b + t * bt, mask=t < L, other=0.0).to(tl.float32)[:, None]
     else:
-        read = rows(head_at(a, batch, head, ab, ah), t, L, at, K, BK)
-        written = rows(b, t, L, bt, K, BK)
+        read = rows(head_at(a, batch, head, ab, ah) + column, t, L, at, left, BS)
+        written = rows(b + column, t, L, bt, left, BS)
     return key, read, written
