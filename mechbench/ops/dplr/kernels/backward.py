@@ -12,7 +12,7 @@ import triton.language as tl
 from torch import Tensor
 
 from mechbench.ops.dplr.kernels.forward import LEVELS, Chunks, slices, states_of
-from mechbench.ops.dplr.kernels.levels import FIRST, factors, sources, together
+from mechbench.ops.dplr.kernels.levels import FIRST, factors, remaining, sources, together
 from mechbench.ops.kernels.chunks import block, head_at, put, rows, strides
 
 
@@ -79,7 +79,7 @@ def _products_kernel(
         late = key * tl.load(b + t * bt, mask=t < L, other=0.0).to(tl.float32)[:, None]
     else:
         late = rows(b, t, L, bt, K, BK)
-    late = late * tl.exp2(end[None, :] - rows(falls, i + 1, C + 1, K, K, BK))
+    late = late * remaining(falls, i, K, K, C, BK)
     scores = tl.trans(tl.load(y_b + square))
     solved_t = tl.trans(tl.load(solved + square))
     told_v = tl.dot(scores, dy_v, input_precision=PREC)
@@ -124,7 +124,7 @@ def _gradients_kernel(
         k, a, b, batch, head, t, L, column, K, kb, kh, kt, ab, ah, at, bb, bh, bt, DELTA, BS
     )
     after = rows(falls, i + 1, C + 1, K, left, BS)
-    rest = tl.exp2(rows(falls, 0 * i + C, C + 1, K, left, BS) - after)
+    rest = remaining(falls, i, K, left, C, BS)
     grad_q = rows(d_ystate + thin, i, C, K, left, BS) * tl.exp2(after)
     grad_b = rows(d_written + thin, i, C, K, left, BS) * rest
     grad_a = rows(d_read + thin, i, C, K, left, BS)

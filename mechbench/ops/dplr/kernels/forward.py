@@ -9,7 +9,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from mechbench.ops.dplr.kernels.levels import FIRST, factors, sources, together
+from mechbench.ops.dplr.kernels.levels import FIRST, factors, remaining, sources, together
 from mechbench.ops.kernels.chunks import block, head_at, put, rows, state_at, strides
 
 CHUNK, LEVELS = 32, 5  # tokens; few, because a chunk's decays are computed pair by pair, in effect
@@ -107,12 +107,10 @@ def _chunks_kernel(
         values = tl.dot(qb_scores, of_v, acc=qk_scores, input_precision=PREC)
         tl.store(y_v + square, values)
     # All of b', of which F takes the channels as rows.
-    after = rows(falls, i + 1, C + 1, K, K, BK)
-    rest = tl.exp2(rows(falls, 0 * i + C, C + 1, K, K, BK) - after)
-    _, _, written = sources(
+    _, _, whole = sources(
         k, a, b, batch, head, t, L, 0, K, kb, kh, kt, ab, ah, at, bb, bh, bt, DELTA, BK
     )
-    written = tl.trans(written * rest)
+    whole = tl.trans(whole * remaining(falls, i, K, K, C, BK))
     moved, y_state, kept = moved + place * C * K, y_state + place * C * K, kept + place * C * K
     for column in range(0, K, BS):
         left = K - column
@@ -120,7 +118,7 @@ def _chunks_kernel(
             k, a, b, batch, head, t, L, column, K, kb, kh, kt, ab, ah, at, bb, bh, bt, DELTA, BS
         )
         after = rows(falls + column, i + 1, C + 1, K, left, BS)
-        rest = tl.exp2(rows(falls + column, 0 * i + C, C + 1, K, left, BS) - after)
+        rest = remaining(falls + column, i, K, left, C, BS)
         if DELTA:
             read = read * tl.exp2(after)
             last = tl.dot(tl.trans(of_v), added * rest, input_precision=PREC)
@@ -133,7 +131,7 @@ def _chunks_kernel(
         query = rows(q + column, t, L, qt, left, BS) * tl.exp2(after)
         out = tl.dot(qb_scores, of_state, acc=query, input_precision=PREC)
         put(y_state + column, i, C, K, left, out, BS)
-        turn = tl.dot(written, of_state, input_precision=PREC)
+        turn = tl.dot(whole, of_state, input_precision=PREC)
         put(change + place * K * K + column, tl.arange(0, BK), K, K, left, turn, BS)
 
 

@@ -41,6 +41,14 @@ def factors(falls, i, level, K, left, LATE: tl.constexpr, C: tl.constexpr, BS: t
 
 
 @triton.jit
+def remaining(falls, i, K, left, C: tl.constexpr, BS: tl.constexpr):
+    """Return what is left at the chunk's end of what each token wrote: (C, BS)."""
+    c = tl.arange(0, BS)
+    end = tl.load(falls + C * K + c, mask=c < left, other=0.0)
+    return tl.exp2(end[None, :] - rows(falls, i + 1, C + 1, K, left, BS))
+
+
+@triton.jit
 def together(i, level):
     """Return which pairs t, s of a chunk with s <= t a level computes: (C, C)."""
     apart = i[:, None] ^ i[None, :]
