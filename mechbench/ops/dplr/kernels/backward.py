@@ -19,7 +19,7 @@ from mechbench.ops.kernels.chunks import block, head_at, put, rows, strides
 @triton.jit
 def _products_kernel(
     k, v, b, falls, solved, told, y_b, y_v, moved, kept, states, backs, dy,
-    dv, d_qb, d_qk, d_ab, d_ak, d_ystate, d_kept, d_read, d_written, d_end,
+    dv, d_qb, d_qk, d_ab, d_ak, d_q, d_k, d_a, d_b, d_end,
     kb, kh, kt, vb, vh, vt, bb, bh, bt, yb, yh, yt, L, H, K, P, chunks,
     DELTA: tl.constexpr, PREC: tl.constexpr,
     C: tl.constexpr, BK: tl.constexpr, BP: tl.constexpr,
@@ -32,47 +32,10 @@ def _products_kernel(
     t = n * C + i
     place = row.to(tl.int64) * chunks + n
     falls += place * (C + 1) * K
-    square = place * C * C + i[:, None] * C + i[None, :]
     thin = place * C * K
     dv += (batch.to(tl.int64) * L * H + head) * P  # (B, L, H, P)
     v, dy = head_at(v, batch, head, vb, vh), head_at(dy, batch, head, yb, yh)
-    weight = rows(kept + thin, i, C, K, K, BK)
-    read = tl.trans(tl.load(y_v + square))
-
-    dy_v = tl.zeros((C, C), tl.float32)
-    dy_state = tl.zeros((C, BK), tl.float32)
-    dn = tl.zeros((C, BK), tl.float32)
-    df = tl.zeros((BK, BK), tl.float32)
-    for column in range(0, P, BP):
-        left = P - column
-        state = rows(states + place * K * P + column, r, K, P, left, BP)
-        back = rows(backs + place * K * P + column, r, K, P, left, BP)
-        value = rows(v + column, t, L, vt, left, BP)
-        grad = rows(dy + column, t, L, yt, left, BP)
-        d_value = tl.dot(read, grad, input_precision=PREC)
-        d_value = tl.dot(weight, back, acc=d_value, input_precision=PREC)
-        put(dv + column, t, L, H * P, left, d_value, BP)
-        dy_v = tl.dot(grad, tl.trans(value), acc=dy_v, input_precision=PREC)
-        dy_state = tl.dot(grad, tl.trans(state), acc=dy_state, input_precision=PREC)
-        dn = tl.dot(value, tl.trans(back), acc=dn, input_precision=PREC)
-        df = tl.dot(back, tl.trans(state), acc=df, input_precision=PREC)
-    seen = i[:, None] >= i[None, :]
-    above = i[:, None] > i[None, :]
-    dy_v = tl.where(seen, dy_v, 0.0)
-    put(d_ystate + thin, i, C, K, K, dy_state, BK)
-    own = tl.sum(tl.where(r[:, None] == r[None, :], df, 0.0), 0)
-    end = tl.load(falls + C * K + r, mask=r < K, other=0.0)
-    tl.store(d_end + place * K + r, tl.exp2(end) * own, mask=r < K)
-
-    of_state = rows(moved + thin, i, C, K, K, BK)
-    of_v = tl.load(told + square)
-    now = tl.dot(dy_state, tl.trans(of_state), input_precision=PREC)
-    now = tl.dot(dy_v, tl.trans(of_v), acc=now, input_precision=PREC)
-    tl.store(d_qb + square, tl.where(seen, now, 0.0))
-    now = tl.dot(of_state, tl.trans(df), input_precision=PREC)
-    now = tl.dot(of_v, dn, acc=now, input_precision=PREC)
-    put(d_written + thin, i, C, K, K, now, BK)
-
+    square = place * C * C + i[:, None] * C + i[None, :]
     key = rows(head_at(k, batch, head, kb, kh), t, L, kt, K, BK)
     b = head_at(b, batch, head, bb, bh)
     if DELTA:
@@ -80,27 +43,60 @@ def _products_kernel(
     else:
         late = rows(b, t, L, bt, K, BK)
     late = late * remaining(falls, i, K, K, C, BK)
-    scores = tl.trans(tl.load(y_b + square))
-    solved_t = tl.trans(tl.load(solved + square))
-    told_v = tl.dot(scores, dy_v, input_precision=PREC)
-    told_v = tl.dot(late, tl.trans(dn), acc=told_v, input_precision=PREC)
-    told_v = tl.dot(solved_t, told_v, input_precision=PREC)
-    told_state = tl.dot(scores, dy_state, input_precision=PREC)
-    told_state = tl.dot(late, df, acc=told_state, input_precision=PREC)
-    told_state = tl.dot(solved_t, told_state, input_precision=PREC)
-    put(d_read + thin, i, C, K, K, told_state, BK)
-    now = tl.dot(told_state, tl.trans(of_state), input_precision=PREC)
-    now = tl.dot(told_v, tl.trans(of_v), acc=now, input_precision=PREC)
-    tl.store(d_ab + square, tl.where(above, now, 0.0))
+    dq_b = tl.zeros((C, C), tl.float32)
+    dq_k = tl.zeros((C, C), tl.float32)
+    da_b = tl.zeros((C, C), tl.float32)
+    da_k = tl.zeros((C, C), tl.float32)
+    d_query = tl.zeros((C, BK), tl.float32)
+    d_read = tl.zeros((C, BK), tl.float32)
+    d_key = tl.zeros((C, BK), tl.float32)
+    d_late = tl.zeros((C, BK), tl.float32)
+    own = tl.zeros((BK,), tl.float32)
+    for column in range(0, P, BP):
+        left = P - column
+        state = rows(states + place * K * P + column, r, K, P, left, BP)
+        back = rows(backs + place * K * P + column, r, K, P, left, BP)
+        value = rows(v + column, t, L, vt, left, BP)
+        grad = rows(dy + column, t, L, yt, left, BP)
+        own += tl.sum(state * back, 1)
+        p = tl.dot(tl.load(told + square), value, input_precision=PREC)
+        p = tl.dot(rows(moved + thin, i, C, K, K, BK), state, acc=p, input_precision=PREC)
+        dp = tl.dot(tl.trans(tl.load(y_b + square)), grad, input_precision=PREC)
+        dp = tl.dot(late, back, acc=dp, input_precision=PREC)
+        dz = tl.dot(tl.trans(tl.load(solved + square)), dp, input_precision=PREC)
+        dq_b = tl.dot(grad, tl.trans(p), acc=dq_b, input_precision=PREC)
+        da_b = tl.dot(dz, tl.trans(p), acc=da_b, input_precision=PREC)
+        d_query = tl.dot(grad, tl.trans(state), acc=d_query, input_precision=PREC)
+        d_read = tl.dot(dz, tl.trans(state), acc=d_read, input_precision=PREC)
+        d_late = tl.dot(p, tl.trans(back), acc=d_late, input_precision=PREC)
+        if DELTA:
+            d_value = dz
+        else:
+            dq_k = tl.dot(grad, tl.trans(value), acc=dq_k, input_precision=PREC)
+            da_k = tl.dot(dz, tl.trans(value), acc=da_k, input_precision=PREC)
+            d_key = tl.dot(value, tl.trans(back), acc=d_key, input_precision=PREC)
+            d_value = tl.dot(tl.trans(tl.load(y_v + square)), grad, input_precision=PREC)
+            weight = rows(kept + thin, i, C, K, K, BK)
+            d_value = tl.dot(weight, back, acc=d_value, input_precision=PREC)
+        put(dv + column, t, L, H * P, left, d_value, BP)
+    seen = i[:, None] >= i[None, :]
+    above = i[:, None] > i[None, :]
+    tl.store(d_qb + square, tl.where(seen, dq_b, 0.0))
+    tl.store(d_ab + square, tl.where(above, da_b, 0.0))
+    put(d_q + thin, i, C, K, K, d_query, BK)
+    put(d_a + thin, i, C, K, K, d_read, BK)
+    put(d_b + thin, i, C, K, K, d_late, BK)
     if not DELTA:
-        tl.store(d_qk + square, dy_v)
-        tl.store(d_ak + square, tl.where(above, told_v, 0.0))
-        put(d_kept + thin, i, C, K, K, dn, BK)
+        tl.store(d_qk + square, tl.where(seen, dq_k, 0.0))
+        tl.store(d_ak + square, tl.where(above, da_k, 0.0))
+        put(d_k + thin, i, C, K, K, d_key, BK)
+    end = tl.load(falls + C * K + r, mask=r < K, other=0.0)
+    tl.store(d_end + place * K + r, tl.exp2(end) * own, mask=r < K)
 
 
 @triton.jit
 def _gradients_kernel(
-    q, k, a, b, falls, d_qb, d_qk, d_ab, d_ak, d_ystate, d_kept, d_read, d_written, d_end,
+    q, k, a, b, falls, d_qb, d_qk, d_ab, d_ak, d_q, d_k, d_a, d_b, d_end,
     dq, dk, da, db, dg,
     qb, qh, qt, kb, kh, kt, ab, ah, at, bb, bh, bt, L, H, K, chunks, parts,
     DELTA: tl.constexpr, PREC: tl.constexpr, LEVELS: tl.constexpr,
@@ -125,9 +121,9 @@ def _gradients_kernel(
     )
     after = rows(falls, i + 1, C + 1, K, left, BS)
     rest = remaining(falls, i, K, left, C, BS)
-    grad_q = rows(d_ystate + thin, i, C, K, left, BS) * tl.exp2(after)
-    grad_b = rows(d_written + thin, i, C, K, left, BS) * rest
-    grad_a = rows(d_read + thin, i, C, K, left, BS)
+    grad_q = rows(d_q + thin, i, C, K, left, BS) * tl.exp2(after)
+    grad_b = rows(d_b + thin, i, C, K, left, BS) * rest
+    grad_a = rows(d_a + thin, i, C, K, left, BS)
     end = tl.load(d_end + place * K + column + c, mask=c < left, other=0.0)
     end += tl.sum(written * grad_b, 0)
     of_qb, of_ab = tl.load(d_qb + square), tl.load(d_ab + square)
@@ -135,30 +131,37 @@ def _gradients_kernel(
         grad_a *= tl.exp2(after)
     else:
         grad_a *= tl.exp2(rows(falls, i, C + 1, K, left, BS))
-        grad_k = rows(d_kept + thin, i, C, K, left, BS) * rest
+        grad_k = rows(d_k + thin, i, C, K, left, BS) * rest
         end += tl.sum(key * grad_k, 0)
         of_qk, of_ak = tl.load(d_qk + square), tl.load(d_ak + square)
+    # What reads and what is read, one after the other: a program holds less.
     for level in range(FIRST, LEVELS):
         by_q, by_a, by_written = factors(falls, i, level, K, left, DELTA, C, BS)
         mine = together(i, level)
-        q_now, a_now, b_now = query * by_q, read * by_a, written * by_written
-        now_qb, now_ab = tl.where(mine, of_qb, 0.0), tl.where(mine, of_ab, 0.0)
-        from_q = tl.dot(now_qb, b_now, input_precision=PREC)
-        from_a = tl.dot(now_ab, b_now, input_precision=PREC)
-        from_b = tl.dot(tl.trans(now_qb), q_now, input_precision=PREC)
-        from_b = tl.dot(tl.trans(now_ab), a_now, acc=from_b, input_precision=PREC)
+        b_now = written * by_written
+        from_q = tl.dot(tl.where(mine, of_qb, 0.0), b_now, input_precision=PREC)
+        from_a = tl.dot(tl.where(mine, of_ab, 0.0), b_now, input_precision=PREC)
         if not DELTA:
             k_now = key * by_written
-            now_qk, now_ak = tl.where(mine, of_qk, 0.0), tl.where(mine, of_ak, 0.0)
-            from_q = tl.dot(now_qk, k_now, acc=from_q, input_precision=PREC)
-            from_a = tl.dot(now_ak, k_now, acc=from_a, input_precision=PREC)
-            from_k = tl.dot(tl.trans(now_qk), q_now, input_precision=PREC)
-            from_k = tl.dot(tl.trans(now_ak), a_now, acc=from_k, input_precision=PREC)
-            grad_k += by_written * from_k
+            from_q = tl.dot(tl.where(mine, of_qk, 0.0), k_now, acc=from_q, input_precision=PREC)
+            from_a = tl.dot(tl.where(mine, of_ak, 0.0), k_now, acc=from_a, input_precision=PREC)
         grad_q += by_q * from_q
         grad_a += by_a * from_a
+    across = place * C * C + i[None, :] * C + i[:, None]
+    from_qb, from_ab = tl.load(d_qb + across), tl.load(d_ab + across)
+    if not DELTA:
+        from_qk, from_ak = tl.load(d_qk + across), tl.load(d_ak + across)
+    for level in range(FIRST, LEVELS):
+        by_q, by_a, by_written = factors(falls, i, level, K, left, DELTA, C, BS)
+        mine = tl.trans(together(i, level))
+        q_now, a_now = query * by_q, read * by_a
+        from_b = tl.dot(tl.where(mine, from_qb, 0.0), q_now, input_precision=PREC)
+        from_b = tl.dot(tl.where(mine, from_ab, 0.0), a_now, acc=from_b, input_precision=PREC)
         grad_b += by_written * from_b
-
+        if not DELTA:
+            from_k = tl.dot(tl.where(mine, from_qk, 0.0), q_now, input_precision=PREC)
+            from_k = tl.dot(tl.where(mine, from_ak, 0.0), a_now, acc=from_k, input_precision=PREC)
+            grad_k += by_written * from_k
     fall = query * grad_q - written * grad_b + read * grad_a
     if DELTA:
         step = tl.cumsum(fall, 0, reverse=True)
