@@ -19,7 +19,7 @@ from mechbench.ops.kernels.chunks import block, head_at, put, rows, strides
 @triton.jit
 def _products_kernel(
     k, v, b, falls, solved, told, y_b, y_v, moved, kept, states, backs, dy,
-    dv, d_qb, d_qk, d_ab, d_ak, d_q, d_k, d_a, d_b, d_end,
+    dv, added, d_told, d_qb, d_qk, d_ab, d_ak,
     kb, kh, kt, vb, vh, vt, bb, bh, bt, yb, yh, yt, L, H, K, P, chunks,
     DELTA: tl.constexpr, PREC: tl.constexpr,
     C: tl.constexpr, BK: tl.constexpr, BP: tl.constexpr,
@@ -47,18 +47,12 @@ def _products_kernel(
     dq_k = tl.zeros((C, C), tl.float32)
     da_b = tl.zeros((C, C), tl.float32)
     da_k = tl.zeros((C, C), tl.float32)
-    d_query = tl.zeros((C, BK), tl.float32)
-    d_read = tl.zeros((C, BK), tl.float32)
-    d_key = tl.zeros((C, BK), tl.float32)
-    d_late = tl.zeros((C, BK), tl.float32)
-    own = tl.zeros((BK,), tl.float32)
     for column in range(0, P, BP):
         left = P - column
         state = rows(states + place * K * P + column, r, K, P, left, BP)
         back = rows(backs + place * K * P + column, r, K, P, left, BP)
         value = rows(v + column, t, L, vt, left, BP)
         grad = rows(dy + column, t, L, yt, left, BP)
-        own += tl.sum(state * back, 1)
         p = tl.dot(tl.load(told + square), value, input_precision=PREC)
         p = tl.dot(rows(moved + thin, i, C, K, K, BK), state, acc=p, input_precision=PREC)
         dp = tl.dot(tl.trans(tl.load(y_b + square)), grad, input_precision=PREC)
@@ -66,41 +60,33 @@ def _products_kernel(
         dz = tl.dot(tl.trans(tl.load(solved + square)), dp, input_precision=PREC)
         dq_b = tl.dot(grad, tl.trans(p), acc=dq_b, input_precision=PREC)
         da_b = tl.dot(dz, tl.trans(p), acc=da_b, input_precision=PREC)
-        d_query = tl.dot(grad, tl.trans(state), acc=d_query, input_precision=PREC)
-        d_read = tl.dot(dz, tl.trans(state), acc=d_read, input_precision=PREC)
-        d_late = tl.dot(p, tl.trans(back), acc=d_late, input_precision=PREC)
         if DELTA:
             d_value = dz
         else:
             dq_k = tl.dot(grad, tl.trans(value), acc=dq_k, input_precision=PREC)
             da_k = tl.dot(dz, tl.trans(value), acc=da_k, input_precision=PREC)
-            d_key = tl.dot(value, tl.trans(back), acc=d_key, input_precision=PREC)
             d_value = tl.dot(tl.trans(tl.load(y_v + square)), grad, input_precision=PREC)
             weight = rows(kept + thin, i, C, K, K, BK)
             d_value = tl.dot(weight, back, acc=d_value, input_precision=PREC)
         put(dv + column, t, L, H * P, left, d_value, BP)
+        put(added + place * C * P + column, i, C, P, left, p, BP)
+        put(d_told + place * C * P + column, i, C, P, left, dz, BP)
     seen = i[:, None] >= i[None, :]
     above = i[:, None] > i[None, :]
     tl.store(d_qb + square, tl.where(seen, dq_b, 0.0))
     tl.store(d_ab + square, tl.where(above, da_b, 0.0))
-    put(d_q + thin, i, C, K, K, d_query, BK)
-    put(d_a + thin, i, C, K, K, d_read, BK)
-    put(d_b + thin, i, C, K, K, d_late, BK)
     if not DELTA:
         tl.store(d_qk + square, tl.where(seen, dq_k, 0.0))
         tl.store(d_ak + square, tl.where(above, da_k, 0.0))
-        put(d_k + thin, i, C, K, K, d_key, BK)
-    end = tl.load(falls + C * K + r, mask=r < K, other=0.0)
-    tl.store(d_end + place * K + r, tl.exp2(end) * own, mask=r < K)
 
 
 @triton.jit
 def _gradients_kernel(
-    q, k, a, b, falls, d_qb, d_qk, d_ab, d_ak, d_q, d_k, d_a, d_b, d_end,
+    q, k, v, a, b, falls, states, backs, dy, added, d_told, d_qb, d_qk, d_ab, d_ak,
     dq, dk, da, db, dg,
-    qb, qh, qt, kb, kh, kt, ab, ah, at, bb, bh, bt, L, H, K, chunks, parts,
+    qb, qh, qt, kb, kh, kt, vb, vh, vt, ab, ah, at, bb, bh, bt, yb, yh, yt, L, H, K, P, chunks,
     DELTA: tl.constexpr, PREC: tl.constexpr, LEVELS: tl.constexpr,
-    C: tl.constexpr, BS: tl.constexpr,
+    C: tl.constexpr, BS: tl.constexpr, BP: tl.constexpr,
 ):  # fmt: skip
     """Store the gradients of BS channels from those of the chunk's matrices."""
     n, row, part = tl.program_id(0), tl.program_id(1), tl.program_id(2)
@@ -113,25 +99,46 @@ def _gradients_kernel(
     place = row.to(tl.int64) * chunks + n
     falls += place * (C + 1) * K + column
     square = place * C * C + i[:, None] * C + i[None, :]
-    thin = place * C * K + column
     first = (batch.to(tl.int64) * L * H + head) * K + column  # of gradients: (B, L, H, K)
+    v, dy = head_at(v, batch, head, vb, vh), head_at(dy, batch, head, yb, yh)
+    grad_q = tl.zeros((C, BS), tl.float32)
+    grad_k = tl.zeros((C, BS), tl.float32)
+    grad_a = tl.zeros((C, BS), tl.float32)
+    grad_b = tl.zeros((C, BS), tl.float32)
+    end = tl.zeros((BS,), tl.float32)
+    for value in range(0, P, BP):
+        width = P - value
+        here = (place * K + column) * P + value
+        state = rows(states + here, c, left, P, width, BP)
+        back = rows(backs + here, c, left, P, width, BP)
+        end += tl.sum(state * back, 1)
+        state, back = tl.trans(state), tl.trans(back)
+        grad = rows(dy + value, t, L, yt, width, BP)
+        grad_q = tl.dot(grad, state, acc=grad_q, input_precision=PREC)
+        now = rows(d_told + place * C * P + value, i, C, P, width, BP)
+        grad_a = tl.dot(now, state, acc=grad_a, input_precision=PREC)
+        now = rows(added + place * C * P + value, i, C, P, width, BP)
+        grad_b = tl.dot(now, back, acc=grad_b, input_precision=PREC)
+        if not DELTA:
+            now = rows(v + value, t, L, vt, width, BP)
+            grad_k = tl.dot(now, back, acc=grad_k, input_precision=PREC)
+
     query = rows(head_at(q, batch, head, qb, qh) + column, t, L, qt, left, BS)
     key, read, written = sources(
         k, a, b, batch, head, t, L, column, K, kb, kh, kt, ab, ah, at, bb, bh, bt, DELTA, BS
     )
     after = rows(falls, i + 1, C + 1, K, left, BS)
     rest = remaining(falls, i, K, left, C, BS)
-    grad_q = rows(d_q + thin, i, C, K, left, BS) * tl.exp2(after)
-    grad_b = rows(d_b + thin, i, C, K, left, BS) * rest
-    grad_a = rows(d_a + thin, i, C, K, left, BS)
-    end = tl.load(d_end + place * K + column + c, mask=c < left, other=0.0)
+    end *= tl.exp2(tl.load(falls + C * K + c, mask=c < left, other=0.0))
+    grad_q *= tl.exp2(after)
+    grad_b *= rest
     end += tl.sum(written * grad_b, 0)
     of_qb, of_ab = tl.load(d_qb + square), tl.load(d_ab + square)
     if DELTA:
         grad_a *= tl.exp2(after)
     else:
         grad_a *= tl.exp2(rows(falls, i, C + 1, K, left, BS))
-        grad_k = rows(d_k + thin, i, C, K, left, BS) * rest
+        grad_k *= rest
         end += tl.sum(key * grad_k, 0)
         of_qk, of_ak = tl.load(d_qk + square), tl.load(d_ak + square)
     # What reads and what is read, one after the other: a program holds less.
@@ -213,18 +220,18 @@ def backward(
     squares = [empty(C, C) for _ in range(2 if delta else 4)]
     d_qb, d_ab = squares[0], squares[-1]
     d_qk, d_ak = (d_qb, d_ab) if delta else squares[1:3]
-    thins = [empty(C, K) for _ in range(3 if delta else 4)]
-    matrices = (d_qb, d_qk, d_ab, d_ak, *thins[:1], thins[-1], *thins[1:3], empty(K))
-    tile = {"DELTA": delta, "PREC": precision, "C": C, "num_warps": 4, "num_stages": 1}
+    matrices = empty(C, P), empty(C, P), d_qb, d_qk, d_ab, d_ak
+    tile = {"DELTA": delta, "PREC": precision, "C": C, "BP": min(32, block(P)), "num_stages": 1}
     _products_kernel[(chunks, B * H)](
         k, v, b, c.falls, c.solved, c.told, c.y_b, c.y_v, c.moved, c.kept, states, backs, dy,
         dv, *matrices, *strides(k, v, b, dy), L, H, K, P, chunks,
-        BK=block(K), BP=min(32, block(P)), **tile,
+        BK=block(K), num_warps=4, **tile,
     )  # fmt: skip
     _gradients_kernel[(chunks, B * H, parts)](
-        q, k, k if a is None else a, b, c.falls, *matrices, dq, dk, dk if da is None else da, db,
-        dg, *strides(q, k, a, b), L, H, K, chunks, parts,
-        LEVELS=LEVELS, BS=slices(K), **tile,
+        q, k, v, k if a is None else a, b, c.falls, states, backs, dy, *matrices,
+        dq, dk, dk if da is None else da, db, dg,
+        *strides(q, k, v, a, b, dy), L, H, K, P, chunks,
+        LEVELS=LEVELS, BS=slices(K), num_warps=4, **tile,
     )  # fmt: skip
     if delta:
         db = db.sum(0).transpose(1, 2).to(b.dtype)
