@@ -101,9 +101,8 @@ class _Fused(torch.autograd.Function):
         from mechbench.ops.dplr.kernels.backward import backward
         from mechbench.ops.dplr.kernels.forward import Chunks
 
-        *given, states = ctx.saved_tensors[:7]
-        chunks = Chunks(*ctx.saved_tensors[7:])
-        return backward(*given, states, chunks, beside(dy), ctx.precision)
+        q, k, v, a, b, g, states, *chunks = ctx.saved_tensors
+        return backward(q, k, v, a, b, g, states, Chunks(*chunks), beside(dy), ctx.precision)
 
 
 def dplr_matrix(q: Tensor, k: Tensor, a: Tensor, b: Tensor, log_decay: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from mechbench.ops.dplr.kernels.forward import LEVELS, Chunks, slices, states_of
+from mechbench.ops.dplr.kernels.forward import LEVELS, SLICE, WARPS, Chunks, states_of
 from mechbench.ops.dplr.kernels.levels import FIRST, factors, remaining, sources, together
 from mechbench.ops.kernels.chunks import block, head_at, put, rows, strides
 
@@ -212,27 +212,28 @@ def backward(
         return torch.empty(B * H, chunks, *shape, device=v.device, dtype=torch.float32)
 
     dq, dk, dv, dg = (like(x) for x in (q, k, v, g))
-    delta, parts = a is None, triton.cdiv(K, slices(K))
-    if delta:
-        da, db = None, torch.empty(parts, B, L, H, device=v.device, dtype=torch.float32)
-    else:
-        da, db = like(a), like(b)
+    delta, parts = a is None, triton.cdiv(K, SLICE)
+    da = None if a is None else like(a)
+    sums = torch.empty(parts if delta else 0, B, L, H, device=v.device, dtype=torch.float32)
+    db = sums if delta else like(b)
     squares = [empty(C, C) for _ in range(2 if delta else 4)]
     d_qb, d_ab = squares[0], squares[-1]
     d_qk, d_ak = (d_qb, d_ab) if delta else squares[1:3]
     matrices = empty(C, P), empty(C, P), d_qb, d_qk, d_ab, d_ak
-    tile = {"DELTA": delta, "PREC": precision, "C": C, "BP": min(32, block(P)), "num_stages": 1}
+    tile = {
+        "DELTA": delta, "PREC": precision, "C": C, "BP": SLICE, "num_warps": WARPS, "num_stages": 1,
+    }  # fmt: skip
     _products_kernel[(chunks, B * H)](
         k, v, b, c.falls, c.solved, c.told, c.y_b, c.y_v, c.moved, c.kept, states, backs, dy,
         dv, *matrices, *strides(k, v, b, dy), L, H, K, P, chunks,
-        BK=block(K), num_warps=4, **tile,
+        BK=block(K), **tile,
     )  # fmt: skip
     _gradients_kernel[(chunks, B * H, parts)](
         q, k, v, k if a is None else a, b, c.falls, states, backs, dy, *matrices,
         dq, dk, dk if da is None else da, db, dg,
         *strides(q, k, v, a, b, dy), L, H, K, P, chunks,
-        LEVELS=LEVELS, BS=slices(K), num_warps=4, **tile,
+        LEVELS=LEVELS, BS=SLICE, **tile,
     )  # fmt: skip
     if delta:
-        db = db.sum(0).transpose(1, 2).to(b.dtype)
+        db = sums.sum(0).transpose(1, 2).to(b.dtype)
     return dq, dk, dv, da, db, dg

@@ -12,7 +12,9 @@ from torch import Tensor
 from mechbench.ops.dplr.kernels.levels import FIRST, factors, remaining, sources, together
 from mechbench.ops.kernels.chunks import block, head_at, put, rows, state_at, strides
 
-CHUNK, LEVELS = 32, 5  # tokens; few, because a chunk's decays are computed pair by pair, in effect
+CHUNK, LEVELS = 32, 5  # tokens of a chunk, a power of 2
+# Channels that a program takes at a time, and its warps: registers are what there is least of.
+SLICE, WARPS = 16, 2
 _PROGRAMS = 132  # enough to fill a GPU
 
 
@@ -74,9 +76,7 @@ def _chunks_kernel(
             k, a, b, batch, head, t, L, column, K, kb, kh, kt, ab, ah, at, bb, bh, bt, DELTA, BS
         )
         for level in range(FIRST, LEVELS):
-            of_q, of_a, of_written = factors(
-                falls + column, i, level, K, K - column, DELTA, C, BS
-            )
+            of_q, of_a, of_written = factors(falls + column, i, level, K, K - column, DELTA, C, BS)
             mine = together(i, level)
             q_now, a_now = query * of_q, read * of_a
             b_now = tl.trans(written * of_written)
@@ -147,7 +147,6 @@ def _states_kernel(
     """
     first, row = tl.program_id(0) * BP, tl.program_id(1)
     x = head_at(x, row // H, row % H, xb, xh) + first
-    states += row.to(tl.int64) * chunks * K * P
     i = tl.arange(0, C)
     r = tl.arange(0, BK)
     place = r[:, None] * P + first + tl.arange(0, BP)[None, :]
@@ -156,7 +155,7 @@ def _states_kernel(
     for step in range(chunks):
         n = chunks - 1 - step if REVERSE else step
         at = row.to(tl.int64) * chunks + n
-        tl.store(states + n.to(tl.int64) * K * P + place, state, mask=inside)
+        tl.store(states + at * K * P + place, state, mask=inside)
         end = tl.load(falls + (at * (C + 1) + C) * K + r, mask=r < K, other=0.0)
         where, mask = state_at(change + at * K * K, K, K, BK, BK)
         turn = tl.load(where, mask=mask, other=0.0)
@@ -188,9 +187,9 @@ def _outputs_kernel(
     put(head_at(y, row // H, row % H, yb, yh), t, L, yt, P, out, BP)
 
 
-def slices(K: int) -> int:
-    """Return how many channels a program takes at a time."""
-    return min(32, block(K))
+def warps(K: int, P: int) -> int:
+    """Return how many warps share a state of K and P."""
+    return 8 if K > 64 and P > 32 else 4
 
 
 def states_of(x: Tensor, weights: Tensor, c: Chunks, precision: str, *, reverse: bool) -> Tensor:
@@ -203,7 +202,8 @@ def states_of(x: Tensor, weights: Tensor, c: Chunks, precision: str, *, reverse:
     states = torch.empty(B * H, chunks, K, P, device=x.device, dtype=torch.float32)
     _states_kernel[(triton.cdiv(P, BP), B * H)](
         x, c.falls, c.change, weights, states, *strides(x), L, H, K, P, chunks,
-        REVERSE=reverse, PREC=precision, C=C, BK=block(K), BP=BP, num_warps=4, num_stages=2,
+        REVERSE=reverse, PREC=precision, C=C, BK=block(K), BP=BP,
+        num_warps=warps(K, BP), num_stages=2,
     )  # fmt: skip
     return states
 
@@ -229,14 +229,13 @@ def forward(
     B, H, L, P = v.shape
     K, C = q.shape[-1], CHUNK
     chunks = triton.cdiv(L, C)
-    grid, tile = (chunks, B * H), {"C": C, "BK": block(K), "num_warps": 4, "num_stages": 1}
+    grid = (chunks, B * H)
 
-    def empty(rows: int, cols: int) -> Tensor:
-        return torch.empty(B * H, chunks, rows, cols, device=v.device, dtype=torch.float32)
+    def empty(*shape: int) -> Tensor:
+        return torch.empty(B * H, chunks, *shape, device=v.device, dtype=torch.float32)
 
-    falls = empty(C + 1, K)
-    _falls_kernel[grid](g, falls, *strides(g), L, H, K, chunks, **tile)
-    solved = empty(C, C)
+    falls, solved = empty(C + 1, K), empty(C, C)
+    _falls_kernel[grid](g, falls, *strides(g), L, H, K, chunks, C=C, BK=block(K), num_warps=4)
     told = solved if a is None else empty(C, C)
     c = Chunks(
         falls, solved, told, empty(C, C), empty(C, C), empty(C, K), empty(C, K), empty(C, K),
@@ -244,12 +243,13 @@ def forward(
     )  # fmt: skip
     _chunks_kernel[grid](
         q, k, k if a is None else a, b, *c, *strides(q, k, a, b), L, H, K, chunks,
-        DELTA=a is None, PREC=precision, LEVELS=LEVELS, BS=slices(K), **tile,
+        DELTA=a is None, PREC=precision, LEVELS=LEVELS, C=C, BK=block(K), BS=SLICE,
+        num_warps=WARPS, num_stages=1,
     )  # fmt: skip
     states = states_of(v, c.kept, c, precision, reverse=False)
     y = torch.empty(B, L, H, P, device=v.device, dtype=v.dtype).transpose(1, 2)
     _outputs_kernel[grid](
         v, c.y_v, c.y_state, states, y, *strides(v, y), L, H, K, P, chunks,
-        PREC=precision, BP=block(P), **tile,
+        PREC=precision, C=C, BK=block(K), BP=block(P), num_warps=warps(K, P), num_stages=1,
     )  # fmt: skip
     return y, states, c

@@ -4,7 +4,7 @@ A chunk is halved again and again, down to blocks of 8: what the second half of 
 the first decays to the block's middle and from there on, by two factors at most 1. Inside a block
 of 8 the decays are taken from and to its middle too, but there one factor may be above 1: at most
 2^100, because no step counts for less than 2^-25, below which what is left of a value is less than
-its rounding was.
+its rounding was. Only products of pairs s > t, which are masked, can overflow there.
 
 `falls` (C + 1, K) are a chunk's cumulated decays, log 2, before each token and at the end. `levels`
 are those from FIRST on, that of blocks of 8: at level n a block has 2^(n + 1) positions.
