@@ -196,7 +196,7 @@ def states_of(x: Tensor, weights: Tensor, c: Chunks, precision: str, *, reverse:
     """Return what `_states_kernel` stores, (B * H, chunks, K, P)."""
     B, H, L, P = x.shape
     chunks, C, K = weights.shape[1:]
-    BP = block(P)
+    BP = min(64, block(P))
     while BP > 16 and B * H * triton.cdiv(P, BP) < _PROGRAMS:
         BP //= 2  # a state's columns do not depend on each other
     states = torch.empty(B * H, chunks, K, P, device=x.device, dtype=torch.float32)
