@@ -30,6 +30,7 @@ from mechbench.ops.hyena_mix import hyena_mix
 from mechbench.ops.linear import linear
 from mechbench.ops.precision import autocast_dtype
 from mechbench.ops.rotary import rotary, rotary_heads
+from mechbench.ops.rwkv7 import rwkv7_output, rwkv7_signals
 from mechbench.ops.selective_scan import (
     selective_scan,
     selective_scan_matrix,
@@ -76,6 +77,8 @@ __all__ = [
     "linear",
     "rotary",
     "rotary_heads",
+    "rwkv7_output",
+    "rwkv7_signals",
     "selective_scan",
     "selective_scan_matrix",
     "selective_scan_reference",
