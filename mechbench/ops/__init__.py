@@ -37,6 +37,7 @@ from mechbench.ops.selective_scan import (
     selective_scan_reference,
 )
 from mechbench.ops.short_conv import short_conv, short_conv_reference, short_conv_tokens
+from mechbench.ops.unit import unit
 from mechbench.ops.window import window
 
 __all__ = [
@@ -86,6 +87,7 @@ __all__ = [
     "short_conv_reference",
     "short_conv_tokens",
     "to_channels",
+    "unit",
     "window",
     "windowed_average",
 ]
