@@ -9,6 +9,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from mechbench.ops.affine_scan import affine_scan, before
 from mechbench.ops.dplr.kernels.levels import FIRST, factors, remaining, sources, together
 from mechbench.ops.kernels.chunks import block, head_at, put, rows, state_at, strides
 
@@ -16,6 +17,7 @@ CHUNK, LEVELS = 32, 5  # tokens of a chunk, a power of 2
 # Channels that a program takes at a time, and its warps: registers are what there is least of.
 SLICE, WARPS = 16, 2
 _PROGRAMS = 132  # enough to fill a GPU
+_LEAST = 16  # chunks of a segment
 
 
 class Chunks(NamedTuple):
@@ -137,34 +139,46 @@ def _chunks_kernel(
 
 @triton.jit
 def _states_kernel(
-    x, falls, change, weights, states, xb, xh, xt, L, H, K, P, chunks,
-    REVERSE: tl.constexpr, PREC: tl.constexpr,
-    C: tl.constexpr, BK: tl.constexpr, BP: tl.constexpr,
+    x, falls, change, weights, start, states, xb, xh, xt, L, H, K, P, chunks, N, segments,
+    REVERSE: tl.constexpr, START: tl.constexpr, ADDS: tl.constexpr, ENDS: tl.constexpr,
+    PREC: tl.constexpr, C: tl.constexpr, BK: tl.constexpr, BP: tl.constexpr,
 ):  # fmt: skip
     """Store the state that each chunk starts from; in reverse, its gradient R after the chunk.
 
-    x are v and `weights` N; in reverse dy and Q.
+    x are v and `weights` N of the package's docstring; in reverse dy and Q. A program takes BP of a
+    state's columns and a segment of N chunks, which starts from 0, from `start` or ("one") from 1.
+    Without ADDS x counts for nothing; with ENDS only what the segment ends with is stored.
     """
     first, row = tl.program_id(0) * BP, tl.program_id(1)
+    segment = tl.program_id(2)
     x = head_at(x, row // H, row % H, xb, xh) + first
-    i = tl.arange(0, C)
-    r = tl.arange(0, BK)
-    place = r[:, None] * P + first + tl.arange(0, BP)[None, :]
-    inside = (r < K)[:, None] & (first + tl.arange(0, BP) < P)[None, :]
+    i, r, c = tl.arange(0, C), tl.arange(0, BK), first + tl.arange(0, BP)
+    place = r[:, None] * P + c[None, :]
+    inside = (r < K)[:, None] & (c < P)[None, :]
+    mine = (row.to(tl.int64) * segments + segment) * K * P
     state = tl.zeros((BK, BP), tl.float32)
-    for step in range(chunks):
-        n = chunks - 1 - step if REVERSE else step
+    if START == "given":
+        state = tl.load(start + mine + place, mask=inside, other=0.0)
+    elif START == "one":
+        state = tl.where(r[:, None] == c[None, :], 1.0, state)
+    for step in range(N):
+        n = segment * N + (N - 1 - step if REVERSE else step)
+        there = n < chunks  # the last segment may be shorter
         at = row.to(tl.int64) * chunks + n
-        tl.store(states + at * K * P + place, state, mask=inside)
-        end = tl.load(falls + (at * (C + 1) + C) * K + r, mask=r < K, other=0.0)
+        if not ENDS:
+            tl.store(states + at * K * P + place, state, mask=inside & there)
+        end = tl.load(falls + (at * (C + 1) + C) * K + r, mask=(r < K) & there, other=0.0)
         where, mask = state_at(change + at * K * K, K, K, BK, BK)
-        turn = tl.load(where, mask=mask, other=0.0)
-        weight = rows(weights + at * C * K, i, C, K, K, BK)
-        value = rows(x, n * C + i, L, xt, P - first, BP)
+        turn = tl.load(where, mask=mask & there, other=0.0)
         # Not on the diagonal of F: a factor near 1 must not be rounded, once a chunk.
         moved = tl.dot(tl.trans(turn) if REVERSE else turn, state, input_precision=PREC)
-        moved = tl.dot(tl.trans(weight), value, acc=moved, input_precision=PREC)
+        if ADDS:
+            weight = rows(weights + at * C * K, i, tl.where(there, C, 0), K, K, BK)
+            value = rows(x, n * C + i, L, xt, P - first, BP)
+            moved = tl.dot(tl.trans(weight), value, acc=moved, input_precision=PREC)
         state = state * tl.exp2(end)[:, None] + moved
+    if ENDS:
+        tl.store(states + mine + place, state, mask=inside)
 
 
 @triton.jit
@@ -193,19 +207,39 @@ def warps(K: int, P: int) -> int:
 
 
 def states_of(x: Tensor, weights: Tensor, c: Chunks, precision: str, *, reverse: bool) -> Tensor:
-    """Return what `_states_kernel` stores, (B * H, chunks, K, P)."""
+    """Return the states that chunks start from, (B * H, chunks, K, P), or in reverse R.
+
+    Where heads are few, the chunks are cut into segments. What one adds, and how it changes what it
+    starts from, are found first, side by side, and scanned.
+    """
     B, H, L, P = x.shape
     chunks, C, K = weights.shape[1:]
     BP = min(64, block(P))
     while BP > 16 and B * H * triton.cdiv(P, BP) < _PROGRAMS:
         BP //= 2  # a state's columns do not depend on each other
-    states = torch.empty(B * H, chunks, K, P, device=x.device, dtype=torch.float32)
-    _states_kernel[(triton.cdiv(P, BP), B * H)](
-        x, c.falls, c.change, weights, states, *strides(x), L, H, K, P, chunks,
-        REVERSE=reverse, PREC=precision, C=C, BK=block(K), BP=BP,
-        num_warps=warps(K, BP), num_stages=2,
-    )  # fmt: skip
-    return states
+    segments = min(_PROGRAMS // (B * H * triton.cdiv(P, BP)), chunks // _LEAST)
+    N = triton.cdiv(chunks, segments) if segments >= 4 else chunks  # they cost twice as much more
+    segments = triton.cdiv(chunks, N)
+
+    def run(start: Tensor | None, length: int, width: int, **how: object) -> Tensor:
+        states = torch.empty(B * H, length, K, width, device=x.device, dtype=torch.float32)
+        _states_kernel[(triton.cdiv(width, BP), B * H, segments)](
+            x, c.falls, c.change, weights, states if start is None else start, states,
+            *strides(x), L, H, K, width, chunks, N, segments,
+            REVERSE=reverse, PREC=precision, C=C, BK=block(K), BP=BP,
+            num_warps=warps(K, BP), num_stages=2, **how,
+        )  # fmt: skip
+        return states
+
+    if segments == 1:
+        return run(None, chunks, P, START="zero", ADDS=True, ENDS=False)
+    added = run(None, segments, P, START="zero", ADDS=True, ENDS=True)
+    factors = run(None, segments, K, START="one", ADDS=False, ENDS=True)
+    if reverse:
+        added, factors = added.flip(1), factors.flip(1)
+    start = before(affine_scan(factors, added), segments)
+    start = (start.flip(1) if reverse else start).contiguous()
+    return run(start, chunks, P, START="given", ADDS=True, ENDS=False)
 
 
 def forward(

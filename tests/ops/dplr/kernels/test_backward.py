@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from mechbench.ops import dplr, dplr_reference
+from mechbench.ops.dplr.kernels import forward
 from ops.conftest import relative_error
 from ops.dplr.kernels.test_forward import MASKED, B, H, draw
 
@@ -40,6 +41,18 @@ def test_any_decay_has_gradients(kernel_device: str, decay: float) -> None:
     ours = with_gradients(dplr, low, dy.to(kernel_device, torch.float32))
     for got, expected in zip(ours, with_gradients(dplr_reference, given, dy), strict=True):
         assert relative_error(got, expected) < 2e-5
+
+
+@pytest.mark.parametrize("width", [8, 40])
+def test_segments_of_a_long_input_give_the_same(
+    kernel_device: str, width: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(forward, "_LEAST", 2)  # chunks of a segment: 15 chunks make several
+    given, dy = draw(470, 8, width), torch.randn(B, H, 470, width, dtype=torch.float64)
+    low = [x.to(kernel_device, torch.float32) for x in given]
+    ours = with_gradients(dplr, low, dy.to(kernel_device, torch.float32))
+    for got, expected in zip(ours, with_gradients(dplr_reference, given, dy), strict=True):
+        assert relative_error(got, expected) < 1e-5
 
 
 def test_autocast_rounds_products_to_ten_bits(kernel_device: str) -> None:
