@@ -214,7 +214,7 @@ def states_of(x: Tensor, weights: Tensor, c: Chunks, precision: str, *, reverse:
     """
     B, H, L, P = x.shape
     chunks, C, K = weights.shape[1:]
-    BP = min(64, block(P))
+    BP = min(64 if K <= 64 else 32, block(P))  # as shared memory allows
     while BP > 16 and B * H * triton.cdiv(P, BP) < _PROGRAMS:
         BP //= 2  # a state's columns do not depend on each other
     segments = min(_PROGRAMS // (B * H * triton.cdiv(P, BP)), chunks // _LEAST)
