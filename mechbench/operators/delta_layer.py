@@ -119,7 +119,7 @@ class DeltaLayer(nn.Module):
         """
         check_seqlen(u, self.max_seqlen)
         s = self.signals(u)
-        y = self.norm(self.rule(s)).to(s.v.dtype).transpose(1, 2).flatten(2)  # (B, L, H P)
+        y = self.norm(self.rule(s).transpose(1, 2)).flatten(2).to(s.v.dtype)  # (B, L, H P)
         out: Tensor = linear(y if s.gate is None else y * s.gate, self.out_proj)  # (B, L, D)
         return out
 
@@ -127,9 +127,3 @@ class DeltaLayer(nn.Module):
         """Return the weights on the values, before norm and gate, (B, H, L, L)."""
         s = self.signals(u)
         return delta_rule_matrix(s.q, s.k, s.log_decay, s.beta)
-
-
-def unit(x: Tensor) -> Tensor:
-    """Return x (.., d) scaled to norm 1 along its last axis, float32 or wider."""
-    x = x.to(torch.promote_types(x.dtype, torch.float32))
-    return x * (x.square().sum(-1, True) + 1e-6).rsqrt()

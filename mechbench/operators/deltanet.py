@@ -19,8 +19,9 @@ from typing import ClassVar
 from torch import Tensor
 
 from mechbench.catalogue.registry import register_operator
-from mechbench.operators.delta_layer import DeltaLayer, Signals, unit
+from mechbench.operators.delta_layer import DeltaLayer, Signals
 from mechbench.operators.fidelity import Fidelity
+from mechbench.ops import unit
 
 
 @register_operator("deltanet", source="Yang et al. 2024 (arXiv:2406.06484), sections 2 and 3")
@@ -77,5 +78,5 @@ class DeltaNet(DeltaLayer):
         """Return what the rule is given for u (B, L, D)."""
         q, k, v, (b,) = self.project(u)
         beta = self.steps(b)
-        q = unit(q) / q.shape[-1] ** 0.5
+        q = unit(q, q.shape[-1] ** -0.5)
         return Signals(q, unit(k), v, beta.new_zeros(beta.shape), beta, None)

@@ -24,8 +24,9 @@ from torch import Tensor
 from mechbench.catalogue.registry import register_operator
 from mechbench.catalogue.settings import check_options
 from mechbench.operators.decay import Decay
-from mechbench.operators.delta_layer import DeltaLayer, Signals, unit
+from mechbench.operators.delta_layer import DeltaLayer, Signals
 from mechbench.operators.fidelity import Fidelity
+from mechbench.ops import unit
 
 _KEPT = "heads of 32 channels by default; PyTorch's initialisation"
 
@@ -95,7 +96,7 @@ class DeltaProduct(DeltaLayer):
         if self.gated:
             first = self.decay(a.transpose(1, 2))[1][..., None]  # (B, H, L, 1)
             log_alpha = F.pad(first, (0, n - 1)).flatten(2)
-        q = unit(q)[..., None, :] / q.shape[-1] ** 0.5
+        q = unit(q, q.shape[-1] ** -0.5)[..., None, :]
         q = F.pad(q, (0, 0, n - 1, 0)).flatten(2, 3)  # zero but at the last step of a token
         return Signals(q, unit(k), v, log_alpha, beta, None)
 

@@ -23,8 +23,9 @@ from torch import Tensor
 from mechbench.catalogue.registry import register_operator
 from mechbench.catalogue.settings import check_options
 from mechbench.operators.decay import Decay
-from mechbench.operators.delta_layer import DeltaLayer, Signals, unit
+from mechbench.operators.delta_layer import DeltaLayer, Signals
 from mechbench.operators.fidelity import Fidelity
+from mechbench.ops import unit
 
 
 @register_operator(
@@ -89,5 +90,5 @@ class GatedDeltaNet(DeltaLayer):
         """Return what the rule is given for u (B, L, D)."""
         q, k, v, (gate, a, b) = self.project(u)
         _, log_alpha = self.decay(a.transpose(1, 2))
-        q = unit(q) / q.shape[-1] ** 0.5
+        q = unit(q, q.shape[-1] ** -0.5)
         return Signals(q, unit(k), v, log_alpha, self.steps(b), F.silu(gate))

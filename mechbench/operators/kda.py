@@ -23,8 +23,9 @@ from torch import Tensor, nn
 
 from mechbench.catalogue.registry import register_operator
 from mechbench.operators.decay import ChannelDecay
-from mechbench.operators.delta_layer import DeltaLayer, Signals, unit
+from mechbench.operators.delta_layer import DeltaLayer, Signals
 from mechbench.operators.fidelity import Fidelity
+from mechbench.ops import unit
 
 
 @register_operator("kda", source="Kimi Team 2025 (arXiv:2510.26692), sections 3 and 4")
@@ -85,5 +86,5 @@ class KimiDeltaAttention(DeltaLayer):
         q, k, v, (a, g, b) = self.project(u)
         logits = torch.unflatten(self.decay_proj(a), -1, (self.n_heads, -1)).transpose(1, 2)
         gate = self.gate_proj(g).sigmoid()
-        q = unit(q) / q.shape[-1] ** 0.5
+        q = unit(q, q.shape[-1] ** -0.5)
         return Signals(q, unit(k), v, self.decay(logits), self.steps(b), gate)

@@ -17,7 +17,6 @@ D) time, O(L D log(chunk)) memory, a state of d_head^2 numbers per head.
 
 from __future__ import annotations
 
-import math
 from typing import ClassVar
 
 import torch
@@ -30,7 +29,14 @@ from mechbench.errors import ConfigError
 from mechbench.operators.base import check_seqlen, set_optim
 from mechbench.operators.fidelity import Fidelity
 from mechbench.operators.multihead import heads
-from mechbench.ops import dplr, dplr_matrix, head_norm
+from mechbench.ops import (
+    autocast_dtype,
+    dplr,
+    dplr_matrix,
+    linear,
+    rwkv7_output,
+    rwkv7_signals,
+)
 
 # Exponents of the initial mixes of each input, as released.
 _MIXES = {"r": 0.2, "w": 0.9, "k": 0.7, "v": 0.7, "a": 0.9, "g": 0.2}
@@ -101,27 +107,35 @@ class RWKV7(nn.Module):
         self.bonus = nn.Parameter(torch.full((self.n_heads, d_head), -0.04))  # rho
         self.bonus.optim = {"weight_decay": 0.0}  # type: ignore[attr-defined]
         self.receptance, self.key, self.value = (nn.Linear(D, D, bias=False) for _ in range(3))
-        for linear, bound in ((self.receptance, 0.5), (self.key, 0.05), (self.value, 0.5)):
-            nn.init.uniform_(linear.weight, -bound * D**-0.5, bound * D**-0.5)
+        for matrix, bound in ((self.receptance, 0.5), (self.key, 0.05), (self.value, 0.5)):
+            nn.init.uniform_(matrix.weight, -bound * D**-0.5, bound * D**-0.5)
         self.norm = nn.GroupNorm(self.n_heads, D, eps=1e-5 * d_head)
         nn.init.constant_(self.norm.weight, ((layer + 1) / depth) ** 0.7 if depth else 1.0)
         self.out_proj = nn.Linear(D, D, bias=False)
 
+    def _mixed(self, u: Tensor) -> list[Tensor]:
+        """Return r, z, v and what the low-rank maps of w, a and g start with, (B, L, ..) each.
+
+        W (u + mu (u_{t-1} - u)) is one product of (u, u_{t-1}) with (W - W mu, W mu), for all six.
+        """
+        first = (self.receptance, self.key, self.value)
+        low = (self.decay.first, self.rate.first, self.gate.first)
+        weights = [matrix.weight for matrix in (*first, *low)]
+        mixes = [self.mix[name].expand_as(w) for name, w in zip("rkvwag", weights, strict=True)]
+        weight, sizes = torch.cat(weights), [len(w) for w in weights]
+        earlier = weight * torch.cat(mixes)
+        u = u.to(autocast_dtype(u))
+        both = torch.cat([u, F.pad(u, (0, 0, 1, -1))], -1)  # (B, L, 2 D)
+        mixed = F.linear(both, torch.cat([weight - earlier, earlier], -1))
+        return list(torch.split(mixed, sizes, -1))
+
     def _signals(self, u: Tensor) -> tuple[Tensor, ...]:
         """Return r, k, v, what is read and written to remove, log w: (B, H, L, d); g (B, L, D)."""
-        step = F.pad(u, (0, 0, 1, -1)) - u
-        x = {name: u + step * mix for name, mix in self.mix.items()}
-        r, z, v = self.receptance(x["r"]), self.key(x["k"]), self.value(x["v"])
-        wide = torch.promote_types(u.dtype, torch.float32)
-        log_w = -math.exp(-0.5) * self.decay(x["w"]).to(wide).sigmoid()
-        a = self.rate(x["a"]).sigmoid()
-        k = z * (1 + (a - 1) * self.blend)
-        r, k, v, a, kappa, log_w = (
-            torch.unflatten(s, -1, (self.n_heads, -1)).transpose(1, 2)
-            for s in (r, k, v, a, z * self.remove, log_w)
-        )
-        kappa = F.normalize(kappa.to(wide), dim=-1)
-        return r, k, v, -kappa, kappa * a, log_w, self.gate(x["g"])
+        r, z, v, w, a, g = self._mixed(u)
+        r, v = (torch.unflatten(x, -1, (self.n_heads, -1)).transpose(1, 2) for x in (r, v))
+        rest = rwkv7_signals(z, self.rate(a), self.decay(w), self.remove, self.blend, self.n_heads)
+        k, reads, writes, log_w = rest
+        return r, k, v, reads, writes, log_w, self.gate(g)
 
     def forward(self, u: Tensor) -> Tensor:
         """Mix along the sequence: (B, L, D) -> (B, L, D).
@@ -131,11 +145,8 @@ class RWKV7(nn.Module):
         """
         check_seqlen(u, self.max_seqlen)
         r, k, v, reads, writes, log_w, gate = self._signals(u)
-        y = dplr(r, k, v.to(log_w.dtype), reads, writes, log_w, self.chunk)  # (B, H, L, d)
-        y = head_norm(y, self.norm)  # (B, L, D)
-        now = (r * k * self.bonus[:, None]).sum(-1, keepdim=True) * v  # (B, H, L, d)
-        y = (y + now.transpose(1, 2).flatten(2)).to(gate.dtype)
-        out: Tensor = self.out_proj(y * gate)  # (B, L, D)
+        y = dplr(r, k, v, reads, writes, log_w, self.chunk)  # (B, H, L, d)
+        out: Tensor = self.out_proj(rwkv7_output(y, r, k, v, gate, self.bonus, self.norm))
         return out
 
     def mixing_matrix(self, u: Tensor) -> Tensor:
@@ -159,7 +170,8 @@ class LowRank(nn.Module):
         set_optim(self, weight_decay=0.0)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map (B, L, D) to (B, L, D)."""
-        x = self.first(x)
-        out: Tensor = self.second(x if self.inner is None else self.inner(x))
-        return out
+        """Map first x, (B, L, rank), to (B, L, D)."""
+        x = x if self.inner is None else self.inner(x)
+        return (
+            F.linear(x, self.second.weight) if self.second.bias is None else linear(x, self.second)
+        )

@@ -38,6 +38,7 @@ from mechbench.ops.linear import affine, linear
 from mechbench.ops.mlp import mlp
 from mechbench.ops.precision import autocast_dtype
 from mechbench.ops.rotary import rotary, rotary_heads
+from mechbench.ops.rwkv7 import rwkv7_output, rwkv7_signals
 from mechbench.ops.selective_scan import (
     selective_scan,
     selective_scan_matrix,
@@ -48,6 +49,7 @@ from mechbench.ops.taylor_attention import (
     taylor_attention,
     taylor_attention_reference,
 )
+from mechbench.ops.unit import unit
 from mechbench.ops.window import window
 
 __all__ = [
@@ -95,6 +97,8 @@ __all__ = [
     "mlp",
     "rotary",
     "rotary_heads",
+    "rwkv7_output",
+    "rwkv7_signals",
     "selective_scan",
     "selective_scan_matrix",
     "selective_scan_reference",
@@ -104,6 +108,7 @@ __all__ = [
     "taylor_attention",
     "taylor_attention_reference",
     "to_channels",
+    "unit",
     "window",
     "windowed_average",
 ]

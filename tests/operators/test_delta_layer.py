@@ -3,7 +3,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from mechbench.operators.delta_layer import DeltaLayer, Signals, unit
+from mechbench.operators.delta_layer import DeltaLayer, Signals
+from mechbench.ops import unit
 
 
 class Layer(DeltaLayer):
@@ -48,9 +49,3 @@ def test_the_gate_multiplies_the_normalised_outputs() -> None:
 def test_the_decay_is_drawn_between_the_projections_and_the_output() -> None:
     names = [name for name, _ in Layer().named_modules()]
     assert names == ["", "in_proj", "decay", "norm", "out_proj"]
-
-
-def test_unit_has_norm_one_and_zero_stays_zero() -> None:
-    x = torch.tensor([[3.0, 4.0], [0.0, 0.0]])
-    torch.testing.assert_close(unit(x), torch.tensor([[0.6, 0.8], [0.0, 0.0]]))
-    assert unit(x.bfloat16()).dtype == torch.float32

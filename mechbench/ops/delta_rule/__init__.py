@@ -14,8 +14,8 @@ no state grows. Within a chunk that starts at S, with G_t = g_1 + .. + g_t,
     (I + T) w = beta (v - (exp(G) k) S),   T_ts = beta_t k_t . (exp(G_t - G_s) k_s) for s < t
 
 so solving one triangular system per chunk gives w = from_v - from_state S, and the chunk is an
-affine map of S. On a GPU fused Triton kernels compute the rule with one decay a head, where the
-types and widths allow.
+affine map of S. On a GPU fused Triton kernels compute it where the types and widths allow; with a
+decay per key channel those of `dplr`, of which the rule is then a special case.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from torch.autograd.function import once_differentiable
 from mechbench.ops.affine_scan import affine_scan, before
 from mechbench.ops.channel_decay import channel_decay_scores
 from mechbench.ops.decay_attention import decay_matrix, into_chunks
+from mechbench.ops.dplr import fused
 from mechbench.ops.precision import product_precision
 from mechbench.ops.triton import beside, state_fits, unavailable
 
@@ -53,10 +54,11 @@ def delta_rule(
         `decay_attention`.
     """
     L, K = k.shape[-2:]
-    scalar, free = log_decay.ndim == 3, unavailable(q, k, v) is None
-    if scalar and free and state_fits(v, K, v.shape[-1]):
-        fused: Tensor = _Fused.apply(q, k, v, log_decay, beta)  # type: ignore[no-untyped-call]
-        return fused
+    if unavailable(q, k, v) is None and state_fits(v, K, v.shape[-1]):
+        if log_decay.ndim == 4:
+            return fused(q, k, v, None, beta, log_decay)
+        y: Tensor = _Fused.apply(q, k, v, log_decay, beta)  # type: ignore[no-untyped-call]
+        return y
     with torch.autocast("cuda" if v.is_cuda else "cpu", enabled=False):
         wide = torch.promote_types(v.dtype, torch.float32)
         qc, kc, vc = (into_chunks(x.to(wide), chunk) for x in (q, k, v))  # (B, H, N, C, ..)
@@ -73,10 +75,8 @@ def delta_rule(
         states = affine_scan(end.exp() * eye - kept @ from_state, kept @ from_v)
         states = before(states, vc.shape[-3])  # (B, H, N, K, P)
         w = from_v - from_state @ states
-        y = (qc * gc.exp()) @ states + read @ w
-        y = y.flatten(-3, -2)[..., :L, :]
-        out: Tensor = y.to(v.dtype)
-        return out
+        out: Tensor = ((qc * gc.exp()) @ states + read @ w).flatten(-3, -2)[..., :L, :]
+        return out.to(v.dtype)
 
 
 class _Fused(torch.autograd.Function):

@@ -52,6 +52,7 @@ def test_equal_channels_are_one_decay_a_head() -> None:
     torch.testing.assert_close(delta_rule(q, k, v, each, beta, 8), delta_rule(q, k, v, g, beta, 8))
 
 
+@pytest.mark.filterwarnings("ignore:overflow encountered:RuntimeWarning")  # in the interpreter
 def test_strong_decay_of_a_channel_neither_overflows_nor_spoils_the_others() -> None:
     q, k, v, _, beta = draw(100, dtype=torch.float32)
     g = torch.tensor([0.0, -0.01, -200.0]).expand_as(k).clone().requires_grad_()

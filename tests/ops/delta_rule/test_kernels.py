@@ -46,6 +46,20 @@ def test_values_and_gradients_are_those_of_the_steps(
         assert relative_error(got, expected) < 5e-5
 
 
+@pytest.mark.parametrize(("L", "K", "P"), [(1, 1, 1), (37, 8, 16), (200, 20, 24), (70, 64, 40)])
+def test_a_decay_per_key_channel_is_that_of_the_steps(
+    kernel_device: str, L: int, K: int, P: int
+) -> None:
+    q, k, v, g, beta = draw(L, K, P, 2)
+    g = g[..., None] * torch.rand(K, dtype=torch.float64)
+    given, dy = [q, k, v, g, beta], torch.randn(B, H, L, P, dtype=torch.float64)
+    low = [x.to(kernel_device, torch.float32) for x in given]
+    ours = with_gradients(delta_rule, low, dy.to(kernel_device, torch.float32))
+    for got, expected in zip(ours, with_gradients(delta_rule_reference, given, dy), strict=True):
+        assert got.shape == expected.shape
+        assert relative_error(got, expected) < 5e-5
+
+
 def test_equal_keys_are_no_worse(kernel_device: str) -> None:
     """T is then full of ones: powers of it, as in a Neumann series, would reach 1e18."""
     q, k, v, g, beta = draw(64, 8, 8)

@@ -13,18 +13,23 @@ p_t = S_{t-1}^T a_t. Within a chunk that starts at S, with G_t = g_1 + .. + g_t,
     A^b_ts = a_t . (exp(G_{t-1} - G_s) b_s),   A^k_ts = a_t . (exp(G_{t-1} - G_s) k_s)
 
 so solving one triangular system per chunk gives p = from_v + from_state S, and the chunk is an
-affine map of S.
+affine map of S. On a GPU fused Triton kernels compute it where the types and widths allow.
 """
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from mechbench.ops.affine_scan import affine_scan, before
 from mechbench.ops.channel_decay import channel_decay_scores
 from mechbench.ops.decay_attention import into_chunks
+from mechbench.ops.precision import product_precision
+from mechbench.ops.triton import beside, state_fits, unavailable
 
 
 def dplr(
@@ -39,12 +44,16 @@ def dplr(
         a: (B, H, L, K); with b so small that no transition makes states grow.
         b: (B, H, L, K).
         log_decay: g, (B, H, L, K), at most 0.
-        chunk: positions computed as one matrix; one state is kept per chunk.
+        chunk: positions computed as one matrix; one state is kept per chunk. The kernels choose
+            their own.
 
     Returns:
-        (B, H, L, P) in the dtype of `v`; products and states are float32 or wider.
+        (B, H, L, P) in the dtype of `v`; products and states are float32 or wider, as in
+        `decay_attention`.
     """
     L, K = k.shape[-2:]
+    if unavailable(q, k, v, a, b, log_decay) is None and state_fits(v, K, v.shape[-1]):
+        return fused(q, k, v, a, b, log_decay)
     with torch.autocast("cuda" if v.is_cuda else "cpu", enabled=False):
         wide = torch.promote_types(v.dtype, torch.float32)
         qc, kc, vc, ac, bc = (into_chunks(x.to(wide), chunk) for x in (q, k, v, a, b))
@@ -62,6 +71,38 @@ def dplr(
         y = (qc * gc.exp()) @ states + y_b @ (from_v + from_state @ states) + y_k @ vc
         out: Tensor = y.flatten(-3, -2)[..., :L, :].to(v.dtype)
         return out
+
+
+def fused(
+    q: Tensor, k: Tensor, v: Tensor, a: Tensor | None, b: Tensor, log_decay: Tensor
+) -> Tensor:
+    """Compute `dplr` in kernels; without a, and with beta as b, the gated delta rule with key k."""
+    y: Tensor = _Fused.apply(q, k, v, a, b, log_decay)  # type: ignore[no-untyped-call]
+    return y
+
+
+class _Fused(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, q: Tensor, k: Tensor, v: Tensor, a: Tensor | None, b: Tensor, g: Tensor
+    ) -> Tensor:
+        from mechbench.ops.dplr.kernels.forward import forward
+
+        ctx.precision = product_precision(v)
+        q, k, v, g = (beside(x) for x in (q, k, v, g))
+        a, b = (None, b) if a is None else (beside(a), beside(b))
+        y, states, chunks = forward(q, k, v, a, b, g, ctx.precision)
+        ctx.save_for_backward(q, k, v, a, b, g, states, *chunks)
+        return y
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
+        from mechbench.ops.dplr.kernels.backward import backward
+        from mechbench.ops.dplr.kernels.forward import Chunks
+
+        q, k, v, a, b, g, states, *chunks = ctx.saved_tensors
+        return backward(q, k, v, a, b, g, states, Chunks(*chunks), beside(dy), ctx.precision)
 
 
 def dplr_matrix(q: Tensor, k: Tensor, a: Tensor, b: Tensor, log_decay: Tensor) -> Tensor:
