@@ -57,7 +57,8 @@ def test_a_decay_per_key_channel_is_that_of_the_steps(
     ours = with_gradients(delta_rule, low, dy.to(kernel_device, torch.float32))
     for got, expected in zip(ours, with_gradients(delta_rule_reference, given, dy), strict=True):
         assert got.shape == expected.shape
-        assert relative_error(got, expected) < 5e-5
+        # The first decay has no effect: its gradient is 0, and rounded.
+        assert (got.cpu() - expected).norm() < 5e-5 * expected.norm().clamp_min(1e-2)
 
 
 def test_equal_keys_are_no_worse(kernel_device: str) -> None:

