@@ -201,9 +201,9 @@ def _outputs_kernel(
     put(head_at(y, row // H, row % H, yb, yh), t, L, yt, P, out, BP)
 
 
-def warps(K: int, P: int) -> int:
-    """Return how many warps share a state of K and P."""
-    return 8 if K > 64 and P > 32 else 4
+def warps(K: int) -> int:
+    """Return how many warps share a state whose keys have K channels."""
+    return 8 if K > 64 else 4
 
 
 def states_of(x: Tensor, weights: Tensor, c: Chunks, precision: str, *, reverse: bool) -> Tensor:
@@ -227,7 +227,7 @@ def states_of(x: Tensor, weights: Tensor, c: Chunks, precision: str, *, reverse:
             x, c.falls, c.change, weights, states if start is None else start, states,
             *strides(x), L, H, K, width, chunks, N, segments,
             REVERSE=reverse, PREC=precision, C=C, BK=block(K), BP=BP,
-            num_warps=warps(K, BP), num_stages=2, **how,
+            num_warps=warps(K), num_stages=2, **how,
         )  # fmt: skip
         return states
 
@@ -284,6 +284,6 @@ def forward(
     y = torch.empty(B, L, H, P, device=v.device, dtype=v.dtype).transpose(1, 2)
     _outputs_kernel[grid](
         v, c.y_v, c.y_state, states, y, *strides(v, y), L, H, K, P, chunks,
-        PREC=precision, C=C, BK=block(K), BP=block(P), num_warps=warps(K, P), num_stages=1,
+        PREC=precision, C=C, BK=block(K), BP=block(P), num_warps=warps(K), num_stages=1,
     )  # fmt: skip
     return y, states, c
