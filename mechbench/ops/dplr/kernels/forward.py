@@ -81,12 +81,12 @@ def _chunks_kernel(
             of_q, of_a, of_written = factors(falls + column, i, level, K, K - column, DELTA, C, BS)
             mine = together(i, level)
             q_now, a_now = query * of_q, read * of_a
-            b_now = tl.trans(written * of_written)
+            b_now = tl.trans(written) * tl.trans(of_written)  # 3.3 fails if turned together
             qb_scores += tl.where(mine, tl.dot(q_now, b_now, input_precision=PREC), 0.0)
             # Rounded as float32: what is lost in X is lost in every later token of the chunk.
             ab_scores += tl.where(mine, tl.dot(a_now, b_now, input_precision="tf32x3"), 0.0)
             if not DELTA:
-                k_now = tl.trans(key * of_written)
+                k_now = tl.trans(key) * tl.trans(of_written)
                 qk_scores += tl.where(mine, tl.dot(q_now, k_now, input_precision=PREC), 0.0)
                 ak_scores += tl.where(mine, tl.dot(a_now, k_now, input_precision=PREC), 0.0)
     # Of blocks of twice the size, [[A, 0], [-N, B]] has the inverse [[A', 0], [B' N A', B']].
