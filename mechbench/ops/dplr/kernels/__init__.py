@@ -10,12 +10,11 @@ keys alone,
 
 Only the last line goes from chunk to chunk: one product of (K, K) and (K, P) each. The gradient R
 of the state after a chunk goes back alike, R <- (e + F)^T R + Q^T dy, and all other gradients are
-again a chunk's own:
+again a chunk's own. With r and z those of p and of A^ak v + exp(E) a S, which X maps to p,
 
-    dv = Y^T dy + N^T R,   dQ = dy S^T,   dY = dy v^T,   dF = R S^T,   dk' = dN = v R^T
-    dA^qk = dY,   dA^qb = dQ W^T + dY M^T,   db' = W dF^T + M dN
-    d(exp(E) a) = X^T (A^qb^T dQ + b' dF),   dA^ak = X^T (A^qb^T dY + b' dN^T)
-    dA^ab = d(exp(E) a) W^T + dA^ak M^T
+    r = (A^qb)^T dy + b' R,   z = X^T r,   dv = Y^T dy + N^T R
+    dA^qb = dy p^T,   dA^qk = dy v^T,   dA^ab = z p^T,   dA^ak = z v^T
+    d(exp(G) q) = dy S^T,   d(exp(E) a) = z S^T,   db' = p R^T,   dk' = v R^T
 
 The gated delta rule (`DELTA`) has k = b = beta times its key, and a is minus its key and reads what
 the step's decay has left, G in place of E. There p + v = X v + W S: X takes the place of M, and

@@ -81,12 +81,12 @@ def _chunks_kernel(
             of_q, of_a, of_written = factors(falls + column, i, level, K, K - column, DELTA, C, BS)
             mine = together(i, level)
             q_now, a_now = query * of_q, read * of_a
-            b_now = tl.trans(written * of_written)
+            b_now = tl.trans(written) * tl.trans(of_written)  # 3.3 fails if turned together
             qb_scores += tl.where(mine, tl.dot(q_now, b_now, input_precision=PREC), 0.0)
             # Rounded as float32: what is lost in X is lost in every later token of the chunk.
             ab_scores += tl.where(mine, tl.dot(a_now, b_now, input_precision="tf32x3"), 0.0)
             if not DELTA:
-                k_now = tl.trans(key * of_written)
+                k_now = tl.trans(key) * tl.trans(of_written)
                 qk_scores += tl.where(mine, tl.dot(q_now, k_now, input_precision=PREC), 0.0)
                 ak_scores += tl.where(mine, tl.dot(a_now, k_now, input_precision=PREC), 0.0)
     # Of blocks of twice the size, [[A, 0], [-N, B]] has the inverse [[A', 0], [B' N A', B']].
@@ -201,9 +201,9 @@ def _outputs_kernel(
     put(head_at(y, row // H, row % H, yb, yh), t, L, yt, P, out, BP)
 
 
-def warps(K: int, P: int) -> int:
-    """Return how many warps share a state of K and P."""
-    return 8 if K > 64 and P > 32 else 4
+def warps(K: int) -> int:
+    """Return how many warps share a state whose keys have K channels."""
+    return 8 if K > 64 else 4
 
 
 def states_of(x: Tensor, weights: Tensor, c: Chunks, precision: str, *, reverse: bool) -> Tensor:
@@ -227,7 +227,7 @@ def states_of(x: Tensor, weights: Tensor, c: Chunks, precision: str, *, reverse:
             x, c.falls, c.change, weights, states if start is None else start, states,
             *strides(x), L, H, K, width, chunks, N, segments,
             REVERSE=reverse, PREC=precision, C=C, BK=block(K), BP=BP,
-            num_warps=warps(K, BP), num_stages=2, **how,
+            num_warps=warps(K), num_stages=2, **how,
         )  # fmt: skip
         return states
 
@@ -284,6 +284,6 @@ def forward(
     y = torch.empty(B, L, H, P, device=v.device, dtype=v.dtype).transpose(1, 2)
     _outputs_kernel[grid](
         v, c.y_v, c.y_state, states, y, *strides(v, y), L, H, K, P, chunks,
-        PREC=precision, C=C, BK=block(K), BP=block(P), num_warps=warps(K, P), num_stages=1,
+        PREC=precision, C=C, BK=block(K), BP=block(P), num_warps=warps(K), num_stages=1,
     )  # fmt: skip
     return y, states, c
