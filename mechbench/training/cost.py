@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import math
 from collections.abc import Callable, Hashable
@@ -11,6 +12,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
@@ -34,12 +36,17 @@ _FFT_FLOPS: dict[Any, Callable[..., int]] = {
 class FlopCounter(TorchDispatchMode):
     """Counts the FLOPs of this thread, by PyTorch's formulas, into `total`.
 
-    PyTorch's own FlopCounterMode puts hooks on the modules of all threads.
+    PyTorch's own FlopCounterMode puts hooks on the modules of all threads, and loads its compiler.
     """
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.total: float = 0.0
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """Say that the compiler need not be kept away from here: to keep it away loads it."""
+        return False
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
@@ -61,19 +68,28 @@ class FlopCounter(TorchDispatchMode):
 
 _counted: dict[Hashable, float] = {}
 _REMEMBERED = 64
+_SHORT = 2100  # tokens, of which a CPU computes one sequence in well under a second
 
 
-def flops_per_token(model: nn.Module, input_seqlen: int, input_dim: int = 0) -> float | None:
+def flops_per_token(
+    model: nn.Module, input_seqlen: int, input_dim: int = 0, *, computed: bool = False
+) -> float | None:
     """Return the FLOPs per token of a forward and backward pass over `input_seqlen` tokens.
 
     Counted on the meta device, so nothing is computed or allocated. Matrix products, SDPA and
     FFTs count; elementwise work does not. None where the operator cannot run without data.
     Of equal blocks of a backbone one is counted and multiplied, and equal models are counted once.
+
+    Args:
+        model: on the CPU or on the meta device.
+        input_seqlen: tokens of the sequence.
+        input_dim: numbers a position, where inputs are no tokens.
+        computed: run it on the CPU, where it can, which needs nothing of PyTorch's compiler.
     """
     try:
         key = kind_of(model), input_seqlen, input_dim
         if key not in _counted:
-            _counted[key] = _total(model, input_seqlen, input_dim) / input_seqlen
+            _counted[key] = _total(model, input_seqlen, input_dim, computed) / input_seqlen
             if len(_counted) > _REMEMBERED:
                 del _counted[next(iter(_counted))]
         return _counted[key]
@@ -83,13 +99,23 @@ def flops_per_token(model: nn.Module, input_seqlen: int, input_dim: int = 0) -> 
 
 
 class FlopsBeside:
-    """`flops_per_token`, counted in a thread of its own once there is time for it.
+    """`flops_per_token` of a model that is to be trained, without keeping a GPU waiting.
 
-    The first count of a process loads PyTorch's compiler, for one to ten seconds.
+    The first count on the meta device loads PyTorch's compiler, for one to ten seconds. So for a
+    GPU a short sequence is computed on the CPU, and a long one counted in a thread, once there is
+    time.
     """
 
-    def __init__(self, model: nn.Module, input_seqlen: int, input_dim: int = 0) -> None:
+    def __init__(
+        self, model: nn.Module, input_seqlen: int, input_dim: int, training_device: str
+    ) -> None:
         self._future: Future[float | None] | None = None
+        on_gpu = training_device != "cpu"
+        if input_seqlen <= _SHORT or not on_gpu:
+            flops = flops_per_token(model, input_seqlen, input_dim, computed=on_gpu)
+            self._future = Future()
+            self._future.set_result(flops)
+            return
         try:
             ghost = copy.deepcopy(model).to("meta")
         except Exception:  # a plugin's, as in `flops_per_token`
@@ -112,23 +138,30 @@ class FlopsBeside:
         return self._future.result()
 
 
-def _total(model: nn.Module, input_seqlen: int, input_dim: int) -> float:
+def _total(model: nn.Module, input_seqlen: int, input_dim: int, computed: bool) -> float:
     kinds = _kinds(model) if isinstance(model, Backbone) else []
     if not isinstance(model, Backbone) or len(kinds) == len(model.blocks):
-        return _count(model, input_seqlen, input_dim)
-    total = rest = _count(_with_blocks(model), input_seqlen, input_dim)
+        return _count(model, input_seqlen, input_dim, computed)
+    total = rest = _count(_with_blocks(model), input_seqlen, input_dim, computed)
     for block, n in kinds:
-        total += n * (_count(_with_blocks(model, block), input_seqlen, input_dim) - rest)
+        total += n * (_count(_with_blocks(model, block), input_seqlen, input_dim, computed) - rest)
     return total
 
 
-def _count(model: nn.Module, input_seqlen: int, input_dim: int) -> float:
+def _count(model: nn.Module, input_seqlen: int, input_dim: int, computed: bool = False) -> float:
     """Count every module of the model; raises what a model that needs data makes torch raise."""
-    ghost = copy.deepcopy(model).to("meta")
-    tokens = torch.zeros(1, input_seqlen, dtype=torch.int64, device="meta")
-    numbers = torch.zeros(1, input_seqlen, input_dim, device="meta")
+    if computed:
+        with contextlib.suppress(Exception), torch.random.fork_rng([]):  # it may be for GPUs alone
+            return _count_on("cpu", model, input_seqlen, input_dim)
+    return _count_on("meta", model, input_seqlen, input_dim)
+
+
+def _count_on(device: str, model: nn.Module, input_seqlen: int, input_dim: int) -> float:
+    ghost = copy.deepcopy(model).to(device)
+    tokens = torch.zeros(1, input_seqlen, dtype=torch.int64, device=device)
+    numbers = torch.zeros(1, input_seqlen, input_dim, device=device)
     counter = FlopCounter()
-    with counter:
+    with counter, sdpa_kernel(SDPBackend.MATH):  # the others have names of their own
         logits = ghost(numbers if input_dim else tokens)
         F.cross_entropy(logits.flatten(0, 1), tokens.flatten()).backward()  # type: ignore[no-untyped-call]
     return counter.total

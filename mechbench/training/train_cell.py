@@ -80,9 +80,7 @@ def train_and_score(run: Run, result: dict[str, Any], dog: Watchdog | None = Non
     torch.manual_seed(derive(config.seed, "init"))  # on the CPU: the same weights on any device
     model = build_model(config, tokens_built_for(config))
     result["parameters"] = sum(p.numel() for p in model.parameters())
-    flops = FlopsBeside(model, task.input_seqlen, task.input_dim)
-    if device == "cpu":  # it is busy anyway
-        flops.result()
+    flops = FlopsBeside(model, task.input_seqlen, task.input_dim, device)
     setting = config.grad_clip, config.dtype
     try:
         with (

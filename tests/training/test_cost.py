@@ -170,17 +170,54 @@ def test_blocks_that_differ_in_what_they_hold_are_walked_all(walked: list[int]) 
     assert found == cost._count(model, L, 0) / L
 
 
-def test_counting_beside_gives_the_same_number() -> None:
-    model = backbone("hyena", L)
-    counted = FlopsBeside(model, L)
+@pytest.fixture
+def uncounted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cost, "_counted", {})
+
+
+@pytest.mark.usefixtures("uncounted")
+@pytest.mark.parametrize("seqlen", [L, 2101])
+@pytest.mark.parametrize("training_device", ["cpu", "cuda"])
+def test_counting_beside_gives_the_same_number(seqlen: int, training_device: str) -> None:
+    model = backbone("hyena", seqlen)
+    counted = FlopsBeside(model, seqlen, 0, training_device)
     with torch.no_grad():  # what training does meanwhile changes nothing
         model.head.weight.zero_()
-    assert counted.result() == counted.result() == flops_per_token(model, L)
+    assert counted.result() == counted.result() == flops_per_token(model, seqlen)
 
 
-def test_what_cannot_be_copied_has_no_count() -> None:
+@pytest.mark.parametrize("operator", [n for n in OPERATORS.names() if ":" not in n])
+def test_computed_on_the_cpu_an_operator_costs_as_much(
+    operator: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = []
+    for computed in (True, False):
+        monkeypatch.setattr(cost, "_counted", {})
+        found.append(flops_per_token(backbone(operator, L), L, computed=computed))
+    assert found[0] == found[1]
+
+
+def test_what_needs_a_gpu_or_draws_is_counted_and_leaves_no_trace(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Drawing(nn.Linear):
+        def forward(self, u: Tensor) -> Tensor:
+            if u.device.type == "cpu":
+                torch.rand(1)
+                raise RuntimeError("kernels for GPUs alone")
+            return super().forward(u)
+
+    monkeypatch.setattr(cost, "_counted", {})
+    model = Tokens(Drawing(D, D))
+    before = torch.get_rng_state()
+    assert flops_per_token(model, L, computed=True) == 6 * (D * D + D * V)
+    assert torch.equal(before, torch.get_rng_state())
+
+
+@pytest.mark.parametrize("training_device", ["cpu", "cuda"])
+def test_what_cannot_be_copied_has_no_count(training_device: str) -> None:
     class Fixed(Tokens):
         def __deepcopy__(self, memo: object) -> Fixed:
             raise TypeError
 
-    assert FlopsBeside(Fixed(), L).result() is None
+    assert FlopsBeside(Fixed(), 2101, 0, training_device).result() is None
