@@ -11,7 +11,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-_ROWS, _TILE = 128, 2048
+_TILE = 2048  # numbers that a program adds at once
+_ROWS, _FEW_ROWS, _WIDE = 128, 16, 4096  # rows of a tile, and of wide sums, which fill a GPU anyway
 
 
 @triton.jit(do_not_specialize=["N", "M"])
@@ -30,7 +31,7 @@ def summed(part: Tensor) -> Tensor:
     """Return the sum of part (N, ...), float32 and contiguous, over its first axis."""
     out = torch.empty(part.shape[1:], dtype=torch.float32, device=part.device)
     M = out.numel()
-    rows = min(_ROWS, triton.next_power_of_2(len(part)))
+    rows = min(_ROWS if M <= _WIDE else _FEW_ROWS, triton.next_power_of_2(len(part)))
     columns = _TILE // rows
     _kernel[(triton.cdiv(M, columns),)](part, out, len(part), M, ROWS=rows, COLUMNS=columns)
     return out

@@ -3,7 +3,7 @@
 A program keeps all weights in shared memory and walks over tiles of tokens. The backward computes
 the hidden units again, as (hidden units, tokens), so that both products for the gradients of the
 weights take their first factor from registers, and sums those gradients in registers over all of
-its tokens; a second kernel adds the programs' sums.
+its tokens; `summed` adds the programs' sums.
 
 x and grad are a tile of u and of dy; a and c a chunk of hidden units' rows of W_up and columns of
 W_down, b its biases; h and g its values before the activation and after it.
@@ -17,11 +17,11 @@ import triton.language as tl
 from torch import Tensor
 
 from mechbench.ops.kernels.chunks import block
+from mechbench.ops.kernels.sums import summed
 from mechbench.ops.triton import interpreted
 
 _FORWARD = 128, 64, 264  # tokens of a tile, hidden units of a chunk, programs: two fit on an H100's
 _BACKWARD = 64, 128, 132  # multiprocessor, one fits
-_SUMMED = 64, 64  # rows and columns of a tile of partial sums
 
 
 @triton.jit
@@ -209,18 +209,6 @@ def _backward_kernel(
     tl.store(part + 2 * H * D + H + column, tl.sum(dlast, 0) / 16, mask=column < D)
 
 
-@triton.jit
-def _sum_kernel(part, total, M, P, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
-    """Sum part (M, P) over its rows."""
-    column = tl.program_id(0) * COLUMNS + tl.arange(0, COLUMNS)
-    added = tl.zeros((ROWS, COLUMNS), tl.float32)
-    for first in range(0, M, ROWS):
-        row = tl.cast(first, tl.int64) + tl.arange(0, ROWS)
-        mask = (row < M)[:, None] & (column < P)[None, :]
-        added += tl.load(part + row[:, None] * P + column[None, :], mask=mask, other=0.0)
-    tl.store(total + column, tl.sum(added, 0), mask=column < P)
-
-
 def _shapes(N: int, D: int, H: int, limits: tuple[int, int, int]) -> tuple[int, dict[str, int]]:
     """Return how many programs, and their tile's sizes."""
     rows, most, programs = limits
@@ -273,10 +261,5 @@ def backward(
         u, low_up, up_bias, low_down, dy, du, part, N, D, H,
         **_types(low_up.dtype), **sizes, num_warps=8 if sizes["BH"] > 64 else 4, num_stages=2,
     )  # fmt: skip
-    total = torch.empty(size, dtype=torch.float32, device=u.device)
-    rows, columns = _SUMMED
-    _sum_kernel[(triton.cdiv(size, columns),)](
-        part, total, programs, size, ROWS=rows, COLUMNS=columns
-    )
-    dup, ddown, dup_bias, ddown_bias = total.split([H * D, H * D, H, D])
+    dup, ddown, dup_bias, ddown_bias = torch.split(summed(part), [H * D, H * D, H, D])
     return du, dup.view(H, D), dup_bias, ddown.view(D, H), ddown_bias

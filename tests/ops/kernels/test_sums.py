@@ -6,7 +6,7 @@ import torch
 from mechbench.ops.kernels.sums import summed
 
 
-@pytest.mark.parametrize("shape", [(1, 1), (3, 5), (129, 2, 7), (512, 256), (5, 3000)])
+@pytest.mark.parametrize("shape", [(1, 1), (3, 5), (129, 2, 7), (512, 256), (5, 3000), (20, 5000)])
 def test_partial_sums_are_added_up(kernel_device: str, shape: tuple[int, ...]) -> None:
     part = torch.randn(shape)
     found = summed(part.to(kernel_device)).cpu()
