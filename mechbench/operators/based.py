@@ -6,7 +6,7 @@
 q and k are narrow. phi(x) holds 1, the numbers of x and their products in pairs, weighted so that
 the equation holds; a is at least 1/2, so the sum never vanishes.
 
-Source: Arora et al. 2024, Taylor linear attention. O(L D d_feature^2) time,
+Source: Arora et al. 2024 (arXiv:2402.18668), Taylor linear attention. O(L D d_feature^2) time,
 O(L (D + n_heads d_feature^2)) memory, which the kernels of `taylor_attention` bring down to about
 O(L D); a state of about d_feature^2 D / 2 numbers. It knows no positions: the paper stacks it with
 layers of sliding-window attention and of short convolution. The first are had by `hybrid` with

@@ -6,10 +6,11 @@
 q, k, v are linear in u, then pass a short convolution and silu; q and k are scaled to norm 1;
 beta = sigmoid(W_b u), twice that with `allow_neg_eigval`.
 
-Source: Yang et al. 2024, sections 2 and 3; the rule is that of Schlag et al. 2021
-(arXiv:2102.11174); beta up to 2, so that I - beta k k^T has eigenvalues from -1 to 1: Grazzi et al.
-2024 (arXiv:2411.12537). O(L (chunk + d_head) D) time, O(L D) memory, a state of d_head^2 numbers
-per head. The scale 1 / sqrt(d_head) is the code's; the norm takes it out again.
+Source: Yang et al. 2024 (arXiv:2406.06484), section 2.2 (the rule, that of Schlag et al. 2021,
+arXiv:2102.11174) and section 3 (chunks, layer); beta up to 2, so that I - beta k k^T has
+eigenvalues from -1 to 1: Grazzi et al. 2024 (arXiv:2411.12537). O(L (chunk + d_head) D) time,
+O(L D) memory, a state of d_head^2 numbers per head. The scale 1 / sqrt(d_head) is the code's; the
+norm takes it out again.
 """
 
 from __future__ import annotations

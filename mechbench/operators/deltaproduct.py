@@ -8,9 +8,9 @@ q and every k_j and v_j are linear in u, then pass a short convolution and silu;
 scaled to norm 1; beta_j = 2 sigmoid(W_j u), so that a token's transition is a product of n
 generalised reflections; alpha = 1 or, with `gated`, exp(-rate softplus(W_a u + bias)).
 
-Source: Siems et al. 2025, with the layer (no output gate, values as wide as keys) of the
-experiments in its code. With n = 1 and beta at most 1 this is DeltaNet. O(n L (chunk + d_head) D)
-time, O(n L D) memory, a state of d_head^2 numbers per head.
+Source: Siems et al. 2025 (arXiv:2502.10297), with the layer (no output gate, values as wide as
+keys) of the configurations released with it. With n = 1 and beta at most 1 this is DeltaNet. O(n L
+(chunk + d_head) D) time, O(n L D) memory, a state of d_head^2 numbers per head.
 """
 
 from __future__ import annotations

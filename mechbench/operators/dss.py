@@ -3,7 +3,13 @@
     s = h * norm(x) + d norm(x),   h_t = Re sum_n C_n (exp(A_n) - 1) / A_n exp(t A_n)
 
 with A = -exp(a) + i exp(b), one set of d_state modes for all channels, and C of each channel.
-Source: Mehta et al. 2022 (arXiv:2206.13947), section 3 and its listing of the DSS layer.
+Source: Mehta et al. 2022 (arXiv:2206.13947), simplified DSS, whose full listing is their appendix
+A.2. It was not at hand: kernel, norm and initial values (all standard normal, the skip d, too) are
+compared with two re-implementations, see `mechbench.operators.gss`. In the terms of the DSS code
+(Gupta et al. 2022, arXiv:2203.14343, ag1988/dss) it is the variant without a softmax over positions
+that has exponentials of both parts of A, with the time step fixed at 1 and normal numbers where DSS
+starts from the eigenvalues of HiPPO. Neither decays these parameters' weights; there
+they learn at a rate of 1e-3, here at the run's own.
 """
 
 from __future__ import annotations

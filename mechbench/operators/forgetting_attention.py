@@ -3,10 +3,10 @@
     y_t = W_o sum_{s <= t} softmax_s(q_t . k_s / sqrt(d_head) + log f_{s+1} + .. + log f_t) v_s
     f_t = sigmoid(W_f u_t + b_f), one gate per head
 
-Source: Lin et al. 2025, Forgetting Attention, as in their FoX (LLaMA): no positions, no biases but
-b_f, which starts at 0. It reaches keys at any distance whose gates stay open. O(L^2 D) time,
-O(L (chunk + D)) memory. Left out: what only their "Pro" block has (output gate, norms of queries,
-keys and outputs, shifts of keys and values).
+Source: Lin et al. 2025 (arXiv:2503.02130), Forgetting Attention, as in their FoX (LLaMA): no
+positions, no biases but b_f, which starts at 0. It reaches keys at any distance whose gates stay
+open. O(L^2 D) time, O(L (chunk + D)) memory. Left out: what only their "Pro" block has (output
+gate, norms of queries, keys and outputs, shifts of keys and values).
 Agrees with a loop from the paper to 3e-16 in float64 (docs/fidelity.md).
 """
 

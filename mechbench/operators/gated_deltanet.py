@@ -8,9 +8,10 @@ q, k, v are linear in u, then pass a short convolution and silu; q and k are sca
 beta = sigmoid(W_b u), twice that with `allow_neg_eigval`;
 alpha = exp(-rate softplus(W_a u + bias)).
 
-Source: Yang, Kautz & Hatamizadeh 2024, equation 10, section 3.3 and figure 1 (values twice as wide
-as keys); beta up to 2: Grazzi et al. 2024 (arXiv:2411.12537). O(L (chunk + d_head) D) time,
-O(L D) memory, a state of 2 d_head^2 numbers per head.
+Source: Yang, Kautz & Hatamizadeh 2024 (arXiv:2412.06464), equation 10, section 3.3 (chunks) and
+section 3.4 with figure 1 (layer); values twice as wide as keys as in the code
+(flash-linear-attention); beta up to 2: Grazzi et al. 2024 (arXiv:2411.12537).
+O(L (chunk + d_head) D) time, O(L D) memory, a state of 2 d_head^2 numbers per head.
 """
 
 from __future__ import annotations

@@ -5,9 +5,10 @@
 
 q, k and v are linear in u; keys are half as wide as values; W_1 has rank 16.
 
-Source: Yang et al. 2023, section 4, with the norm and the widths of its code
-(flash-linear-attention). Matrices start with PyTorch's default. With n_heads h: O(L (chunk + D / h)
-D) time, O(L D log(chunk)) memory, a state of D^2 / (2 h) numbers.
+Source: Yang et al. 2023 (arXiv:2312.06635), section 4.1 (recurrence) and section 4.4 (layer), with
+the norm and the widths of its code (flash-linear-attention). Matrices start with PyTorch's default.
+With n_heads h: O(L (chunk + D / h) D) time, O(L D log(chunk)) memory, a state of D^2 / (2 h)
+numbers.
 """
 
 from __future__ import annotations

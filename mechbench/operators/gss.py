@@ -4,11 +4,15 @@
 
 with h the impulse response of a diagonal state space. In Hyena's terms: order 1 with this filter
 (Poli et al. 2023, remark 3.2).
-Source: Mehta et al. 2022 (arXiv:2206.13947), section 3, the GSS layer: D / 4 channels in the state
-space, 4 D in the gate, 512 modes, simplified DSS (`mechbench.operators.dss`). Deviations: as every
-operator it stands before the backbone's MLP, where their block has none; the norm before the layer
-is the backbone's. variant=small has D channels in both and S4D-Lin with 64 states without a norm,
-which gives 4 D^2 parameters as in the other operators.
+Source: Mehta et al. 2022 (arXiv:2206.13947), figure 1, the GSS layer: D / 4 channels in the state
+space, 4 D in the gate, 512 modes, simplified DSS (`mechbench.operators.dss`), which has the norm.
+The authors' code is not at hand. With the weights copied and the biases of W_x, W_g and W_s at zero
+it gives what the re-implementation lucidrains/gated-state-spaces-pytorch gives, to 9e-16 in
+float64; lucadellalib/state-spaces-tf is alike. Deviations: both have a bias only in W_o, the figure
+does not say, and here every map has one; as every operator it stands before the backbone's MLP,
+where their block has none; the norm before the layer is the backbone's. variant=small has D
+channels in both and S4D-Lin with 64 states without a norm, which gives 4 D^2 parameters as in the
+other operators.
 """
 
 from __future__ import annotations
@@ -28,7 +32,7 @@ from mechbench.operators.fidelity import Fidelity
 from mechbench.ops import fft_conv, linear
 
 
-@register_operator("gss", source="Mehta et al. 2022 (arXiv:2206.13947), section 3")
+@register_operator("gss", source="Mehta et al. 2022 (arXiv:2206.13947), figure 1")
 class GSS(nn.Module):
     """Gated diagonal state space.
 
@@ -48,9 +52,11 @@ class GSS(nn.Module):
 
     fidelity: ClassVar[tuple[Fidelity, ...]] = (
         Fidelity(
-            "Mehta et al. 2022, layer and simplified DSS, recurrence",
+            "Mehta et al. 2022, layer (figure 1) and simplified DSS, recurrence",
             7e-16,
-            "stands before the backbone's MLP, as all do, where the published block has none; "
+            "every linear map has a bias (in re-implementations only the last; the paper's figure "
+            "does not say); stands before the backbone's MLP, as all do, where the published block "
+            "has none; "
             "`variant=small` has 4 D^2 parameters and S4D-Lin",
         ),
     )

@@ -9,9 +9,10 @@ beta = sigmoid(W_b u), twice that with `allow_neg_eigval`;
 alpha = exp(-rate softplus(W_a2 W_a1 u + bias)), one rate per head and one bias per channel. The
 rank of W_a1 and W_g1 is d_head.
 
-Source: Kimi Team 2025, equations 1 and 10 and section 4; rates, biases and the scale of q as in its
-code (flash-linear-attention). O(L (chunk + d_head) D) time, O(L D log(chunk)) memory, a state of
-d_head^2 numbers per head.
+Source: Kimi Team 2025 (arXiv:2510.26692), equations 1 and 10 and section 4; rates, the bias of the
+decays and the scale of q as in its code (flash-linear-attention), whose output gate has a bias,
+too; here it has none, as in equation 10. O(L (chunk + d_head) D) time, O(L D log(chunk)) memory, a
+state of d_head^2 numbers per head.
 """
 
 from __future__ import annotations
@@ -51,7 +52,8 @@ class KimiDeltaAttention(DeltaLayer):
         Fidelity(
             "Kimi Team 2025, equations 1 and 10",
             1e-14,
-            "heads of 32 channels by default (128 in the paper); PyTorch's initialisation",
+            "heads of 32 channels by default (128 in the paper); PyTorch's initialisation; no bias "
+            "of the output gate, as in equation 10 (its code has one)",
         ),
     )
 

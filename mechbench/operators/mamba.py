@@ -7,10 +7,10 @@ x and z are linear in u; x then passes a short convolution and silu; B, C and a 
 in it; dt = softplus(W_dt dt + bias) is one step per channel; A is negative, one number per channel
 and number of its state.
 
-Source: Gu & Dao 2023, section 3 and algorithm 2, with the initialisation and the defaults of their
-code (d_state 16, expand 2, 4 taps, dt of ceil(D / 16) numbers). As there, B is multiplied by dt,
-which is simpler than the zero-order hold of equation 4. O(L expand D d_state) time, O(L D)
-memory, a state of expand D d_state numbers.
+Source: Gu & Dao 2023 (arXiv:2312.00752), algorithm 2 and section 3.4 (block), with the
+initialisation and the defaults of their code (d_state 16, expand 2, 4 taps, dt of ceil(D / 16)
+numbers). As there, B is multiplied by dt, which is simpler than the zero-order hold of equation 4.
+O(L expand D d_state) time, O(L D) memory, a state of expand D d_state numbers.
 Agrees with the paper's recurrence to 2e-16 in float64 (docs/fidelity.md).
 """
 

@@ -6,9 +6,9 @@
 z, x, B, C, dt are linear in u; x, B and C then pass a short convolution and silu; dt becomes
 softplus(dt + bias); A is one negative number per head.
 
-Source: Dao & Gu 2024, sections 6 and 7.1, with the initialisation and the defaults of their code
-(d_state 128, expand 2, d_head 64, 4 taps). O(L (chunk + d_state) expand D) time, O(L D) memory, a
-state of expand D d_state numbers.
+Source: Dao & Gu 2024 (arXiv:2405.21060), section 6 (chunks) and section 7.1 (block), with the
+initialisation and the defaults of their code (d_state 128, expand 2, d_head 64, 4 taps). O(L (chunk
++ d_state) expand D) time, O(L D) memory, a state of expand D d_state numbers.
 """
 
 from __future__ import annotations

@@ -4,13 +4,13 @@
 
 with h_{-1} = 0 and g(x) = x + 1/2 for x >= 0, else sigmoid(x). A channel of the state is an average
 of past candidates, so all of it is computed by a scan.
-Source: Feng et al. 2024 (arXiv:2410.01201), section 3.1 (minGRU), and g, which keeps states
-positive, from the log-space form of its appendix B. They sum logarithms of the terms. Here gates
-and terms are scanned as they are (`mechbench.ops.diagonal_scan`): the same function, without a
-difference of long sums of logarithms, and candidates may be negative, too (`candidate=linear`, as
-section 3.1 has it). Deviations: the state starts at zero; an output projection also where the
-state is no wider than u, because states are positive and what a block adds should not be. No
-convolution before it and no dropout: those are of their blocks.
+Source: Feng et al. 2024 (arXiv:2410.01201), minGRU, and g, which keeps states positive, from the
+log-space form of its appendix B. They sum logarithms of the terms. Here gates and terms are scanned
+as they are (`mechbench.ops.diagonal_scan`): the same function, without a difference of long sums of
+logarithms, and candidates may be negative, too (`candidate=linear`, as the minGRU without
+logarithms has it). Deviations: the state starts at zero; an output projection also where the state
+is no wider than u, because states are positive and what a block adds should not be. No convolution
+before it and no dropout: those are of their blocks.
 O(L E) time in O(log L) steps, a state of E = expand D numbers.
 Agrees with the recurrence to 4e-16 in float64.
 """
@@ -30,7 +30,7 @@ from mechbench.operators.fidelity import Fidelity
 from mechbench.ops import diagonal_scan, diagonal_scan_matrix, linear
 
 
-@register_operator("mingru", source="Feng et al. 2024 (arXiv:2410.01201), section 3.1, minGRU")
+@register_operator("mingru", source="Feng et al. 2024 (arXiv:2410.01201), minGRU")
 class MinGRU(nn.Module):
     """Minimal gated recurrent unit: one gate, and no state in it.
 
@@ -46,13 +46,13 @@ class MinGRU(nn.Module):
 
     fidelity: ClassVar = (
         Fidelity(
-            "Feng et al. 2024, section 3.1, recurrence, with g of the log-space form",
+            "Feng et al. 2024, recurrence of minGRU, with g of the log-space form (appendix B)",
             8e-16,
             "the state starts at zero; an output projection whatever the width of the state, so "
             "that what is added may be negative; no convolution before it",
         ),
         Fidelity(
-            "Feng et al. 2024, section 3.1, recurrence",
+            "Feng et al. 2024, recurrence of minGRU",
             1e-15,
             "the same",
             variant="candidate=linear",

@@ -43,8 +43,8 @@ class RGLRU(nn.Module):
     Args:
         d_model: D, channels.
         max_seqlen: longest input, in tokens.
-        d_rnn: E, channels of the recurrence; 0: 4/3 d_model, as in the paper's larger models (the
-            parameters of attention), rounded up to a multiple of 8 and of n_heads.
+        d_rnn: E, channels of the recurrence; 0: 4/3 d_model, about what Hawk and Griffin have
+            (section 3; the parameters of attention), rounded up to a multiple of 8 and of n_heads.
         n_heads: blocks of the gates' matrices; 0: one for every 32 of d_model (at least one).
         short_filter: taps of the convolution.
 

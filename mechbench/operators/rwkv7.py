@@ -7,12 +7,13 @@ With x' = x + mu * (x_{t-1} - x), another mu for each: r, v and the key z are li
 a = sigmoid(A x' + a_0), w = exp(-e^{-1/2} sigmoid(W tanh(W' x') + w_0)), g = G sigmoid(G' x') with
 matrices of low rank; kappa = z * xi scaled to norm 1 in each head; k = z * (1 + (a - 1) * alpha).
 
-Source: Peng et al. 2025, time mixing; initial values, ranks and the norm's constant are those that
-the released training code gives a first layer, or, with `depth`, each layer of so many. Deviations:
-no value residual from the first layer (a layer here sees only its input); W_o and the first factors
-of low-rank maps start with PyTorch's initialisation instead of zeros; w_0 learns at the common rate
-(twice that in the code); the backbone's MLP takes the place of channel mixing. O(L (chunk + d_head)
-D) time, O(L D log(chunk)) memory, a state of d_head^2 numbers per head.
+Source: Peng et al. 2025 (arXiv:2503.14456), time mixing; initial values, ranks and the norm's
+constant are those that the released training code (RWKV-LM) gives a first layer, or, with `depth`,
+each layer of so many. Deviations: no value residual from the first layer (a layer here sees only
+its input); W_o and the first factors of low-rank maps start with PyTorch's initialisation instead
+of zeros; w_0 learns at the common rate (twice that in the code); the backbone's MLP takes the place
+of channel mixing. O(L (chunk + d_head) D) time, O(L D log(chunk)) memory, a state of d_head^2
+numbers per head.
 """
 
 from __future__ import annotations

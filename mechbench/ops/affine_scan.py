@@ -1,8 +1,8 @@
 """Scan of affine maps: S_n = a_n S_{n-1} + b_n, S_{-1} = 0, for every n.
 
-Source: Blelloch 1990, "Prefix sums and their applications", section 1.4: affine maps compose
-associatively, so neighbours are combined in pairs, the half-length scan is solved and its states
-are spread over the full length again.
+Source: Blelloch 1990, "Prefix sums and their applications", recurrences as scans: affine maps
+compose associatively, so neighbours are combined in pairs, the half-length scan is solved and its
+states are spread over the full length again.
 """
 
 from __future__ import annotations

@@ -3,11 +3,11 @@
     S_t = diag(exp(g_t)) S_{t-1} + k_t v_t^T,   y_t = S_t^T q_t
         = sum_{s <= t} sum_c q_tc k_sc exp(g_{s+1,c} + .. + g_tc) v_s
 
-Source: Yang et al. 2023 (arXiv:2312.06635), section 4, for the recurrence and its chunks. Within a
+Source: Yang et al. 2023 (arXiv:2312.06635), sections 4.1 to 4.3: recurrence and chunks. Within a
 chunk the weights cannot be one product (q exp(G)) (k exp(-G))^T, because exp(-G) overflows. Where
-the paper cuts a chunk into blocks, we halve it again and again: what the second half reads from the
-first is one product of factors that decay to and from the middle, both at most 1. On a GPU fused
-Triton kernels do so where the types and widths allow.
+the paper cuts a chunk into blocks (section 4.3), we halve it again and again: what the second half
+reads from the first is one product of factors that decay to and from the middle, both at most 1. On
+a GPU fused Triton kernels do so where the types and widths allow.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
 """Scan of gated sums, one number a channel: h_t = a_t h_{t-1} + b_t, h_{-1} = 0.
 
-The same composition of affine maps as in `affine_scan` (Blelloch 1990, section 1.4), where every
-matrix is diagonal. Nothing is divided, so gates may be zero, and with gates of at most 1 no partial
-result is larger than the sum of what it adds. The backward pass is a scan from the end,
+The same composition of affine maps as in `affine_scan` (Blelloch 1990, first-order recurrences as
+scans), where every matrix is diagonal. Nothing is divided, so gates may be zero, and with gates of
+at most 1 no partial result is larger than the sum of what it adds. The backward pass is a scan from
+the end,
 
     g_t = dh_t + a_{t+1} g_{t+1},   db_t = g_t,   da_t = g_t h_{t-1}
 

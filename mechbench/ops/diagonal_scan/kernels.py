@@ -1,7 +1,7 @@
 """Fused kernels of `mechbench.ops.diagonal_scan`: one pass over gates and terms.
 
 A program takes a block of channels of one sequence and walks over tiles of tokens; within a tile
-the maps h -> a h + b are composed by a parallel scan (Blelloch 1990, section 1.4), from tile to
+the maps h -> a h + b are composed by a parallel scan (Blelloch 1990), from tile to
 tile the state is carried. Where that makes too few programs, the sequence is cut into segments: a
 first kernel composes each segment to one map, and in the second every program starts from the maps
 of the segments before its own. The backward is the same walk from the end, with a_{t+1} for a_t.

@@ -1,4 +1,7 @@
-"""Rotary position embedding. Source: Su et al. 2021 (RoFormer), section 3.2.
+"""Rotary position embedding. Source: Su et al. 2021 (RoFormer, arXiv:2104.09864), section 3.2.
+
+The paper turns neighbours, features 2 i and 2 i + 1. Here feature i is turned with i + d/2, as in
+much code: the same up to an order of the features, which the projections before it learn.
 
 On a GPU a fused Triton kernel turns the vectors in one pass.
 """

@@ -4,7 +4,7 @@
 
 with one rate r per channel and number of its state. Source: Gu & Dao 2023 (arXiv:2312.00752),
 algorithm 2. A chunk is scanned in log(chunk) whole-tensor steps (Blelloch 1990, "Prefix sums and
-their applications", section 1.4), chunk after chunk; the backward pass computes the states of a
+their applications"), chunk after chunk; the backward pass computes the states of a
 chunk again from the one before it (section 3.3.2 of the paper), so that of all states only one a
 chunk is kept. On a GPU fused Triton kernels do the same, where types and the state's size allow.
 """
