@@ -89,7 +89,7 @@ def _operator_reading(line: Line, seqlen: int, setting: Setting) -> Reading:
     batch = setting.batch(seqlen)
     if line.name != REFERENCE:
         measured = _measure(case, setting)
-        backend = ", ".join(sorted(backends_used()))
+        backend = ", ".join(sorted(backends_used(setting.device.partition(":")[0])))
         return Reading(line.name, seqlen, batch, OK, "", backend, measured, case.work)
     candidates: dict[str, Measured | str] = {}
     if _is_cuda(setting):

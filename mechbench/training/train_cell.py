@@ -76,7 +76,6 @@ def run_cell(run: Run) -> Result:
 def train_and_score(run: Run, result: dict[str, Any], dog: Watchdog | None = None) -> None:
     """Fill `result` as things become known, so that an error leaves what is known so far."""
     config, task, device = run.config, run.task, run.device
-    forget_backends_used()
     torch.manual_seed(derive(config.seed, "init"))  # on the CPU: the same weights on any device
     model = build_model(config, tokens_built_for(config))
     result["parameters"] = sum(p.numel() for p in model.parameters())
@@ -130,6 +129,7 @@ def _train_and_score(
     shares = [batch.map(group.share) for batch in held_out.validation]
     if not group.rank:
         write_json(folder / "config.json", config.to_dict())
+    forget_backends_used()  # the probe's
     try:
         _train(run, trainer, progress, shares, unseen, flops)
     finally:  # also where the operator fails: the row says how far it came
@@ -141,11 +141,11 @@ def _train_and_score(
         }
         result.setdefault("seconds", {})["train"] = progress.train_s
     if not group.rank:
-        _note_outcome(result, progress)
+        _note_outcome(result, progress, backends_used(config.device_type))
         _score(run, result, trainer, progress, tests, dog)
 
 
-def _note_outcome(result: dict[str, Any], progress: Progress) -> None:
+def _note_outcome(result: dict[str, Any], progress: Progress, backends: set[str]) -> None:
     """Say in `result` how training ended and how fast it was."""
     diverged = progress.stop == "diverged"
     result |= {
@@ -153,7 +153,7 @@ def _note_outcome(result: dict[str, Any], progress: Progress) -> None:
         "reason": "the training loss is not finite" if diverged else None,
         "stop": progress.stop,
         "solved": progress.stop == "solved",
-        "fft_conv_backend": ", ".join(sorted(backends_used())) or None,
+        "fft_conv_backend": ", ".join(sorted(backends)) or None,
     }
     validated = [row["validation_accuracy"] for row in progress.metrics]
     result["validation_accuracy"] = validated[-1] if validated else None

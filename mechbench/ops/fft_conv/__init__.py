@@ -18,12 +18,12 @@ from mechbench.errors import ConfigError, nearest
 from mechbench.ops.fft_conv import backends as _backends
 from mechbench.ops.fft_conv.contract import Backend
 
-_USED: set[str] = set()
+_USED: set[tuple[str, str]] = set()  # backend, type of device
 
 
-def backends_used() -> set[str]:
-    """Return the backends used since `forget_backends_used`; results record them."""
-    return set(_USED)
+def backends_used(device_type: str) -> set[str]:
+    """Return the backends used there since `forget_backends_used`; results record them."""
+    return {name for name, where in _USED if where == device_type}
 
 
 def forget_backends_used() -> None:
@@ -66,7 +66,7 @@ def choose_backend(u: Tensor, h: Tensor, backend: str = "auto") -> str:
 def pick_backend(u: Tensor, h: Tensor, backend: str = "auto") -> Backend:
     """Return the backend that `choose_backend` names, and record that it was used."""
     name = choose_backend(u, h, backend)
-    _USED.add(name)
+    _USED.add((name, u.device.type))
     return available_backends()[name]
 
 
