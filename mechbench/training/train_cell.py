@@ -141,11 +141,11 @@ def _train_and_score(
         }
         result.setdefault("seconds", {})["train"] = progress.train_s
     if not group.rank:
-        _note_outcome(result, progress, backends_used(config.device_type))
+        _note_outcome(result, progress)
         _score(run, result, trainer, progress, tests, dog)
 
 
-def _note_outcome(result: dict[str, Any], progress: Progress, backends: set[str]) -> None:
+def _note_outcome(result: dict[str, Any], progress: Progress) -> None:
     """Say in `result` how training ended and how fast it was."""
     diverged = progress.stop == "diverged"
     result |= {
@@ -153,7 +153,6 @@ def _note_outcome(result: dict[str, Any], progress: Progress, backends: set[str]
         "reason": "the training loss is not finite" if diverged else None,
         "stop": progress.stop,
         "solved": progress.stop == "solved",
-        "fft_conv_backend": ", ".join(sorted(backends)) or None,
     }
     validated = [row["validation_accuracy"] for row in progress.metrics]
     result["validation_accuracy"] = validated[-1] if validated else None
@@ -181,6 +180,8 @@ def _score(
             found = evaluation(reader, scored, batches, progress, config, device)
         result["evaluations"].append(found)
     note_non_finite(result, config)
+    # Of training and scoring: what goes on after the last step has only that.
+    result["fft_conv_backend"] = ", ".join(sorted(backends_used(config.device_type))) or None
     result["seconds"]["evaluate"] = time.perf_counter() - start
     trainer.peak_memory_mib = max(trainer.peak_memory_mib, peak_memory_mib(device))
     result["peak_memory_mib"] = trainer.peak_memory_mib
