@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
 from pathlib import Path
 
 import click
@@ -103,24 +102,24 @@ def command(
         raise click.UsageError("--ray-address goes with --executor ray")
     read = read_suite(find_suite(suite))
     check_tracker(log)
-    from mechbench.sweep.local import started_early
+    from mechbench.sweep.execute import RayCluster, look, run_sweep, worker_devices
 
-    # A worker takes seconds to load PyTorch, and so does planning.
-    early = started_early() if executor == "local" and not dry_run else nullcontext()
-    with early as started:
-        from mechbench.sweep.execute import RayCluster, look, run_sweep, worker_devices
-
-        devices = worker_devices(device, jobs, jobs_per_device)
-        outlook = look(read, out, device=device, dtype=dtype, retry_failed=retry_failed)
-        if not quiet or dry_run:
-            click.echo(outlook.text(suite, len(devices)))
-        if dry_run:
-            return
-        ray = RayCluster(ray_address, jobs_per_device) if executor == "ray" else None
-        plan, signal_number = run_sweep(
-            outlook, read, out, devices,
-            checkpoint_s=checkpoint_s, log=log, quiet=quiet, ray=ray, started=started,
-        )  # fmt: skip
+    devices = worker_devices(device, jobs, jobs_per_device)
+    outlook = look(read, out, device=device, dtype=dtype, retry_failed=retry_failed)
+    if not quiet or dry_run:
+        click.echo(outlook.text(suite, len(devices)))
+    if dry_run:
+        return
+    plan, signal_number = run_sweep(
+        outlook,
+        read,
+        out,
+        devices,
+        checkpoint_s=checkpoint_s,
+        log=log,
+        quiet=quiet,
+        ray=RayCluster(ray_address, jobs_per_device) if executor == "ray" else None,
+    )
     if signal_number is not None:
         click.echo(
             f"mechbench: interrupted with {len(plan.todo) + len(plan.waiting)} cells to go; "

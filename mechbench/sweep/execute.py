@@ -14,7 +14,7 @@ from mechbench.plan.suite import Cell, Suite
 from mechbench.record.files import make_folder
 from mechbench.sweep.estimate import Known, duration, estimate_s, known_speeds
 from mechbench.sweep.job import Job
-from mechbench.sweep.local import LocalExecutor, Process
+from mechbench.sweep.local import LocalExecutor
 from mechbench.sweep.plan import Plan, Schedule, make_plan, stored_results
 from mechbench.sweep.progress import SweepProgress, describe
 from mechbench.training.reuse import must_be_known
@@ -116,7 +116,6 @@ class RayCluster:
 def run_sweep(
     outlook: Outlook, suite: Suite, out: Path, devices: Sequence[str], *, checkpoint_s: float,
     log: str = "none", quiet: bool = False, ray: RayCluster | None = None,
-    started: list[Process] | None = None,
 ) -> tuple[Plan, int | None]:  # fmt: skip
     """Run what remains; return where the cells stand then, and the signal that ended it early.
 
@@ -129,7 +128,6 @@ def run_sweep(
         log: tracker, see `mechbench.console.tracking`.
         quiet: warnings only.
         ray: run on this cluster in place of worker processes.
-        started: worker processes that wait already.
 
     Raises:
         ConfigError: `out` cannot be written, the tracker or Ray is not there, or an operator, task
@@ -152,7 +150,7 @@ def run_sweep(
         job = Job(out, suite.plugins, checkpoint_s, log)
         executor: LocalExecutor | RayExecutor
         if ray is None:
-            executor = LocalExecutor(workers, job, progress, started)
+            executor = LocalExecutor(workers, job, progress)
         else:
             from mechbench.sweep.ray_cluster import RayExecutor
 

@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from mechbench.console.signals import Stopper
@@ -33,48 +33,25 @@ _STOP_S = 60.0  # for a worker to write its checkpoint
 Event = tuple[int, dict[str, Any]]
 
 
-Process = subprocess.Popen[str]
-
-
-def start_process() -> Process:
-    """Start a worker's process, which then waits for orders; see `mechbench.sweep.worker`."""
-    return subprocess.Popen(
-        [sys.executable, "-c", _START, json.dumps(sys.path), json.dumps(sys.argv)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-        encoding="utf-8",
-        start_new_session=True,  # Ctrl-C reaches the sweep alone, which passes it on
-    )
-
-
-@contextlib.contextmanager
-def started_early() -> Iterator[list[Process]]:
-    """Give a list with one process, for an executor to take out; what it leaves there ends."""
-    started = [start_process()]
-    try:
-        yield started
-    finally:
-        for process in started:
-            process.kill()
-            process.communicate()
-
-
 class Worker:
     """One worker process and the thread that hears it."""
 
     def __init__(
-        self,
-        number: int,
-        device: str,
-        events: queue.SimpleQueue[Event],
-        threads: int,
-        process: Process,
+        self, number: int, device: str, events: queue.SimpleQueue[Event], threads: int
     ) -> None:
         self.number, self.device = number, device
         self.cell: Cell | None = None
         self.ready = False
-        self._threads, self._process = threads, process
+        environment = {"OMP_NUM_THREADS": str(threads), **os.environ}
+        self._process = subprocess.Popen(
+            [sys.executable, "-c", _START, json.dumps(sys.path), json.dumps(sys.argv)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            encoding="utf-8",
+            env=environment,
+            start_new_session=True,  # Ctrl-C reaches the sweep alone, which passes it on
+        )
 
         def hear() -> None:
             assert self._process.stdout is not None
@@ -97,7 +74,7 @@ class Worker:
         self.cell = cell
         assert self._process.stdin is not None
         with contextlib.suppress(OSError):
-            self._process.stdin.write(json.dumps({**order, "threads": self._threads}) + "\n")
+            self._process.stdin.write(json.dumps(order) + "\n")
             self._process.stdin.flush()
 
     def stop(self) -> None:
@@ -121,23 +98,9 @@ class Worker:
 
 
 class LocalExecutor:
-    """Runs a schedule on worker processes, `devices[i]` being worker i's.
+    """Runs a schedule on worker processes, `devices[i]` being worker i's."""
 
-    Args:
-        devices: one a worker.
-        job: what all orders have in common.
-        progress: told of what happens.
-        started: processes to take for the first workers.
-    """
-
-    def __init__(
-        self,
-        devices: Sequence[str],
-        job: Job,
-        progress: SweepProgress,
-        started: list[Process] | None = None,
-    ) -> None:
-        self._started = [] if started is None else started
+    def __init__(self, devices: Sequence[str], job: Job, progress: SweepProgress) -> None:
         self._devices, self._job, self._progress = tuple(devices), job, progress
         self._events: queue.SimpleQueue[Event] = queue.SimpleQueue()
         self._threads = max(1, (os.cpu_count() or 1) // len(self._devices))
@@ -189,8 +152,7 @@ class LocalExecutor:
             used.add(device)
             if (worker is None or worker.cell is None) and (cell := schedule.take()) is not None:
                 if worker is None:
-                    process = self._started.pop() if self._started else start_process()
-                    worker = Worker(number, device, self._events, self._threads, process)
+                    worker = Worker(number, device, self._events, self._threads)
                     self.workers[number] = worker
                 worker.give(cell, self._job.order(cell, device))
 

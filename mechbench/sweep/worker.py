@@ -3,7 +3,7 @@
 Orders come as JSON lines on standard input, reports go as JSON lines to standard output:
 
     {"call": {..}, "cell_id": .., "device": .., "out": .., "plugins": [..], "code": {..},
-     "checkpoint_s": .., "log": .., "threads": ..}
+     "checkpoint_s": .., "log": ..}
     {"event": "ready" | "bar" | "tokens" | "row" | "warn" | "done" | "refused" | "failed" | "busy"
               | "interrupted", ..}
 
@@ -156,8 +156,6 @@ def main() -> None:
 
     threading.Thread(target=listen, daemon=True).start()
     try:
-        import torch
-
         import mechbench.training.cell  # noqa: F401  # the slow part, before the first order
         from mechbench.catalogue.plugins import keep_plugins
         from mechbench.training.kept import Kept
@@ -166,9 +164,6 @@ def main() -> None:
         kept = Kept(cells=True)
         send({"event": "ready"})
         while True:
-            order = orders.get()
-            if "OMP_NUM_THREADS" not in os.environ:
-                torch.set_num_threads(order["threads"])
-            send(run_order(order, RemoteConsole(send), kept))
+            send(run_order(orders.get(), RemoteConsole(send), kept))
     except KeyboardInterrupt as stop:
         send({"event": "interrupted", "reason": str(stop)})

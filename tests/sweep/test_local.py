@@ -6,7 +6,6 @@ import pytest
 
 from mechbench.plan.suite_file import read_suite
 from mechbench.sweep.execute import look, run_sweep
-from mechbench.sweep.local import started_early
 from mechbench.sweep.plan import stored_results
 
 PLUGIN = """
@@ -86,26 +85,3 @@ def test_dead_workers_and_failures_do_not_stop_the_rest(
     assert capsys.readouterr().err.count("worker lost") == 3
     assert look(suite, out, device="cpu").plan.todo == []
     assert len(look(suite, out, device="cpu", retry_failed=True).plan.todo) == 3
-
-
-def test_a_process_that_no_executor_takes_ends() -> None:
-    with started_early() as started:
-        (process,) = started
-        assert process.poll() is None
-    assert process.poll() is not None
-
-
-@pytest.mark.usefixtures("clean_registry")
-def test_an_executor_takes_the_process_that_waits(tmp_path: Path) -> None:
-    (tmp_path / "suite.toml").write_text(
-        SUITE.replace('"shy", "dies", "dies-once", "too-big", ', "")
-    )
-    (tmp_path / "plugin.py").write_text(PLUGIN)
-    suite, out = read_suite(tmp_path / "suite.toml"), tmp_path / "runs"
-    with started_early() as started:
-        (process,) = started
-        outlook = look(suite, out, device="cpu")
-        plan, _ = run_sweep(outlook, suite, out, ["cpu"], checkpoint_s=30, started=started)
-        assert not started
-    assert len(plan.done) == 1
-    assert process.poll() is not None
