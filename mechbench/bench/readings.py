@@ -130,7 +130,6 @@ def _operator_case(line: Line, seqlen: int, setting: Setting) -> _Case:
     ).train()
     shape = (setting.batch(seqlen), seqlen, setting.d_model)
     forward_flops, both_flops = (count_flops(module, shape, backward=b) for b in (False, True))
-    forget_backends_used()  # the count is not of a run
     module = module.to(setting.device)
     u = torch.randn(shape, device=setting.device, dtype=getattr(torch, setting.dtype))
 

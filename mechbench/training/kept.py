@@ -1,4 +1,4 @@
-"""What a process keeps of a cell for the next one that differs only in seed, rates or length.
+"""What a process keeps of a cell for the next one that differs only in seed or rates.
 
 A step is captured as a CUDA graph once for each shape: a graph works on the memory that it was
 captured with. So the next cell of the same kind gets the model and the optimizer of the last, with
@@ -41,7 +41,7 @@ class Kept:
 
     def __init__(self, *, cells: bool = False) -> None:
         self._cells = cells
-        self._key: Hashable = None
+        self._key: tuple[Hashable, ...] = ()
         self._trainer: Trainer | None = None
 
     @contextmanager
@@ -57,8 +57,8 @@ class Kept:
             setting: what else decides what a step computes.
             device: to train on.
         """
-        key = (kind_of(model, of_step=True), setting, device)
-        trainer = self._restarted(key, model, lr, weight_decay) if self._cells else None
+        key = (kind_of(model, of_step=True), setting, device) if self._cells else ()
+        trainer = self._restarted(key, model, lr, weight_decay)
         self._trainer = None
         if trainer is None:
             if self._cells and device.startswith("cuda"):
@@ -71,16 +71,17 @@ class Kept:
             self._key, self._trainer = key, trainer
 
     def _restarted(
-        self, key: Hashable, model: nn.Module, lr: float, weight_decay: float
+        self, key: tuple[Hashable, ...], model: nn.Module, lr: float, weight_decay: float
     ) -> Trainer | None:
         """Return the trainer of the last cell with the numbers of `model`, if it is of its kind."""
-        kept, groups = self._trainer, parameter_groups(model, lr, weight_decay)
+        kept = self._trainer
         if kept is None or key != self._key or not isinstance(kept.optimizer, FlatAdamW):
             return None
         kept.model.train()
         # Its kind now: a plugin's code may have changed an attribute or a buffer.
-        if kind_of(kept.model, of_step=True) != kind_of(model, of_step=True):
+        if kind_of(kept.model, of_step=True) != key[0]:
             return None
+        groups = parameter_groups(model, lr, weight_decay)
         if _layout(kept.model, kept.optimizer.param_groups) != _layout(model, groups):
             return None
         kept.optimizer.restart(groups)

@@ -16,7 +16,8 @@ from torch import Tensor
 
 from mechbench.errors import ConfigError, nearest
 from mechbench.ops.fft_conv import backends as _backends
-from mechbench.ops.fft_conv.contract import Backend
+from mechbench.ops.fft_conv.contract import Backend, Core, Whole
+from mechbench.ops.fft_conv.core import gated_conv
 
 _USED: set[tuple[str, str]] = set()  # backend, type of device
 
@@ -96,7 +97,11 @@ def fft_conv(
         ConfigError: shapes that do not match, or a backend that cannot take the inputs.
     """
     _check(u, h, skip, pre_gate, post_gate)
-    return pick_backend(u, h, backend).conv(u, h, skip, pre_gate, post_gate)
+    chosen = pick_backend(u, h, backend)
+    if isinstance(chosen, Core):
+        return gated_conv(chosen, u, h, skip, pre_gate, post_gate)
+    assert isinstance(chosen, Whole)
+    return chosen.conv(u, h, skip, pre_gate, post_gate)
 
 
 def fft_conv_reference(

@@ -15,6 +15,11 @@ class Backend(Protocol):
     def unsupported(self, u: Tensor, h: Tensor) -> str | None:
         """Say why the backend cannot take these inputs; None if it can."""
 
+
+@runtime_checkable
+class Whole(Protocol):
+    """What a backend that computes gates and skip term itself provides in addition."""
+
     def conv(
         self,
         u: Tensor,
@@ -28,10 +33,10 @@ class Backend(Protocol):
 
 @runtime_checkable
 class Core(Protocol):
-    """What a backend with its own kernels provides in addition: the bare convolution.
+    """What every other backend provides in addition: the bare convolution.
 
-    `mechbench.ops.fft_conv.core` builds `conv` from it, and `mechbench.ops.hyena_mix` fuses the
-    gates around it.
+    `mechbench.ops.fft_conv.core` puts gates and skip term around it, and `mechbench.ops.hyena_mix`
+    those of an operator, fused.
     """
 
     ANY_SEQLEN: bool  # whether a length just above a power of two costs little more than that one

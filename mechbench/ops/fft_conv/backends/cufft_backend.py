@@ -7,14 +7,12 @@ transforms them again.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 
 import torch
 from torch import Tensor
 
 from mechbench.ops.fft_conv.backends.torch_backend import transform_length
-from mechbench.ops.fft_conv.core import gated_conv
 from mechbench.ops.triton import unavailable
 
 PRIORITY = 10
@@ -25,17 +23,6 @@ CHUNK_BYTES = 1 << 28  # size of one complex buffer
 def unsupported(u: Tensor, h: Tensor) -> str | None:
     """Say why these inputs are refused: CUDA, Triton and at most float32 are needed."""
     return unavailable(u, h)
-
-
-def conv(
-    u: Tensor,
-    h: Tensor,
-    skip: Tensor | None,
-    pre_gate: Tensor | None,
-    post_gate: Tensor | None,
-) -> Tensor:
-    """Compute `mechbench.ops.fft_conv`."""
-    return gated_conv(sys.modules[__name__], u, h, skip, pre_gate, post_gate)
 
 
 def _chunks(v: Tensor, n: int) -> Iterator[slice]:

@@ -6,13 +6,11 @@ The package accepts only filters of a power-of-two length; others are padded her
 from __future__ import annotations
 
 import importlib.util
-import sys
 from functools import cache
 
 import torch
 from torch import Tensor
 
-from mechbench.ops.fft_conv.core import gated_conv
 from mechbench.ops.triton import unavailable
 
 PRIORITY = 20
@@ -48,17 +46,6 @@ def unsupported(u: Tensor, h: Tensor) -> str | None:
     if reason is None and u.shape[-1] < _MIN_SEQLEN:
         reason = f"{u.shape[-1]} tokens: below {_MIN_SEQLEN} padding would cost more than it saves"
     return reason
-
-
-def conv(
-    u: Tensor,
-    h: Tensor,
-    skip: Tensor | None,
-    pre_gate: Tensor | None,
-    post_gate: Tensor | None,
-) -> Tensor:
-    """Compute `mechbench.ops.fft_conv`."""
-    return gated_conv(sys.modules[__name__], u, h, skip, pre_gate, post_gate)
 
 
 def _padded(x: Tensor, dtype: torch.dtype, length: int) -> Tensor:

@@ -6,12 +6,9 @@ Taps are rounded to 16 bits, outputs to the type of the input.
 
 from __future__ import annotations
 
-import sys
-
 import torch
 from torch import Tensor
 
-from mechbench.ops.fft_conv.core import gated_conv
 from mechbench.ops.triton import unavailable
 
 PRIORITY = 30
@@ -31,17 +28,6 @@ def unsupported(u: Tensor, h: Tensor) -> str | None:
     if u.is_cuda and torch.cuda.get_device_capability(u.device)[0] < 8:
         return "the GPU has no tensor cores for bfloat16: expected compute capability 8.0 or later"
     return None
-
-
-def conv(
-    u: Tensor,
-    h: Tensor,
-    skip: Tensor | None,
-    pre_gate: Tensor | None,
-    post_gate: Tensor | None,
-) -> Tensor:
-    """Compute `mechbench.ops.fft_conv`."""
-    return gated_conv(sys.modules[__name__], u, h, skip, pre_gate, post_gate)
 
 
 def core_forward(v: Tensor, h: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
