@@ -1,7 +1,7 @@
 """AdamW on all parameters of a model in one launch.
 
-PyTorch's fused update gives a block of threads 65,536 numbers, so that a small model keeps one
-multiprocessor in a hundred busy: a tenth of a training step of two layers of 64 channels.
+PyTorch's fused update takes launches for each group of parameters, and gives a block of threads
+65,536 numbers, so that a small model keeps few multiprocessors busy.
 """
 
 from __future__ import annotations
