@@ -130,7 +130,9 @@ def time_step(
         model.zero_grad(set_to_none=True)
         return backward(model, inputs, targets, micro, device, dtype)
 
-    stepper = Stepper(optimizer, gradients, 1.0, graph, lambda text: click.echo(text, err=True))
+    stepper = Stepper(
+        model, optimizer, gradients, 1.0, graph, lambda text: click.echo(text, err=True)
+    )
 
     def step() -> None:
         if not stepper.replay(batch.inputs, batch.dense_targets, 1.0):

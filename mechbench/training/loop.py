@@ -194,6 +194,7 @@ def train(
         hooks.checkpoint()
 
     stepper = Stepper(
+        model,
         optimizer,
         lambda inputs, targets: step_gradients(model, inputs, targets, run, progress, hooks.warn),
         config.grad_clip,

@@ -59,12 +59,12 @@ def make_optimizer(model: nn.Module, lr: float, weight_decay: float) -> torch.op
     return torch.optim.AdamW(groups, betas=_BETAS, fused=on_cuda, capturable=on_cuda)
 
 
-def clip(optimizer: torch.optim.Optimizer, max_norm: float) -> Tensor:
+def clip(model: nn.Module, optimizer: torch.optim.Optimizer, max_norm: float) -> Tensor:
     """Clip the gradients of the next step to `max_norm`; return their norm before that, ()."""
     if isinstance(optimizer, FlatAdamW):
         return optimizer.clip(max_norm)
-    parameters = [p for group in optimizer.param_groups for p in group["params"]]
-    return torch.nn.utils.clip_grad_norm_(parameters, max_norm)
+    # In the model's order, not that of the groups: the sum is rounded as it always was.
+    return torch.nn.utils.clip_grad_norm_(model.parameters(), max_norm)
 
 
 def set_lr(optimizer: torch.optim.Optimizer, factor: float) -> None:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Hashable
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from mechbench.training.draws import device_generator
 from mechbench.training.optimiser import clip, set_lr
@@ -63,6 +63,7 @@ class Stepper:
     """Takes optimizer steps; the result does not depend on whether they are captured.
 
     Args:
+        model: its parameters are updated.
         optimizer: from `mechbench.training.optimiser.make_optimizer`.
         gradients: computes gradients, as `mechbench.training.loop.step_gradients`.
         grad_clip: largest global norm of the gradient.
@@ -73,6 +74,7 @@ class Stepper:
 
     def __init__(
         self,
+        model: nn.Module,
         optimizer: torch.optim.Optimizer,
         gradients: Gradients,
         grad_clip: float,
@@ -80,7 +82,7 @@ class Stepper:
         warn: Callable[[str], None],
         graphs: Graphs | None = None,
     ) -> None:
-        self._optimizer, self._gradients = optimizer, gradients
+        self._model, self._optimizer, self._gradients = model, optimizer, gradients
         self._grad_clip, self._capture, self._warn = grad_clip, capture, warn
         self._graphs = Graphs() if graphs is None else graphs
         self._shape: Hashable = ()
@@ -89,7 +91,7 @@ class Stepper:
     def gradients(self, inputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Compute and clip the gradients; return loss, (2,) counts and the gradient's norm."""
         loss, counts = self._gradients(inputs, targets)
-        return loss, counts, clip(self._optimizer, self._grad_clip)
+        return loss, counts, clip(self._model, self._optimizer, self._grad_clip)
 
     def update(self, factor: float) -> None:
         """Apply the gradients at `factor` times the peak rates."""

@@ -35,7 +35,7 @@ def make_stepper(model: nn.Module, capture: bool, told: list[str]) -> Stepper:
         right = (out.detach().argmax(-1) == targets).sum()
         return loss.detach(), torch.stack([right, (targets >= 0).sum()])
 
-    return Stepper(make_optimizer(model, LR, DECAY), gradients, CLIP, capture, told.append)
+    return Stepper(model, make_optimizer(model, LR, DECAY), gradients, CLIP, capture, told.append)
 
 
 def batch(n: int, seed: int, device: str = "cpu") -> tuple[Tensor, Tensor]:
