@@ -21,16 +21,19 @@ _MAX_TAIL = 8  # most outputs summed directly: each costs a pass over the filter
 _LEAST = 128  # below this length nothing is gained
 
 
-def _split(core: Core, L: int) -> int:
-    if core.ANY_SEQLEN:
-        return L
+def split(L: int) -> int:
+    """Return how many outputs of L a transform gives; the few beyond are summed directly."""
     below = 1 << (L.bit_length() - 1)
     return below if below >= _LEAST and L - below <= _MAX_TAIL else L
 
 
+def _by_core(core: Core, L: int) -> int:
+    return L if core.ANY_SEQLEN else split(L)
+
+
 def conv_forward(core: Core, v: Tensor, h: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
     """Return h * v (B, D, L), contiguous, and what `conv_backward` needs beside v and h."""
-    n = _split(core, v.shape[-1])
+    n = _by_core(core, v.shape[-1])
     head, kept = core.core_forward(v[..., :n], h[:, :n])
     if n == v.shape[-1]:
         return head, kept
@@ -46,7 +49,7 @@ def conv_backward(
     core: Core, dz: Tensor, v: Tensor, h: Tensor, kept: tuple[Tensor, ...]
 ) -> tuple[Tensor, Tensor]:
     """Return the gradients of v and h."""
-    n = _split(core, v.shape[-1])
+    n = _by_core(core, v.shape[-1])
     head_v, head_h = core.core_backward(dz[..., :n], v[..., :n], h[:, :n], kept)
     if n == v.shape[-1] and head_h.shape == h.shape:
         return head_v, head_h

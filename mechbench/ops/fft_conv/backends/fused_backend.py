@@ -1,0 +1,87 @@
+"""Our own transforms in CUDA C++ (`fft_conv.cuda`): twist, product and transforms in one pass.
+
+Up to 8,192 tokens a row is read once and written once; above, its transform takes two passes
+through memory. All in float32.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from mechbench.ops.fft_conv.core import split
+from mechbench.ops.kernels.nvrtc import has_nvrtc
+from mechbench.ops.triton import interpreted, unavailable
+
+PRIORITY = 40
+ANY_SEQLEN = False
+LEAST, MOST = 1 << 11, 1 << 20  # lengths of transforms
+_LEAST_HALF = 1760  # tokens: in half types fewer cost less by the direct sum
+_MOST_PADDING = 1.75  # above it a transform of another length by cuFFT costs less
+
+
+def _length(L: int) -> int:
+    return 1 << (L - 1).bit_length()
+
+
+def unsupported(u: Tensor, h: Tensor) -> str | None:
+    """Say why these inputs are refused: CUDA, NVRTC and a length near a power of two are needed."""
+    reason = unavailable(u, h)
+    if reason is not None:
+        return reason
+    if interpreted():
+        return "Triton's interpreter runs no CUDA C++"
+    if not has_nvrtc():
+        return "cuda-bindings is not installed"
+    L = split(u.shape[-1])
+    n = _length(L)
+    if not LEAST <= n <= MOST:
+        return f"a transform of {n}: expected {LEAST} to {MOST}"
+    if u.dtype != torch.float32 and L < _LEAST_HALF:
+        return f"{L} tokens of {u.dtype}: below {_LEAST_HALF} the direct sum costs less"
+    if n > _MOST_PADDING * L:
+        return f"{L} tokens are too few for a transform of {n}"
+    properties = torch.cuda.get_device_properties(u.device)
+    most = getattr(properties, "shared_memory_per_block_optin", properties.shared_memory_per_block)
+    if _shared_bytes(n) > most:
+        return f"a block has {most} bytes of shared memory, expected {_shared_bytes(n)}"
+    return None
+
+
+def _is_whole(n: int) -> bool:
+    from mechbench.ops.fft_conv.kernels import whole
+
+    return n in whole.LENGTHS
+
+
+def _shared_bytes(n: int) -> int:
+    from mechbench.ops.fft_conv.kernels import steps, whole
+
+    return whole.shared_bytes(n) if _is_whole(n) else steps.shared_bytes(n)
+
+
+def core_forward(v: Tensor, h: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
+    """Return h * v; nothing is kept for the backward."""
+    from mechbench.ops.fft_conv.kernels.steps import steps_forward
+    from mechbench.ops.fft_conv.kernels.whole import whole_forward
+
+    n = _length(v.shape[-1])
+    forward = whole_forward if _is_whole(n) else steps_forward
+    return forward(_rows(v), h.float().contiguous(), n), ()
+
+
+def core_backward(
+    dz: Tensor, v: Tensor, h: Tensor, kept: tuple[Tensor, ...]
+) -> tuple[Tensor, Tensor]:
+    """Return the gradients of v and h."""
+    from mechbench.ops.fft_conv.kernels.steps import steps_backward
+    from mechbench.ops.fft_conv.kernels.whole import whole_backward
+
+    n = _length(v.shape[-1])
+    backward = whole_backward if _is_whole(n) else steps_backward
+    dv, dh = backward(_rows(dz), _rows(v), h.float().contiguous(), n)
+    return dv, dh.to(h.dtype)
+
+
+def _rows(x: Tensor) -> Tensor:
+    return x if x.stride(2) == 1 else x.contiguous()

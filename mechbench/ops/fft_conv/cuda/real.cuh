@@ -1,0 +1,47 @@
+// Real numbers as they stand in memory: 32 bits, or 16 as bfloat16 or half.
+
+struct Bfloat16 { unsigned short bits; };
+struct Half { unsigned short bits; };
+
+__device__ __forceinline__ float read(const float* x) { return *x; }
+__device__ __forceinline__ void write(float* x, float value) { *x = value; }
+
+__device__ __forceinline__ float read(const Bfloat16* x) {
+  return __uint_as_float(static_cast<unsigned int>(x->bits) << 16);
+}
+__device__ __forceinline__ void write(Bfloat16* x, float value) {
+  asm("cvt.rn.bf16.f32 %0, %1;" : "=h"(x->bits) : "f"(value));
+}
+
+__device__ __forceinline__ float read(const Half* x) {
+  float value;
+  asm("cvt.f32.f16 %0, %1;" : "=f"(value) : "h"(x->bits));
+  return value;
+}
+__device__ __forceinline__ void write(Half* x, float value) {
+  asm("cvt.rn.f16.f32 %0, %1;" : "=h"(x->bits) : "f"(value));
+}
+
+// The elements of a thread from a real row of L numbers, zero beyond, with their twist.
+template <class F, int E, class Real>
+__device__ __forceinline__ void read_twisted(
+    Value* x, const Real* row, long long stride, long long first, int L, int thread, float scale) {
+#pragma unroll
+  for (int e = 0; e < E; ++e) {
+    const long long t = first + stride * F::index(e, thread);
+    const float value = t < L ? read(row + t) * scale : 0.0f;
+    x[e] = {value * cosine(F::twist(e)), value * sine(F::twist(e))};
+  }
+}
+
+// The real part of the elements of a thread without their twist, up to L numbers.
+template <class F, int E, class Real>
+__device__ __forceinline__ void write_untwisted(
+    const Value* x, Real* row, long long stride, long long first, int L, int thread, float scale) {
+#pragma unroll
+  for (int e = 0; e < E; ++e) {
+    const long long t = first + stride * F::index(e, thread);
+    const float value = x[e].re * cosine(F::twist(e)) + x[e].im * sine(F::twist(e));
+    if (t < L) write(row + t, value * scale);
+  }
+}

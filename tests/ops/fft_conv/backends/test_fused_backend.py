@@ -1,0 +1,106 @@
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from mechbench.ops.fft_conv import choose_backend, fft_conv
+from mechbench.ops.fft_conv.backends import fused_backend as backend
+from ops.conftest import relative_error
+
+ON_CUDA = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device"),
+]
+
+
+@pytest.fixture
+def everywhere(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
+    """A machine where everything that is needed seems to be there."""
+    properties = SimpleNamespace(
+        shared_memory_per_block=49152, shared_memory_per_block_optin=232448
+    )
+    monkeypatch.setattr(backend, "unavailable", lambda *_: None)
+    monkeypatch.setattr(backend, "interpreted", lambda: False)
+    monkeypatch.setattr(backend, "has_nvrtc", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: properties)
+    return properties
+
+
+def reason(L: int, dtype: torch.dtype = torch.float32) -> str | None:
+    return backend.unsupported(torch.empty(1, 1, L, dtype=dtype), torch.empty(1, L))
+
+
+@pytest.mark.parametrize(
+    ("L", "dtype", "told"),
+    [
+        (1500, torch.float32, None),
+        (1100, torch.float32, "1100 tokens are too few for a transform of 2048"),
+        (1024, torch.float32, "a transform of 1024: expected 2048 to 1048576"),
+        (1750, torch.bfloat16, "1750 tokens of torch.bfloat16: below 1760 the direct sum costs"),
+        (1760, torch.float16, None),
+        (2056, torch.bfloat16, None),  # 2,048 and a few, summed directly
+        (2057, torch.bfloat16, "2057 tokens are too few for a transform of 4096"),
+        (131072, torch.bfloat16, None),
+        ((1 << 20) + 8, torch.float32, None),
+        ((1 << 20) + 9, torch.float32, "a transform of 2097152: expected 2048 to 1048576"),
+    ],
+)
+def test_lengths(everywhere: None, L: int, dtype: torch.dtype, told: str | None) -> None:
+    given = reason(L, dtype)
+    assert given is told if told is None else str(given).startswith(told)
+
+
+def test_what_is_missing_is_told(
+    everywhere: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    everywhere.shared_memory_per_block_optin = 60_000
+    assert reason(4096) is None
+    assert reason(8192) == "a block has 60000 bytes of shared memory, expected 69632"
+    monkeypatch.setattr(backend, "has_nvrtc", lambda: False)
+    assert reason(4096) == "cuda-bindings is not installed"
+    monkeypatch.setattr(backend, "interpreted", lambda: True)
+    assert "interpreter" in str(reason(4096))
+    monkeypatch.setattr(backend, "unavailable", lambda *_: "no device")
+    assert reason(4096) == "no device"
+
+
+@pytest.mark.parametrize("n", [1 << k for k in range(11, 21)])
+def test_every_length_has_kernels_that_fit(n: int) -> None:
+    assert 0 < backend._shared_bytes(n) <= 227 * 1024
+
+
+class TestOnCuda:
+    pytestmark = ON_CUDA
+
+    @pytest.mark.parametrize("L", [2050, 6000, 8192, 16384, 32775])
+    @pytest.mark.parametrize(("dtype", "bound"), [(torch.float32, 1e-5), (torch.bfloat16, 2e-2)])
+    def test_equals_float64(self, L: int, dtype: torch.dtype, bound: float) -> None:
+        shapes = ((2, 5, L), (5, L), (5,), (2, 5, L), (2, 5, L))
+        low = [torch.randn(s, device="cuda").to(dtype).requires_grad_() for s in shapes]
+        exact = [x.detach().double().requires_grad_() for x in low]
+        assert choose_backend(low[0], low[1]) == "fused"
+        y, want = fft_conv(*low), fft_conv(*exact)
+        assert y.dtype == dtype
+        assert relative_error(y, want) < bound
+        grads = torch.autograd.grad(y, low, torch.ones_like(y))
+        wanted = torch.autograd.grad(want, exact, torch.ones_like(want))
+        for got, expected in zip(grads, wanted, strict=True):
+            assert got.dtype == dtype
+            assert relative_error(got, expected) < bound
+
+    @pytest.mark.parametrize("L", [4096, 32768])
+    def test_a_graph_computes_the_same(self, L: int) -> None:
+        u, h = (torch.randn(s, device="cuda", requires_grad=True) for s in ((2, 3, L), (3, L)))
+
+        def step() -> tuple[torch.Tensor, ...]:
+            return torch.autograd.grad(fft_conv(u, h, backend="fused").square().sum(), (u, h))
+
+        want = step()
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            got = step()
+        graph.replay()
+        for g, w in zip(got, want, strict=True):
+            assert torch.equal(g, w)
