@@ -50,12 +50,13 @@ def choose_backend(u: Tensor, h: Tensor, backend: str = "auto") -> str:
     """
     known = available_backends()
     if backend == "auto":
-        reasons = {name: module.unsupported(u, h) for name, module in known.items()}
-        for name, reason in reasons.items():
+        reasons = []
+        for name, module in known.items():
+            reason = module.unsupported(u, h)
             if reason is None:
                 return name
-        told = "; ".join(f"{name}: {reason}" for name, reason in reasons.items())
-        raise ConfigError(f"no fft_conv backend can run: {told}")
+            reasons.append(f"{name}: {reason}")
+        raise ConfigError(f"no fft_conv backend can run: {'; '.join(reasons)}")
     if backend not in known:
         raise ConfigError(f"unknown fft_conv backend {backend!r}: {nearest(backend, known)}")
     reason = known[backend].unsupported(u, h)

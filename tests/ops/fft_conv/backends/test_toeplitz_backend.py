@@ -77,6 +77,6 @@ def test_float64_and_the_cpu_are_refused() -> None:
 
 
 def test_is_preferred_for_short_sequences_of_a_half_type(kernel_device: str) -> None:  # noqa: F811
-    u, h = torch.empty(1, 1, 2048, device=kernel_device), torch.empty(1, 8, device=kernel_device)
+    u, h = torch.empty(1, 1, 1024, device=kernel_device), torch.empty(1, 8, device=kernel_device)
     assert choose_backend(u.bfloat16(), h) == "toeplitz"
     assert choose_backend(u, h) == "cufft"
