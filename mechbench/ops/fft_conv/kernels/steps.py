@@ -1,8 +1,12 @@
-"""Long convolution of rows that no block holds: columns, lines, columns (`cuda/steps.cu`)."""
+"""Long convolution of rows that no block holds: columns, lines, columns (`cuda/steps.cu`).
+
+Rows of half types stand in half precision between the steps, scaled: an error below theirs.
+"""
 
 from __future__ import annotations
 
 from functools import cache
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -28,6 +32,13 @@ _WIDTH = 16  # columns a block
 _LINE_THREADS = 128  # a block that transforms lines
 
 
+class _Lines(NamedTuple):
+    """Rows between two steps, and the scale of each block that wrote them, where it has one."""
+
+    numbers: Tensor  # (B, D, n): complex64, or a half for each part, as int32
+    scales: Tensor | None
+
+
 class _Steps:
     """The kernels for one length, with the sizes of their blocks."""
 
@@ -35,6 +46,7 @@ class _Steps:
         self.n = n
         self.rows, self.columns = _SPLITS[n]
         self.lines = _LINE_THREADS * _ELEMENTS // self.columns  # lines a block
+        self.halved = dtype != torch.float32
         self.module: Module = compiled(
             "steps.cu",
             device,
@@ -42,28 +54,34 @@ class _Steps:
             COLUMNS=",".join(map(str, _RADICES[self.columns])),
             WIDTH=_WIDTH,
             LINES=self.lines,
+            HALVED=int(self.halved),
             REAL=reals(dtype),
         )
 
-    def split(self, x: Tensor, name: str, scale: float = 1.0) -> Tensor:
-        """Return x (B, D, L) as transformed columns, (B, D, n)."""
+    def _scales(self, rows: int, blocks: int, like: Tensor) -> Tensor | None:
+        return torch.empty(rows, blocks, device=like.device) if self.halved else None
+
+    def split(self, x: Tensor, name: str, scale: float = 1.0) -> _Lines:
+        """Return x (B, D, L) as transformed columns."""
         B, D, _ = x.shape
-        lines = torch.empty(B, D, self.n, dtype=torch.complex64, device=x.device)
-        self._columns(name, x, lines, x, lines, scale)
+        dtype = torch.int32 if self.halved else torch.complex64
+        numbers = torch.empty(B, D, self.n, dtype=dtype, device=x.device)
+        lines = _Lines(numbers, self._scales(B * D, self.columns // _WIDTH, x))
+        self._columns(name, "ppp", (x, *lines), x, scale)
         return lines
 
-    def join(self, lines: Tensor, out: Tensor, name: str, scale: float = 1.0) -> None:
-        """Write what `lines` (B, D, n) transform back to, to `out` (B, D, L)."""
-        self._columns(name, lines, out, out, lines, scale)
+    def join(self, lines: _Lines, out: Tensor, name: str, scale: float = 1.0) -> None:
+        """Write what `lines` transform back to, to `out` (B, D, L)."""
+        self._columns(name, "ppp", (*lines, out), out, scale)
 
     def _columns(
-        self, name: str, source: Tensor, target: Tensor, x: Tensor, lines: Tensor, scale: float
+        self, name: str, types: str, data: tuple[object, ...], x: Tensor, scale: float
     ) -> None:
         B, D, L = x.shape
         self.module.launch(
             name,
-            "ppiillf",
-            (source, target, D, L, *x.stride()[:2], scale),
+            f"{types}iillf",
+            (*data, D, L, *x.stride()[:2], scale),
             grid=(self.columns // _WIDTH, B * D),
             threads=_WIDTH * self.rows // _ELEMENTS,
             shared=COMPLEX_BYTES * self.rows * _WIDTH,
@@ -79,16 +97,20 @@ class _Steps:
             shared=COMPLEX_BYTES * self.lines * (self.columns + self.columns // 16),
         )
 
-    def multiply_(self, lines: Tensor, filters: Tensor, *, adjoint: bool) -> None:
-        """Multiply in the domain of frequencies, in place."""
-        B, D, _ = lines.shape
-        self._lines("multiply_lines", "ppii", lines, filters, B, int(adjoint), channels=D)
+    def multiplied(self, lines: _Lines, filters: _Lines, *, adjoint: bool) -> _Lines:
+        """Return the product in the domain of frequencies, in the place of `lines`."""
+        B, D, _ = lines.numbers.shape
+        scales = self._scales(B * D, self.rows // self.lines, lines.numbers)
+        arguments = (*lines, scales, *filters, B, int(adjoint))
+        self._lines("multiply_lines", "pppppii", *arguments, channels=D)
+        return _Lines(lines.numbers, scales)
 
-    def correlate_(self, dz: Tensor, v: Tensor) -> Tensor:
-        """Return sums over the batch of dz times the conjugate of v, (1, D, n), kept in v."""
-        B, D, _ = dz.shape
-        self._lines("correlate_lines", "ppi", dz, v, B, channels=D)
-        return v[:1]
+    def correlated(self, dz: _Lines, v: _Lines) -> _Lines:
+        """Return sums over the batch of dz times the conjugate of v, in the place of v."""
+        B, D, _ = v.numbers.shape
+        scales = self._scales(D, self.rows // self.lines, v.numbers)
+        self._lines("correlate_lines", "pppppi", *dz, *v, scales, B, channels=D)
+        return _Lines(v.numbers[:1], scales)
 
 
 @cache
@@ -104,27 +126,25 @@ def shared_bytes(n: int) -> int:
 
 def steps_forward(v: Tensor, h: Tensor, n: int) -> Tensor:
     """Return h * v (B, D, L) for float32 filters h (D, K), with transforms of length n >= L."""
-    steps = _steps(n, v.dtype, v.device)
+    steps, L = _steps(n, v.dtype, v.device), v.shape[2]
     z = torch.empty(v.shape, dtype=v.dtype, device=v.device)
     for channels in chunks(v, n, CHUNK_BYTES):
-        filters = steps.split(h[None, channels, : v.shape[2]], "filter_columns", 1.0 / n)
+        filters = steps.split(h[None, channels, :L], "filter_columns", 1.0 / n)
         lines = steps.split(v[:, channels], "columns")
-        steps.multiply_(lines, filters, adjoint=False)
-        steps.join(lines, z[:, channels], "uncolumns")
+        steps.join(steps.multiplied(lines, filters, adjoint=False), z[:, channels], "uncolumns")
     return z
 
 
 def steps_backward(dz: Tensor, v: Tensor, h: Tensor, n: int) -> tuple[Tensor, Tensor]:
     """Return the gradients of v and h."""
-    L = v.shape[2]
-    steps = _steps(n, v.dtype, v.device)
+    steps, L = _steps(n, v.dtype, v.device), v.shape[2]
     dv = torch.empty(v.shape, dtype=v.dtype, device=v.device)
     dh = torch.zeros_like(h) if h.shape[1] > L else torch.empty_like(h)
     for channels in chunks(v, n, CHUNK_BYTES):
         gradients = steps.split(dz[:, channels], "columns")
-        sums = steps.correlate_(gradients, steps.split(v[:, channels], "columns"))
+        sums = steps.correlated(gradients, steps.split(v[:, channels], "columns"))
         steps.join(sums, dh[None, channels, :L], "filter_uncolumns", 1.0 / n)
         filters = steps.split(h[None, channels, :L], "filter_columns", 1.0 / n)
-        steps.multiply_(gradients, filters, adjoint=True)
-        steps.join(gradients, dv[:, channels], "uncolumns")
+        products = steps.multiplied(gradients, filters, adjoint=True)
+        steps.join(products, dv[:, channels], "uncolumns")
     return dv, dh
