@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from importlib import metadata
 from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader
 from pathlib import Path
+from typing import Any
 
 UNKNOWN = "unknown"  # in place of a digest: no other run may reuse the result
 # Their versions are in a result's provenance, but never part of an id, as for the built-ins.
@@ -149,7 +150,7 @@ def _is_plain(name: str) -> bool:
     return module is not None and _told(module, "__path__") is None
 
 
-def _told(module: types.ModuleType, name: str) -> object:
+def _told(module: types.ModuleType, name: str) -> Any:
     """Return an attribute, None if there is none; a module that imports when asked is not asked."""
     return inspect.getattr_static(module, name, None)
 
