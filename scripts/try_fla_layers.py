@@ -193,22 +193,23 @@ def fine(row: Row) -> bool:
     return bool(row["check"]["sound"]) and row["run"]["status"] == "ok"
 
 
-def page(rows: Sequence[Row], command: str) -> str:
-    """Return the Markdown page of the rows, sorted by layer."""
+def page(rows: Sequence[Row], command: str, offered: int) -> str:
+    """Return the Markdown page of the rows, sorted by layer, of so many layers."""
     rows = sorted(rows, key=lambda row: row["layer"])
     of_each = [{**row["versions"], "device": device(row)} for row in rows]
     told = {key: [kind[key] for kind in of_each if kind.get(key)] for key in (*PACKAGES, "device")}
     dates = sorted({row["date"] for row in rows})
     sound = sum(bool(row["check"]["sound"]) for row in rows)
     ok = sum(row["run"]["status"] == "ok" for row in rows)
+    left = f" ({offered - len(rows)} are still to be tried)" if offered > len(rows) else ""
     lines = [
         "# Layers of flash-linear-attention",
         "",
-        f"Written by `{command}`: every layer through `mechbench {' '.join(CHECK)}` and",
+        f"Written by `{command}`: each layer through `mechbench {' '.join(CHECK)}` and",
         f"`mechbench {' '.join(RUN)}`.",
         f"{' to '.join(dict.fromkeys((dates[0], dates[-1])))}; {commonest(told)}.",
         "",
-        f"{sound} of {len(rows)} layers pass the check, {ok} train. `seconds` is for both, with",
+        f"{sound} of {len(rows)} layers pass the check, {ok} train{left}. `seconds` is for both, with",
         "compiling. Several ran at once, so tokens/s and seconds are no measurements of speed; 1 M",
         "tokens are few: the accuracy says whether a layer trains, not how far it comes.",
         "",
@@ -340,7 +341,7 @@ def main(
         with lines.open("a", encoding="utf-8") as stream:
             stream.write(json.dumps(row) + "\n")
         found[row["layer"]] = row
-        write_text(file, page(list(found.values()), command))
+        write_text(file, page(list(found.values()), command, len(names)))
         print(table_row(row), flush=True)
 
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("terminated"))
@@ -356,7 +357,7 @@ def main(
     except TimeoutError:
         print(f"{len(set(wanted) - found.keys())} layers are left: the same command goes on")
     if found:
-        write_text(file, page(list(found.values()), command))
+        write_text(file, page(list(found.values()), command, len(names)))
     print(f"{sum(map(fine, found.values()))} of {len(found)} layers: {file}")
 
 

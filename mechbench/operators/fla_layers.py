@@ -31,6 +31,7 @@ from mechbench.catalogue.options import signature_options
 from mechbench.catalogue.settings import storable
 from mechbench.errors import ConfigError
 from mechbench.operators.base import RESERVED, check_seqlen
+from mechbench.ops import autocast_dtype
 
 _OURS = ("hidden_size", "layer_idx", *RESERVED)  # passed by the adapter, or by the harness
 _D_HEAD = 32
@@ -61,11 +62,9 @@ class FlaLayer(nn.Module):
             try:
                 return self._mix(u)
             except Exception as error:
-                kind = u.device.type
-                half = u.dtype != torch.float32 or torch.is_autocast_enabled(kind)
-                if half or not _HALF.search(str(error)):
+                if autocast_dtype(u) != torch.float32 or not _HALF.search(str(error)):
                     raise
-            with torch.autocast(kind, torch.bfloat16):
+            with torch.autocast(u.device.type, torch.bfloat16):
                 return self._mix(u).to(u.dtype)
 
     def _mix(self, u: Tensor) -> Tensor:

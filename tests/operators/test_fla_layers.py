@@ -269,3 +269,6 @@ def test_real_layers_are_causal_and_train(name: str) -> None:
     assert u.grad.isfinite().all()
     assert u.grad[:, 128:].abs().max() == 0
     assert u.grad[:, :128].abs().max() > 0
+    assert operator.eval()(u).dtype == torch.float32  # outside autocast; DeltaNet refuses float32
+    with pytest.raises(TypeError, match="float64"):
+        operator(u.double())

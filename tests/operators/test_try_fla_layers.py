@@ -87,6 +87,7 @@ def test_second_call_goes_on_with_what_is_missing(
 ) -> None:
     lines = tmp_path / "out" / "layers.jsonl"
     call("--layer", "fla:Good")
+    assert "(2 are still to be tried)" in (tmp_path / "page.md").read_text()
     with lines.open("a") as stream:
         stream.write('{"layer": "fla:Refu')  # interrupted
     lines.write_text(lines.read_text() + "\n")
