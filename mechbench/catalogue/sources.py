@@ -11,6 +11,7 @@ import contextlib
 import functools
 import hashlib
 import importlib.util
+import inspect
 import json
 import site
 import sys
@@ -21,6 +22,7 @@ from dataclasses import dataclass
 from importlib import metadata
 from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader
 from pathlib import Path
+from typing import Any
 
 UNKNOWN = "unknown"  # in place of a digest: no other run may reuse the result
 # Their versions are in a result's provenance, but never part of an id, as for the built-ins.
@@ -131,7 +133,7 @@ def file_of(name: str) -> str | None:
     """Return the file that a module is or would be loaded from; None for what was typed in."""
     module = _module(name)
     if module is not None:
-        file = getattr(module, "__file__", None)
+        file = _told(module, "__file__")
         real = isinstance(file, str) and (name in _SEEN or Path(file).is_file())  # no "<stdin>"
         return file if real else None
     spec = _spec(name)
@@ -144,7 +146,13 @@ def _module(name: str) -> types.ModuleType | None:
 
 def _is_plain(name: str) -> bool:
     """Return whether it is a loaded module but not a package, which may lack a file."""
-    return _module(name) is not None and not hasattr(_module(name), "__path__")
+    module = _module(name)
+    return module is not None and _told(module, "__path__") is None
+
+
+def _told(module: types.ModuleType, name: str) -> Any:
+    """Return an attribute, None if there is none; a module that imports when asked is not asked."""
+    return inspect.getattr_static(module, name, None)
 
 
 def _spec(name: str) -> ModuleSpec | None:

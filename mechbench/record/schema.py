@@ -127,6 +127,7 @@ class StoredResult(_Record):
     peak_memory_mib: Amount | None = None
     seconds: Seconds | None = None
     fft_conv_backend: Line | None = None
+    kernels: dict[Name, Line] | None = None
     provenance: Provenance
 
 

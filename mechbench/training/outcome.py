@@ -93,5 +93,6 @@ def empty_result(config: Config, task: Task, device: str) -> dict[str, Any]:
         "peak_memory_mib": None,
         "seconds": {"train": 0.0, "evaluate": 0.0, "total": 0.0},
         "fft_conv_backend": None,
+        "kernels": {},
         "provenance": provenance(device),
     }

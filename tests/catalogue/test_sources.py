@@ -163,6 +163,14 @@ def test_module_that_changes_its_own_names_is_known(write: Write, text: str) -> 
     assert reached(["first_one"])["first_one"] != UNKNOWN
 
 
+def test_module_that_imports_when_asked_is_not_asked(write: Write) -> None:
+    """An alias of a module that needs a package which is absent, as transformers has them."""
+    write("first_one.py", "import alias\n")
+    sys.modules["alias"] = alias = types.ModuleType("alias")
+    alias.__getattr__ = lambda name: importlib.import_module("absent_one")  # type: ignore[method-assign]
+    assert reached(["first_one"])["alias"] == UNKNOWN
+
+
 def test_module_without_a_file_is_unknown(write: Write) -> None:
     sys.modules["made_up"] = types.ModuleType("made_up")
     write("first_one.py", "import made_up\n")

@@ -51,6 +51,37 @@ class Plain(nn.Module):
 
     def forward(self, hidden_states):
         return self.proj(hidden_states)
+
+
+class Choosy(nn.Module):
+    \"\"\"No float32; asks for a mask and the first layer's values; no gradient in evaluation.\"\"\"
+
+    def __init__(self, hidden_size: int = 2048, num_heads: int = None, expand_ratio: int = 128,
+                 mode: str = "chunk", layer_idx: int = None, num_hidden_layers: int = None):
+        super().__init__()
+        self.mode, self.seen = mode, (num_heads, expand_ratio, layer_idx, num_hidden_layers)
+        self.proj, self.drop = nn.Linear(hidden_size, hidden_size), nn.Dropout(0.5)
+
+    def forward(self, hidden_states, attention_mask, v_first=None, **kwargs):
+        assert attention_mask is None
+        y = self.proj(hidden_states)
+        assert y.dtype != torch.float32, "no float32. Please use bfloat16."
+        return (self.drop(y if self.training else y.detach()),)
+
+
+class Grouped(nn.Module):
+    def __init__(self, hidden_size: int = 2048, num_heads: int = 64, num_kv_heads: int = 4,
+                 num_key_value_heads: int = 64, head_dim: int = 64) -> None:
+        super().__init__()
+        self.seen = (num_heads, num_kv_heads, num_key_value_heads, head_dim)
+
+    def forward(self, hidden_states):
+        raise RuntimeError("no such kernel for fp16")
+
+
+class Reader(Plain):
+    def forward(self, hidden_states, shared_k, shared_v, attention_mask=None):
+        return hidden_states
 """
 
 
@@ -62,7 +93,7 @@ def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, clean_registry: None) 
     (folder.parent / "__init__.py").touch()
     (folder / "both.py").write_text(LAYERS)
     (folder / "__init__.py").write_text(
-        "from .both import Plain, Recorded\n__all__ = ['Plain', 'Recorded']\n"
+        "from .both import *\n__all__ = ['Choosy', 'Grouped', 'Plain', 'Reader', 'Recorded']\n"
     )
     hidden = {n: m for n, m in sys.modules.items() if n.split(".")[0] == "fla"}
     for name in hidden:
@@ -106,6 +137,57 @@ def test_heads_follow_d_model_unless_given() -> None:
     for given, width in (({}, 256), ({"intermediate_size": "96"}, 96)):
         layer = make_operator("fla:Plain", d_model=128, max_seqlen=8, **given).layer
         assert layer.seen["intermediate"] == width
+
+
+@pytest.mark.usefixtures("fake")
+def test_sizes_that_hang_on_heads_follow_them() -> None:
+    def seen(name: str, d_model: int = 64, **options: object) -> tuple[object, ...]:
+        return make_operator(name, d_model=d_model, max_seqlen=8, layer=3, **options).layer.seen
+
+    assert seen("fla:Grouped") == (16, 1, 2, 32)  # 16 queries to a key, as by default
+    assert seen("fla:Grouped", 1024) == (32, 2, 32, 32)
+    assert seen("fla:Grouped", num_heads=4, num_kv_heads=2) == (4, 2, 4, 16)
+    assert seen("fla:Choosy") == (None, 32, 0, 2)  # the first layer of two, whichever it is
+    assert seen("fla:Choosy", num_heads=4, num_hidden_layers=6) == (4, 16, 0, 6)
+    layer = make_operator("fla:Recorded", d_model=100, max_seqlen=8).layer
+    assert layer.seen["num_heads"] == 2  # 3 heads cannot share 100 channels
+    assert make_operator("fla:Recorded", d_model=8, max_seqlen=8).layer.seen["num_heads"] == 1
+
+
+@pytest.mark.usefixtures("fake")
+def test_layer_that_refuses_float32_computes_in_bfloat16() -> None:
+    operator = make_operator("fla:Choosy", d_model=64, max_seqlen=8).train()
+    operator.layer.drop.eval()
+    u = torch.randn(2, 8, 64)
+    y = operator(u)
+    assert y.dtype == torch.float32
+    with torch.autocast("cpu", torch.bfloat16):
+        half = operator(u)
+    assert half.dtype == torch.bfloat16  # as of any operator
+    assert (y == half).all()
+    with pytest.raises(RuntimeError, match="no such kernel"):
+        make_operator("fla:Grouped", d_model=64, max_seqlen=8)(u)
+
+
+@pytest.mark.usefixtures("fake")
+def test_gradients_in_evaluation_are_those_of_training() -> None:
+    operator = make_operator("fla:Choosy", d_model=64, max_seqlen=8).eval()
+    u = torch.randn(2, 8, 64, requires_grad=True)
+    y = operator(u)
+    y.sum().backward()
+    assert u.grad.abs().min() > 0  # the dropout inside stayed as it was
+    assert not operator.layer.training
+    with torch.no_grad():
+        assert (operator(u) == y).all()
+    with pytest.raises(RuntimeError, match="shapes"):
+        operator(u[..., :5])
+    assert not operator.layer.training
+
+
+@pytest.mark.usefixtures("fake")
+def test_layer_that_needs_another_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"Reader .* needs shared_k, shared_v of another layer"):
+        make_operator("fla:Reader", d_model=64, max_seqlen=8)
 
 
 @pytest.mark.usefixtures("fake")
@@ -187,3 +269,6 @@ def test_real_layers_are_causal_and_train(name: str) -> None:
     assert u.grad.isfinite().all()
     assert u.grad[:, 128:].abs().max() == 0
     assert u.grad[:, :128].abs().max() > 0
+    assert operator.eval()(u).dtype == torch.float32  # outside autocast; DeltaNet refuses float32
+    with pytest.raises(TypeError, match="float64"):
+        operator(u.double())

@@ -106,7 +106,8 @@ def rows(folder: Path) -> list[list[str]]:
 
 def outcome(result: Result) -> dict[str, Any]:
     """Return what must not depend on how often a run was interrupted."""
-    varying = {"seconds", "tokens_per_s", "peak_memory_mib", "provenance", "fft_conv_backend"}
+    varying = {"seconds", "tokens_per_s", "peak_memory_mib", "provenance", "fft_conv_backend",
+        "kernels"}  # fmt: skip
     kept = {k: v for k, v in result.data.items() if k not in varying}
     return kept | {"rows": rows(result.path.parent)}
 

@@ -22,7 +22,8 @@ FIELDS = {
     "schema_version", "cell_id", "status", "reason", "config", "chance", "evaluations", "solved",
     "causal", "stop", "parameters", "steps", "train_tokens", "excluded_examples",
     "validation_accuracy", "micro_batch_size", "flops_per_token", "tokens_per_s",
-    "peak_memory_mib", "seconds", "fft_conv_backend", "provenance", "train_is_test",
+    "peak_memory_mib", "seconds", "fft_conv_backend", "kernels", "provenance",
+    "train_is_test",
 }  # fmt: skip
 EVALUATION = {
     "seqlen", "n", "correct", "accuracy", "ci_low", "ci_high", "dense_n", "dense_accuracy",
@@ -253,6 +254,12 @@ def test_full_disk_at_a_checkpoint_is_an_error_and_nothing_is_lost(
 def test_convolution_backend_is_that_of_this_run_alone(run: Run) -> None:
     assert run("hyena").fft_conv_backend
     assert run("attention").fft_conv_backend is None
+
+
+def test_ops_with_kernels_say_what_ran_in_this_run_alone(run: Run) -> None:
+    assert run("gated-deltanet").kernels == {"delta_rule": "torch", "short_conv": "torch"}
+    assert run("attention").kernels == {"rotary": "torch"}
+    assert run("hyena").kernels == {}
 
 
 def test_configuration_is_stored_when_training_begins_and_with_every_result(

@@ -23,6 +23,7 @@ from mechbench.ops.affine_scan import affine_scan, before
 from mechbench.ops.decay_attention import into_chunks
 from mechbench.ops.precision import product_precision
 from mechbench.ops.triton import beside, state_fits, unavailable
+from mechbench.ops.used import noted
 
 _PAIRWISE = 4  # positions of a block whose pairs are computed one by one
 
@@ -53,7 +54,8 @@ def channel_decay_attention(
         (B, H, L, P) in the dtype of `v`; products and states are float32 or wider. Under autocast
         the kernels round the factors of a product to TF32 (10 bits, where bfloat16 has 7).
     """
-    if unavailable(q, k, v, log_decay) is None and state_fits(v, q.shape[-1], v.shape[-1]):
+    fits = unavailable(q, k, v, log_decay) is None and state_fits(v, q.shape[-1], v.shape[-1])
+    if noted("channel_decay", v, fits):
         out: Tensor = _Fused.apply(  # type: ignore[no-untyped-call]
             q, k, v, log_decay, 1.0 if scale is None else scale, temperature
         )

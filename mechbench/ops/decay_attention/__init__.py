@@ -20,6 +20,7 @@ from torch.autograd.function import once_differentiable
 from mechbench.ops.affine_scan import affine_scan, before
 from mechbench.ops.precision import product_precision
 from mechbench.ops.triton import beside, state_fits, unavailable
+from mechbench.ops.used import noted
 
 
 def decay_attention(
@@ -39,7 +40,8 @@ def decay_attention(
         (B, H, L, P) in the dtype of `v`; products and states are float32 or wider. Under autocast
         the kernels round the factors of a product to TF32 (10 bits, where bfloat16 has 7).
     """
-    if unavailable(q, k, v) is None and state_fits(v, q.shape[-1], v.shape[-1]):
+    fits = unavailable(q, k, v) is None and state_fits(v, q.shape[-1], v.shape[-1])
+    if noted("decay_attention", v, fits):
         out: Tensor = _Fused.apply(q, k, v, log_decay)  # type: ignore[no-untyped-call]
         return out
     L = v.shape[-2]

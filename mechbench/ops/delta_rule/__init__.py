@@ -32,6 +32,7 @@ from mechbench.ops.decay_attention import decay_matrix, into_chunks
 from mechbench.ops.dplr import fused
 from mechbench.ops.precision import product_precision
 from mechbench.ops.triton import beside, state_fits, unavailable
+from mechbench.ops.used import noted
 
 
 def delta_rule(
@@ -54,7 +55,7 @@ def delta_rule(
         `decay_attention`.
     """
     L, K = k.shape[-2:]
-    if unavailable(q, k, v) is None and state_fits(v, K, v.shape[-1]):
+    if noted("delta_rule", v, unavailable(q, k, v) is None and state_fits(v, K, v.shape[-1])):
         if log_decay.ndim == 4:
             return fused(q, k, v, None, beta, log_decay)
         y: Tensor = _Fused.apply(q, k, v, log_decay, beta)  # type: ignore[no-untyped-call]

@@ -22,6 +22,7 @@ from torch.autograd.function import once_differentiable
 from mechbench.errors import ConfigError
 from mechbench.ops.affine_scan import affine_scan
 from mechbench.ops.triton import unavailable
+from mechbench.ops.used import noted
 
 
 def diagonal_scan(a: Tensor, b: Tensor) -> Tensor:
@@ -76,7 +77,7 @@ def _scan(a: Tensor, b: Tensor) -> Tensor:
 class _DiagonalScan(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, a: Tensor, b: Tensor) -> Tensor:
-        if unavailable(a, b) is None:
+        if noted("diagonal_scan", b, unavailable(a, b) is None):
             from mechbench.ops.diagonal_scan.kernels import forward
 
             h = forward(a, b)

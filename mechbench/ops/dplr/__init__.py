@@ -30,6 +30,7 @@ from mechbench.ops.channel_decay import channel_decay_scores
 from mechbench.ops.decay_attention import into_chunks
 from mechbench.ops.precision import product_precision
 from mechbench.ops.triton import beside, state_fits, unavailable
+from mechbench.ops.used import noted
 
 
 def dplr(
@@ -52,7 +53,8 @@ def dplr(
         `decay_attention`.
     """
     L, K = k.shape[-2:]
-    if unavailable(q, k, v, a, b, log_decay) is None and state_fits(v, K, v.shape[-1]):
+    fits = unavailable(q, k, v, a, b, log_decay) is None and state_fits(v, K, v.shape[-1])
+    if noted("dplr", v, fits):
         return fused(q, k, v, a, b, log_decay)
     with torch.autocast("cuda" if v.is_cuda else "cpu", enabled=False):
         wide = torch.promote_types(v.dtype, torch.float32)

@@ -19,6 +19,7 @@ from torch.autograd.function import once_differentiable
 from mechbench.errors import ConfigError
 from mechbench.ops.exp_scan import ExpSum, exp_delay, exp_merge, exp_scan, exp_term
 from mechbench.ops.triton import beside, unavailable
+from mechbench.ops.used import noted
 
 
 def decayed_average(k: Tensor, v: Tensor, bonus: Tensor, decay: Tensor) -> Tensor:
@@ -37,7 +38,7 @@ def decayed_average(k: Tensor, v: Tensor, bonus: Tensor, decay: Tensor) -> Tenso
         ConfigError: shapes that do not match.
     """
     _check(k, v, bonus[..., None], decay)
-    if unavailable(k, v, bonus, decay) is None:
+    if noted("exp_average", v, unavailable(k, v, bonus, decay) is None):
         return _fused(k, v, bonus[:, None], decay)
     keys, values = k.to(decay.dtype), v.to(decay.dtype)
     past = exp_delay(exp_scan(keys, values, decay), 1)
@@ -60,7 +61,7 @@ def windowed_average(k: Tensor, v: Tensor, bias: Tensor) -> Tensor:
         ConfigError: shapes that do not match.
     """
     _check(k, v, bias)
-    if unavailable(k, v, bias) is None:
+    if noted("exp_average", v, unavailable(k, v, bias) is None):
         return _fused(k, v, bias, None)
     keys, values = k.to(bias.dtype), v.to(bias.dtype)
     total = exp_scan(keys, values, torch.zeros_like(keys[0, 0]))

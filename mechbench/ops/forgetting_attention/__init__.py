@@ -20,6 +20,7 @@ from torch.autograd.function import once_differentiable
 
 from mechbench.ops.precision import product_precision
 from mechbench.ops.triton import beside, state_fits, unavailable
+from mechbench.ops.used import noted
 
 
 def forgetting_attention(
@@ -86,12 +87,13 @@ def forgetting_weights(q: Tensor, k: Tensor, log_forget: Tensor) -> Tensor:
 
 def _fused(q: Tensor, k: Tensor, v: Tensor, gate: Tensor) -> bool:
     """Return whether the kernels take these."""
-    return (
+    fits = (
         unavailable(q, k, v, gate) is None
         and q.dtype == k.dtype == v.dtype
         and (v.is_cuda or v.dtype != torch.bfloat16)  # Triton's interpreter cannot multiply these
         and state_fits(v, q.shape[-1], v.shape[-1])
     )
+    return noted("forgetting_attention", v, fits)
 
 
 class _Fused(torch.autograd.Function):

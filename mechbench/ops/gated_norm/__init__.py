@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from mechbench.ops.triton import unavailable
+from mechbench.ops.used import noted
 
 _WIDEST = 1024  # largest head
 
@@ -32,7 +33,7 @@ def gated_norm(y: Tensor, gate: Tensor, norm: nn.RMSNorm) -> Tensor:
     Returns:
         (B, L, H d) in the dtype of `gate`.
     """
-    if y.shape[-1] <= _WIDEST and unavailable(y, gate) is None:
+    if noted("gated_norm", y, y.shape[-1] <= _WIDEST and unavailable(y, gate) is None):
         out: Tensor = _Fused.apply(y, gate, norm.weight, norm.eps)  # type: ignore[no-untyped-call]
         return out
     y = norm(y.to(torch.promote_types(y.dtype, torch.float32))).to(gate.dtype)

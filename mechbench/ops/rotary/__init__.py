@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from mechbench.ops.triton import unavailable
+from mechbench.ops.used import noted
 
 
 def rotary(x: Tensor, base: float = 10_000.0) -> Tensor:
@@ -27,7 +28,7 @@ def rotary(x: Tensor, base: float = 10_000.0) -> Tensor:
     Returns:
         The rotated tensor, in the dtype of `x`; angles are computed in float32 or wider.
     """
-    if x.ndim == 4 and unavailable(x) is None:
+    if noted("rotary", x, x.ndim == 4 and unavailable(x) is None):
         out: Tensor = _Rotary.apply(x, rates(x, base))  # type: ignore[no-untyped-call]
         return out
     angle = torch.arange(x.shape[-2], device=x.device)[:, None] * rates(x, base)  # (L, d/2)
@@ -46,7 +47,7 @@ def rotary_heads(qkv: Tensor, base: float = 10_000.0) -> tuple[Tensor, Tensor, T
     Returns:
         q, k, v, each (B, H, L, d).
     """
-    if unavailable(qkv) is None:
+    if noted("rotary", qkv, unavailable(qkv) is None):
         q, k, v = _Heads.apply(qkv, rates(qkv, base))  # type: ignore[no-untyped-call]
         return q, k, v
     q, k, v = qkv.permute(2, 0, 3, 1, 4)

@@ -16,6 +16,7 @@ from torch.autograd.function import once_differentiable
 
 from mechbench.ops.group_norm import head_norm
 from mechbench.ops.triton import unavailable
+from mechbench.ops.used import noted
 
 SPEED = -math.exp(-0.5)  # log decay of a step at most
 _WIDEST = 1024  # channels of a head that one program holds
@@ -41,7 +42,8 @@ def rwkv7_signals(
     Returns:
         k in the dtype of z, the others float32 or wider.
     """
-    if unavailable(z, rate, speed) is None and z.shape[-1] <= _WIDEST * n_heads:
+    fits = unavailable(z, rate, speed) is None and z.shape[-1] <= _WIDEST * n_heads
+    if noted("rwkv7", z, fits):
         args = z, rate, speed, remove, blend, n_heads
         k, read, written, log_w = _Signals.apply(*args)  # type: ignore[no-untyped-call]
         return k, read, written, log_w
@@ -69,7 +71,8 @@ def rwkv7_output(
         bonus: (H, d), rho of the paper.
         norm: of H groups and D channels.
     """
-    if unavailable(y, r, k, v, gate) is None and y.shape[-1] <= _WIDEST:
+    fits = unavailable(y, r, k, v, gate) is None and y.shape[-1] <= _WIDEST
+    if noted("rwkv7", y, fits):
         args = y, r, k, v, gate, bonus, norm.weight, norm.bias, norm.eps
         out: Tensor = _Output.apply(*args)  # type: ignore[no-untyped-call]
         return out

@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from mechbench.ops.triton import triton_version, unavailable
+from mechbench.ops.used import noted
 
 _NUMBERS = 2**24  # states that are held at once; beyond that, sequences come in groups
 _MAX_STATE = 64  # numbers of a channel's state: the kernels hold them in registers
@@ -50,7 +51,7 @@ def selective_scan(
     given = (x, dt, rate, b, c, x.new_zeros(len(rate)) if skip is None else skip)
     # Triton before 3.4 cannot compile scans of four axes.
     free = unavailable(*given) is None and triton_version() >= (3, 4)
-    if free and rate.shape[1] <= _MAX_STATE:
+    if noted("selective_scan", x, free and rate.shape[1] <= _MAX_STATE):
         fused: Tensor = _Fused.apply(*given)  # type: ignore[no-untyped-call]
         return fused
     with torch.autocast("cuda" if x.is_cuda else "cpu", enabled=False):

@@ -17,6 +17,7 @@ from torch.autograd.function import once_differentiable
 
 from mechbench.ops.precision import autocast_dtype
 from mechbench.ops.triton import unavailable
+from mechbench.ops.used import noted
 
 _MOST_TAPS = 8  # that the kernels support: a program keeps as many tokens in registers
 
@@ -52,7 +53,7 @@ def short_conv_tokens(
     Returns:
         (B, L, D), in autocast's dtype where it is on, otherwise in that of u.
     """
-    if weight.shape[1] <= _MOST_TAPS and unavailable(u) is None:
+    if noted("short_conv", u, weight.shape[1] <= _MOST_TAPS and unavailable(u) is None):
         out: Tensor = _ShortConv.apply(u, weight, bias, silu, autocast_dtype(u))  # type: ignore[no-untyped-call]
         return out
     bias = bias if bias is None else bias.to(u.dtype)

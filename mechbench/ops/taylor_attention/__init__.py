@@ -17,6 +17,7 @@ from torch.autograd.function import once_differentiable
 from mechbench.ops.decay_attention import decay_attention
 from mechbench.ops.precision import product_precision
 from mechbench.ops.triton import beside, unavailable
+from mechbench.ops.used import noted
 
 _WIDEST_FEATURE, _WIDEST_VALUE = 32, 128  # of the kernels, which keep their tiles in registers
 
@@ -35,7 +36,7 @@ def taylor_attention(q: Tensor, k: Tensor, v: Tensor, chunk: int = 64) -> Tensor
         kernels round the factors of a product to TF32 (10 bits, where bfloat16 has 7).
     """
     wide = max(q.shape[-1] / _WIDEST_FEATURE, v.shape[-1] / _WIDEST_VALUE) > 1
-    if unavailable(q, k, v) is None and not wide:
+    if noted("taylor_attention", v, unavailable(q, k, v) is None and not wide):
         out: Tensor = _Fused.apply(q, k, v)  # type: ignore[no-untyped-call]
         return out
     kind = torch.promote_types(v.dtype, torch.float32)

@@ -1,0 +1,31 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from mechbench.ops import delta_rule, rotary, used
+from mechbench.ops.used import forget_kernels_used, kernels_used, noted
+
+
+@pytest.fixture(autouse=True)
+def _own_record(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(used, "_USED", {})
+
+
+def test_what_ran_is_told_by_op_and_device() -> None:
+    x, meta = torch.zeros(2), torch.zeros(2, device="meta")
+    assert noted("one", x, True)
+    assert not noted("one", x, False)
+    assert not noted("another", x, False)
+    assert noted("third", meta, True)
+    assert kernels_used("cpu") == {"another": "torch", "one": "torch, triton"}
+    assert kernels_used("meta") == {"third": "triton"}
+    forget_kernels_used()
+    assert kernels_used("cpu") == {}
+
+
+def test_ops_tell() -> None:
+    x = torch.randn(1, 2, 8, 4, dtype=torch.float64)
+    delta_rule(x, x / x.norm(dim=-1, keepdim=True), x, x[..., 0] * 0, x[..., 0].sigmoid())
+    rotary(x, 10_000.0)
+    assert kernels_used("cpu") == {"delta_rule": "torch", "rotary": "torch"}
