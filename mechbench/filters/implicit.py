@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from mechbench.catalogue.registry import register_filter
 from mechbench.catalogue.settings import check_options
 from mechbench.errors import ConfigError
+from mechbench.ops.linear import linear
 from mechbench.ops.sine import sine
 from mechbench.ops.window import window
 
@@ -59,6 +60,13 @@ def start_linear(layers: Iterable[nn.Module], std: float) -> None:
             nn.init.normal_(layer.weight, std=std)
             if layer.bias is not None:
                 nn.init.zeros_(layer.bias)
+
+
+def through(layers: Iterable[nn.Module], x: Tensor) -> Tensor:
+    """Return what the layers make of x one after another; the linear maps' backward is our own."""
+    for layer in layers:
+        x = linear(x, layer) if isinstance(layer, nn.Linear) else layer(x)
+    return x
 
 
 def encoding_bands(emb_dim: int, dtype: torch.dtype | None = None) -> Tensor:
@@ -161,8 +169,8 @@ class ImplicitFilter(nn.Module):
             t = torch.arange(seqlen, device=weight.device, dtype=weight.dtype) / span  # (L,)
             phase = 2 * math.pi * t[:, None] * self.bands  # (L, bands)
             features = torch.cat([t[:, None], phase.cos(), -phase.sin()], 1)  # (L, emb_dim)
-            inner = self.ffn[:-1](features)  # (L, width)
-            last = self.ffn[-1].weight  # channels first: the taps are the largest tensor
+            inner = through(list(self.ffn)[:-1], features)  # (L, width)
+            *_, last = self.ffn.parameters()  # channels first: the taps are the largest tensor
             h: Tensor = (last @ inner.T).view(self.n_filters, self.d_model, seqlen)  # (N, D, L)
             scale = _NORM_SEQLEN / seqlen if self.norm == "length" else 1.0
             if self.windowed:

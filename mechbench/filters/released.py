@@ -23,6 +23,7 @@ from mechbench.filters.implicit import (
     check_network,
     encoding_bands,
     start_linear,
+    through,
     window_rates,
 )
 from mechbench.ops.window import window
@@ -103,7 +104,7 @@ class ReleasedFilter(nn.Module):
         with torch.autocast("cuda" if weight.is_cuda else "cpu", enabled=False):
             x = self.encoding(seqlen)
             for layer in self.inner:
-                x = self.sine(layer(x))  # (L, width)
+                x = through((layer, self.sine), x)  # (L, width)
             step = 1 / max(1, self.max_seqlen - 1)
             h = (weight @ x.T)[None]  # (1, D N, L)
             h = window(h, self.alpha.to(weight.dtype), step, self.shift, 1.0)
