@@ -21,7 +21,7 @@ from mechbench.catalogue.settings import check_options
 from mechbench.errors import ConfigError
 from mechbench.ops.linear import linear
 from mechbench.ops.sine import sine
-from mechbench.ops.window import window
+from mechbench.ops.window import windowed_product
 
 FilterTime = Literal["absolute", "relative"]
 FilterNorm = Literal["none", "length", "l1"]
@@ -171,12 +171,12 @@ class ImplicitFilter(nn.Module):
             features = torch.cat([t[:, None], phase.cos(), -phase.sin()], 1)  # (L, emb_dim)
             inner = through(list(self.ffn)[:-1], features)  # (L, width)
             *_, last = self.ffn.parameters()  # channels first: the taps are the largest tensor
-            h: Tensor = (last @ inner.T).view(self.n_filters, self.d_model, seqlen)  # (N, D, L)
             scale = _NORM_SEQLEN / seqlen if self.norm == "length" else 1.0
-            if self.windowed:
-                h = window(h, self.alpha, 1 / span, self.shift, scale)
-            elif self.norm == "length":
-                h = h * scale
+            if self.windowed:  # h: (N, D, L)
+                h = windowed_product(last, inner, self.alpha, 1 / span, self.shift, scale)
+            else:
+                h = (last @ inner.T).view(self.n_filters, self.d_model, seqlen)
+                h = h * scale if self.norm == "length" else h
             if self.norm == "l1":
                 h = h * (_NORM_L1 / h.abs().sum(-1, keepdim=True).clamp_min(1e-6))
             return h
