@@ -9,9 +9,7 @@ convolution of p + in_bias with three taps:
     dp, the gradient of everything        gate_backward, dw the convolution's gradient of w
 
 Short convolutions, w and dz are recomputed wherever they are needed: multiplications cost less than
-a pass over memory. A thread takes a piece of eight tokens, which it loads and stores at once, and
-besides it loads the two tokens before and after: so neighbours are a matter of names, while
-loads shifted by one token would each be of a single number.
+a pass over memory. A thread takes eight tokens at once (`mechbench.ops.kernels.pieces`).
 """
 
 from __future__ import annotations
@@ -21,76 +19,14 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from mechbench.ops.kernels.pieces import PIECE, at, correlated, earlier, earlier_after, times
 from mechbench.ops.kernels.sums import summed
 
 TAPS = 3  # taps of the short convolution; the only number these kernels support
-_PIECE = 8  # tokens of a thread: `_columns` and `_piece` know it, too
 _BLOCK, _WARPS = 1024, 4
-_SUM_BLOCK, _SUM_WARPS = 256, 1
+_SUM_BLOCK, _SUM_WARPS, _SUM_REGISTERS = 256, 1, 168  # 12 programs fit on a multiprocessor
 _SUM_SPAN = 4096  # tokens of a program that sums gradients
 _SUMS = 3 * (TAPS + 2) + 1  # taps, bias and in_bias of each group; then the skip
-
-
-@triton.jit
-def _times(start, FIRST: tl.constexpr, WIDTH: tl.constexpr, PIECES: tl.constexpr):
-    """Return the times (PIECES, WIDTH) from FIRST on in each piece."""
-    piece = start + 8 * tl.arange(0, PIECES)
-    return piece[:, None] + (FIRST + tl.arange(0, WIDTH))[None, :]
-
-
-@triton.jit
-def _at(row, offset, t, L, MASKED: tl.constexpr = True):
-    """Return row_t + offset as float32, zero outside [0, L) unless t is known to be inside."""
-    if not MASKED:
-        return tl.load(row + t).to(tl.float32) + offset
-    inside = (t >= 0) & (t < L)
-    return tl.where(inside, tl.load(row + t, mask=inside, other=0.0).to(tl.float32) + offset, 0.0)
-
-
-@triton.jit
-def _columns(x):
-    """Return the eight columns of x (PIECES, 8)."""
-    even, odd = tl.split(tl.reshape(x, (x.shape[0], 4, 2)))
-    x04, x26 = tl.split(tl.reshape(even, (x.shape[0], 2, 2)))
-    x15, x37 = tl.split(tl.reshape(odd, (x.shape[0], 2, 2)))
-    x0, x4 = tl.split(x04)
-    x2, x6 = tl.split(x26)
-    x1, x5 = tl.split(x15)
-    x3, x7 = tl.split(x37)
-    return x0, x1, x2, x3, x4, x5, x6, x7
-
-
-@triton.jit
-def _piece(x0, x1, x2, x3, x4, x5, x6, x7):
-    """Return the pieces (PIECES, 8) of these columns."""
-    even = tl.join(tl.join(x0, x4), tl.join(x2, x6))
-    odd = tl.join(tl.join(x1, x5), tl.join(x3, x7))
-    return tl.reshape(tl.join(even, odd), (x0.shape[0], 8))
-
-
-@triton.jit
-def _earlier(before, x):
-    """Return x one token earlier and two, before (PIECES, 2) what precedes each piece."""
-    x0, x1, x2, x3, x4, x5, x6, _ = _columns(x)
-    b0, b1 = tl.split(before)
-    return _piece(b1, x0, x1, x2, x3, x4, x5, x6), _piece(b0, b1, x0, x1, x2, x3, x4, x5)
-
-
-@triton.jit
-def _earlier_after(x, after):
-    """Return, for the two tokens after each piece x, those one token earlier and two."""
-    _, _, _, _, _, _, x6, x7 = _columns(x)
-    a0, _ = tl.split(after)
-    return tl.join(x7, a0), tl.join(x6, x7)
-
-
-@triton.jit
-def _correlated(x, after, a0, a1, a2):
-    """Return the adjoint of the short convolution: a0 x_t + a1 x_{t+1} + a2 x_{t+2}."""
-    _, x1, x2, x3, x4, x5, x6, x7 = _columns(x)
-    n0, n1 = tl.split(after)
-    one = _piece(x1, x2, x3, x4, x5, x6, x7, n0)
-    return a0 * x + a1 * one + a2 * _piece(x2, x3, x4, x5, x6, x7, n0, n1)
 
 
 @triton.jit
@@ -110,8 +46,8 @@ def _taps(taps, bias, shift, c):
 def _short(row, taps, bias, shift, c, start, L, PIECES: tl.constexpr, MASKED: tl.constexpr):
     """Return the short convolution of channel c from start on."""
     a0, a1, a2, b, offset = _taps(taps, bias, shift, c)
-    x = _at(row, offset, _times(start, 0, 8, PIECES), L, MASKED)
-    x1, x2 = _earlier(_at(row, offset, _times(start, -2, 2, PIECES), L, MASKED), x)
+    x = at(row, offset, times(start, 0, 8, PIECES), L, MASKED)
+    x1, x2 = earlier(at(row, offset, times(start, -2, 2, PIECES), L, MASKED), x)
     return a0 * x + a1 * x1 + a2 * x2 + b
 
 
@@ -120,7 +56,7 @@ def _gate_forward_tile(
     v_row, x1_row, taps, bias, shift, out, d, D, start, L, width,
     PIECES: tl.constexpr, MASKED: tl.constexpr,
 ):  # fmt: skip
-    t = _times(start, 0, 8, PIECES)
+    t = times(start, 0, 8, PIECES)
     v = _short(v_row, taps, bias, shift, d, start, L, PIECES, MASKED)
     w = v * _short(x1_row, taps, bias, shift, D + d, start, L, PIECES, MASKED)
     if MASKED:
@@ -152,9 +88,9 @@ def _finish_forward_tile(
     x2_row, taps, bias, shift, z, w, weight, out, c, start, L,
     PIECES: tl.constexpr, MASKED: tl.constexpr,
 ):  # fmt: skip
-    t = _times(start, 0, 8, PIECES)
+    t = times(start, 0, 8, PIECES)
     x2 = _short(x2_row, taps, bias, shift, c, start, L, PIECES, MASKED)
-    y = x2 * (_at(z, 0.0, t, L, MASKED) + weight * _at(w, 0.0, t, L, MASKED))
+    y = x2 * (at(z, 0.0, t, L, MASKED) + weight * at(w, 0.0, t, L, MASKED))
     if MASKED:
         tl.store(out + t, y.to(out.dtype.element_ty), mask=t < L)
     else:
@@ -187,9 +123,9 @@ def _finish_backward_tile(
     x2_row, taps, bias, shift, dy, out, c, start, L, width,
     PIECES: tl.constexpr, MASKED: tl.constexpr,
 ):  # fmt: skip
-    t = _times(start, 0, 8, PIECES)
+    t = times(start, 0, 8, PIECES)
     x2 = _short(x2_row, taps, bias, shift, c, start, L, PIECES, MASKED)
-    dz = _at(dy, 0.0, t, L, MASKED) * x2  # beyond L, `_at` gives zeros
+    dz = at(dy, 0.0, t, L, MASKED) * x2  # beyond L, `at` gives zeros
     if MASKED:
         tl.store(out + t, dz.to(out.dtype.element_ty), mask=t < width)
     else:
@@ -256,33 +192,33 @@ def _gate_backward_tile(
 
     A name ends with the number of tokens that its values are earlier; n: the two after each piece.
     """
-    t, t_n = _times(start, 0, 8, PIECES), _times(start, 8, 2, PIECES)
-    t_2 = _times(start, -2, 2, PIECES)
-    v0, v0n = _at(v_row, va, t, L, MASKED), _at(v_row, va, t_n, L, MASKED)
-    x0, x0n = _at(x_row, xa, t, L, MASKED), _at(x_row, xa, t_n, L, MASKED)
-    g0, g0n = _at(g_row, ga, t, L, MASKED), _at(g_row, ga, t_n, L, MASKED)
-    v1, v2 = _earlier(_at(v_row, va, t_2, L, MASKED), v0)
-    x1, x2 = _earlier(_at(x_row, xa, t_2, L, MASKED), x0)
-    g1, g2 = _earlier(_at(g_row, ga, t_2, L, MASKED), g0)
-    v1n, v2n = _earlier_after(v0, v0n)
-    x1n, x2n = _earlier_after(x0, x0n)
-    g1n, g2n = _earlier_after(g0, g0n)
+    t, t_n = times(start, 0, 8, PIECES), times(start, 8, 2, PIECES)
+    t_2 = times(start, -2, 2, PIECES)
+    v0, v0n = at(v_row, va, t, L, MASKED), at(v_row, va, t_n, L, MASKED)
+    x0, x0n = at(x_row, xa, t, L, MASKED), at(x_row, xa, t_n, L, MASKED)
+    g0, g0n = at(g_row, ga, t, L, MASKED), at(g_row, ga, t_n, L, MASKED)
+    v1, v2 = earlier(at(v_row, va, t_2, L, MASKED), v0)
+    x1, x2 = earlier(at(x_row, xa, t_2, L, MASKED), x0)
+    g1, g2 = earlier(at(g_row, ga, t_2, L, MASKED), g0)
+    v1n, v2n = earlier_after(v0, v0n)
+    x1n, x2n = earlier_after(x0, x0n)
+    g1n, g2n = earlier_after(g0, g0n)
     dv, dx, dg, skip = _gradients(
-        v0, v1, v2, x0, x1, x2, g0, g1, g2, _at(dy, 0.0, t, L, MASKED), _at(z, 0.0, t, L, MASKED),
-        _at(dw, 0.0, t, L, MASKED), weight, a0, a1, a2, ab, c0, c1, c2, cb, e0, e1, e2, eb,
+        v0, v1, v2, x0, x1, x2, g0, g1, g2, at(dy, 0.0, t, L, MASKED), at(z, 0.0, t, L, MASKED),
+        at(dw, 0.0, t, L, MASKED), weight, a0, a1, a2, ab, c0, c1, c2, cb, e0, e1, e2, eb,
     )  # fmt: skip
     # Beyond L, dy and dw are zero: so are these.
     dvn, dxn, dgn, _ = _gradients(
-        v0n, v1n, v2n, x0n, x1n, x2n, g0n, g1n, g2n, _at(dy, 0.0, t_n, L, MASKED),
-        _at(z, 0.0, t_n, L, MASKED), _at(dw, 0.0, t_n, L, MASKED), weight,
+        v0n, v1n, v2n, x0n, x1n, x2n, g0n, g1n, g2n, at(dy, 0.0, t_n, L, MASKED),
+        at(z, 0.0, t_n, L, MASKED), at(dw, 0.0, t_n, L, MASKED), weight,
         a0, a1, a2, ab, c0, c1, c2, cb, e0, e1, e2, eb,
     )  # fmt: skip
     s0, s1, s2, s3 = _short_sums(dv, v0, v1, v2)
     s5, s6, s7, s8 = _short_sums(dx, x0, x1, x2)
     s10, s11, s12, s13 = _short_sums(dg, g0, g1, g2)
-    s4 = _put(out, _correlated(dv, dvn, a0, a1, a2), t, L, MASKED)
-    s9 = _put(out + step, _correlated(dx, dxn, c0, c1, c2), t, L, MASKED)
-    s14 = _put(out + 2 * step, _correlated(dg, dgn, e0, e1, e2), t, L, MASKED)
+    s4 = _put(out, correlated(dv, dvn, a0, a1, a2), t, L, MASKED)
+    s9 = _put(out + step, correlated(dx, dxn, c0, c1, c2), t, L, MASKED)
+    s14 = _put(out + 2 * step, correlated(dg, dgn, e0, e1, e2), t, L, MASKED)
     return s0, s1, s2, s3, s4, s5, s6, s7, s8, s9, s10, s11, s12, s13, s14, tl.sum(skip, 1)
 
 
@@ -332,8 +268,8 @@ def _launch(p: Tensor, most: int = _BLOCK) -> tuple[tuple[int, int, int], int, i
     """Return the grid, L, D and the pieces of a program, each with at most `most` tokens."""
     B, C, L = p.shape
     assert p.stride(2) == 1, "rows of p must be contiguous"
-    block = min(most, max(2 * _PIECE, triton.next_power_of_2(L)))
-    return (triton.cdiv(L, block), C // 3, B), L, C // 3, block // _PIECE
+    block = min(most, max(2 * PIECE, triton.next_power_of_2(L)))
+    return (triton.cdiv(L, block), C // 3, B), L, C // 3, block // PIECE
 
 
 def empty_rows(like: Tensor, channels: int) -> Tensor:
@@ -406,7 +342,7 @@ def gate_backward(
     _gate_backward_kernel[(spans, *grid)](
         p, taps, bias, shift, skip, dy, z, dw, dp, part, L, dw.shape[2], *p.stride()[:2],
         *dy.stride()[:2], *dp.stride()[:2], D,
-        PIECES=pieces, SPAN=_SUM_SPAN, num_warps=_SUM_WARPS,
+        PIECES=pieces, SPAN=_SUM_SPAN, num_warps=_SUM_WARPS, maxnreg=_SUM_REGISTERS,
     )  # fmt: skip
     sums = summed(part)  # (D, _SUMS)
     groups = sums[:, :-1].view(D, 3, TAPS + 2).transpose(0, 1).reshape(3 * D, TAPS + 2)
