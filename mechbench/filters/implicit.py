@@ -10,7 +10,7 @@ frequency; Window is exp(-alpha_d t) + shift.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal
 
 import torch
@@ -19,8 +19,7 @@ from torch import Tensor, nn
 from mechbench.catalogue.registry import register_filter
 from mechbench.catalogue.settings import check_options
 from mechbench.errors import ConfigError
-from mechbench.ops.linear import linear
-from mechbench.ops.sine import sine
+from mechbench.ops.sine import sine, sine_layer
 from mechbench.ops.window import windowed_product
 
 FilterTime = Literal["absolute", "relative"]
@@ -62,10 +61,12 @@ def start_linear(layers: Iterable[nn.Module], std: float) -> None:
                 nn.init.zeros_(layer.bias)
 
 
-def through(layers: Iterable[nn.Module], x: Tensor) -> Tensor:
-    """Return what the layers make of x one after another; the linear maps' backward is our own."""
-    for layer in layers:
-        x = linear(x, layer) if isinstance(layer, nn.Linear) else layer(x)
+def through(layers: Sequence[nn.Module], x: Tensor) -> Tensor:
+    """Return what the layers make of x (..., K): linear maps, each followed by a `Sine`."""
+    for layer, activation in zip(layers[::2], layers[1::2], strict=True):
+        assert isinstance(layer, nn.Linear)
+        assert isinstance(activation, Sine)
+        x = sine_layer(x, layer.weight, layer.bias, activation.freq)
     return x
 
 
