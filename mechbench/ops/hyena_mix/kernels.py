@@ -26,7 +26,7 @@ TAPS = 3  # taps of the short convolution; the only number these kernels support
 _BLOCK, _WARPS = 1024, 4
 _SUM_BLOCK, _SUM_WARPS, _SUM_REGISTERS = 256, 1, 168  # 12 programs fit on a multiprocessor
 _SUM_SPAN = 4096  # tokens of a program that sums gradients
-_SUMS = 3 * (TAPS + 2) + 1  # taps, bias and in_bias of each group; then the skip
+_SUMS = 3 * (TAPS + 2) + 1  # a channel's: taps, bias and in_bias of each group; then the skip
 
 
 @triton.jit
@@ -258,10 +258,15 @@ def _gate_backward_kernel(
         s4, s5, s6, s7 = s4 + r[4], s5 + r[5], s6 + r[6], s7 + r[7]
         s8, s9, s10, s11 = s8 + r[8], s9 + r[9], s10 + r[10], s11 + r[11]
         s12, s13, s14, s15 = s12 + r[12], s13 + r[13], s14 + r[14], s15 + r[15]
-    sums = part + ((span.to(tl.int64) * tl.num_programs(2) + b) * D + d) * 16
+    sums = part + (span.to(tl.int64) * tl.num_programs(2) + b) * 16 * D
     totals = (s0, s1, s2, s3, s4, s5, s6, s7, s8, s9, s10, s11, s12, s13, s14, s15)
-    for i in tl.static_range(16):
-        tl.store(sums + i, tl.sum(totals[i]))
+    for group in tl.static_range(3):  # the gradients of taps (3D, 3), bias and in_bias (3D,)
+        c = group * D + d
+        for i in tl.static_range(3):
+            tl.store(sums + 3 * c + i, tl.sum(totals[5 * group + i]))
+        tl.store(sums + 9 * D + c, tl.sum(totals[5 * group + 3]))
+        tl.store(sums + 12 * D + c, tl.sum(totals[5 * group + 4]))
+    tl.store(sums + 15 * D + d, tl.sum(s15))  # and of the skip (D,)
 
 
 def _launch(p: Tensor, most: int = _BLOCK) -> tuple[tuple[int, int, int], int, int, int]:
@@ -338,12 +343,11 @@ def gate_backward(
     (_, *grid), L, D, pieces = _launch(p, _SUM_BLOCK)
     spans, B = triton.cdiv(L, _SUM_SPAN), len(p)
     dp = empty_rows(p, 3 * D)
-    part = torch.empty(spans * B, D, _SUMS, dtype=torch.float32, device=p.device)
+    part = torch.empty(spans * B, _SUMS * D, dtype=torch.float32, device=p.device)
     _gate_backward_kernel[(spans, *grid)](
         p, taps, bias, shift, skip, dy, z, dw, dp, part, L, dw.shape[2], *p.stride()[:2],
         *dy.stride()[:2], *dp.stride()[:2], D,
         PIECES=pieces, SPAN=_SUM_SPAN, num_warps=_SUM_WARPS, maxnreg=_SUM_REGISTERS,
     )  # fmt: skip
-    sums = summed(part)  # (D, _SUMS)
-    groups = sums[:, :-1].view(D, 3, TAPS + 2).transpose(0, 1).reshape(3 * D, TAPS + 2)
-    return dp, groups[:, :TAPS], groups[:, TAPS], groups[:, TAPS + 1], sums[:, -1]
+    dtaps, dbias, dshift, dskip = summed(part).split([3 * D * TAPS, 3 * D, 3 * D, D])
+    return dp, dtaps.view(3 * D, TAPS), dbias, dshift, dskip
