@@ -10,7 +10,7 @@ frequency; Window is exp(-alpha_d t) + shift.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal
 
 import torch
@@ -19,8 +19,8 @@ from torch import Tensor, nn
 from mechbench.catalogue.registry import register_filter
 from mechbench.catalogue.settings import check_options
 from mechbench.errors import ConfigError
-from mechbench.ops.sine import sine
-from mechbench.ops.window import window
+from mechbench.ops.sine import sine, sine_layer
+from mechbench.ops.window import windowed_product
 
 FilterTime = Literal["absolute", "relative"]
 FilterNorm = Literal["none", "length", "l1"]
@@ -59,6 +59,15 @@ def start_linear(layers: Iterable[nn.Module], std: float) -> None:
             nn.init.normal_(layer.weight, std=std)
             if layer.bias is not None:
                 nn.init.zeros_(layer.bias)
+
+
+def through(layers: Sequence[nn.Module], x: Tensor) -> Tensor:
+    """Return what the layers make of x (..., K): linear maps, each followed by a `Sine`."""
+    for layer, activation in zip(layers[::2], layers[1::2], strict=True):
+        assert isinstance(layer, nn.Linear)
+        assert isinstance(activation, Sine)
+        x = sine_layer(x, layer.weight, layer.bias, activation.freq)
+    return x
 
 
 def encoding_bands(emb_dim: int, dtype: torch.dtype | None = None) -> Tensor:
@@ -161,14 +170,14 @@ class ImplicitFilter(nn.Module):
             t = torch.arange(seqlen, device=weight.device, dtype=weight.dtype) / span  # (L,)
             phase = 2 * math.pi * t[:, None] * self.bands  # (L, bands)
             features = torch.cat([t[:, None], phase.cos(), -phase.sin()], 1)  # (L, emb_dim)
-            inner = self.ffn[:-1](features)  # (L, width)
-            last = self.ffn[-1].weight  # channels first: the taps are the largest tensor
-            h: Tensor = (last @ inner.T).view(self.n_filters, self.d_model, seqlen)  # (N, D, L)
+            inner = through(list(self.ffn)[:-1], features)  # (L, width)
+            *_, last = self.ffn.parameters()  # channels first: the taps are the largest tensor
             scale = _NORM_SEQLEN / seqlen if self.norm == "length" else 1.0
-            if self.windowed:
-                h = window(h, self.alpha, 1 / span, self.shift, scale)
-            elif self.norm == "length":
-                h = h * scale
+            if self.windowed:  # h: (N, D, L)
+                h = windowed_product(last, inner, self.alpha, 1 / span, self.shift, scale)
+            else:
+                h = (last @ inner.T).view(self.n_filters, self.d_model, seqlen)
+                h = h * scale if self.norm == "length" else h
             if self.norm == "l1":
                 h = h * (_NORM_L1 / h.abs().sum(-1, keepdim=True).clamp_min(1e-6))
             return h

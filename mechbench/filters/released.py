@@ -23,9 +23,10 @@ from mechbench.filters.implicit import (
     check_network,
     encoding_bands,
     start_linear,
+    through,
     window_rates,
 )
-from mechbench.ops.window import window
+from mechbench.ops.window import windowed_product
 
 
 @register_filter("released", source="Poli et al. 2023 (arXiv:2302.10866), released code")
@@ -103,9 +104,8 @@ class ReleasedFilter(nn.Module):
         with torch.autocast("cuda" if weight.is_cuda else "cpu", enabled=False):
             x = self.encoding(seqlen)
             for layer in self.inner:
-                x = self.sine(layer(x))  # (L, width)
+                x = through((layer, self.sine), x)  # (L, width)
             step = 1 / max(1, self.max_seqlen - 1)
-            h = (weight @ x.T)[None]  # (1, D N, L)
-            h = window(h, self.alpha.to(weight.dtype), step, self.shift, 1.0)
+            h = windowed_product(weight, x, self.alpha.to(weight.dtype), step, self.shift)
             h = h.view(self.d_model, self.n_filters, seqlen)
             return h.transpose(0, 1).contiguous()  # (N, D, L)

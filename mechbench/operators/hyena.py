@@ -168,8 +168,8 @@ class Hyena(nn.Module):
                 self.in_proj.bias,
                 self.short_weight,
                 self.short_bias,
-                h[0],
-                self.skip[0],
+                h.squeeze(0),  # as h[0], whose gradient would be zeros and a copy
+                self.skip.squeeze(0),
                 self.backend,
             )
             return from_channels(z, self.out_proj.weight, self.out_proj.bias)  # (B, L, D)

@@ -32,7 +32,7 @@ FUNCTIONS = {"to": (to_channels, to_reference), "from": (from_channels, from_ref
 
 @pytest.mark.parametrize("name", FUNCTIONS)
 @pytest.mark.parametrize("B", [1, 3, 9])
-@pytest.mark.parametrize("L", [1, 2, 5, 33, 130])
+@pytest.mark.parametrize("L", [1, 2, 5, 33, 48, 130])
 def test_equals_the_sum_in_float64(device: str, name: str, B: int, L: int) -> None:
     ours, reference = FUNCTIONS[name]
     exact = [x.requires_grad_() for x in inputs(name, B, L)]
@@ -60,18 +60,40 @@ def test_autocast_gives_its_own_type_and_gradients_in_the_weights(device: str, n
     assert all(x.grad is not None and x.grad.dtype == torch.float32 for x in low)
 
 
-# What CUDA runs, on the CPU: batches one by one, and all at once from nine on.
+# What CUDA runs, on the CPU: one product of matrices at a multiple of 16, otherwise batches one by
+# one, and all at once from nine on.
 @pytest.mark.parametrize(("function", "name"), [(channels._To, "to"), (channels._From, "from")])
-@pytest.mark.parametrize("B", [2, 9])
+@pytest.mark.parametrize(("B", "L"), [(1, 3), (2, 3), (9, 3), (2, 16)])
 def test_gradcheck_of_the_products_written_out(
-    function: type[torch.autograd.Function], name: str, B: int
+    function: type[torch.autograd.Function], name: str, B: int, L: int
 ) -> None:
-    args = [x.requires_grad_() for x in inputs(name, B, 3)]
+    args = [x.requires_grad_() for x in inputs(name, B, L)]
     assert torch.autograd.gradcheck(function.apply, args)
     out = function.apply(*args)
     assert relative_error(out, FUNCTIONS[name][1](*args)) < 1e-12
 
 
+@pytest.mark.parametrize(("function", "name"), [(channels._To, "to"), (channels._From, "from")])
+def test_channels_first_in_memory_give_the_same_product(
+    function: type[torch.autograd.Function], name: str
+) -> None:
+    args = inputs(name, 3, 16)
+    first = [x.detach() for x in args]
+    if name == "from":  # (B, D, L), laid out as (D, B, L)
+        first[0] = first[0].transpose(0, 1).contiguous().transpose(0, 1)
+    outs, grads = [], []
+    for each in (args, first):
+        leaves = [x.requires_grad_() for x in each]
+        outs.append(function.apply(*leaves))
+        grads.append(torch.autograd.grad(outs[-1].square().sum(), leaves))
+    for a, b in zip((outs[0], *grads[0]), (outs[1], *grads[1]), strict=True):
+        assert relative_error(a, b) < 1e-12
+
+
 def test_rows_are_aligned_for_matrix_products() -> None:
-    args = inputs("to", 2, 33)
-    assert channels._To.apply(*args).stride() == (E * 40, 40, 1)
+    assert channels._To.apply(*inputs("to", 1, 33)).stride()[1:] == (48, 1)
+    assert channels._To.apply(*inputs("to", 2, 33)).stride() == (E * 48, 48, 1)
+
+
+def test_channels_come_first_in_memory_where_all_rows_are_aligned() -> None:
+    assert channels._To.apply(*inputs("to", 2, 32)).stride() == (32, 64, 1)

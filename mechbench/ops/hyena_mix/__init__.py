@@ -18,7 +18,7 @@ from mechbench.ops.fft_conv import fft_conv, pick_backend
 from mechbench.ops.fft_conv.contract import Core
 from mechbench.ops.fft_conv.core import conv_backward, conv_forward
 from mechbench.ops.short_conv import short_conv
-from mechbench.ops.triton import unavailable
+from mechbench.ops.triton import beside, unavailable
 
 _EVEN = 16  # rows that begin at a multiple of it are read in whole vectors
 
@@ -35,7 +35,7 @@ def hyena_mix(
     """Mix the projections p of v, x^1 and x^2.
 
     Args:
-        p: (B, 3D, L), without their bias.
+        p: (B, 3D, L), without their bias; channels or the batch may come first in memory.
         in_bias: (3D,), the bias of the projections.
         short_weight: (3D, K), the tap of lag 0 first.
         short_bias: (3D,).
@@ -44,7 +44,7 @@ def hyena_mix(
         backend: as for `fft_conv`.
 
     Returns:
-        (B, D, L) in the dtype of p.
+        (B, D, L) in the dtype of p; on CUDA in memory as p is.
 
     Raises:
         ConfigError: no such backend, or it cannot take the inputs.
@@ -61,12 +61,6 @@ def hyena_mix(
     return fft_conv(v, h, skip, x1, x2, backend=backend)
 
 
-def even_rows(x: Tensor) -> Tensor:
-    """Return x (B, C, L) with rows evenly spaced over the whole batch, copied only if necessary."""
-    even = x.stride(2) == 1 and (len(x) == 1 or x.stride(0) == x.shape[1] * x.stride(1))
-    return x if even else x.contiguous()
-
-
 class _Mix(torch.autograd.Function):
     @staticmethod
     def forward(
@@ -81,12 +75,12 @@ class _Mix(torch.autograd.Function):
     ) -> Tensor:
         from mechbench.ops.hyena_mix.kernels import finish_forward, gate_forward
 
-        p = even_rows(p)
+        p = beside(p)
         # Where any length is as good, one whose rows begin at whole vectors.
         width = -(-p.shape[2] // _EVEN) * _EVEN if core.ANY_SEQLEN else p.shape[2]
         w = gate_forward(p, taps, bias, shift, width)
         z, kept = conv_forward(core, w, h)
-        y = finish_forward(p, taps, bias, shift, z, w, skip)  # z holds z~ from here on
+        y = finish_forward(p, taps, bias, shift, z, w, skip)
         ctx.core = core
         ctx.save_for_backward(p, shift, taps, bias, h, skip, w, z, *kept)
         return y
@@ -97,12 +91,10 @@ class _Mix(torch.autograd.Function):
         from mechbench.ops.hyena_mix.kernels import finish_backward, gate_backward
 
         p, shift, taps, bias, h, skip, w, z, *kept = ctx.saved_tensors
-        dy = even_rows(dy)
+        dy = beside(dy)
         dz = finish_backward(p, taps, bias, shift, dy, w.shape[2])
         dw, dh = conv_backward(ctx.core, dz, w, h, tuple(kept))
-        dp, dtaps, dbias, dshift, dskip = gate_backward(
-            p, taps, bias, shift, skip, dy, z, w, dz, dw
-        )
+        dp, dtaps, dbias, dshift, dskip = gate_backward(p, taps, bias, shift, skip, dy, z, dw)
         small = (
             g.to(x.dtype) for g, x in ((dshift, shift), (dtaps, taps), (dbias, bias), (dskip, skip))
         )

@@ -76,7 +76,7 @@ class _Linear(torch.autograd.Function):
         x, weight = ctx.saved_tensors
         of_x, of_weight, of_bias = ctx.dtypes
         rows = dy.contiguous().flatten(0, -2)  # (N, E)
-        dx = _product(rows, weight, of_x).view(x.shape)
+        dx = _product(rows, weight, of_x).view(x.shape) if ctx.needs_input_grad[0] else None
         dweight = _product(rows.T, x.flatten(0, -2), of_weight)
         dbias = None if of_bias is None else bias_gradient(rows, of_bias)
         return dx, dweight, dbias, None

@@ -11,6 +11,8 @@ from mechbench.ops.kernels.sums import summed
 
 _TILE = 2048  # numbers in a tile of rows
 _PROGRAMS = 1024  # programs of the backward: each leaves one row of partial sums
+_LAYER_ROWS, _LAYER_BACK_ROWS = 64, 32  # rows of a layer's tiles: more would not fit in registers
+_LAYER_PROGRAMS = 264  # most programs of its backward: two fit on an H100's multiprocessor
 
 
 @triton.jit
@@ -39,6 +41,61 @@ def _backward_kernel(x, freq, dy, dx, part, N, W, ROWS: tl.constexpr, COLUMNS: t
     tl.store(part + tl.program_id(0) * W + column, df, mask=column < W)
 
 
+@triton.jit
+def _rows(x, row, N, column, M):
+    """Load rows of x (N, M), zeros beyond."""
+    mask = (row < N)[:, None] & (column < M)[None, :]
+    at = row[:, None].to(tl.int64) * M + column[None, :]
+    return tl.load(x + at, mask=mask, other=0.0)
+
+
+@triton.jit
+def _layer_kernel(
+    x, weight, bias, freq, y, N, K, W, ROWS: tl.constexpr, BK: tl.constexpr, BW: tl.constexpr
+):  # fmt: skip
+    row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
+    k, w = tl.arange(0, BK), tl.arange(0, BW)
+    a, m = _rows(x, row, N, k, K), _rows(weight, w, W, k, K)
+    b = tl.load(bias + w, mask=w < W, other=0.0)[None, :]
+    f = tl.load(freq + w, mask=w < W, other=0.0)[None, :]
+    value = tl.sin(f * (tl.dot(a, tl.trans(m), input_precision="tf32x3") + b))
+    at = y + row[:, None].to(tl.int64) * W + w[None, :]
+    tl.store(at, value, mask=(row < N)[:, None] & (w < W)[None, :])
+
+
+@triton.jit
+def _layer_backward_kernel(
+    x, weight, bias, freq, dy, dx, part, N, K, W,
+    DX: tl.constexpr, ROWS: tl.constexpr, BK: tl.constexpr, BW: tl.constexpr,
+):  # fmt: skip
+    """Features are rows here, so that the products take their gradients from registers."""
+    k, w = tl.arange(0, BK), tl.arange(0, BW)
+    m = _rows(weight, w, W, k, K)
+    b = tl.load(bias + w, mask=w < W, other=0.0)[:, None]
+    f = tl.load(freq + w, mask=w < W, other=0.0)[:, None]
+    dm = tl.zeros((BW, BK), tl.float32)
+    db = tl.zeros((BW,), tl.float32)
+    df = tl.zeros((BW,), tl.float32)
+    for tile in range(tl.program_id(0), tl.cdiv(N, ROWS), tl.num_programs(0)):
+        row = tile * ROWS + tl.arange(0, ROWS)
+        a = _rows(x, row, N, k, K)
+        value = tl.dot(m, tl.trans(a), input_precision="tf32x3") + b  # (BW, ROWS)
+        slope = tl.cos(f * value) * tl.trans(_rows(dy, row, N, w, W))
+        df += tl.sum(slope * value, 1)
+        d = slope * f
+        db += tl.sum(d, 1)
+        dm = tl.dot(d, a, dm, input_precision="tf32x3")
+        if DX:
+            da = tl.dot(tl.trans(m), d, input_precision="tf32x3")  # (BK, ROWS)
+            at = dx + row[None, :].to(tl.int64) * K + k[:, None]
+            tl.store(at, da, mask=(row < N)[None, :] & (k < K)[:, None])
+    part += tl.program_id(0) * (K + 2) * W
+    at = part + w[:, None] * K + k[None, :]
+    tl.store(at, dm, mask=(w < W)[:, None] & (k < K)[None, :])
+    tl.store(part + K * W + w, db, mask=w < W)
+    tl.store(part + (K + 1) * W + w, df, mask=w < W)
+
+
 def _tile(W: int) -> dict[str, int]:
     columns = triton.next_power_of_2(W)
     return {"ROWS": max(1, _TILE // columns), "COLUMNS": columns}
@@ -64,3 +121,37 @@ def backward(x: Tensor, freq: Tensor, dy: Tensor) -> tuple[Tensor, Tensor]:
     part = torch.empty(programs, W, dtype=torch.float32, device=x.device)
     _backward_kernel[(programs,)](x, freq, dy, dx, part, N, W, **tile)
     return dx, summed(part)
+
+
+def _layer_tile(weight: Tensor, rows: int) -> dict[str, int]:
+    BW, BK = (max(16, triton.next_power_of_2(n)) for n in weight.shape)
+    return {"ROWS": rows, "BK": BK, "BW": BW}
+
+
+def layer_forward(x: Tensor, weight: Tensor, bias: Tensor, freq: Tensor) -> Tensor:
+    """Return sin(freq (W x + b)) for x (..., K) and weight (W, K), contiguous; all float32."""
+    W, K = weight.shape
+    N = x.numel() // K
+    y = x.new_empty(*x.shape[:-1], W)
+    grid = (triton.cdiv(N, _LAYER_ROWS),)
+    _layer_kernel[grid](
+        x, weight, bias, freq, y, N, K, W, **_layer_tile(weight, _LAYER_ROWS), num_warps=4
+    )
+    return y
+
+
+def layer_backward(
+    x: Tensor, weight: Tensor, bias: Tensor, freq: Tensor, dy: Tensor, wants_dx: bool
+) -> tuple[Tensor | None, Tensor, Tensor, Tensor]:
+    """Return the gradients of x if wanted, weight, bias and freq."""
+    W, K = weight.shape
+    N = x.numel() // K
+    dx = torch.empty_like(x) if wants_dx else None
+    programs = min(_LAYER_PROGRAMS, triton.cdiv(N, _LAYER_BACK_ROWS))
+    part = torch.empty(programs, (K + 2) * W, dtype=torch.float32, device=x.device)
+    _layer_backward_kernel[(programs,)](
+        x, weight, bias, freq, dy, x if dx is None else dx, part, N, K, W,
+        DX=wants_dx, **_layer_tile(weight, _LAYER_BACK_ROWS), num_warps=4, num_stages=1,
+    )  # fmt: skip
+    dweight, dbias, dfreq = summed(part).split([K * W, W, W])
+    return dx, dweight.view(W, K), dbias, dfreq

@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+import importlib
+from typing import Any
+
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mechbench.ops.linear import _WIDENS, _Linear, bias_gradient, linear
+from mechbench.ops.linear import _WIDENS, _Linear, _product, bias_gradient, linear
 from ops.conftest import relative_error
 
 
@@ -54,6 +57,24 @@ def test_casts_are_no_steps_of_the_graph(device: str, x_dtype: torch.dtype) -> N
         assert got.dtype == given.dtype
         assert got.shape == given.shape
         assert relative_error(got, want) < 3e-3
+
+
+def test_an_input_that_wants_no_gradient_costs_no_product(
+    device: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (x, *rest), dy = arguments(device, torch.float32)
+    y, plain = (_Linear.apply(each, *rest, torch.bfloat16) for each in (x, x.detach()))
+    want = torch.autograd.grad(y, rest, dy)
+    module, products = importlib.import_module("mechbench.ops.linear"), []
+
+    def product(*args: Any) -> Tensor:
+        products.append(_product(*args))
+        return products[-1]
+
+    monkeypatch.setattr(module, "_product", product)
+    for a, b in zip(torch.autograd.grad(plain, rest, dy), want, strict=True):
+        assert torch.equal(a, b)
+    assert len(products) == 1
 
 
 @pytest.mark.gpu

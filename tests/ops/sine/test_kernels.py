@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from ops.conftest import relative_error
+from ops.sine.layer import assert_a_layer_is_its_formula
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (5, 3), (130, 64), (3, 700, 33)])
@@ -19,3 +20,13 @@ def test_kernels_are_the_formula(kernel_device: str, shape: tuple[int, ...]) -> 
     assert relative_error(forward(x, freq), want) < 1e-5
     for ours, theirs in zip(backward(x, freq, grad), expected, strict=True):
         assert relative_error(ours, theirs) < 1e-5
+
+
+@pytest.mark.parametrize(
+    "shape", [(1, 1, 1), (5, 3, 7), (130, 5, 64), (700, 64, 64), (33, 33, 20), (20000, 5, 8)]
+)
+@pytest.mark.parametrize("wants_dx", [True, False])
+def test_the_kernels_of_a_layer_are_the_formula(
+    kernel_device: str, shape: tuple[int, int, int], wants_dx: bool
+) -> None:
+    assert_a_layer_is_its_formula(kernel_device, shape, wants_dx)

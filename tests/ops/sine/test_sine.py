@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from mechbench.ops.sine import sine
+from ops.sine.layer import assert_a_layer_is_its_formula
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (5, 3), (130, 64), (3, 700, 33)])
@@ -19,3 +20,11 @@ def test_sine_is_its_formula_with_gradients(device: str, shape: tuple[int, ...])
     torch.testing.assert_close(y.double(), want, atol=1e-5, rtol=0)
     for ours, theirs in zip(torch.autograd.grad(y, got, grad), expected, strict=True):
         torch.testing.assert_close(ours.double(), theirs, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 1), (5, 3, 7), (130, 5, 64), (700, 64, 64), (33, 3, 65)])
+@pytest.mark.parametrize("wants_dx", [True, False])
+def test_a_layer_is_its_formula_with_gradients(
+    device: str, shape: tuple[int, int, int], wants_dx: bool
+) -> None:
+    assert_a_layer_is_its_formula(device, shape, wants_dx)

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from mechbench.ops.window import kernels as kernel
-from mechbench.ops.window import window
+from mechbench.ops.window import window, windowed_product
 from ops.conftest import relative_error
 
 
@@ -32,3 +32,23 @@ def test_rows_may_be_strided(kernel_device: str) -> None:
     y = kernel.scale_rows(h, alpha, 0.1, 0.0, 1.0)
     assert y.is_contiguous()
     assert torch.equal(y, kernel.scale_rows(h.contiguous(), alpha, 0.1, 0.0, 1.0))
+
+
+@pytest.mark.parametrize("L", [1, 2, 33, 130, 1100])
+@pytest.mark.parametrize(("N", "D", "W"), [(1, 3, 8), (2, 3, 64), (1, 70, 20)])
+def test_the_product_and_its_gradients_are_the_formula(
+    kernel_device: str, L: int, N: int, D: int, W: int
+) -> None:
+    shapes = (N * D, W), (L, W), (N, D, L)
+    weight, inner, dy = (torch.randn(s, dtype=torch.float64).float().double() for s in shapes)
+    alpha = torch.linspace(0.3, 40.0, D).double()
+    exact = [weight.requires_grad_(), inner.requires_grad_()]
+    want = windowed_product(*exact, alpha, 1 / L, 0.05, 0.7)  # float64 has no kernel
+    low = [x.detach().to(kernel_device, torch.float32).requires_grad_() for x in exact]
+    rate, low_dy = alpha.to(kernel_device, torch.float32), dy.to(kernel_device, torch.float32)
+    y = windowed_product(*low, rate, 1 / L, 0.05, 0.7)
+    assert y.shape == want.shape == (N, D, L)
+    assert relative_error(y, want) < 2e-6
+    wanted = torch.autograd.grad(want, exact, dy)
+    for got, expected in zip(torch.autograd.grad(y, low, low_dy), wanted, strict=True):
+        assert relative_error(got, expected) < 2e-6

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from mechbench.ops.window import window
+from mechbench.ops.window import window, windowed_product
 from ops.conftest import relative_error
 
 
@@ -43,3 +43,11 @@ def test_by_default_the_window_starts_at_one_and_decays(device: str) -> None:
 def test_gradcheck_with_alpha_constant() -> None:
     h, alpha = arguments(7)
     assert torch.autograd.gradcheck(lambda x: window(x, alpha, 0.1, 0.01, 2.0), h.requires_grad_())
+
+
+def test_the_windowed_product_is_the_window_of_the_product(device: str) -> None:
+    weight, inner = (torch.randn(n, 5, dtype=torch.float64, device=device) for n in (6, 7))
+    alpha = torch.tensor([0.3, 2.0, 40.0], dtype=torch.float64, device=device)
+    got = windowed_product(weight, inner, alpha, 0.1, 0.05, 0.7)
+    h = torch.einsum("cw,tw->ct", weight, inner).view(2, 3, 7)
+    torch.testing.assert_close(got, window(h, alpha, 0.1, 0.05, 0.7))
