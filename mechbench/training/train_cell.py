@@ -29,6 +29,7 @@ from mechbench.training.loop import Hooks, Progress, train
 from mechbench.training.memory import is_out_of_memory, peak_memory_mib
 from mechbench.training.model import build_model
 from mechbench.training.outcome import empty_result, evaluation, note_non_finite
+from mechbench.training.rehearsal import rehearse
 from mechbench.training.run import Run
 
 
@@ -82,11 +83,10 @@ def train_and_score(run: Run, result: dict[str, Any], dog: Watchdog | None = Non
     flops = FlopsBeside(model, task.input_seqlen, task.input_dim, device)
     setting = config.grad_clip, config.dtype
     try:
-        with (
-            run.kept.trainer(model, config.lr, config.weight_decay, setting, device) as trainer,
-            guarded(trainer.model, config.operator, dog),
-        ):
-            _train_and_score(run, result, trainer, flops, dog)
+        with run.kept.trainer(model, config.lr, config.weight_decay, setting, device) as trainer:
+            rehearse(trainer.model, run)
+            with guarded(trainer.model, config.operator, dog):
+                _train_and_score(run, result, trainer, flops, dog)
     finally:
         result["flops_per_token"] = flops.result()
 
