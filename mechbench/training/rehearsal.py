@@ -104,7 +104,8 @@ def passes(model: nn.Module, run: Run) -> Iterator[Callable[[], object]]:
         evaluate(reader, [_zeros(task, rows, device)], rows, device, dtype)
 
     trained = run.task
-    few = min(_PROBED, max(parts(trained, config.batch_size)))
+    most = max(parts(trained, config.batch_size))
+    few = min(_PROBED, most)
     for length, batch_size in config.curriculum:
         task = stage_task(trained, length)
         for rows in parts(task, batch_size):
@@ -113,7 +114,8 @@ def passes(model: nn.Module, run: Run) -> Iterator[Callable[[], object]]:
     for rows in {1, few}:  # the checks
         yield partial(step, trained, rows, config.dtype)
     for task in run.tasks().values():
-        yield partial(score, task, few, "float32")
+        for rows in {few, most}:
+            yield partial(score, task, rows, "float32")
         for rows in parts(task, config.n_validation) | parts(task, config.n_test):
             yield partial(score, task, rows, config.dtype)
 

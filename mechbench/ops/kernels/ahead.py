@@ -116,6 +116,7 @@ def compile_all(wanted: Sequence[Wanted], processes: int) -> None:
         for worker in workers:
             if worker.is_alive():
                 worker.kill()
+            worker.join()
 
 
 def mark(what: str) -> Path:
