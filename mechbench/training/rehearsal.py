@@ -15,6 +15,7 @@ import copy
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from functools import partial
+from threading import Thread
 
 import torch
 from torch import Tensor, nn
@@ -37,6 +38,21 @@ _LEFT_OUT = {
     "seed", "lr", "weight_decay", "warmup_steps", "grad_clip", "budget_tokens", "n_train",
     "validate_every", "allow_noncausal",
 }  # fmt: skip
+
+
+def wake(device: str) -> Thread:
+    """Let Triton build its driver, which takes a C compiler a second once, beside what is next."""
+
+    def build() -> None:
+        with suppress(Exception):
+            from triton.runtime import driver
+
+            _ = driver.active
+
+    needed = device.startswith("cuda") and has_triton() and not interpreted()
+    thread = Thread(target=build if needed else lambda: None, daemon=True)
+    thread.start()
+    return thread
 
 
 def rehearse(model: nn.Module, run: Run) -> None:

@@ -29,7 +29,7 @@ from mechbench.training.loop import Hooks, Progress, train
 from mechbench.training.memory import is_out_of_memory, peak_memory_mib
 from mechbench.training.model import build_model
 from mechbench.training.outcome import empty_result, evaluation, note_non_finite
-from mechbench.training.rehearsal import rehearse
+from mechbench.training.rehearsal import rehearse, wake
 from mechbench.training.run import Run
 
 
@@ -77,6 +77,7 @@ def run_cell(run: Run) -> Result:
 def train_and_score(run: Run, result: dict[str, Any], dog: Watchdog | None = None) -> None:
     """Fill `result` as things become known, so that an error leaves what is known so far."""
     config, task, device = run.config, run.task, run.device
+    waking = wake(device)
     torch.manual_seed(derive(config.seed, "init"))  # on the CPU: the same weights on any device
     model = build_model(config, tokens_built_for(config))
     result["parameters"] = sum(p.numel() for p in model.parameters())
@@ -84,6 +85,7 @@ def train_and_score(run: Run, result: dict[str, Any], dog: Watchdog | None = Non
     setting = config.grad_clip, config.dtype
     try:
         with run.kept.trainer(model, config.lr, config.weight_decay, setting, device) as trainer:
+            waking.join()
             rehearse(trainer.model, run)
             with guarded(trainer.model, config.operator, dog):
                 _train_and_score(run, result, trainer, flops, dog)

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -22,7 +22,7 @@ from mechbench.plan.resolve import resolve, task_of
 from mechbench.training import rehearsal, train_cell
 from mechbench.training.loop import Progress
 from mechbench.training.model import Backbone, build_model
-from mechbench.training.rehearsal import passes, rehearse
+from mechbench.training.rehearsal import passes, rehearse, wake
 from mechbench.training.run import Run
 
 _GPU = [
@@ -131,6 +131,25 @@ def test_only_a_gpu_is_rehearsed_for_and_only_own_operators(
     model, run = _made(operator="mine")
     rehearse(model, Run(run.config, "cuda:0", run.task))
     assert asked == []
+
+
+def test_the_driver_is_built_for_a_gpu_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    built: list[int] = []
+
+    class Config:
+        @property
+        def active(self) -> None:
+            built.append(1)
+            raise RuntimeError("no GPU, and no word about it")
+
+    monkeypatch.setattr(rehearsal, "has_triton", lambda: True)
+    monkeypatch.setattr(rehearsal, "interpreted", lambda: False)
+    monkeypatch.setitem(sys.modules, "triton.runtime", SimpleNamespace(driver=Config()))
+    monkeypatch.setitem(sys.modules, "triton", ModuleType("triton"))
+    wake("cpu").join()
+    assert not built
+    wake("cuda:0").join()
+    assert built
 
 
 def test_what_is_wanted_is_compiled_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
