@@ -20,6 +20,7 @@ from threading import Thread
 import torch
 from torch import Tensor, nn
 
+from mechbench.data.streams import evaluation_sizes
 from mechbench.ops.triton import has_triton, interpreted, triton_version
 from mechbench.plan.curriculum import stage_task
 from mechbench.record.config import canonical_json
@@ -58,8 +59,8 @@ def wake(device: str) -> Thread:
 def rehearse(model: nn.Module, run: Run) -> None:
     """Compile the kernels that a run needs, if it is on a GPU and they may be missing.
 
-    Leaves the model, its gradients and all random generators as they are. What goes wrong here is
-    left to the run itself.
+    Leaves the model, its gradients and all random generators as they are. Whatever goes wrong here
+    is left to the run itself, which compiles what it still misses.
 
     Args:
         model: on its device.
@@ -69,6 +70,11 @@ def rehearse(model: nn.Module, run: Run) -> None:
         return
     if not has_triton() or interpreted() or triton_version() < _OLDEST:
         return
+    with suppress(Exception):  # without a C compiler, or where no process may be started
+        _compile_missing(model, run)
+
+
+def _compile_missing(model: nn.Module, run: Run) -> None:
     from mechbench.ops.kernels.ahead import compile_all, mark, noted, processes_for
 
     config = {k: v for k, v in run.config.to_dict().items() if k not in _LEFT_OUT}
@@ -100,10 +106,10 @@ def passes(model: nn.Module, run: Run) -> Iterator[Callable[[], object]]:
     except Exception:
         return
 
-    def parts(task: Task, rows: int) -> set[int]:
-        """Return the sequences that pass at once, and those that are left at the end."""
-        most = progress.micro_batch(config, rows, task.input_seqlen)
-        return {most, rows % most} - {0}
+    def parts(task: Task, rows: int, wanted: int | None = None) -> set[int]:
+        """Return the sequences of a batch that pass at once, and those left at its end."""
+        most = progress.micro_batch(config, wanted or rows, task.input_seqlen)
+        return {min(most, rows), rows % most} - {0}
 
     def step(task: Task, rows: int, dtype: str) -> None:
         batch = _zeros(task, rows, device)
@@ -132,7 +138,13 @@ def passes(model: nn.Module, run: Run) -> Iterator[Callable[[], object]]:
     for task in run.tasks().values():
         for rows in {few, most}:
             yield partial(score, task, rows, "float32")
-        for rows in parts(task, config.n_validation) | parts(task, config.n_test):
+        scored = {
+            rows
+            for n in {config.n_validation, config.n_test}
+            for size in evaluation_sizes(task, n)
+            for rows in parts(task, size, n)
+        }
+        for rows in scored:
             yield partial(score, task, rows, config.dtype)
 
 

@@ -180,6 +180,13 @@ def test_what_is_wanted_is_compiled_once(tmp_path: Path, monkeypatch: pytest.Mon
         rehearse(model, dataclasses.replace(run, config=config))
     assert compiled == [([1, 2], 1), ([1, 2, 1, 2], 3)]  # another seed needs no more
 
+    def refuse(what: str) -> Path:
+        raise RuntimeError("Failed to find C compiler")
+
+    ahead.mark = refuse
+    rehearse(model, run)
+    assert len(compiled) == 2
+
 
 def _forget_kernels() -> None:
     """Make this process forget what it compiled."""
