@@ -33,6 +33,7 @@ from mechbench.training.optimiser import clip, make_optimizer, set_lr
 from mechbench.training.run import Run
 
 _OLDEST = (3, 4)  # version of Triton that tells what it is about to compile
+_PATIENCE_S = 60.0  # with other processes that compile
 _PROBED = 4  # sequences that the checks before and after training look at
 # What decides neither a shape nor a kernel.
 _LEFT_OUT = {
@@ -75,6 +76,8 @@ def rehearse(model: nn.Module, run: Run) -> None:
 
 
 def _compile_missing(model: nn.Module, run: Run) -> None:
+    from filelock import FileLock
+
     from mechbench.ops.kernels.ahead import compile_all, mark, noted, processes_for
 
     config = {k: v for k, v in run.config.to_dict().items() if k not in _LEFT_OUT}
@@ -88,7 +91,10 @@ def _compile_missing(model: nn.Module, run: Run) -> None:
     processes = processes_for(len(wanted), beside=run.group.size)
     if processes:
         run.console.say(f"compiling {len(wanted)} kernels in {processes} processes")
-        compile_all(wanted, processes)
+        done.parent.mkdir(parents=True, exist_ok=True)
+        # One after another: a sweep's workers want mostly the same, and find it compiled then.
+        with FileLock(done.parent / "mechbench.lock", timeout=_PATIENCE_S):
+            compile_all(wanted, processes)
     with suppress(OSError):
         done.touch()
 
