@@ -54,13 +54,18 @@ class TrainStream:
         return self._block[1].map(lambda tensor: tensor[rows])
 
 
-def evaluation_batches(task: Task, n_examples: int, seed: int, split: Split) -> list[Batch]:
-    """Draw an evaluation set on the CPU, so that every device scores the same examples.
+def evaluation_sizes(task: Task, n_examples: int) -> list[int]:
+    """Return the examples of each batch of an evaluation set.
 
     The chunk size is part of the set's definition: it depends only on the task, not on memory.
     """
     chunk = max(1, _CHUNK_TOKENS // task.input_seqlen)
-    sizes = [min(chunk, n_examples - start) for start in range(0, n_examples, chunk)]
+    return [min(chunk, n_examples - start) for start in range(0, n_examples, chunk)]
+
+
+def evaluation_batches(task: Task, n_examples: int, seed: int, split: Split) -> list[Batch]:
+    """Draw an evaluation set on the CPU, so that every device scores the same examples."""
+    sizes = evaluation_sizes(task, n_examples)
     with ThreadPoolExecutor(_DRAWERS) as drawers:
         return list(
             drawers.map(

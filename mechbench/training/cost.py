@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import math
+import sys
 from collections.abc import Callable, Hashable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
@@ -68,6 +69,7 @@ class FlopCounter(TorchDispatchMode):
 
 _counted: dict[Hashable, float] = {}
 _REMEMBERED = 64
+_POLITE_S = 1e-4  # that the counting thread goes on for when another waits for the interpreter
 _SHORT = 2100  # tokens, of which a CPU computes one sequence in well under a second
 
 
@@ -128,7 +130,7 @@ class FlopsBeside:
         """Start to count, if that has not begun."""
         if self._future is None:
             counter = ThreadPoolExecutor(1)
-            self._future = counter.submit(flops_per_token, *self._args)
+            self._future = counter.submit(_count_politely, *self._args)
             counter.shutdown(wait=False)
 
     def result(self) -> float | None:
@@ -136,6 +138,19 @@ class FlopsBeside:
         self.begin()
         assert self._future is not None
         return self._future.result()
+
+
+def _count_politely(model: nn.Module, input_seqlen: int, input_dim: int) -> float | None:
+    """Count in a thread that hands the interpreter over as soon as another wants it.
+
+    Training gives it away at every operation, and would wait 5 ms each time to get it back.
+    """
+    usual = sys.getswitchinterval()
+    sys.setswitchinterval(min(usual, _POLITE_S))
+    try:
+        return flops_per_token(model, input_seqlen, input_dim)
+    finally:
+        sys.setswitchinterval(usual)
 
 
 def _total(model: nn.Module, input_seqlen: int, input_dim: int, computed: bool) -> float:

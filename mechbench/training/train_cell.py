@@ -30,6 +30,7 @@ from mechbench.training.loop import Hooks, Progress, train
 from mechbench.training.memory import is_out_of_memory, peak_memory_mib
 from mechbench.training.model import build_model
 from mechbench.training.outcome import empty_result, evaluation, note_non_finite
+from mechbench.training.rehearsal import rehearse, wake
 from mechbench.training.run import Run
 
 
@@ -77,17 +78,18 @@ def run_cell(run: Run) -> Result:
 def train_and_score(run: Run, result: dict[str, Any], dog: Watchdog | None = None) -> None:
     """Fill `result` as things become known, so that an error leaves what is known so far."""
     config, task, device = run.config, run.task, run.device
+    waking = wake(device)
     torch.manual_seed(derive(config.seed, "init"))  # on the CPU: the same weights on any device
     model = build_model(config, tokens_built_for(config))
     result["parameters"] = sum(p.numel() for p in model.parameters())
     flops = FlopsBeside(model, task.input_seqlen, task.input_dim, device)
     setting = config.grad_clip, config.dtype
     try:
-        with (
-            run.kept.trainer(model, config.lr, config.weight_decay, setting, device) as trainer,
-            guarded(trainer.model, config.operator, dog),
-        ):
-            _train_and_score(run, result, trainer, flops, dog)
+        with run.kept.trainer(model, config.lr, config.weight_decay, setting, device) as trainer:
+            waking.join()
+            rehearse(trainer.model, run)
+            with guarded(trainer.model, config.operator, dog):
+                _train_and_score(run, result, trainer, flops, dog)
     finally:
         result["flops_per_token"] = flops.result()
 

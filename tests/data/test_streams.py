@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from mechbench.data import streams
-from mechbench.data.streams import TrainStream, Unseen, draw, evaluation_batches
+from mechbench.data.streams import TrainStream, Unseen, draw, evaluation_batches, evaluation_sizes
 from mechbench.tasks.base import Batch
 from mechbench.tasks.icl_functions import IclFunctions
 from mechbench.tasks.induction import Induction
@@ -75,7 +75,7 @@ def test_evaluation_set_is_drawn_in_chunks_of_different_examples(
 ) -> None:
     monkeypatch.setattr(streams, "_CHUNK_TOKENS", 66 * 16)
     batches = evaluation_batches(TASK, 40, 0, "test")
-    assert [len(b.inputs) for b in batches] == [16, 16, 8]
+    assert [len(b.inputs) for b in batches] == evaluation_sizes(TASK, 40) == [16, 16, 8]
     assert not torch.equal(batches[0].inputs, batches[1].inputs)
     assert all(b.inputs.device.type == "cpu" for b in batches)
     # a longer input than a chunk still gives whole examples

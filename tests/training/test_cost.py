@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import sys
 
 import pytest
 import torch
@@ -180,10 +181,12 @@ def uncounted(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("training_device", ["cpu", "cuda"])
 def test_counting_beside_gives_the_same_number(seqlen: int, training_device: str) -> None:
     model = backbone("hyena", seqlen)
+    usual = sys.getswitchinterval()
     counted = FlopsBeside(model, seqlen, 0, training_device)
     with torch.no_grad():  # what training does meanwhile changes nothing
         model.head.weight.zero_()
     assert counted.result() == counted.result() == flops_per_token(model, seqlen)
+    assert sys.getswitchinterval() == usual
 
 
 @pytest.mark.parametrize("operator", [n for n in OPERATORS.names() if ":" not in n])

@@ -21,7 +21,7 @@ _PROGRAMS = 264  # along the positions: two for each multiprocessor of an H100
 _WIDEST = 64  # most rows of the table, and most columns, of a program
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["N"])
 def _kernel(
     tokens, dy, part, N, V, D,
     KIND: tl.constexpr, ROWS: tl.constexpr, BV: tl.constexpr, BD: tl.constexpr,

@@ -9,14 +9,17 @@ from __future__ import annotations
 import ctypes
 import hashlib
 import importlib.util
-from collections.abc import Sequence
-from functools import cache
-from typing import Any
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import cache, cached_property
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 _TYPES = {"p": ctypes.c_void_p, "i": ctypes.c_int, "l": ctypes.c_longlong, "f": ctypes.c_float}
+_FILE = "module.cubin"
+_noted: list[Source] | None = None  # what would have been launched, where nothing is
 
 
 @cache
@@ -28,13 +31,24 @@ def has_nvrtc() -> bool:
         return False
 
 
-class Module:
-    """The compiled kernels of a source, on one device."""
+class Source(NamedTuple):
+    """What is compiled, and for which GPU: sm_90 and the like."""
 
-    def __init__(self, code: bytes) -> None:
-        """Load `code`, a cubin, into the current device's context."""
-        self._handle = _driver("cuModuleLoadData", code)
+    text: str
+    architecture: str
+
+
+class Module:
+    """The kernels of a source, on the device that is current when they are first launched."""
+
+    def __init__(self, source: Source) -> None:
+        self._source = source
         self._functions: dict[tuple[str, int], Any] = {}
+
+    @cached_property
+    def _handle(self) -> Any:
+        _enter_context()
+        return _driver("cuModuleLoadData", compiled(self._source))
 
     def launch(
         self,
@@ -55,7 +69,13 @@ class Module:
             grid: blocks along x and y.
             threads: a block.
             shared: bytes of dynamic shared memory a block.
+
+        Raises:
+            RuntimeError: NVRTC refuses the source, and its log says why, or the launch failed.
         """
+        if _noted is not None:
+            _noted.append(self._source)
+            return
         _enter_context()
         values = tuple(_value(x) for x in arguments)
         _driver(
@@ -87,37 +107,49 @@ def _value(argument: Tensor | float | None) -> Any:
     return 0 if argument is None else argument
 
 
-def module(source: str, device: torch.device) -> Module:
-    """Return the kernels of `source` on `device`, compiled unless that was done before.
+@contextmanager
+def noted() -> Iterator[list[Source]]:
+    """Launch nothing while the context lasts; give the sources that are not compiled."""
+    global _noted
+    _noted = []
+    found: list[Source] = []
+    try:
+        yield found
+    finally:
+        found.extend(source for source in dict.fromkeys(_noted) if _kept(source)[1] is None)
+        _noted = None
+
+
+@cache
+def module(text: str, index: int) -> Module:
+    """Return the kernels of the source `text` on the CUDA device of that index."""
+    return Module(Source(text, "sm_{}{}".format(*torch.cuda.get_device_capability(index))))
+
+
+def compiled(source: Source) -> bytes:
+    """Return the binary of a source, compiled unless that was done before.
 
     Raises:
         RuntimeError: NVRTC refuses the source; its log is the message.
     """
-    index = torch.cuda.current_device() if device.index is None else device.index
-    return _module(source, index)
+    cache, path = _kept(source)
+    if path is not None:
+        with open(path, "rb") as file:
+            return file.read()
+    code = _compile(source.text, source.architecture)
+    cache.put(code, _FILE, binary=True)
+    return code
 
 
-@cache
-def _module(source: str, index: int) -> Module:
-    with torch.cuda.device(index):
-        _enter_context()
-        return Module(_compiled(source, "sm_{}{}".format(*torch.cuda.get_device_capability(index))))
-
-
-def _compiled(source: str, architecture: str) -> bytes:
+def _kept(source: Source) -> tuple[Any, str | None]:
+    """Return the cache's entry for a source, and its file, if it is there."""
     from cuda.bindings import nvrtc
     from triton.runtime.cache import get_cache_manager
 
     version = _checked(nvrtc.nvrtcVersion())
-    key = hashlib.sha256(repr((source, architecture, version)).encode()).hexdigest()
-    kept = get_cache_manager(key)
-    path = kept.get_file("module.cubin")
-    if path is not None:
-        with open(path, "rb") as file:
-            return file.read()
-    code = _compile(source, architecture)
-    kept.put(code, "module.cubin", binary=True)
-    return code
+    key = hashlib.sha256(repr((tuple(source), version)).encode()).hexdigest()
+    entry = get_cache_manager(key)
+    return entry, entry.get_file(_FILE)
 
 
 def _compile(source: str, architecture: str) -> bytes:

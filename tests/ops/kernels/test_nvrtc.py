@@ -53,7 +53,7 @@ def test_values_of_arguments() -> None:
 
 
 def launch(out: torch.Tensor, add: torch.Tensor | None) -> None:
-    nvrtc.module(SOURCE, out.device).launch(
+    nvrtc.module(SOURCE, torch.cuda.current_device()).launch(
         "fill", "ppilf", (out, add, 20, 1 << 33, 0.5), grid=(2, 3), threads=32, shared=60_000
     )
 
@@ -90,10 +90,26 @@ class TestOnCuda:
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
-        code = nvrtc._compiled(SOURCE, "sm_80")
+        source = nvrtc.Source(SOURCE, "sm_80")
+        code = nvrtc.compiled(source)
         assert code.startswith(b"\x7fELF")
         monkeypatch.setattr(nvrtc, "_compile", None)
-        assert nvrtc._compiled(SOURCE, "sm_80") == code
+        assert nvrtc.compiled(source) == code
+
+    def test_what_is_noted_is_not_launched(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
+        out = torch.zeros(6, 20, device="cuda")
+        with nvrtc.noted() as wanted:
+            launch(out, None)
+            launch(out, None)
+        assert out.count_nonzero() == 0
+        assert [source.text for source in wanted] == [SOURCE]
+        nvrtc.compiled(wanted[0])
+        with nvrtc.noted() as wanted:
+            launch(out, None)
+        assert not wanted
 
     def test_an_error_of_the_source_is_told(self) -> None:
         with pytest.raises(RuntimeError, match="undefined_name"):

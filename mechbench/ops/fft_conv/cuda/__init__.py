@@ -29,7 +29,8 @@ def _text(name: str) -> str:
 def compiled(name: str, device: torch.device, **defined: object) -> Module:
     """Return the kernels of the file `name` on `device`, with what is to be defined before it."""
     lines = "".join(f"#define {key} {value}\n" for key, value in defined.items())
-    return module(lines + "".join(map(_text, (*_COMMON, name))), device)
+    index = torch.cuda.current_device() if device.index is None else device.index
+    return module(lines + "".join(map(_text, (*_COMMON, name))), index)
 
 
 def chunks(v: Tensor, n: int, most_bytes: int) -> Iterator[slice]:

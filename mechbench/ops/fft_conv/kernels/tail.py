@@ -40,7 +40,7 @@ def _input_kernel(dz, h, dv, L, K, n, D, BLOCK: tl.constexpr, R: tl.constexpr):
     tl.store(dv + row + s, total.to(dv.dtype.element_ty), mask=s < L)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["B"])
 def _filter_kernel(dz, v, dh, L, K, n, B, D, BLOCK: tl.constexpr, R: tl.constexpr):
     block, d = tl.program_id(0), tl.program_id(1)
     k = block * BLOCK + tl.arange(0, BLOCK)

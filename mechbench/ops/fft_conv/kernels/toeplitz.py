@@ -77,7 +77,7 @@ def _align_kernel(x, out, L, stride_b, stride_d, stride, BLOCK: tl.constexpr):
     tl.store(to + t, tl.load(row + t, mask=t < L, other=0.0), mask=t < stride)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["B", "blocks", "batches"])
 def _product_kernel(
     x, taps, scales, out, B, D, L, filled, K, blocks, W, stride_b, stride_d, group, batches,
     ADJOINT: tl.constexpr, SPLIT: tl.constexpr, M: tl.constexpr, BT: tl.constexpr,
@@ -123,7 +123,7 @@ def _product_kernel(
     tl.store(to, (acc * tl.load(scales + d)).to(out.dtype.element_ty), mask=live)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["B", "blocks", "batches", "parts"])
 def _lags_kernel(
     v, dz, part, B, D, filled, blocks, width, v_stride_b, v_stride_d, dz_stride_b, dz_stride_d,
     group, batches, parts,
@@ -163,7 +163,7 @@ def _lags_kernel(
     tl.store(out + width, tl.sum(tl.where(wrapped, turned, 0.0), 0))
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["parts"])
 def _finish_kernel(part, dh, D, L, K, width, parts, T: tl.constexpr, BLOCK: tl.constexpr):
     block, d = tl.program_id(0), tl.program_id(1)
     k = block * BLOCK + tl.arange(0, BLOCK)

@@ -66,7 +66,7 @@ def _product_kernel(z, h, n, BLOCK: tl.constexpr):
     tl.store(z + base + pair, tl.interleave(zr * hr - zi * hi, zr * hi + zi * hr), mask=mask)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["B"])
 def _correlation_kernel(dz, v, h, dh, B, D, n, BLOCK: tl.constexpr):
     block, d = tl.program_id(0), tl.program_id(1)
     pair = block * 2 * BLOCK + tl.arange(0, 2 * BLOCK)

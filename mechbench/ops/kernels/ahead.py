@@ -1,0 +1,175 @@
+"""Kernels compiled before they are needed, side by side.
+
+At its first launch Triton compiles a kernel, and a C function that launches it: half a second for
+the two, one kernel after another. It holds the interpreter meanwhile, so threads do not help. Here
+a first pass over a model notes what it would launch (`noted`), and forked processes compile that
+into Triton's cache on disk (`compile_all`), where the launches that follow find it.
+"""
+
+from __future__ import annotations
+
+import gc
+import hashlib
+import importlib
+import multiprocessing
+import os
+import signal
+import time
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from triton import __version__, knobs
+from triton.runtime import driver
+from triton.runtime.jit import JITFunction
+
+from mechbench.ops.kernels import nvrtc
+
+_MOST = 16  # processes
+_EACH = 2  # kernels, for which a process is worth its start
+_PATIENCE_S = 120.0  # after which what is missing is left to its first launch
+
+
+class Wanted(NamedTuple):
+    """A kernel for arguments of some kind, as Triton's `preload` takes it."""
+
+    module: str
+    name: str
+    specialization: str
+
+
+@contextmanager
+def noted(package: str = "mechbench.ops") -> Iterator[list[Wanted | nvrtc.Source]]:
+    """Launch no kernel of a package while the context lasts; give those that are not compiled.
+
+    What such kernels should have written stays as it was allocated. Kernels of others are launched.
+    All threads are affected, as a backward pass has one of its own.
+    """
+    wanted: dict[Wanted, None] = {}
+    launch, hook = JITFunction.run, knobs.runtime.jit_cache_hook
+
+    def ours(module: str) -> bool:
+        return f"{module}.".startswith(f"{package}.")
+
+    def run(self: Any, *args: Any, grid: Any, warmup: bool, **kwargs: Any) -> Any:
+        warmup = warmup or ours(self.fn.__module__)
+        return launch(self, *args, grid=grid, warmup=warmup, **kwargs)
+
+    def note(*, fn: Any, compile: dict[str, Any], **rest: Any) -> bool:  # noqa: A002
+        if ours(fn.module):
+            wanted[Wanted(fn.module, fn.name, compile["specialization_data"])] = None
+        return ours(fn.module)  # True: do not compile
+
+    found: list[Wanted | nvrtc.Source] = []
+    JITFunction.run, knobs.runtime.jit_cache_hook = run, note
+    try:
+        with nvrtc.noted() as sources:
+            yield found
+        found.extend(sources)  # first: they take longest
+    finally:
+        JITFunction.run, knobs.runtime.jit_cache_hook = launch, hook
+        found.extend(wanted)
+
+
+def processes_for(kernels: int, beside: int = 1) -> int:
+    """Return how many processes to compile some kernels in; 0 where it would not pay.
+
+    Args:
+        kernels: their number.
+        beside: processes that do the same at this time, with this one.
+    """
+    if "fork" not in multiprocessing.get_all_start_methods():
+        return 0
+    cores = (
+        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    )
+    processes = min(_MOST, cores // beside, -(-kernels // _EACH))
+    return processes if processes > 1 else 0
+
+
+def compile_all(wanted: Sequence[Wanted | nvrtc.Source], processes: int) -> None:
+    """Compile kernels, and what launches them, into Triton's cache on disk.
+
+    Whatever fails is left to the first launch, which says why.
+
+    Args:
+        wanted: from `noted`.
+        processes: at most so many; forked, as a new one would take seconds to import what this one
+            has. They touch neither PyTorch nor the GPU.
+    """
+    if not wanted or processes < 1:
+        return
+    context = multiprocessing.get_context("fork")
+    taken = context.Value("i", 0)
+    stub = _Stub(driver.active)
+    workers = [
+        context.Process(target=_work, args=(wanted, taken, stub), daemon=True)
+        for _ in range(processes)
+    ]
+    deadline = time.monotonic() + _PATIENCE_S
+    try:
+        with warnings.catch_warnings():  # Python warns of forks beside threads
+            warnings.simplefilter("ignore", DeprecationWarning)
+            for worker in workers:
+                worker.start()
+        for worker in workers:
+            worker.join(max(0.0, deadline - time.monotonic()))
+    finally:
+        for worker in workers:
+            if worker.is_alive():
+                worker.kill()
+            worker.join()
+
+
+def mark(what: str) -> Path:
+    """Return a file, beside the compiled kernels, that says that all `what` needs are there.
+
+    It has another name for other sources of our operations, another GPU or another Triton.
+    """
+    target = driver.active.get_current_target()
+    digest = hashlib.sha256(f"{what} {target} {__version__}".encode())
+    for path in sorted(Path(__file__).parents[1].rglob("*")):
+        if path.suffix in (".py", ".cu", ".cuh"):
+            digest.update(path.read_bytes())
+    return Path(knobs.cache.dir) / f"mechbench-{digest.hexdigest()[:32]}"
+
+
+class _Stub:
+    """What compiling asks a driver for, without a call to the GPU."""
+
+    def __init__(self, real: Any) -> None:
+        self._target, self._device = real.get_current_target(), real.get_current_device()
+        self.launcher_cls = real.launcher_cls
+
+    def get_current_target(self) -> Any:
+        return self._target
+
+    def get_current_device(self) -> Any:
+        return self._device
+
+
+def _compile(wanted: Wanted | nvrtc.Source, stub: _Stub) -> None:
+    if isinstance(wanted, nvrtc.Source):
+        nvrtc.compiled(wanted)
+        return
+    module, name, specialization = wanted
+    kernel = getattr(importlib.import_module(module), name).preload(specialization)
+    stub.launcher_cls(kernel.src, kernel.metadata)
+
+
+def _work(wanted: Sequence[Wanted | nvrtc.Source], taken: Any, stub: _Stub) -> None:
+    """Compile one kernel after another until none is left that no process has taken."""
+    gc.disable()  # a tensor that belongs to the parent must not be freed here
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent's to act on
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    driver.set_active(stub)
+    while True:
+        with taken.get_lock():
+            at = taken.value
+            taken.value = at + 1
+        if at >= len(wanted):
+            return
+        with suppress(Exception):
+            _compile(wanted[at], stub)
