@@ -16,7 +16,6 @@ from __future__ import annotations
 from typing import ClassVar
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mechbench.catalogue.registry import register_operator
@@ -25,7 +24,13 @@ from mechbench.errors import ConfigError
 from mechbench.operators.base import check_seqlen
 from mechbench.operators.decay import Decay
 from mechbench.operators.fidelity import Fidelity
-from mechbench.ops import decay_attention, decay_attention_matrix, linear, short_conv_tokens
+from mechbench.ops import (
+    decay_attention,
+    decay_attention_matrix,
+    linear,
+    norm_gated,
+    short_conv_tokens,
+)
 
 
 @register_operator("mamba2", source="Dao & Gu 2024 (arXiv:2405.21060), sections 6 and 7")
@@ -100,9 +105,9 @@ class Mamba2(nn.Module):
         """
         check_seqlen(u, self.max_seqlen)
         z, x, b, c, dt, log_decay = self._signals(u)
-        y = decay_attention(c, b, x * dt[..., None], log_decay, self.chunk)  # (B, H, L, P)
-        y = (y + self.skip[:, None, None] * x).transpose(1, 2).flatten(2)  # (B, L, E)
-        out: Tensor = linear(self.norm(y * F.silu(z)).to(z.dtype), self.out_proj)  # (B, L, D)
+        y = decay_attention(c, b, x, log_decay, self.chunk, scale=dt, skip=self.skip)
+        y = y.transpose(1, 2).flatten(2)  # (B, L, E)
+        out: Tensor = linear(norm_gated(y, z, self.norm), self.out_proj)  # (B, L, D)
         return out
 
     def mixing_matrix(self, u: Tensor) -> Tensor:

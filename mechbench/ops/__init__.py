@@ -31,7 +31,7 @@ from mechbench.ops.forgetting_attention import (
     forgetting_weights,
     log_gates,
 )
-from mechbench.ops.gated_norm import gated_norm
+from mechbench.ops.gated_norm import gated_norm, heads_norm, norm_gated
 from mechbench.ops.group_norm import head_norm
 from mechbench.ops.hyena_mix import hyena_mix
 from mechbench.ops.linear import affine, linear
@@ -91,10 +91,12 @@ __all__ = [
     "from_channels",
     "gated_norm",
     "head_norm",
+    "heads_norm",
     "hyena_mix",
     "linear",
     "log_gates",
     "mlp",
+    "norm_gated",
     "rotary",
     "rotary_heads",
     "rwkv7_output",
