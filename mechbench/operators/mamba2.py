@@ -30,6 +30,7 @@ from mechbench.ops import (
     linear,
     norm_gated,
     short_conv_tokens,
+    split_linear,
 )
 
 
@@ -90,7 +91,7 @@ class Mamba2(nn.Module):
         """Return z (B, L, E), x (B, H, L, P), B and C (B, 1, L, N), dt and dt A (B, H, L)."""
         d_inner = self.convolved[0]
         widths = [d_inner, sum(self.convolved), self.n_heads]
-        z, xbc, dt = torch.split(linear(u, self.in_proj), widths, -1)
+        z, xbc, dt = split_linear(u, self.in_proj, widths)
         xbc = short_conv_tokens(xbc, self.short_weight, self.short_bias, silu=True)
         x, b, c = torch.split(xbc, self.convolved, -1)
         x = torch.unflatten(x, -1, (self.n_heads, -1)).transpose(1, 2)  # (B, H, L, P)

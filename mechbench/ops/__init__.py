@@ -14,7 +14,12 @@ from mechbench.ops.decay_attention import (
     decay_attention_matrix,
     decay_attention_reference,
 )
-from mechbench.ops.delta_rule import delta_rule, delta_rule_matrix, delta_rule_reference
+from mechbench.ops.delta_rule import (
+    delta_product,
+    delta_rule,
+    delta_rule_matrix,
+    delta_rule_reference,
+)
 from mechbench.ops.diagonal_scan import (
     diagonal_scan,
     diagonal_scan_matrix,
@@ -45,6 +50,7 @@ from mechbench.ops.selective_scan import (
     selective_scan_reference,
 )
 from mechbench.ops.short_conv import short_conv, short_conv_reference, short_conv_tokens
+from mechbench.ops.split_linear import split_linear
 from mechbench.ops.taylor_attention import (
     taylor_attention,
     taylor_attention_reference,
@@ -67,6 +73,7 @@ __all__ = [
     "decay_attention_matrix",
     "decay_attention_reference",
     "decayed_average",
+    "delta_product",
     "delta_rule",
     "delta_rule_matrix",
     "delta_rule_reference",
@@ -107,6 +114,7 @@ __all__ = [
     "short_conv",
     "short_conv_reference",
     "short_conv_tokens",
+    "split_linear",
     "taylor_attention",
     "taylor_attention_reference",
     "to_channels",
