@@ -55,6 +55,7 @@ from mechbench.ops.taylor_attention import (
     taylor_attention,
     taylor_attention_reference,
 )
+from mechbench.ops.token_shift import with_earlier
 from mechbench.ops.unit import unit
 from mechbench.ops.window import window
 
@@ -121,4 +122,5 @@ __all__ = [
     "unit",
     "window",
     "windowed_average",
+    "with_earlier",
 ]
