@@ -50,6 +50,7 @@ from mechbench.ops.selective_scan import (
     selective_scan_reference,
 )
 from mechbench.ops.short_conv import short_conv, short_conv_reference, short_conv_tokens
+from mechbench.ops.soft_decay import soft_decay
 from mechbench.ops.split_linear import split_linear
 from mechbench.ops.taylor_attention import (
     taylor_attention,
@@ -115,6 +116,7 @@ __all__ = [
     "short_conv",
     "short_conv_reference",
     "short_conv_tokens",
+    "soft_decay",
     "split_linear",
     "taylor_attention",
     "taylor_attention_reference",
