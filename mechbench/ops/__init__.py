@@ -37,7 +37,7 @@ from mechbench.ops.forgetting_attention import (
     log_gates,
 )
 from mechbench.ops.gated_norm import gated_norm, heads_norm, norm_gated
-from mechbench.ops.group_norm import head_norm
+from mechbench.ops.group_norm import gated_head_norm, head_norm
 from mechbench.ops.hyena_mix import hyena_mix
 from mechbench.ops.linear import affine, linear
 from mechbench.ops.mlp import mlp
@@ -98,6 +98,7 @@ __all__ = [
     "forgetting_heads",
     "forgetting_weights",
     "from_channels",
+    "gated_head_norm",
     "gated_norm",
     "head_norm",
     "heads_norm",

@@ -76,12 +76,16 @@ def test_half_types_round_once(kernel_device: str) -> None:
         assert relative_error(got, expected) < 5e-3
 
 
-@pytest.mark.parametrize("case", ["step", "shared queries and keys", "many segments"])
+@pytest.mark.parametrize(
+    "case", ["step", "one segment", "shared queries and keys", "many segments"]
+)
 @pytest.mark.parametrize("skipped", [True, False])
 def test_values_are_scaled_and_skip_on_the_way(
-    kernel_device: str, case: str, skipped: bool
+    kernel_device: str, case: str, skipped: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    sizes = {"K": 8, "P": 16, "heads": H, "decay": "step", "L": 70} | CASES.get(case, {})
+    if case == "one segment":  # of several chunks
+        monkeypatch.setattr(kernels, "_PROGRAMS", 1)
+    sizes = {"K": 8, "P": 16, "heads": H, "decay": "step", "L": 150} | CASES.get(case, {})
     q, k, v, g = draw(**sizes)
     L = sizes["L"]
     w = torch.rand(B, L, H, dtype=torch.float64).transpose(1, 2)
