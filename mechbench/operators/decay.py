@@ -12,10 +12,10 @@ from __future__ import annotations
 import math
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mechbench.operators.base import set_optim
+from mechbench.ops import soft_decay
 
 
 class Decay(nn.Module):
@@ -33,9 +33,7 @@ class Decay(nn.Module):
 
     def forward(self, logits: Tensor) -> tuple[Tensor, Tensor]:
         """Map logits (B, H, L) to steps and log decays, (B, H, L) each, float32 or wider."""
-        wide = torch.promote_types(logits.dtype, torch.float32)
-        steps = F.softplus(logits.to(wide) + self.bias[:, None])
-        return steps, -steps * self.log_rate.exp()[:, None]
+        return soft_decay(logits, self.bias, self.log_rate)
 
 
 class ChannelDecay(nn.Module):
@@ -49,9 +47,7 @@ class ChannelDecay(nn.Module):
 
     def forward(self, logits: Tensor) -> Tensor:
         """Map logits (B, H, L, K) to log decays of that shape, float32 or wider."""
-        wide = torch.promote_types(logits.dtype, torch.float32)
-        steps = F.softplus(logits.to(wide) + self.bias[:, None])
-        return -steps * self.log_rate.exp()[:, None, None]
+        return soft_decay(logits, self.bias, self.log_rate, steps=False)[1]
 
 
 def _biases(*shape: int) -> nn.Parameter:

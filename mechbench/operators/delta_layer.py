@@ -1,7 +1,7 @@
 """What layers of the delta rule share: projections, short convolutions, normalised keys, the norm.
 
     q, k = l2_norm(silu(conv(W u))),   v = silu(conv(W_v u)),   beta = sigmoid(W_b u)
-    out = W_o (rms_norm(y) gate),   y from `delta_rule`
+    out = W_o (rms_norm(y) act(gate)),   y from `delta_rule`
 
 Source: Yang et al. 2024 (arXiv:2406.06484), section 3; beta up to 2, so that I - beta k k^T has
 eigenvalues from -1 to 1: Grazzi et al. 2024 (arXiv:2411.12537); with several steps a token: Siems
@@ -11,7 +11,7 @@ et al. 2025 (arXiv:2502.10297).
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import ClassVar, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -19,7 +19,14 @@ from torch import Tensor, nn
 from mechbench.catalogue.settings import check_options
 from mechbench.operators.base import check_seqlen
 from mechbench.operators.multihead import heads
-from mechbench.ops import delta_rule, delta_rule_matrix, linear, short_conv_tokens
+from mechbench.ops import (
+    delta_rule,
+    delta_rule_matrix,
+    heads_norm,
+    linear,
+    short_conv_tokens,
+    split_linear,
+)
 
 
 class Signals(NamedTuple):
@@ -30,7 +37,7 @@ class Signals(NamedTuple):
     v: Tensor  # (B, H, L, P)
     log_decay: Tensor  # (B, H, L), or one a key channel
     beta: Tensor  # (B, H, L)
-    gate: Tensor | None  # (B, L, H P), of the normalised outputs
+    gate: Tensor | None  # (B, L, H P), of the normalised outputs, before its activation
 
 
 class DeltaLayer(nn.Module):
@@ -54,6 +61,7 @@ class DeltaLayer(nn.Module):
     """
 
     decay: nn.Module
+    act: ClassVar[Literal["silu", "sigmoid"]] = "silu"  # of the gate
 
     def __init__(
         self,
@@ -90,7 +98,7 @@ class DeltaLayer(nn.Module):
     def project(self, u: Tensor) -> tuple[Tensor, Tensor, Tensor, tuple[Tensor, ...]]:
         """Return q, k and v, each (B, H, L, n_steps d) without norms, and the rest (B, L, ..)."""
         widths = [sum(self.convolved), *self.rest]
-        qkv, *rest = torch.split(linear(u, self.in_proj), widths, -1)
+        qkv, *rest = split_linear(u, self.in_proj, widths)
         qkv = short_conv_tokens(qkv, self.short_weight, silu=True)
         q, k, v = (
             torch.unflatten(x, -1, (self.n_heads, -1)).transpose(1, 2)
@@ -109,7 +117,7 @@ class DeltaLayer(nn.Module):
 
     def rule(self, s: Signals) -> Tensor:
         """Return y, (B, H, L, P)."""
-        return delta_rule(s.q, s.k, s.v.to(s.q.dtype), s.log_decay, s.beta, self.chunk)
+        return delta_rule(s.q, s.k, s.v, s.log_decay, s.beta, self.chunk)
 
     def forward(self, u: Tensor) -> Tensor:
         """Mix along the sequence: (B, L, D) -> (B, L, D).
@@ -119,8 +127,8 @@ class DeltaLayer(nn.Module):
         """
         check_seqlen(u, self.max_seqlen)
         s = self.signals(u)
-        y = self.norm(self.rule(s).transpose(1, 2)).flatten(2).to(s.v.dtype)  # (B, L, H P)
-        out: Tensor = linear(y if s.gate is None else y * s.gate, self.out_proj)  # (B, L, D)
+        y = heads_norm(self.rule(s), self.norm, s.v.dtype, s.gate, self.act)  # (B, L, H P)
+        out: Tensor = linear(y, self.out_proj)  # (B, L, D)
         return out
 
     def mixing_matrix(self, u: Tensor) -> Tensor:

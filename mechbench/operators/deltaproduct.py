@@ -26,7 +26,7 @@ from mechbench.catalogue.settings import check_options
 from mechbench.operators.decay import Decay
 from mechbench.operators.delta_layer import DeltaLayer, Signals
 from mechbench.operators.fidelity import Fidelity
-from mechbench.ops import unit
+from mechbench.ops import delta_product, delta_rule_matrix, unit
 
 _KEPT = "heads of 32 channels by default; PyTorch's initialisation"
 
@@ -87,32 +87,28 @@ class DeltaProduct(DeltaLayer):
         self.n_householder, self.gated = n, gated
 
     def signals(self, u: Tensor) -> Signals:
-        """Return what the rule is given for u (B, L, D), as a sequence of n L steps."""
+        """Return what the rule is given for u (B, L, D): n keys and values a token, n L decays."""
         n = self.n_householder
         q, k, v, (a, b) = self.project(u)
-        k, v = (torch.unflatten(x, -1, (n, -1)).flatten(2, 3) for x in (k, v))  # (B, H, L n, d)
+        k, v = (torch.unflatten(x, -1, (n, -1)) for x in (k, v))  # (B, H, L, n, d)
         beta = self.steps(torch.unflatten(b, -1, (n, -1)).flatten(1, 2))  # (B, H, L n)
         log_alpha = beta.new_zeros(beta.shape)
         if self.gated:
             first = self.decay(a.transpose(1, 2))[1][..., None]  # (B, H, L, 1)
             log_alpha = F.pad(first, (0, n - 1)).flatten(2)
-        q = unit(q, q.shape[-1] ** -0.5)[..., None, :]
-        q = F.pad(q, (0, 0, n - 1, 0)).flatten(2, 3)  # zero but at the last step of a token
-        return Signals(q, unit(k), v, log_alpha, beta, None)
+        return Signals(unit(q, q.shape[-1] ** -0.5), unit(k), v, log_alpha, beta, None)
 
     def rule(self, s: Signals) -> Tensor:
         """Return y, (B, H, L, P)."""
-        return self._last(super().rule(s))
+        return delta_product(s.q, s.k, s.v, s.log_decay, s.beta, self.chunk)
 
     def mixing_matrix(self, u: Tensor) -> Tensor:
         """Return the weights on the values before the norm, (B, H n, L, L): n matrices a head.
 
         Step j of head h has the matrix h n + j; its values are the steps j of that head's.
         """
-        rows = self._last(super().mixing_matrix(u))  # (B, H, L, L n)
-        each = torch.unflatten(rows, -1, (-1, self.n_householder))  # (B, H, L, L, n)
+        n, s = self.n_householder, self.signals(u)
+        q = F.pad(s.q[..., None, :], (0, 0, n - 1, 0)).flatten(2, 3)
+        rows = delta_rule_matrix(q, s.k.flatten(2, 3), s.log_decay, s.beta)[:, :, n - 1 :: n]
+        each = torch.unflatten(rows, -1, (-1, n))  # (B, H, L, L, n)
         return each.movedim(-1, 2).flatten(1, 2)
-
-    def _last(self, y: Tensor) -> Tensor:
-        """Return the rows of the last step of each token: (B, H, L n, ..) to (B, H, L, ..)."""
-        return y[:, :, self.n_householder - 1 :: self.n_householder]

@@ -77,7 +77,7 @@ class GatedConv(nn.Module):
     def features(self, u: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return q, k and v, each (B, D, L), from u (B, L, D)."""
         p = short_conv_tokens(linear(u, self.in_proj), self.short_weight)  # (B, L, 3 D)
-        q, k, v = p.transpose(1, 2).chunk(3, 1)
+        q, k, v = (x.transpose(1, 2) for x in p.chunk(3, -1))
         return q, k, v
 
     def forward(self, u: Tensor) -> Tensor:

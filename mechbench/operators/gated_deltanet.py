@@ -18,7 +18,6 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-import torch.nn.functional as F
 from torch import Tensor
 
 from mechbench.catalogue.registry import register_operator
@@ -92,4 +91,4 @@ class GatedDeltaNet(DeltaLayer):
         q, k, v, (gate, a, b) = self.project(u)
         _, log_alpha = self.decay(a.transpose(1, 2))
         q = unit(q, q.shape[-1] ** -0.5)
-        return Signals(q, unit(k), v, log_alpha, self.steps(b), F.silu(gate))
+        return Signals(q, unit(k), v, log_alpha, self.steps(b), gate)

@@ -86,7 +86,7 @@ class H3(nn.Module):
 
     def _signals(self, u: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return q, k' and v, each (B, D, L), from u (B, L, D)."""
-        q, k, v = linear(u, self.in_proj).transpose(1, 2).chunk(3, 1)
+        q, k, v = (x.transpose(1, 2) for x in linear(u, self.in_proj).chunk(3, -1))
         taps = self.shift(u.shape[1])[0]  # (D, L)
         return q, fft_conv(k, taps, self.shift_skip, backend=self.backend), v
 

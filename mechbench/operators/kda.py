@@ -26,7 +26,7 @@ from mechbench.catalogue.registry import register_operator
 from mechbench.operators.decay import ChannelDecay
 from mechbench.operators.delta_layer import DeltaLayer, Signals
 from mechbench.operators.fidelity import Fidelity
-from mechbench.ops import unit
+from mechbench.ops import linear, unit
 
 
 @register_operator("kda", source="Kimi Team 2025 (arXiv:2510.26692), sections 3 and 4")
@@ -48,6 +48,7 @@ class KimiDeltaAttention(DeltaLayer):
     """
 
     decay: ChannelDecay
+    act: ClassVar = "sigmoid"
     fidelity: ClassVar = (
         Fidelity(
             "Kimi Team 2025, equations 1 and 10",
@@ -86,7 +87,7 @@ class KimiDeltaAttention(DeltaLayer):
     def signals(self, u: Tensor) -> Signals:
         """Return what the rule is given for u (B, L, D)."""
         q, k, v, (a, g, b) = self.project(u)
-        logits = torch.unflatten(self.decay_proj(a), -1, (self.n_heads, -1)).transpose(1, 2)
-        gate = self.gate_proj(g).sigmoid()
+        logits = torch.unflatten(linear(a, self.decay_proj), -1, (self.n_heads, -1)).transpose(1, 2)
+        gate = linear(g, self.gate_proj)
         q = unit(q, q.shape[-1] ** -0.5)
         return Signals(q, unit(k), v, self.decay(logits), self.steps(b), gate)

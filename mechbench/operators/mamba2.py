@@ -16,7 +16,6 @@ from __future__ import annotations
 from typing import ClassVar
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mechbench.catalogue.registry import register_operator
@@ -25,7 +24,14 @@ from mechbench.errors import ConfigError
 from mechbench.operators.base import check_seqlen
 from mechbench.operators.decay import Decay
 from mechbench.operators.fidelity import Fidelity
-from mechbench.ops import decay_attention, decay_attention_matrix, linear, short_conv_tokens
+from mechbench.ops import (
+    decay_attention,
+    decay_attention_matrix,
+    linear,
+    norm_gated,
+    short_conv_tokens,
+    split_linear,
+)
 
 
 @register_operator("mamba2", source="Dao & Gu 2024 (arXiv:2405.21060), sections 6 and 7")
@@ -85,7 +91,7 @@ class Mamba2(nn.Module):
         """Return z (B, L, E), x (B, H, L, P), B and C (B, 1, L, N), dt and dt A (B, H, L)."""
         d_inner = self.convolved[0]
         widths = [d_inner, sum(self.convolved), self.n_heads]
-        z, xbc, dt = torch.split(linear(u, self.in_proj), widths, -1)
+        z, xbc, dt = split_linear(u, self.in_proj, widths)
         xbc = short_conv_tokens(xbc, self.short_weight, self.short_bias, silu=True)
         x, b, c = torch.split(xbc, self.convolved, -1)
         x = torch.unflatten(x, -1, (self.n_heads, -1)).transpose(1, 2)  # (B, H, L, P)
@@ -100,9 +106,9 @@ class Mamba2(nn.Module):
         """
         check_seqlen(u, self.max_seqlen)
         z, x, b, c, dt, log_decay = self._signals(u)
-        y = decay_attention(c, b, x * dt[..., None], log_decay, self.chunk)  # (B, H, L, P)
-        y = (y + self.skip[:, None, None] * x).transpose(1, 2).flatten(2)  # (B, L, E)
-        out: Tensor = linear(self.norm(y * F.silu(z)).to(z.dtype), self.out_proj)  # (B, L, D)
+        y = decay_attention(c, b, x, log_decay, self.chunk, scale=dt, skip=self.skip)
+        y = y.transpose(1, 2).flatten(2)  # (B, L, E)
+        out: Tensor = linear(norm_gated(y, z, self.norm), self.out_proj)  # (B, L, D)
         return out
 
     def mixing_matrix(self, u: Tensor) -> Tensor:

@@ -23,7 +23,7 @@ from mechbench.catalogue.settings import check_options
 from mechbench.operators.base import check_seqlen
 from mechbench.operators.fidelity import Fidelity
 from mechbench.operators.multihead import check_rotary, heads
-from mechbench.ops import decay_attention, decay_attention_matrix, head_norm, linear, rotary
+from mechbench.ops import decay_attention, decay_attention_matrix, gated_head_norm, linear, rotary
 
 
 @register_operator("retnet", source="Sun et al. 2023 (arXiv:2307.08621), section 2")
@@ -105,9 +105,10 @@ class RetNet(nn.Module):
         y = decay_attention(q, k, v, self.log_gamma, self.chunk)  # (B, H, L, d)
         if self.norm is None:
             y = F.rms_norm(y, y.shape[-1:], eps=1e-6).transpose(1, 2).flatten(2)
+            y = F.silu(gate) * y
         else:
-            y = head_norm(y, self.norm)  # (B, L, expand_v D)
-        out: Tensor = linear(F.silu(gate) * y, self.out_proj)  # (B, L, D)
+            y = gated_head_norm(y, gate, self.norm)  # (B, L, expand_v D)
+        out: Tensor = linear(y, self.out_proj)  # (B, L, D)
         return out
 
     def mixing_matrix(self, u: Tensor) -> Tensor:

@@ -31,12 +31,13 @@ from mechbench.operators.base import check_seqlen, set_optim
 from mechbench.operators.fidelity import Fidelity
 from mechbench.operators.multihead import heads
 from mechbench.ops import (
-    autocast_dtype,
+    affine,
     dplr,
     dplr_matrix,
     linear,
     rwkv7_output,
     rwkv7_signals,
+    with_earlier,
 )
 
 # Exponents of the initial mixes of each input, as released.
@@ -125,9 +126,7 @@ class RWKV7(nn.Module):
         mixes = [self.mix[name].expand_as(w) for name, w in zip("rkvwag", weights, strict=True)]
         weight, sizes = torch.cat(weights), [len(w) for w in weights]
         earlier = weight * torch.cat(mixes)
-        u = u.to(autocast_dtype(u))
-        both = torch.cat([u, F.pad(u, (0, 0, 1, -1))], -1)  # (B, L, 2 D)
-        mixed = F.linear(both, torch.cat([weight - earlier, earlier], -1))
+        mixed = affine(with_earlier(u), torch.cat([weight - earlier, earlier], -1), None)
         return list(torch.split(mixed, sizes, -1))
 
     def _signals(self, u: Tensor) -> tuple[Tensor, ...]:
@@ -147,7 +146,8 @@ class RWKV7(nn.Module):
         check_seqlen(u, self.max_seqlen)
         r, k, v, reads, writes, log_w, gate = self._signals(u)
         y = dplr(r, k, v, reads, writes, log_w, self.chunk)  # (B, H, L, d)
-        out: Tensor = self.out_proj(rwkv7_output(y, r, k, v, gate, self.bonus, self.norm))
+        y = rwkv7_output(y, r, k, v, gate, self.bonus, self.norm)
+        out: Tensor = linear(y, self.out_proj)
         return out
 
     def mixing_matrix(self, u: Tensor) -> Tensor:

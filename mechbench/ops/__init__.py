@@ -14,7 +14,12 @@ from mechbench.ops.decay_attention import (
     decay_attention_matrix,
     decay_attention_reference,
 )
-from mechbench.ops.delta_rule import delta_rule, delta_rule_matrix, delta_rule_reference
+from mechbench.ops.delta_rule import (
+    delta_product,
+    delta_rule,
+    delta_rule_matrix,
+    delta_rule_reference,
+)
 from mechbench.ops.diagonal_scan import (
     diagonal_scan,
     diagonal_scan_matrix,
@@ -31,8 +36,8 @@ from mechbench.ops.forgetting_attention import (
     forgetting_weights,
     log_gates,
 )
-from mechbench.ops.gated_norm import gated_norm
-from mechbench.ops.group_norm import head_norm
+from mechbench.ops.gated_norm import gated_norm, heads_norm, norm_gated
+from mechbench.ops.group_norm import gated_head_norm, head_norm
 from mechbench.ops.hyena_mix import hyena_mix
 from mechbench.ops.linear import affine, linear
 from mechbench.ops.mlp import mlp
@@ -45,10 +50,13 @@ from mechbench.ops.selective_scan import (
     selective_scan_reference,
 )
 from mechbench.ops.short_conv import short_conv, short_conv_reference, short_conv_tokens
+from mechbench.ops.soft_decay import soft_decay
+from mechbench.ops.split_linear import split_linear
 from mechbench.ops.taylor_attention import (
     taylor_attention,
     taylor_attention_reference,
 )
+from mechbench.ops.token_shift import with_earlier
 from mechbench.ops.unit import unit
 from mechbench.ops.window import window
 
@@ -67,6 +75,7 @@ __all__ = [
     "decay_attention_matrix",
     "decay_attention_reference",
     "decayed_average",
+    "delta_product",
     "delta_rule",
     "delta_rule_matrix",
     "delta_rule_reference",
@@ -89,12 +98,15 @@ __all__ = [
     "forgetting_heads",
     "forgetting_weights",
     "from_channels",
+    "gated_head_norm",
     "gated_norm",
     "head_norm",
+    "heads_norm",
     "hyena_mix",
     "linear",
     "log_gates",
     "mlp",
+    "norm_gated",
     "rotary",
     "rotary_heads",
     "rwkv7_output",
@@ -105,10 +117,13 @@ __all__ = [
     "short_conv",
     "short_conv_reference",
     "short_conv_tokens",
+    "soft_decay",
+    "split_linear",
     "taylor_attention",
     "taylor_attention_reference",
     "to_channels",
     "unit",
     "window",
     "windowed_average",
+    "with_earlier",
 ]

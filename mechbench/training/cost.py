@@ -17,7 +17,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
-from mechbench.training.kinds import kind_of
+from mechbench.training.kinds import is_own, kind_of
 from mechbench.training.model import Backbone
 
 
@@ -114,7 +114,10 @@ class FlopsBeside:
         self._future: Future[float | None] | None = None
         on_gpu = training_device != "cpu"
         if input_seqlen <= _SHORT or not on_gpu:
-            flops = flops_per_token(model, input_seqlen, input_dim, computed=on_gpu)
+            computed = on_gpu and is_own(
+                model
+            )  # kernels of others may take a CPU's memory for a GPU's
+            flops = flops_per_token(model, input_seqlen, input_dim, computed=computed)
             self._future = Future()
             self._future.set_result(flops)
             return

@@ -34,6 +34,14 @@ def kind_of(module: nn.Module, *, of_step: bool = False) -> Hashable:
     )
 
 
+def is_own(module: nn.Module) -> bool:
+    """Return whether all parts of a module are the package's or PyTorch's.
+
+    Others may compute on one device alone, or make choices that hang on values.
+    """
+    return all(type(m).__module__.split(".")[0] in ("mechbench", "torch") for m in module.modules())
+
+
 def _held(value: Any, by_identity: bool) -> Hashable:
     if isinstance(value, torch.Tensor):
         return _Itself(value) if by_identity else (value.shape, value.dtype, value.requires_grad)

@@ -27,6 +27,7 @@ from mechbench.record.config import canonical_json
 from mechbench.tasks.base import Batch, Task
 from mechbench.training.draws import callers_generators
 from mechbench.training.evaluation import evaluate
+from mechbench.training.kinds import is_own
 from mechbench.training.lengths import for_tokens
 from mechbench.training.loop import Progress, backward
 from mechbench.training.optimiser import clip, make_optimizer, set_lr
@@ -67,7 +68,7 @@ def rehearse(model: nn.Module, run: Run) -> None:
         model: on its device.
         run: about to begin.
     """
-    if not run.device.startswith("cuda") or not _ours(model):
+    if not run.device.startswith("cuda") or not is_own(model):
         return
     if not has_triton() or interpreted() or triton_version() < _OLDEST:
         return
@@ -97,11 +98,6 @@ def _compile_missing(model: nn.Module, run: Run) -> None:
             compile_all(wanted, processes)
     with suppress(OSError):
         done.touch()
-
-
-def _ours(model: nn.Module) -> bool:
-    """Return whether all parts of a model are the package's or PyTorch's."""
-    return all(type(m).__module__.split(".")[0] in ("mechbench", "torch") for m in model.modules())
 
 
 def passes(model: nn.Module, run: Run) -> Iterator[Callable[[], object]]:

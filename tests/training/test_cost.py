@@ -224,3 +224,17 @@ def test_what_cannot_be_copied_has_no_count(training_device: str) -> None:
             raise TypeError
 
     assert FlopsBeside(Fixed(), 2101, 0, training_device).result() is None
+
+
+@pytest.mark.usefixtures("uncounted")
+def test_what_is_not_the_package_s_is_never_computed_for_a_gpu() -> None:
+    """Its kernels might be a GPU's, and would take the CPU's memory for theirs."""
+    devices = []
+
+    class Noting(nn.Linear):
+        def forward(self, u: Tensor) -> Tensor:
+            devices.append(u.device.type)
+            return super().forward(u)
+
+    assert FlopsBeside(Tokens(Noting(D, D)), L, 0, "cuda").result()
+    assert set(devices) == {"meta"}

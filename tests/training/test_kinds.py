@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from mechbench.training.kinds import kind_of
+from mechbench.training.kinds import is_own, kind_of
 from mechbench.training.model import Backbone
 
 
@@ -39,3 +39,10 @@ def test_loose_tensors_are_of_one_kind_unless_steps_are_compared() -> None:
     assert kind_of(Loose(), of_step=True) != kind_of(Loose(), of_step=True)
     one = Loose()
     assert kind_of(one, of_step=True) == kind_of(one, of_step=True)
+
+
+def test_a_model_is_our_own_only_if_all_its_parts_are() -> None:
+    model = backbone()
+    assert is_own(model)
+    model.blocks.append(Loose())
+    assert not is_own(model)

@@ -24,9 +24,18 @@ from mechbench.ops.used import noted
 
 
 def decay_attention(
-    q: Tensor, k: Tensor, v: Tensor, log_decay: Tensor | None = None, chunk: int = 64
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    log_decay: Tensor | None = None,
+    chunk: int = 64,
+    *,
+    scale: Tensor | None = None,
+    skip: Tensor | None = None,
 ) -> Tensor:
     """Compute y of the module docstring, in O(L (chunk + K) P) time and O(L) memory per head.
+
+    With a scale w and a skip d, of w_s v_s, plus d v_t.
 
     Args:
         q: (B, H, L, K); with 1 in place of H it is shared by all heads.
@@ -35,15 +44,24 @@ def decay_attention(
         log_decay: g, at most 0, of a shape that broadcasts to (B, H, L); None for no decay.
         chunk: positions computed as one matrix; one state is kept per chunk. The kernels choose
             their own.
+        scale: w, (B, H, L); None for 1.
+        skip: d, (H,); None for 0.
 
     Returns:
-        (B, H, L, P) in the dtype of `v`; products and states are float32 or wider. Under autocast
+        (B, H, L, P) in the dtype of `v` (without kernels that to which scale, skip and v promote);
+        products and states are float32 or wider. Under autocast
         the kernels round the factors of a product to TF32 (10 bits, where bfloat16 has 7).
     """
     fits = unavailable(q, k, v) is None and state_fits(v, q.shape[-1], v.shape[-1])
     if noted("decay_attention", v, fits):
-        out: Tensor = _Fused.apply(q, k, v, log_decay)  # type: ignore[no-untyped-call]
+        args = q, k, v, log_decay, scale, skip
+        out: Tensor = _Fused.apply(*args)  # type: ignore[no-untyped-call]
         return out
+    y = _in_chunks(q, k, v if scale is None else v * scale[..., None], log_decay, chunk)
+    return y if skip is None else y + skip[:, None, None] * v
+
+
+def _in_chunks(q: Tensor, k: Tensor, v: Tensor, log_decay: Tensor | None, chunk: int) -> Tensor:
     L = v.shape[-2]
     with torch.autocast("cuda" if v.is_cuda else "cpu", enabled=False):
         wide = torch.promote_types(v.dtype, torch.float32)
@@ -60,7 +78,15 @@ def decay_attention(
 
 class _Fused(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, g: Tensor | None) -> Tensor:
+    def forward(
+        ctx: Any,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        g: Tensor | None,
+        scale: Tensor | None,
+        skip: Tensor | None,
+    ) -> Tensor:
         from mechbench.ops.decay_attention.kernels import forward
 
         ctx.shapes = q.shape, k.shape, None if g is None else g.shape
@@ -68,8 +94,9 @@ class _Fused(torch.autograd.Function):
         q, k = (beside(x).expand(*v.shape[:-1], -1) for x in (q, k))
         v = beside(v)
         g = None if g is None else g.expand(v.shape[:-1])
-        y, states = forward(q, k, v, g, ctx.precision)
-        ctx.save_for_backward(q, k, v, g, states)
+        skip = None if skip is None else skip.contiguous()
+        y, states = forward(q, k, v, g, scale, skip, ctx.precision)
+        ctx.save_for_backward(q, k, v, g, scale, skip, states)
         return y
 
     @staticmethod
@@ -77,15 +104,18 @@ class _Fused(torch.autograd.Function):
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
         from mechbench.ops.decay_attention.kernels import backward
 
-        q, k, v, g, states = ctx.saved_tensors
+        q, k, v, g, scale, skip, states = ctx.saved_tensors
         need_g = g is not None and ctx.needs_input_grad[3]
-        dq, dk, dv, dg = backward(q, k, v, g, states, beside(dy), ctx.precision, need_g)
+        rest = states, beside(dy), ctx.precision, need_g
+        of = backward(q, k, v, g, scale, skip, *rest)
         q_shape, k_shape, g_shape = ctx.shapes
         return (
-            dq.sum_to_size(q_shape).to(q.dtype),
-            dk.sum_to_size(k_shape).to(k.dtype),
-            dv,
-            None if dg is None else dg.sum_to_size(g_shape).to(g.dtype),
+            of.q.sum_to_size(q_shape),
+            of.k.sum_to_size(k_shape),
+            of.v,
+            None if of.g is None else of.g.sum_to_size(g_shape).to(g.dtype),
+            None if of.w is None else of.w.to(scale.dtype),
+            None if of.skip is None else of.skip.to(skip.dtype),
         )
 
 

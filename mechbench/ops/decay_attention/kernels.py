@@ -13,7 +13,8 @@ the state after the chunk:
     dv = (q k^T * D)^T dy + exp(G_C - G) k R   R <- exp(G_C) R + (exp(G) q)^T dy
 
 The gradient of G_t over the whole sequence is q_t . dq_t - k_t . dk_t, because scaling exp(G_t) is
-scaling q_t up and k_t down.
+scaling q_t up and k_t down. Values are multiplied by w where they are loaded, and dv by it where it
+is stored; a skip adds its share to y and dv there.
 """
 
 from __future__ import annotations
@@ -49,6 +50,14 @@ class Plan(NamedTuple):
     segments: int
     precision: str
 
+    def tiles(self, q: Tensor, v: Tensor) -> dict[str, object]:
+        """Return the constants of a kernel: more warps for a wide state, for a program fills an SM.
+
+        A warp that waits leaves its processor idle where there is no other.
+        """
+        wide = max(q.shape[-1], v.shape[-1]) > 64
+        return tiles(q, v, self.chunk, self.precision) | {"num_warps": 8 if wide else 4}
+
 
 def plan(q: Tensor, v: Tensor, precision: str) -> Plan:
     """Return the plan for q (B, H, L, K) and v (B, H, L, P)."""
@@ -61,21 +70,30 @@ def plan(q: Tensor, v: Tensor, precision: str) -> Plan:
 
 
 @triton.jit
+def _scaled(value, w, t, L, stride, HAS_W: tl.constexpr):
+    if HAS_W:
+        value *= tl.load(w + t * stride, mask=t < L, other=0.0).to(tl.float32)[:, None]
+    return value
+
+
+@triton.jit
 def _states_kernel(
-    k, v, g, out, kb, kh, kt, vb, vh, vt, gb, gh, gt, L, H, K, P, N, segments,
-    HAS_G: tl.constexpr, REVERSE: tl.constexpr, PREC: tl.constexpr,
+    k, v, g, w, out, kb, kh, kt, vb, vh, vt, gb, gh, gt, sb, sh, st, L, H, K, P, N, segments,
+    HAS_G: tl.constexpr, HAS_W: tl.constexpr, REVERSE: tl.constexpr, PREC: tl.constexpr,
     C: tl.constexpr, BK: tl.constexpr, BP: tl.constexpr,
 ):  # fmt: skip
     """Store the state that each segment adds; in reverse, the gradient R that it sends back."""
     segment, row = tl.program_id(0), tl.program_id(1)
     b, h = row // H, row % H
     k, v, g = head_at(k, b, h, kb, kh), head_at(v, b, h, vb, vh), head_at(g, b, h, gb, gh)
+    w = head_at(w, b, h, sb, sh)
     state = tl.zeros((BK, BP), tl.float32)
     for i in range(N):
         n = segment * N + (N - 1 - i if REVERSE else i)
         t = n * C + tl.arange(0, C)
         fall, end = cumulated(g, t, L, gt, HAS_G, C)
-        key, value = rows(k, t, L, kt, K, BK), rows(v, t, L, vt, P, BP)
+        key = rows(k, t, L, kt, K, BK)
+        value = _scaled(rows(v, t, L, vt, P, BP), w, t, L, st, HAS_W)
         weight = fall if REVERSE else end - fall
         state = state * tl.exp(end) + tl.dot(
             tl.trans(key * tl.exp(weight)[:, None]), value, input_precision=PREC
@@ -87,15 +105,18 @@ def _states_kernel(
 
 @triton.jit
 def _forward_kernel(
-    q, k, v, g, states, y, qb, qh, qt, kb, kh, kt, vb, vh, vt, gb, gh, gt, yb, yh, yt,
+    q, k, v, g, w, skip, states, y,
+    qb, qh, qt, kb, kh, kt, vb, vh, vt, gb, gh, gt, sb, sh, st, yb, yh, yt,
     L, H, K, P, N, segments,
-    HAS_G: tl.constexpr, HAS_STATE: tl.constexpr, PREC: tl.constexpr,
+    HAS_G: tl.constexpr, HAS_W: tl.constexpr, HAS_SKIP: tl.constexpr,
+    HAS_STATE: tl.constexpr, PREC: tl.constexpr,
     C: tl.constexpr, BK: tl.constexpr, BP: tl.constexpr,
 ):  # fmt: skip
     segment, row = tl.program_id(0), tl.program_id(1)
     b, h = row // H, row % H
     q, k, v = head_at(q, b, h, qb, qh), head_at(k, b, h, kb, kh), head_at(v, b, h, vb, vh)
-    g, y = head_at(g, b, h, gb, gh), head_at(y, b, h, yb, yh)
+    g, w, y = head_at(g, b, h, gb, gh), head_at(w, b, h, sb, sh), head_at(y, b, h, yb, yh)
+    past = tl.load(skip + h).to(tl.float32) if HAS_SKIP else 0.0
     state = tl.zeros((BK, BP), tl.float32)
     if HAS_STATE:
         at, mask = state_at(states + (row.to(tl.int64) * segments + segment) * K * P, K, P, BK, BP)
@@ -104,10 +125,13 @@ def _forward_kernel(
         t = (segment * N + i) * C + tl.arange(0, C)
         fall, end = cumulated(g, t, L, gt, HAS_G, C)
         query, key = rows(q, t, L, qt, K, BK), rows(k, t, L, kt, K, BK)
-        value = rows(v, t, L, vt, P, BP)
+        raw = rows(v, t, L, vt, P, BP)
+        value = _scaled(raw, w, t, L, st, HAS_W)
         scores = tl.dot(query, tl.trans(key), input_precision=PREC) * decays(fall, C)
         out = tl.dot(scores, value, input_precision=PREC)
         out += tl.dot(query * tl.exp(fall)[:, None], state, input_precision=PREC)
+        if HAS_SKIP:
+            out += past * raw
         put(y, t, L, yt, P, out, BP)
         state = state * tl.exp(end) + tl.dot(
             tl.trans(key * tl.exp(end - fall)[:, None]), value, input_precision=PREC
@@ -116,17 +140,19 @@ def _forward_kernel(
 
 @triton.jit
 def _dq_kernel(
-    q, k, v, g, states, dy, dq, dg, qb, qh, qt, kb, kh, kt, vb, vh, vt, gb, gh, gt, yb, yh, yt,
+    q, k, v, g, w, states, dy, dq, dg,
+    qb, qh, qt, kb, kh, kt, vb, vh, vt, gb, gh, gt, sb, sh, st, yb, yh, yt,
     L, H, K, P, N, segments,
-    HAS_G: tl.constexpr, NEED_G: tl.constexpr, HAS_STATE: tl.constexpr, PREC: tl.constexpr,
+    HAS_G: tl.constexpr, HAS_W: tl.constexpr, NEED_G: tl.constexpr,
+    HAS_STATE: tl.constexpr, PREC: tl.constexpr,
     C: tl.constexpr, BK: tl.constexpr, BP: tl.constexpr,
 ):  # fmt: skip
-    """Store dq (B, H, L, K) and, in dg (B, H, L), q . dq; goes forward with the state."""
+    """Store dq (B, L, H, K) and, in dg (B, H, L), q . dq; goes forward with the state."""
     segment, row = tl.program_id(0), tl.program_id(1)
     b, h = row // H, row % H
     q, k, v = head_at(q, b, h, qb, qh), head_at(k, b, h, kb, kh), head_at(v, b, h, vb, vh)
-    g, dy = head_at(g, b, h, gb, gh), head_at(dy, b, h, yb, yh)
-    dq, dg = dq + row.to(tl.int64) * L * K, dg + row.to(tl.int64) * L
+    g, w, dy = head_at(g, b, h, gb, gh), head_at(w, b, h, sb, sh), head_at(dy, b, h, yb, yh)
+    dq, dg = dq + (b.to(tl.int64) * L * H + h) * K, dg + row.to(tl.int64) * L
     state = tl.zeros((BK, BP), tl.float32)
     if HAS_STATE:
         at, mask = state_at(states + (row.to(tl.int64) * segments + segment) * K * P, K, P, BK, BP)
@@ -134,12 +160,13 @@ def _dq_kernel(
     for i in range(N):
         t = (segment * N + i) * C + tl.arange(0, C)
         fall, end = cumulated(g, t, L, gt, HAS_G, C)
-        key, value = rows(k, t, L, kt, K, BK), rows(v, t, L, vt, P, BP)
+        key = rows(k, t, L, kt, K, BK)
+        value = _scaled(rows(v, t, L, vt, P, BP), w, t, L, st, HAS_W)
         grad = rows(dy, t, L, yt, P, BP)
         d_scores = tl.dot(grad, tl.trans(value), input_precision=PREC) * decays(fall, C)
         d_query = tl.dot(d_scores, key, input_precision=PREC)
         d_query += tl.dot(grad * tl.exp(fall)[:, None], tl.trans(state), input_precision=PREC)
-        put(dq, t, L, K, K, d_query, BK)
+        put(dq, t, L, H * K, K, d_query, BK)
         if NEED_G:
             query = rows(q, t, L, qt, K, BK)
             tl.store(dg + t, tl.sum(query * d_query, 1), mask=t < L)
@@ -150,17 +177,26 @@ def _dq_kernel(
 
 @triton.jit
 def _dkv_kernel(
-    q, k, v, g, states, dy, dk, dv, dg, qb, qh, qt, kb, kh, kt, vb, vh, vt, gb, gh, gt,
-    yb, yh, yt, wb, wh, wt, L, H, K, P, N, segments,
-    HAS_G: tl.constexpr, NEED_G: tl.constexpr, HAS_STATE: tl.constexpr, PREC: tl.constexpr,
+    q, k, v, g, w, skip, states, dy, dk, dv, dg, dw, dskip,
+    qb, qh, qt, kb, kh, kt, vb, vh, vt, gb, gh, gt, sb, sh, st, yb, yh, yt, wb, wh, wt,
+    L, H, K, P, N, segments,
+    HAS_G: tl.constexpr, HAS_W: tl.constexpr, HAS_SKIP: tl.constexpr, NEED_G: tl.constexpr,
+    HAS_STATE: tl.constexpr, PREC: tl.constexpr,
     C: tl.constexpr, BK: tl.constexpr, BP: tl.constexpr,
 ):  # fmt: skip
-    """Store dk and dv, and subtract k . dk from dg; goes backward with the state's gradient."""
+    """Store dk (B, L, H, K), dv, dw, and subtract k . dk from dg; goes backward with R.
+
+    Where there is one segment, dg is summed from the end. `dskip` takes a sum a program.
+    """
     segment, row = tl.program_id(0), tl.program_id(1)
     b, h = row // H, row % H
     q, k, v = head_at(q, b, h, qb, qh), head_at(k, b, h, kb, kh), head_at(v, b, h, vb, vh)
     g, dy, dv = head_at(g, b, h, gb, gh), head_at(dy, b, h, yb, yh), head_at(dv, b, h, wb, wh)
-    dk, dg = dk + row.to(tl.int64) * L * K, dg + row.to(tl.int64) * L
+    w, dw = head_at(w, b, h, sb, sh), dw + row.to(tl.int64) * L
+    dk, dg = dk + (b.to(tl.int64) * L * H + h) * K, dg + row.to(tl.int64) * L
+    past = tl.load(skip + h).to(tl.float32) if HAS_SKIP else 0.0
+    of_skip = tl.zeros((C,), tl.float32)
+    later = tl.sum(of_skip, 0)  # of the gradients of G
     back = tl.zeros((BK, BP), tl.float32)
     if HAS_STATE:
         at, mask = state_at(states + (row.to(tl.int64) * segments + segment) * K * P, K, P, BK, BP)
@@ -169,27 +205,46 @@ def _dkv_kernel(
         t = (segment * N + N - 1 - i) * C + tl.arange(0, C)
         fall, end = cumulated(g, t, L, gt, HAS_G, C)
         query, key = rows(q, t, L, qt, K, BK), rows(k, t, L, kt, K, BK)
-        value, grad = rows(v, t, L, vt, P, BP), rows(dy, t, L, yt, P, BP)
+        raw, grad = rows(v, t, L, vt, P, BP), rows(dy, t, L, yt, P, BP)
+        value = _scaled(raw, w, t, L, st, HAS_W)
         between = decays(fall, C)
         rest = tl.exp(end - fall)[:, None]
         scores = tl.dot(query, tl.trans(key), input_precision=PREC) * between
         d_value = tl.dot(tl.trans(scores), grad, input_precision=PREC)
         d_value += tl.dot(key * rest, back, input_precision=PREC)
+        if HAS_W:
+            tl.store(dw + t, tl.sum(raw * d_value, 1), mask=t < L)
+            d_value = _scaled(d_value, w, t, L, st, HAS_W)
+        if HAS_SKIP:
+            of_skip += tl.sum(raw * grad, 1)
+            d_value += past * grad
         put(dv, t, L, wt, P, d_value, BP)
         d_scores = tl.dot(grad, tl.trans(value), input_precision=PREC) * between
         d_key = tl.dot(tl.trans(d_scores), query, input_precision=PREC)
         d_key += tl.dot(value * rest, tl.trans(back), input_precision=PREC)
-        put(dk, t, L, K, K, d_key, BK)
+        put(dk, t, L, H * K, K, d_key, BK)
         if NEED_G:
-            now = tl.load(dg + t, mask=t < L, other=0.0)
-            tl.store(dg + t, now - tl.sum(key * d_key, 1), mask=t < L)
+            now = tl.load(dg + t, mask=t < L, other=0.0) - tl.sum(key * d_key, 1)
+            if not HAS_STATE:
+                last = tl.sum(now, 0)
+                now = tl.cumsum(now, 0, reverse=True) + later
+                later += last
+            tl.store(dg + t, now, mask=t < L)
         back = back * tl.exp(end) + tl.dot(
             tl.trans(query * tl.exp(fall)[:, None]), grad, input_precision=PREC
         )
+    if HAS_SKIP:
+        tl.store(dskip + row * segments + segment, tl.sum(of_skip, 0))
 
 
 def _segment_states(
-    k: Tensor, v: Tensor, g: Tensor | None, p: Plan, *, reverse: bool = False
+    k: Tensor,
+    v: Tensor,
+    g: Tensor | None,
+    w: Tensor | None,
+    p: Plan,
+    *,
+    reverse: bool = False,
 ) -> Tensor | None:
     """Return the states that segments start from, (B, H, segments, K, P); None if all are 0.
 
@@ -201,9 +256,9 @@ def _segment_states(
     K = k.shape[-1]
     added = torch.empty(B, H, p.segments, K, P, device=v.device, dtype=torch.float32)
     _states_kernel[(p.segments, B * H)](
-        k, v, k if g is None else g, added, *strides(k, v, g),
+        k, v, k if g is None else g, k if w is None else w, added, *strides(k, v, g, w),
         L, H, K, P, p.per_segment, p.segments,
-        HAS_G=g is not None, REVERSE=reverse, **tiles(k, v, p.chunk, p.precision),
+        HAS_G=g is not None, HAS_W=w is not None, REVERSE=reverse, **p.tiles(k, v),
     )  # fmt: skip
     tokens = p.chunk * p.per_segment
     if g is None:
@@ -218,7 +273,13 @@ def _segment_states(
 
 
 def forward(
-    q: Tensor, k: Tensor, v: Tensor, g: Tensor | None, precision: str
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    g: Tensor | None,
+    w: Tensor | None,
+    skip: Tensor | None,
+    precision: str,
 ) -> tuple[Tensor, Tensor | None]:
     """Compute y, and the states that segments start from.
 
@@ -227,6 +288,8 @@ def forward(
         k: (B, H, L, K).
         v: (B, H, L, P).
         g: (B, H, L), at most 0, of any strides; None for no decay.
+        w: (B, H, L), of any strides; None for 1.
+        skip: (H,), contiguous; None for 0.
         precision: how products round: "tf32", or "tf32x3" for close to float32.
 
     Returns:
@@ -235,14 +298,26 @@ def forward(
     """
     p = plan(q, v, precision)
     B, H, L, P = v.shape
-    states = _segment_states(k, v, g, p)
+    states = _segment_states(k, v, g, w, p)
     y = torch.empty(B, L, H, P, device=v.device, dtype=v.dtype).transpose(1, 2)
     _forward_kernel[(p.segments, B * H)](
-        q, k, v, q if g is None else g, q if states is None else states, y,
-        *strides(q, k, v, g, y), L, H, q.shape[-1], P, p.per_segment, p.segments,
-        HAS_G=g is not None, HAS_STATE=states is not None, **tiles(q, v, p.chunk, p.precision),
+        q, k, v, *(q if x is None else x for x in (g, w, skip, states)), y,
+        *strides(q, k, v, g, w, y), L, H, q.shape[-1], P, p.per_segment, p.segments,
+        HAS_G=g is not None, HAS_W=w is not None, HAS_SKIP=skip is not None,
+        HAS_STATE=states is not None, **p.tiles(q, v),
     )  # fmt: skip
     return y, states
+
+
+class Gradients(NamedTuple):
+    """Of q and k, (B, H, L, K) and in their dtype, v in its own; of g, w and skip, float32."""
+
+    q: Tensor
+    k: Tensor
+    v: Tensor
+    g: Tensor | None
+    w: Tensor | None
+    skip: Tensor | None
 
 
 def backward(
@@ -250,30 +325,51 @@ def backward(
     k: Tensor,
     v: Tensor,
     g: Tensor | None,
+    w: Tensor | None,
+    skip: Tensor | None,
     states: Tensor | None,
     dy: Tensor,
     precision: str,
     need_g: bool,
-) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
-    """Return the gradients of q, k (float32), v (in its dtype) and, if needed, g (float32)."""
+) -> Gradients:
+    """Return the gradients, that of g only if needed."""
     p = plan(q, v, precision)
     B, H, L, P = v.shape
     K = q.shape[-1]
-    dq, dk = (torch.empty(B, H, L, K, device=v.device, dtype=torch.float32) for _ in range(2))
-    dv = torch.empty(B, L, H, P, device=v.device, dtype=v.dtype).transpose(1, 2)
-    d_fall = torch.empty((B, H, L) if need_g else (1,), device=v.device, dtype=torch.float32)
-    back = _segment_states(q, dy, g, p, reverse=True)
-    sizes = {"HAS_G": g is not None, "NEED_G": need_g, **tiles(q, v, p.chunk, p.precision)}
+
+    def like(x: Tensor) -> Tensor:
+        return torch.empty(B, L, H, x.shape[-1], device=x.device, dtype=x.dtype)
+
+    def sums(wanted: bool, *shape: int) -> Tensor:
+        size = shape if wanted else (1,)
+        return torch.empty(size, device=v.device, dtype=torch.float32)
+
+    dq, dk, dv = like(q), like(k), like(v).transpose(1, 2)
+    d_fall, dw = sums(need_g, B, H, L), sums(w is not None, B, H, L)
+    dskip = sums(skip is not None, B, H, p.segments)
+    back = _segment_states(q, dy, g, None, p, reverse=True)
+    sizes = {
+        "HAS_G": g is not None, "HAS_W": w is not None, "NEED_G": need_g,
+        **p.tiles(q, v),
+    }  # fmt: skip
     counts = (L, H, K, P, p.per_segment, p.segments)
-    grid, decay = (p.segments, B * H), q if g is None else g
+    grid = (p.segments, B * H)
     _dq_kernel[grid](
-        q, k, v, decay, q if states is None else states, dy, dq, d_fall,
-        *strides(q, k, v, g, dy), *counts, HAS_STATE=states is not None, **sizes,
+        q, k, v, *(q if x is None else x for x in (g, w, states)), dy, dq, d_fall,
+        *strides(q, k, v, g, w, dy), *counts, HAS_STATE=states is not None, **sizes,
     )  # fmt: skip
     _dkv_kernel[grid](
-        q, k, v, decay, q if back is None else back, dy, dk, dv, d_fall,
-        *strides(q, k, v, g, dy, dv), *counts, HAS_STATE=back is not None, **sizes,
+        q, k, v, *(q if x is None else x for x in (g, w, skip, back)), dy,
+        dk, dv, d_fall, dw, dskip, *strides(q, k, v, g, w, dy, dv), *counts,
+        HAS_SKIP=skip is not None, HAS_STATE=back is not None, **sizes,
     )  # fmt: skip
-    if not need_g:
-        return dq, dk, dv, None
-    return dq, dk, dv, d_fall.flip(-1).cumsum(-1).flip(-1)
+    if back is not None and need_g:
+        d_fall = d_fall.flip(-1).cumsum(-1).flip(-1)
+    return Gradients(
+        dq.transpose(1, 2),
+        dk.transpose(1, 2),
+        dv,
+        d_fall if need_g else None,
+        None if w is None else dw,
+        None if skip is None else dskip.sum((0, 2)),
+    )

@@ -23,6 +23,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
@@ -51,15 +52,16 @@ def delta_rule(
             their own.
 
     Returns:
-        (B, H, L, P) in the dtype of `v`; products and states are float32 or wider, as in
+        (B, H, L, P) in the dtype of `v` (without kernels that to which q and v promote); products
+        and states are float32 or wider, as in
         `decay_attention`.
     """
     L, K = k.shape[-2:]
     if noted("delta_rule", v, unavailable(q, k, v) is None and state_fits(v, K, v.shape[-1])):
         if log_decay.ndim == 4:
             return fused(q, k, v, None, beta, log_decay)
-        y: Tensor = _Fused.apply(q, k, v, log_decay, beta)  # type: ignore[no-untyped-call]
-        return y
+        return _fused(q, k[:, :, :, None], v[:, :, :, None], log_decay, beta)
+    v = v.to(torch.promote_types(q.dtype, v.dtype))
     with torch.autocast("cuda" if v.is_cuda else "cpu", enabled=False):
         wide = torch.promote_types(v.dtype, torch.float32)
         qc, kc, vc = (into_chunks(x.to(wide), chunk) for x in (q, k, v))  # (B, H, N, C, ..)
@@ -78,6 +80,36 @@ def delta_rule(
         w = from_v - from_state @ states
         out: Tensor = ((qc * gc.exp()) @ states + read @ w).flatten(-3, -2)[..., :L, :]
         return out.to(v.dtype)
+
+
+def delta_product(
+    q: Tensor, k: Tensor, v: Tensor, log_decay: Tensor, beta: Tensor, chunk: int = 64
+) -> Tensor:
+    """Compute the rule with n steps a token, one after the other; a query reads after the last.
+
+    Args:
+        q: (B, H, L, K).
+        k: (B, H, L, n, K), of norm at most 1.
+        v: (B, H, L, n, P).
+        log_decay: (B, H, L n), at most 0.
+        beta: (B, H, L n).
+        chunk: steps computed as one matrix.
+
+    Returns:
+        (B, H, L, P), in the dtype that `delta_rule` has.
+    """
+    n = k.shape[3]
+    fits = unavailable(q, k, v) is None and state_fits(v, k.shape[-1], v.shape[-1])
+    if noted("delta_rule", v, fits):
+        return _fused(q, k, v, log_decay, beta)
+    q = F.pad(q[..., None, :], (0, 0, n - 1, 0))  # zero but at the last step of a token
+    q, k, v = (x.flatten(2, 3) for x in (q, k, v))
+    return delta_rule(q, k, v, log_decay, beta, chunk)[:, :, n - 1 :: n]
+
+
+def _fused(q: Tensor, k: Tensor, v: Tensor, g: Tensor, beta: Tensor) -> Tensor:
+    y: Tensor = _Fused.apply(q, k, v, g, beta)  # type: ignore[no-untyped-call]
+    return y
 
 
 class _Fused(torch.autograd.Function):

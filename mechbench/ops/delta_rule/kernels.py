@@ -11,6 +11,9 @@ D_ts = exp(G_t - G_s) for s <= t, X = (I + T)^-1, and R the gradient of the stat
 
 A key reads, in T and z, with a factor exp(G_t), and is written with exp(-G_s); so the gradient of
 G_t over the whole sequence is q_t . dq_t + k_t . (dk_t as read) - k_t . (dk_t as written).
+
+A token may have N steps, each with its own key, value, decay and beta; t and L count steps, and a
+token's query belongs to its last. What the queries read is stored for those alone.
 """
 
 from __future__ import annotations
@@ -26,18 +29,55 @@ from mechbench.ops.kernels.chunks import (
     cumulated,
     decays,
     head_at,
-    put,
-    rows,
     state_at,
-    strides,
     tiles,
 )
 
 
 @triton.jit
+def _at(base, t, L, token, step, W, N: tl.constexpr, BLOCK: tl.constexpr):
+    """Return where steps t of a matrix with W columns lie, and which of them there are."""
+    col = tl.arange(0, BLOCK)
+    mask = (t < L)[:, None] & (col < W)[None, :]
+    if N == 1:
+        return base + (t * token)[:, None] + col[None, :], mask
+    return base + (t // N * token + t % N * step)[:, None] + col[None, :], mask
+
+
+@triton.jit
+def _rows(base, t, L, token, step, W, N: tl.constexpr, BLOCK: tl.constexpr):
+    """Load steps t of a matrix as float32, zeros beyond its end."""
+    at, mask = _at(base, t, L, token, step, W, N, BLOCK)
+    return tl.load(at, mask=mask, other=0.0).to(tl.float32)
+
+
+@triton.jit
+def _put(base, t, L, token, step, W, x, N: tl.constexpr, BLOCK: tl.constexpr):
+    """Store steps t of a matrix."""
+    at, mask = _at(base, t, L, token, step, W, N, BLOCK)
+    tl.store(at, x.to(base.dtype.element_ty), mask=mask)
+
+
+@triton.jit
+def _last_rows(base, t, L, token, W, N: tl.constexpr, BLOCK: tl.constexpr):
+    """Load what belongs to the last steps of tokens, zeros for the others."""
+    at, mask = _at(base, t, L, token, 0, W, N, BLOCK)
+    mask &= (t % N == N - 1)[:, None]
+    return tl.load(at, mask=mask, other=0.0).to(tl.float32)
+
+
+@triton.jit
+def _put_last(base, t, L, token, W, x, N: tl.constexpr, BLOCK: tl.constexpr):
+    """Store what belongs to the last steps of tokens."""
+    at, mask = _at(base, t, L, token, 0, W, N, BLOCK)
+    mask &= (t % N == N - 1)[:, None]
+    tl.store(at, x.to(base.dtype.element_ty), mask=mask)
+
+
+@triton.jit
 def _inverse_kernel(
-    k, g, beta, out, kb, kh, kt, gb, gh, gt, bb, bh, bt, L, H, K, chunks,
-    PREC: tl.constexpr, LEVELS: tl.constexpr, C: tl.constexpr, BK: tl.constexpr,
+    k, g, beta, out, kb, kh, kt, ks, gb, gh, gt, bb, bh, bt, L, H, K, chunks,
+    N: tl.constexpr, PREC: tl.constexpr, LEVELS: tl.constexpr, C: tl.constexpr, BK: tl.constexpr,
 ):  # fmt: skip
     """Store X of every chunk, (B, H, chunks, C, C): inverses of blocks of 2, 4, .., C."""
     n, row = tl.program_id(0), tl.program_id(1)
@@ -46,7 +86,7 @@ def _inverse_kernel(
     i = tl.arange(0, C)
     t = n * C + i
     fall, _ = cumulated(g, t, L, gt, True, C)
-    key = rows(k, t, L, kt, K, BK)
+    key = _rows(k, t, L, kt, ks, K, N, BK)
     share = tl.load(beta + t * bt, mask=t < L, other=0.0).to(tl.float32)
     # Rounded as float32: what is lost in T is lost in every later token of the chunk.
     scores = tl.dot(key, tl.trans(key), input_precision="tf32x3")
@@ -68,8 +108,9 @@ def _inverse_kernel(
 @triton.jit
 def _forward_kernel(
     q, k, v, g, beta, inverses, states, y,
-    qb, qh, qt, kb, kh, kt, vb, vh, vt, gb, gh, gt, bb, bh, bt, yb, yh, yt, L, H, K, P, chunks,
-    PREC: tl.constexpr, C: tl.constexpr, BK: tl.constexpr, BP: tl.constexpr,
+    qb, qh, qt, kb, kh, kt, ks, vb, vh, vt, vs, gb, gh, gt, bb, bh, bt, yb, yh, yt,
+    L, H, K, P, chunks,
+    N: tl.constexpr, PREC: tl.constexpr, C: tl.constexpr, BK: tl.constexpr, BP: tl.constexpr,
 ):  # fmt: skip
     """Store y, and the state that each chunk starts from."""
     row = tl.program_id(0)
@@ -85,8 +126,9 @@ def _forward_kernel(
         place, mask = state_at(states + at * K * P, K, P, BK, BP)
         tl.store(place, state, mask=mask)
         fall, end = cumulated(g, t, L, gt, True, C)
-        query, key = rows(q, t, L, qt, K, BK), rows(k, t, L, kt, K, BK)
-        value = rows(v, t, L, vt, P, BP)
+        query = _last_rows(q, t, L, qt, K, N, BK)
+        key = _rows(k, t, L, kt, ks, K, N, BK)
+        value = _rows(v, t, L, vt, vs, P, N, BP)
         share = tl.load(beta + t * bt, mask=t < L, other=0.0).to(tl.float32)
         inverse = tl.load(inverses + at * C * C + square)
         lead = tl.exp(fall)[:, None]
@@ -95,7 +137,7 @@ def _forward_kernel(
         scores = tl.dot(query, tl.trans(key), input_precision=PREC) * decays(fall, C)
         out = tl.dot(scores, written, input_precision=PREC)
         out += tl.dot(query * lead, state, input_precision=PREC)
-        put(y, t, L, yt, P, out, BP)
+        _put_last(y, t, L, yt, P, out, N, BP)
         state = state * tl.exp(end) + tl.dot(
             tl.trans(key * tl.exp(end - fall)[:, None]), written, input_precision=PREC
         )
@@ -104,9 +146,9 @@ def _forward_kernel(
 @triton.jit
 def _backward_kernel(
     q, k, v, g, beta, inverses, states, dy, dq, dk, dv, dbeta, dfall,
-    qb, qh, qt, kb, kh, kt, vb, vh, vt, gb, gh, gt, bb, bh, bt, yb, yh, yt, wb, wh, wt,
-    L, H, K, P, chunks,
-    PREC: tl.constexpr, C: tl.constexpr, BK: tl.constexpr, BP: tl.constexpr,
+    qb, qh, qt, kb, kh, kt, ks, vb, vh, vt, vs, gb, gh, gt, bb, bh, bt, yb, yh, yt,
+    wb, wh, wt, ws, L, H, K, P, chunks,
+    N: tl.constexpr, PREC: tl.constexpr, C: tl.constexpr, BK: tl.constexpr, BP: tl.constexpr,
 ):  # fmt: skip
     """Store all gradients; goes backward with the state's gradient R."""
     row = tl.program_id(0)
@@ -115,10 +157,12 @@ def _backward_kernel(
     g, beta = head_at(g, b, h, gb, gh), head_at(beta, b, h, bb, bh)
     dy, dv = head_at(dy, b, h, yb, yh), head_at(dv, b, h, wb, wh)
     first = row.to(tl.int64) * L
-    dq, dk, dbeta, dfall = dq + first * K, dk + first * K, dbeta + first, dfall + first
+    token = (b.to(tl.int64) * (L // N) * H + h) * K  # of dq (B, L, H, K); dk (B, L, H, N, K)
+    dq, dk, dbeta, dfall = dq + token, dk + token * N, dbeta + first, dfall + first
     i = tl.arange(0, C)
     square = i[:, None] * C + i[None, :]
     below = i[:, None] > i[None, :]
+    later = tl.sum(tl.zeros((C,), tl.float32), 0)  # of the gradients of G
     back = tl.zeros((BK, BP), tl.float32)
     for step in range(chunks):
         n = chunks - 1 - step
@@ -127,8 +171,10 @@ def _backward_kernel(
         place, mask = state_at(states + at * K * P, K, P, BK, BP)
         state = tl.load(place, mask=mask, other=0.0)
         fall, end = cumulated(g, t, L, gt, True, C)
-        query, key = rows(q, t, L, qt, K, BK), rows(k, t, L, kt, K, BK)
-        value, grad = rows(v, t, L, vt, P, BP), rows(dy, t, L, yt, P, BP)
+        query = _last_rows(q, t, L, qt, K, N, BK)
+        key = _rows(k, t, L, kt, ks, K, N, BK)
+        value = _rows(v, t, L, vt, vs, P, N, BP)
+        grad = _last_rows(dy, t, L, yt, P, N, BP)
         share = tl.load(beta + t * bt, mask=t < L, other=0.0).to(tl.float32)[:, None]
         inverse = tl.load(inverses + at * C * C + square)
         lead, rest = tl.exp(fall)[:, None], tl.exp(end - fall)[:, None]
@@ -139,7 +185,7 @@ def _backward_kernel(
         d_written = tl.dot(tl.trans(scores), grad, input_precision=PREC)
         d_written += tl.dot(key * rest, back, input_precision=PREC)
         d_told = tl.dot(tl.trans(inverse), d_written, input_precision=PREC)
-        put(dv, t, L, wt, P, share * d_told, BP)
+        _put(dv, t, L, wt, ws, P, share * d_told, N, BP)
 
         d_system = -tl.dot(d_told, tl.trans(written), input_precision=PREC)
         d_system = tl.where(below, d_system * between, 0.0)
@@ -151,19 +197,27 @@ def _backward_kernel(
         d_scores = tl.dot(grad, tl.trans(written), input_precision=PREC) * between
         d_query = tl.dot(d_scores, key, input_precision=PREC)
         d_query += tl.dot(grad * lead, tl.trans(state), input_precision=PREC)
-        put(dq, t, L, K, K, d_query, BK)
+        _put_last(dq, t, L, H * K, K, d_query, N, BK)
 
         reads = tl.dot(d_system, key, input_precision=PREC)
         reads -= tl.dot(d_told * share * lead, tl.trans(state), input_precision=PREC)
         writes = tl.dot(tl.trans(d_scores), query, input_precision=PREC)
         writes += tl.dot(written * rest, tl.trans(back), input_precision=PREC)
         writes += tl.dot(tl.trans(d_system), key, input_precision=PREC)
-        put(dk, t, L, K, K, reads + writes, BK)
+        _put(dk, t, L, H * N * K, K, K, reads + writes, N, BK)
         d_fall = tl.sum(query * d_query, 1) + tl.sum(key * (reads - writes), 1)
-        tl.store(dfall + t, d_fall, mask=t < L)
+        tl.store(dfall + t, tl.cumsum(d_fall, 0, reverse=True) + later, mask=t < L)
+        later += tl.sum(d_fall, 0)
 
         back = back * tl.exp(end) + tl.dot(tl.trans(query * lead), grad, input_precision=PREC)
         back -= tl.dot(tl.trans(key * (share * lead)), d_told, input_precision=PREC)
+
+
+def _strides(q: Tensor, k: Tensor, v: Tensor, g: Tensor, beta: Tensor, *rest: Tensor) -> list[int]:
+    """Return the strides of batch, head, token and, where there are several, step."""
+    counts = (3, 4, 4, 3, 3, 3, 4)
+    tensors = (q, k, v, g, beta, *rest)
+    return [s for x, n in zip(tensors, counts, strict=False) for s in x.stride()[:n]]
 
 
 def forward(
@@ -173,29 +227,29 @@ def forward(
 
     Args:
         q: (B, H, L, K), the last stride 1; so k and v.
-        k: (B, H, L, K).
-        v: (B, H, L, P).
-        g: (B, H, L), at most 0, of any strides.
-        beta: (B, H, L), of any strides.
+        k: (B, H, L, N, K), N steps a token.
+        v: (B, H, L, N, P).
+        g: (B, H, L N), at most 0, of any strides.
+        beta: (B, H, L N), of any strides.
         precision: how products round: "tf32", or "tf32x3" for close to float32.
 
     Returns:
         y (B, H, L, P) in v's dtype, laid out so that its heads join without a copy; X (B, H,
         chunks, C, C) and S (B, H, chunks, K, P), float32.
     """
-    B, H, L, P = v.shape
+    B, H, L, N, P = v.shape
     K, C = q.shape[-1], chunk_of(q, v)
-    chunks = triton.cdiv(L, C)
+    chunks = triton.cdiv(L * N, C)
     inverses = torch.empty(B, H, chunks, C, C, device=v.device, dtype=torch.float32)
     _inverse_kernel[(chunks, B * H)](
-        k, g, beta, inverses, *strides(k, g, beta), L, H, K, chunks,
-        PREC=precision, LEVELS=C.bit_length() - 1, C=C, BK=block(K), num_warps=4,
+        k, g, beta, inverses, *k.stride()[:4], *g.stride(), *beta.stride(), L * N, H, K, chunks,
+        N=N, PREC=precision, LEVELS=C.bit_length() - 1, C=C, BK=block(K), num_warps=4,
     )  # fmt: skip
     states = torch.empty(B, H, chunks, K, P, device=v.device, dtype=torch.float32)
     y = torch.empty(B, L, H, P, device=v.device, dtype=v.dtype).transpose(1, 2)
     _forward_kernel[(B * H,)](
-        q, k, v, g, beta, inverses, states, y, *strides(q, k, v, g, beta, y),
-        L, H, K, P, chunks, **tiles(q, v, chunk_of(q, v), precision),
+        q, k, v, g, beta, inverses, states, y, *_strides(q, k, v, g, beta, y),
+        L * N, H, K, P, chunks, N=N, **tiles(q, v, C, precision),
     )  # fmt: skip
     return y, inverses, states
 
@@ -212,14 +266,15 @@ def backward(
     precision: str,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Return the gradients of q and k (float32), v (in its dtype), g and beta (float32)."""
-    B, H, L, P = v.shape
+    B, H, L, N, P = v.shape
     K, chunks = q.shape[-1], states.shape[2]
-    dq, dk = (torch.empty(B, H, L, K, device=v.device, dtype=torch.float32) for _ in range(2))
-    d_beta, d_fall = (torch.empty(B, H, L, device=v.device) for _ in range(2))
-    dv = torch.empty(B, L, H, P, device=v.device, dtype=v.dtype).transpose(1, 2)
+    dq = torch.empty(B, L, H, K, device=v.device, dtype=torch.float32).transpose(1, 2)
+    dk = torch.empty(B, L, H, N, K, device=v.device, dtype=torch.float32).transpose(1, 2)
+    d_beta, d_fall = (torch.empty(B, H, L * N, device=v.device) for _ in range(2))
+    dv = torch.empty(B, L, H, N, P, device=v.device, dtype=v.dtype).transpose(1, 2)
     _backward_kernel[(B * H,)](
         q, k, v, g, beta, inverses, states, dy, dq, dk, dv, d_beta, d_fall,
-        *strides(q, k, v, g, beta, dy, dv), L, H, K, P, chunks,
-        **tiles(q, v, chunk_of(q, v), precision),
+        *_strides(q, k, v, g, beta, dy, dv),
+        L * N, H, K, P, chunks, N=N, **tiles(q, v, chunk_of(q, v), precision),
     )  # fmt: skip
-    return dq, dk, dv, d_fall.flip(-1).cumsum(-1).flip(-1), d_beta
+    return dq, dk, dv, d_fall, d_beta

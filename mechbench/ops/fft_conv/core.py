@@ -3,8 +3,8 @@
 Fast transforms prefer powers of two, and a task's inputs are often a few tokens longer. So outputs
 up to the largest power of two come from the backend, unless it says that it takes any length as
 well, and the few beyond it are summed directly.
-Gates and the skip term use plain PyTorch here; `mechbench.ops.hyena_mix` fuses them for the
-operator's usual form.
+Gates and the skip term take a pass before and one behind it where the kernels can
+(`mechbench.ops.fft_conv.kernels.gates`); `mechbench.ops.hyena_mix` fuses them with more.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from mechbench.ops.fft_conv.contract import Core
+from mechbench.ops.triton import unavailable
 
 _MAX_TAIL = 8  # most outputs summed directly: each costs a pass over the filters
 _LEAST = 128  # below this length nothing is gained
@@ -79,6 +80,38 @@ class _CoreConv(torch.autograd.Function):
         return *conv_backward(ctx.core, dz.contiguous(), v, h, tuple(kept)), None
 
 
+class _Gated(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        u: Tensor,
+        h: Tensor,
+        skip: Tensor | None,
+        pre: Tensor | None,
+        post: Tensor | None,
+        core: Core,
+    ) -> Tensor:
+        from mechbench.ops.fft_conv.kernels.gates import after, before
+
+        v, h = before(u, pre), h.contiguous()
+        skip = None if skip is None else skip.contiguous()
+        z, kept = conv_forward(core, v, h)
+        ctx.core = core
+        ctx.save_for_backward(u, h, skip, pre, post, v, z, *kept)
+        return after(z, v, skip, post)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
+        from mechbench.ops.fft_conv.kernels.gates import after_backward, before_backward
+
+        u, h, skip, pre, post, v, z, *kept = ctx.saved_tensors
+        dz, dskip, dpost = after_backward(dy, z, v, skip, post)
+        sent, dh = conv_backward(ctx.core, dz, v, h, tuple(kept))
+        du, dpre = before_backward(sent, dz, skip, u, pre)
+        return du, dh, None if dskip is None else dskip.to(skip.dtype), dpre, dpost, None
+
+
 def gated_conv(
     core: Core,
     u: Tensor,
@@ -88,6 +121,10 @@ def gated_conv(
     post_gate: Tensor | None,
 ) -> Tensor:
     """Compute `mechbench.ops.fft_conv` around the convolution of `core`."""
+    around = [x for x in (skip, pre_gate, post_gate) if x is not None]
+    if around and unavailable(u, *around) is None:
+        out: Tensor = _Gated.apply(u, h, skip, pre_gate, post_gate, core)  # type: ignore[no-untyped-call]
+        return out
     v = u if pre_gate is None else (u * pre_gate).to(u.dtype)
     z: Tensor = _CoreConv.apply(v, h, core)  # type: ignore[no-untyped-call]
     if skip is not None:

@@ -16,6 +16,7 @@ import triton.language as tl
 from torch import Tensor
 
 from mechbench.ops.kernels.chunks import put, rows
+from mechbench.ops.kernels.sums import summed
 from mechbench.ops.triton import beside
 
 _TILE = 1024  # numbers in a tile
@@ -53,7 +54,7 @@ def _signals_backward_kernel(
     z, rate, speed, remove, blend, k, read, written, log_w, dz, drate, dspeed, sums,
     zs, rs, ss, ks, ds, ws, ls, N, D, d, ROWS: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
-    """k, read, written and log_w are gradients here; `sums` (2, programs, D)."""
+    """k, read, written and log_w are gradients here; `sums` (programs, 2, D)."""
     h = tl.program_id(1)
     first = h * d
     xi, alpha = _of_head(remove, h, d, BLOCK), _of_head(blend, h, d, BLOCK)
@@ -78,9 +79,9 @@ def _signals_backward_kernel(
         slope = rows(log_w + first, t, N, ls, d, BLOCK) * _SPEED * s * (1 - s)
         put(dspeed + first, t, N, D, d, slope, BLOCK)
     c = tl.arange(0, BLOCK)
-    place = sums + tl.program_id(0) * D + first + c
+    place = sums + tl.program_id(0) * 2 * D + first + c
     tl.store(place, of_xi, mask=c < d)
-    tl.store(place + tl.num_programs(0) * D, of_alpha, mask=c < d)
+    tl.store(place + D, of_alpha, mask=c < d)
 
 
 @triton.jit
@@ -113,7 +114,7 @@ def _output_backward_kernel(
     y, r, k, v, gate, bonus, weight, bias, dout, dy, dr, dk, dv, dgate, sums,
     ys, rs, ks, vs, gs, os, N, D, d, eps, ROWS: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
-    """`sums` (3, programs, D): of the bonus, the norm's weight and its bias."""
+    """`sums` (programs, 3, D): of the bonus, the norm's weight and its bias."""
     h = tl.program_id(1)
     first = h * d
     rho, w = _of_head(bonus, h, d, BLOCK), _of_head(weight, h, d, BLOCK)
@@ -140,10 +141,10 @@ def _output_backward_kernel(
         away = tl.sum(grad, 1)[:, None] + x * tl.sum(grad * x, 1)[:, None]
         put(dy + first, t, N, D, d, scale * (grad - away / d), BLOCK)
     c = tl.arange(0, BLOCK)
-    place, step = sums + tl.program_id(0) * D + first + c, tl.num_programs(0) * D
+    place = sums + tl.program_id(0) * 3 * D + first + c
     tl.store(place, of_rho, mask=c < d)
-    tl.store(place + step, of_w, mask=c < d)
-    tl.store(place + 2 * step, of_shift, mask=c < d)
+    tl.store(place + D, of_w, mask=c < d)
+    tl.store(place + 2 * D, of_shift, mask=c < d)
 
 
 def signals(
@@ -176,12 +177,12 @@ def signals_backward(
     tile = _tile(D // n_heads)
     programs = min(_PROGRAMS, triton.cdiv(N, tile["ROWS"]))
     out = [torch.empty(x.shape, device=x.device, dtype=x.dtype) for x in (z, rate, speed)]
-    sums = torch.empty(2, programs, D, device=z.device, dtype=torch.float32)
+    sums = torch.empty(programs, 2, D, device=z.device, dtype=torch.float32)
     _signals_backward_kernel[(programs, n_heads)](
         *flat, remove, blend, *back, *out, sums, *_steps(flat), *_steps(back),
         N, D, D // n_heads, **tile,
     )  # fmt: skip
-    of_remove, of_blend = sums.sum(1).unbind()
+    of_remove, of_blend = summed(sums).unbind()
     return *out, of_remove.to(remove.dtype), of_blend.to(blend.dtype)
 
 
@@ -227,11 +228,11 @@ def output_backward(
     programs = min(_PROGRAMS, triton.cdiv(N, tile["ROWS"]))
     types = [x.dtype for x in (y, r, k, v, gate)]
     out = [torch.empty(gate.shape, device=y.device, dtype=dtype) for dtype in types]
-    sums = torch.empty(3, programs, D, device=y.device, dtype=torch.float32)
+    sums = torch.empty(programs, 3, D, device=y.device, dtype=torch.float32)
     _output_backward_kernel[(programs, H)](
         *flat, bonus, weight, bias, back, *out, sums, *_steps([*flat, back]), N, D, d, eps, **tile
     )
-    of_bonus, of_weight, of_bias = sums.sum(1).unbind()
+    of_bonus, of_weight, of_bias = summed(sums).unbind()
     return (
         *(_apart(x, H) for x in out[:4]),
         out[4],

@@ -18,12 +18,17 @@ def unit(x: Tensor, scale: float = 1.0) -> Tensor:
     """Return scale x / sqrt(|x|^2 + 1e-6), float32 or wider, |x| being the norm of a head.
 
     Args:
-        x: (B, H, L, d).
+        x: (B, H, L, d) or, with n vectors a token, (B, H, L, n, d).
         scale: the norm of what is returned.
     """
     if unavailable(x) is None and x.shape[-1] <= _WIDEST:
-        y: Tensor = _Unit.apply(x, scale)  # type: ignore[no-untyped-call]
+        y: Tensor
+        if x.ndim == 5:  # the kernels see n heads in place of each
+            y = _Unit.apply(x.transpose(2, 3).flatten(1, 2), scale)  # type: ignore[no-untyped-call]
+            return torch.unflatten(y, 1, (x.shape[1], -1)).transpose(2, 3)
+        y = _Unit.apply(x, scale)  # type: ignore[no-untyped-call]
         return y
+    x = x.contiguous() if x.ndim == 5 else x
     x = x.to(torch.promote_types(x.dtype, torch.float32))
     x = x * (x.square().sum(-1, True) + _EPS).rsqrt()
     return x if scale == 1 else scale * x

@@ -69,3 +69,10 @@ def test_half_types_keep_their_dtype_and_sum_in_float32() -> None:
         y = decay_attention(ones, ones, ones)
     assert y.dtype == torch.bfloat16
     assert y.flatten().tolist() == torch.arange(1, 1002).to(torch.bfloat16).tolist()
+
+
+def test_a_scale_and_a_skip_are_those_of_the_values() -> None:
+    q, k, v = draw(9, 2, 1, 9, K), draw(8, 2, 1, 9, K), draw(9, 2, H, 9, P)
+    w, d = draw(9, 2, H, 9).exp(), draw(1, H)
+    expected = decay_attention(q, k, v * w[..., None]) + d[:, None, None] * v
+    torch.testing.assert_close(decay_attention(q, k, v, scale=w, skip=d), expected)

@@ -76,6 +76,37 @@ def test_half_types_round_once(kernel_device: str) -> None:
         assert relative_error(got, expected) < 5e-3
 
 
+@pytest.mark.parametrize(
+    "case", ["step", "one segment", "shared queries and keys", "many segments"]
+)
+@pytest.mark.parametrize("skipped", [True, False])
+def test_values_are_scaled_and_skip_on_the_way(
+    kernel_device: str, case: str, skipped: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if case == "one segment":  # of several chunks
+        monkeypatch.setattr(kernels, "_PROGRAMS", 1)
+    sizes = {"K": 8, "P": 16, "heads": H, "decay": "step", "L": 150} | CASES.get(case, {})
+    q, k, v, g = draw(**sizes)
+    L = sizes["L"]
+    w = torch.rand(B, L, H, dtype=torch.float64).transpose(1, 2)
+    d = torch.randn(H, dtype=torch.float64)
+    dy = torch.randn(B, H, L, 16, dtype=torch.float64)
+
+    def slow(q: Tensor, k: Tensor, v: Tensor, g: Tensor, w: Tensor, *d: Tensor) -> Tensor:
+        y = decay_attention_reference(q, k, v * w[..., None], g)
+        return y + d[0][:, None, None] * v if d else y
+
+    def fast(q: Tensor, k: Tensor, v: Tensor, g: Tensor, w: Tensor, *d: Tensor) -> Tensor:
+        return decay_attention(q, k, v, g, scale=w, skip=d[0] if d else None)
+
+    given = [q, k, v, g, w, *([d] if skipped else [])]
+    low = [None if x is None else x.to(kernel_device, torch.float32) for x in given]
+    ours = with_gradients(fast, low, dy.to(kernel_device, torch.float32))
+    for got, expected in zip(ours, with_gradients(slow, given, dy), strict=True):
+        assert got.shape == expected.shape
+        assert relative_error(got, expected) < 2e-5
+
+
 def test_a_long_sequence_of_few_heads_is_cut_up(kernel_device: str) -> None:
     x = torch.zeros(1, 1, 4096, 8, device=kernel_device)
     cut = kernels.plan(x, x, "tf32")

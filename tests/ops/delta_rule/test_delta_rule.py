@@ -7,7 +7,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from mechbench.ops import delta_rule, delta_rule_matrix, delta_rule_reference
+from mechbench.ops import (
+    delta_product,
+    delta_rule,
+    delta_rule_matrix,
+    delta_rule_reference,
+)
 
 K, P, H = 3, 2, 2
 
@@ -120,3 +125,16 @@ def test_half_types_keep_their_dtype() -> None:
     assert y.dtype == torch.bfloat16
     expected = delta_rule_reference(*(x.double() for x in tensors))
     torch.testing.assert_close(y.double(), expected, rtol=1e-2, atol=1e-2)
+
+
+def test_two_steps_a_token_are_two_tokens_of_which_the_second_is_read() -> None:
+    q, k, v, g, beta = draw(10)
+    pairs = (x.unflatten(2, (5, 2)) for x in (k, v))
+    expected = delta_rule_reference(q, k, v, g, beta)[:, :, 1::2]
+    torch.testing.assert_close(delta_product(q[:, :, 1::2], *pairs, g, beta, 3), expected)
+
+
+def test_values_narrower_than_queries_lose_nothing() -> None:
+    q, k, v, g, beta = (x.float() for x in draw(10))
+    v = v.bfloat16()
+    assert torch.equal(delta_rule(q, k, v, g, beta), delta_rule(q, k, v.float(), g, beta))

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mechbench.ops import delta_rule, delta_rule_reference
+from mechbench.ops import delta_product, delta_rule, delta_rule_reference
 from ops.conftest import relative_error
 
 B, H = 2, 2
@@ -78,3 +78,34 @@ def test_autocast_rounds_products_to_ten_bits(kernel_device: str) -> None:
     for got, expected in zip(ours, with_gradients(delta_rule_reference, given, dy), strict=True):
         assert got.dtype == torch.float32
         assert relative_error(got, expected) < 5e-3
+
+
+@pytest.mark.parametrize(("L", "n", "K", "P"), [(1, 3, 8, 8), (37, 2, 16, 24), (70, 3, 5, 8)])
+def test_a_token_may_have_several_steps(kernel_device: str, L: int, n: int, K: int, P: int) -> None:
+    q, k, v, g, beta = draw(L * n, K, P, 2)
+    q = q[:, :, ::n]
+    k, v = (x.unflatten(2, (L, n)) for x in (k, v))
+    given, dy = [q, k, v, g, beta], torch.randn(B, H, L, P, dtype=torch.float64)
+
+    def slow(q: Tensor, k: Tensor, v: Tensor, g: Tensor, beta: Tensor) -> Tensor:
+        q = q.repeat_interleave(n, 2)
+        y = delta_rule_reference(q, k.flatten(2, 3), v.flatten(2, 3), g, beta)
+        return y[:, :, n - 1 :: n]
+
+    low = [x.to(kernel_device, torch.float32) for x in given]
+    ours = with_gradients(delta_product, low, dy.to(kernel_device, torch.float32))
+    for got, expected in zip(ours, with_gradients(slow, given, dy), strict=True):
+        assert got.shape == expected.shape
+        assert relative_error(got, expected) < 5e-5
+
+
+def test_values_of_a_half_type_give_outputs_of_it(kernel_device: str) -> None:
+    q, k, v, g, beta = draw(70, 8, 16)
+    v, dy = v.bfloat16().double(), torch.randn(B, H, 70, 16).bfloat16().double()
+    given = [q, k, v, g, beta]
+    low = [x.to(kernel_device, torch.float32) for x in given]
+    low[2] = low[2].bfloat16()
+    ours = with_gradients(delta_rule, low, dy.to(kernel_device, torch.bfloat16))
+    for got, expected in zip(ours, with_gradients(delta_rule_reference, given, dy), strict=True):
+        assert relative_error(got, expected) < 5e-3
+    assert ours[0].dtype == torch.bfloat16

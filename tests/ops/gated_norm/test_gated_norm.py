@@ -2,9 +2,10 @@ from __future__ import annotations
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 
-from mechbench.ops import gated_norm
+from mechbench.ops import gated_norm, heads_norm, norm_gated
 
 B, H, L, P = 2, 3, 5, 4
 
@@ -37,3 +38,24 @@ def test_the_size_of_a_head_does_not_matter_beyond_eps() -> None:
     torch.testing.assert_close(
         gated_norm(100 * y, gate, norm), gated_norm(y, gate, norm), rtol=1e-2, atol=1e-4
     )
+
+
+def test_norms_of_heads_agree_with_those_that_are_gated() -> None:
+    y, gate, norm = draw(torch.float64)
+    norm = norm.double()
+    plain = heads_norm(y, norm, torch.float64)
+    torch.testing.assert_close(plain * F.silu(gate), gated_norm(y, gate, norm))
+    torch.testing.assert_close(heads_norm(y, norm, torch.float64, gate), gated_norm(y, gate, norm))
+    torch.testing.assert_close(
+        heads_norm(y, norm, torch.float64, gate, "sigmoid"), plain * gate.sigmoid()
+    )
+
+
+def test_a_norm_behind_its_gate_forgets_how_large_both_are() -> None:
+    y, gate, _ = draw(torch.float64)
+    norm = nn.RMSNorm(H * P, eps=1e-12, dtype=torch.float64)
+    y = y.transpose(1, 2).flatten(2)
+    out = norm_gated(y, gate, norm)
+    torch.testing.assert_close(out.square().mean(-1), torch.ones(B, L, dtype=torch.float64))
+    torch.testing.assert_close(norm_gated(100 * y, gate, norm), out)
+    torch.testing.assert_close(out.sign(), (y * F.silu(gate)).sign())

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mechbench.ops import gated_norm
+from mechbench.ops import gated_norm, heads_norm, norm_gated
 from mechbench.ops.gated_norm import kernels
 from ops.conftest import relative_error
 
@@ -64,3 +66,49 @@ def test_gates_are_copied_only_without_one_stride_for_all_tokens() -> None:
     for view in (x, x[..., 4:], x[:1, :5], x[:, ::2]):
         assert kernels.tokens(view) is view
     assert kernels.tokens(x[:, :5]).is_contiguous()
+
+
+@pytest.mark.parametrize("act", ["silu", "sigmoid", None])
+def test_norms_of_heads_have_the_gate_asked_for(kernel_device: str, act: Any) -> None:
+    norm = nn.RMSNorm(12, eps=1e-5)
+    nn.init.normal_(norm.weight)
+    y, dout = torch.randn(2, 9, 3, 12).double().transpose(1, 2), torch.randn(2, 9, 36).double()
+    gate = torch.randn(2, 9, 36).double()
+    slow = [x.detach().requires_grad_() for x in (y, norm.weight.double(), gate)]
+    factor = {"silu": F.silu, "sigmoid": torch.sigmoid, None: torch.ones_like}[act](slow[2])
+    unit = F.rms_norm(slow[0], (12,), slow[1], 1e-5).transpose(1, 2).flatten(2)
+    n = 2 if act is None else 3
+    expected = with_gradients(unit * factor, slow[:n], dout)
+    norm = norm.to(kernel_device)
+    fast = [x.detach().to(kernel_device, torch.float32).requires_grad_() for x in (y, gate)]
+    given = (None,) if act is None else (fast[1], act)
+    out = heads_norm(fast[0], norm, torch.float32, *given)
+    ours = with_gradients(
+        out, [fast[0], norm.weight, fast[1]][:n], dout.to(kernel_device, torch.float32)
+    )
+    for got, exact in zip(ours, expected, strict=True):
+        assert got.shape == exact.shape
+        assert relative_error(got, exact) < 2e-6
+
+
+@pytest.mark.parametrize(("L", "E"), [(70, 64), (1, 5), (33, 200)])
+def test_a_norm_behind_its_gate_is_what_plain_torch_gives(
+    kernel_device: str, L: int, E: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kernels, "_PROGRAMS", 2)
+    norm = nn.RMSNorm(E, eps=1e-5)
+    nn.init.normal_(norm.weight)
+    y, gate, dout = (torch.randn(2, L, n).double() for n in (E, E + 16, E))
+    slow = [x.detach().requires_grad_() for x in (y, gate[..., :E], norm.weight.double())]
+    expected = with_gradients(
+        F.rms_norm(slow[0] * F.silu(slow[1]), (E,), slow[2], 1e-5), slow, dout
+    )
+    norm = norm.to(kernel_device)
+    low = [x.to(kernel_device, torch.float32) for x in (y, gate)]
+    fast = [x.requires_grad_() for x in (low[0], low[1][..., :E])]
+    ours = with_gradients(
+        norm_gated(*fast, norm), [*fast, norm.weight], dout.to(kernel_device, torch.float32)
+    )
+    for got, exact in zip(ours, expected, strict=True):
+        assert got.shape == exact.shape
+        assert relative_error(got, exact) < 2e-6

@@ -33,3 +33,18 @@ def test_half_types_give_float32_and_their_own_gradient(kernel_device: str) -> N
     assert relative_error(y, unit(x.double().cpu())) < 1e-6
     (dx,) = torch.autograd.grad(y.sum(), x)
     assert dx.dtype == torch.bfloat16
+
+
+def test_several_vectors_a_token_need_no_copy(kernel_device: str) -> None:
+    wide = torch.randn(2, 9, 40, device=kernel_device)
+    x = wide[..., 4:].unflatten(-1, (2, 3, 6)).transpose(1, 2).requires_grad_()  # (B, H, L, n, d)
+    dy = torch.randn(2, 9, 2, 3, 6, device=kernel_device).transpose(1, 2)
+    y = unit(x)
+    assert y.shape == x.shape
+    assert y.transpose(1, 2).is_contiguous()
+    (dx,) = torch.autograd.grad(y, x, dy)
+    for j in range(3):
+        leaf = x[:, :, :, j].detach().requires_grad_()
+        torch.testing.assert_close(y[:, :, :, j], unit(leaf))
+        (expected,) = torch.autograd.grad(unit(leaf), leaf, dy[:, :, :, j])
+        torch.testing.assert_close(dx[:, :, :, j], expected)

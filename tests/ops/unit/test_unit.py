@@ -14,6 +14,11 @@ def test_vectors_have_the_wanted_norm_and_keep_their_direction() -> None:
     torch.testing.assert_close(y / y.norm(dim=-1, keepdim=True), x / x.norm(dim=-1, keepdim=True))
 
 
+def test_several_vectors_a_token_are_scaled_each() -> None:
+    x = torch.randn(2, 5, 12).unflatten(-1, (2, 3, 2)).transpose(1, 2)
+    torch.testing.assert_close(unit(x)[:, :, :, 1], unit(x[:, :, :, 1]))
+
+
 def test_zero_stays_zero_with_a_finite_gradient() -> None:
     x = torch.zeros(1, 1, 2, 3, requires_grad=True)
     y = unit(x)

@@ -3,7 +3,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from mechbench.ops import head_norm
+from mechbench.ops import gated_head_norm, head_norm
 
 
 def test_is_group_norm_of_each_position_with_its_gradients(device: str) -> None:
@@ -26,3 +26,10 @@ def test_half_types_leave_in_the_dtype_of_the_weights(device: str) -> None:
     norm = nn.GroupNorm(2, 8).to(device)
     y = torch.randn(1, 2, 3, 4, device=device).bfloat16()
     assert head_norm(y, norm).dtype == torch.float32
+
+
+def test_the_gate_passes_silu() -> None:
+    norm, y = nn.GroupNorm(2, 6), torch.randn(1, 2, 4, 3)
+    gate = torch.randn(1, 4, 6)
+    expected = gate * gate.sigmoid() * head_norm(y, norm)
+    torch.testing.assert_close(gated_head_norm(y, gate, norm), expected)
