@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from mechbench.sweep.ray_cluster import RayExecutor
 
 
+_BEGIN_S = 2.0  # that a worker takes to begin with a kind of cells on a GPU
+
+
 @dataclass(frozen=True)
 class Outlook:
     """A suite's cells, where they stand, and what is known of speeds."""
@@ -79,6 +82,7 @@ def look(
         results,
         lambda cell: estimate_s(cell.config, known)[0],
         retry_failed=retry_failed,
+        begin_s=_BEGIN_S if cells and cells[0].config.device_type == "cuda" else 0.0,
     )
     return Outlook(cells, schedule.plan, schedule, known)
 

@@ -37,6 +37,7 @@ class Worker:
     ) -> None:
         self.number, self.device = number, device
         self.cell: Cell | None = None
+        self.at: str | None = None  # kind of the last cell, see `Schedule.take`
         self.ready = False
         self._process = process
 
@@ -51,7 +52,7 @@ class Worker:
 
     def give(self, cell: Cell, order: dict[str, Any]) -> None:
         """Send an order; if the worker is dead already, its end is reported."""
-        self.cell = cell
+        self.cell, self.at = cell, cell.group
         with contextlib.suppress(OSError):
             self._process.orders.write(json.dumps(order) + "\n")
             self._process.orders.flush()
@@ -141,12 +142,20 @@ class LocalExecutor:
             if self._last_round and device in used:
                 continue
             used.add(device)
-            if (worker is None or worker.cell is None) and (cell := schedule.take()) is not None:
+            if worker is not None and worker.cell is not None:
+                continue
+            at = None if worker is None else worker.at
+            if (cell := schedule.take(at, self._kinds_but(number))) is not None:
                 if worker is None:
                     process = start(self._template, self._threads)
                     worker = Worker(number, device, self._events, process)
                     self.workers[number] = worker
                 worker.give(cell, self._job.order(cell, device))
+
+    def _kinds_but(self, number: int) -> list[str]:
+        """Return the kinds that the other workers are at, of those that go on."""
+        others = [worker for worker in self.workers.values() if worker.number != number]
+        return [w.at for w in others if w.at and (w.cell or not self._last_round)]
 
     def _hear(self, worker: Worker, report: dict[str, Any], schedule: Schedule) -> None:
         event, cell = report["event"], worker.cell
