@@ -9,7 +9,6 @@ the copy begins (its process id) and when it has ended (its exit status).
 from __future__ import annotations
 
 import contextlib
-import gc
 import importlib
 import os
 import select
@@ -52,7 +51,6 @@ def load() -> None:
         importlib.import_module(name)
     for catalogue in CATALOGUES.values():
         catalogue.names()  # which reads a file for each
-    gc.freeze()  # pages that no collection touches stay shared
 
 
 def kernels() -> list[str]:

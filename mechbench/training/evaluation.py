@@ -45,19 +45,30 @@ def count_right(logits: Tensor, targets: Tensor) -> Tensor:
 
     Logits that are not finite answer nothing: NaN has an argmax, class 0, but no choice was made.
     """
-    scored = targets != IGNORE
-    if targets.is_floating_point():
-        right = matches(logits[..., 0].float(), targets) & scored
-    else:
-        right = logits.argmax(-1) == targets  # -100 is never an argmax
-    right &= logits.isfinite().all(-1)
-    return torch.stack([right.sum(), scored.sum()])
+    return _count_right(*_answers(logits, targets), targets)
 
 
 def count_non_finite(logits: Tensor, targets: Tensor) -> Tensor:
     """Return (1,) int64: examples with NaN or infinity at a scored position."""
-    bad = ~logits.isfinite().all(-1) & (targets != IGNORE)
-    return bad.any(-1).sum()[None]
+    return _count_non_finite(_answers(logits, targets)[1], targets)
+
+
+def _answers(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the answers (B, L) that logits (B, L, V) give, and where all V are finite."""
+    numbers = targets.is_floating_point()
+    answers = logits[..., 0].float() if numbers else logits.argmax(-1)
+    return answers, (logits * 0).sum(-1) == 0  # 0 times NaN or infinity is NaN
+
+
+def _count_right(answers: Tensor, finite: Tensor, targets: Tensor) -> Tensor:
+    scored = targets != IGNORE
+    # -100 is never an argmax, but may be a number.
+    right = matches(answers, targets) & finite & scored
+    return torch.stack([right.sum(), scored.sum()])
+
+
+def _count_non_finite(finite: Tensor, targets: Tensor) -> Tensor:
+    return (~finite & (targets != IGNORE)).any(-1).sum()[None]
 
 
 @torch.no_grad()
@@ -79,15 +90,10 @@ def evaluate(
             try:
                 with autocast(device, dtype):
                     logits = model(batch.inputs[rows].to(device))
-                total += torch.cat(
-                    [
-                        *(
-                            count_right(logits, targets[rows].to(device))
-                            for targets in (batch.targets, batch.dense_targets)
-                        ),
-                        count_non_finite(logits, batch.targets[rows].to(device)),
-                    ]
-                )
+                targets, dense = (t[rows].to(device) for t in (batch.targets, batch.dense_targets))
+                answers, finite = _answers(logits, targets)
+                counts = [_count_right(answers, finite, asked) for asked in (targets, dense)]
+                total += torch.cat([*counts, _count_non_finite(finite, targets)])
                 start += micro_batch
                 continue
             except Exception as error:

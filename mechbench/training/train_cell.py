@@ -16,7 +16,7 @@ from mechbench.data.streams import Unseen, draw, evaluation_batches
 from mechbench.errors import OperatorError
 from mechbench.ops.fft_conv import backends_used, forget_backends_used
 from mechbench.record.files import write_text
-from mechbench.record.results import Result, read_result, write_json
+from mechbench.record.results import Result, read_result, write_json, write_json_once
 from mechbench.record.seeds import derive
 from mechbench.report.escape import csv_text
 from mechbench.tasks.base import Batch, Task
@@ -30,6 +30,8 @@ from mechbench.training.memory import is_out_of_memory, peak_memory_mib
 from mechbench.training.model import build_model
 from mechbench.training.outcome import empty_result, evaluation, note_non_finite
 from mechbench.training.run import Run
+
+_RESIDENT = 1 << 19  # numbers of validation inputs that stay on the device, in 12 MiB
 
 
 class Interrupted(KeyboardInterrupt):
@@ -127,8 +129,10 @@ def _train_and_score(
     batch_size = config.curriculum[-1][1]
     check_something_to_train_on(task, unseen, config.n_train, batch_size, config.seed, device)
     shares = [batch.map(group.share) for batch in held_out.validation]
+    if sum(batch.inputs.numel() for batch in shares) <= _RESIDENT:
+        shares = [batch.map(lambda tensor: tensor.to(device)) for batch in shares]
     if not group.rank:
-        write_json(folder / "config.json", config.to_dict())
+        write_json_once(folder / "config.json", config.to_dict())
     forget_backends_used()  # the probe's
     try:
         _train(run, trainer, progress, shares, unseen, flops)
@@ -247,7 +251,7 @@ def _train(
 
 def _finish(result: dict[str, Any], folder: Path, began: float) -> None:
     result["seconds"]["total"] = time.perf_counter() - began
-    write_json(folder / "config.json", result["config"])
+    write_json_once(folder / "config.json", result["config"])
     write_json(folder / "result.json", result)
 
 

@@ -76,13 +76,15 @@ def test_running_out_of_memory_between_two_counts_counts_nothing_twice(
 ) -> None:
     calls = []
 
-    def count(logits: Tensor, targets: Tensor) -> Tensor:
-        calls.append(len(logits))
+    counted = module._count_right
+
+    def count(answers: Tensor, finite: Tensor, targets: Tensor) -> Tensor:
+        calls.append(len(answers))
         if len(calls) == 2:
             raise torch.cuda.OutOfMemoryError("CUDA out of memory")
-        return count_right(logits, targets)
+        return counted(answers, finite, targets)
 
-    monkeypatch.setattr(module, "count_right", count)
+    monkeypatch.setattr(module, "_count_right", count)
     assert evaluate(Echo(), batches(), 4, "cpu", "float32") == EXPECTED
 
 
