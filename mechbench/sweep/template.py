@@ -47,20 +47,26 @@ def load() -> None:
     """Import what every worker will use."""
     from mechbench.catalogue.registry import CATALOGUES
 
-    for name in _LATE:
+    for name in (*_LATE, *(["triton"] if _with_triton() else [])):
         importlib.import_module(name)
     for catalogue in CATALOGUES.values():
         catalogue.names()  # which reads a file for each
 
 
-def kernels() -> list[str]:
-    """Return the modules with Triton kernels, if this PyTorch comes with Triton."""
+def _with_triton() -> bool:
+    """Return whether this PyTorch can use GPUs, and comes with Triton; looks for none."""
     import torch
 
-    from mechbench import ops
     from mechbench.ops.triton import has_triton
 
-    if torch.version.cuda is None or not has_triton():
+    return torch.version.cuda is not None and has_triton()
+
+
+def kernels() -> list[str]:
+    """Return the modules with Triton kernels, if any can run here."""
+    from mechbench import ops
+
+    if not _with_triton():
         return []
     root = Path(ops.__file__).parent
     return sorted(f"mechbench.ops.{p.parent.name}.kernels" for p in root.glob("*/kernels*"))
