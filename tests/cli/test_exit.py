@@ -53,15 +53,16 @@ def test_program_ends_with_its_code_and_takes_torch_down_no_more(argument: str, 
     assert done.stdout.endswith("at exit\n")
 
 
-def test_program_says_by_its_code_that_output_was_lost() -> None:
+@pytest.mark.parametrize(("code", "expected"), [("0", 120), ("None", 120), ("3", 3)])
+def test_program_says_by_its_code_that_output_was_lost(code: str, expected: int) -> None:
+    lost = f"import sys\nfrom mechbench import cli\nsys.stdout.write('lost')\ncli._end({code})"
     reader, writer = os.pipe()
     os.close(reader)
     with os.fdopen(writer, "wb") as closed:
         done = subprocess.run(
-            [sys.executable, "-c", PROGRAM, "--version"],
-            stdout=closed, stderr=subprocess.PIPE, check=False,
-        )  # fmt: skip
-    assert done.returncode == 120
+            [sys.executable, "-c", lost], stdout=closed, stderr=subprocess.PIPE, check=False
+        )
+    assert done.returncode == expected
     assert done.stderr == b""
 
 
