@@ -55,7 +55,8 @@ def test_program_ends_with_its_code_and_takes_torch_down_no_more(argument: str, 
 
 @pytest.mark.parametrize(("code", "expected"), [("0", 120), ("None", 120), ("3", 3)])
 def test_program_says_by_its_code_that_output_was_lost(code: str, expected: int) -> None:
-    lost = f"import sys\nfrom mechbench import cli\nsys.stdout.write('lost')\ncli._end({code})"
+    lost = "import sys\nfrom mechbench import cli\nsys.stdout = open(1, 'w', closefd=False)\n"
+    lost += f"sys.stdout.write('lost')\ncli._end({code})"
     reader, writer = os.pipe()
     os.close(reader)
     with os.fdopen(writer, "wb") as closed:
