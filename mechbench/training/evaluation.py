@@ -71,11 +71,22 @@ def _count_non_finite(finite: Tensor, targets: Tensor) -> Tensor:
     return (~finite & (targets != IGNORE)).any(-1).sum()[None]
 
 
-@torch.no_grad()
 def evaluate(
     model: nn.Module, batches: Iterable[Batch], micro_batch: int, device: str, dtype: str
 ) -> Score:
     """Score `model` on `batches`; the micro-batch is halved when memory runs out.
+
+    Raises:
+        torch.OutOfMemoryError: a single sequence does not fit.
+    """
+    return Score(*counts(model, batches, micro_batch, device, dtype).tolist())
+
+
+@torch.no_grad()
+def counts(
+    model: nn.Module, batches: Iterable[Batch], micro_batch: int, device: str, dtype: str
+) -> Tensor:
+    """Return the fields of the `Score`, (5,) int64, for which a GPU may still be at work.
 
     Raises:
         torch.OutOfMemoryError: a single sequence does not fit.
@@ -88,12 +99,16 @@ def evaluate(
         while start < len(batch.inputs):
             rows = slice(start, start + micro_batch)
             try:
+                # All first: a copy to a GPU waits for what was launched before.
+                asked = batch.map(lambda tensor: tensor[rows].to(device))  # noqa: B023
                 with autocast(device, dtype):
-                    logits = model(batch.inputs[rows].to(device))
-                targets, dense = (t[rows].to(device) for t in (batch.targets, batch.dense_targets))
-                answers, finite = _answers(logits, targets)
-                counts = [_count_right(answers, finite, asked) for asked in (targets, dense)]
-                total += torch.cat([*counts, _count_non_finite(finite, targets)])
+                    logits = model(asked.inputs)
+                answers, finite = _answers(logits, asked.targets)
+                right = [
+                    _count_right(answers, finite, targets)
+                    for targets in (asked.targets, asked.dense_targets)
+                ]
+                total += torch.cat([*right, _count_non_finite(finite, asked.targets)])
                 start += micro_batch
                 continue
             except Exception as error:
@@ -103,4 +118,4 @@ def evaluate(
             if device.startswith("cuda"):
                 torch.cuda.empty_cache()
     model.train(was_training)
-    return Score(*total.tolist())
+    return total

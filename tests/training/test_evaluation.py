@@ -6,7 +6,14 @@ from torch import Tensor, nn
 
 from mechbench.tasks.base import IGNORE, Batch
 from mechbench.training import evaluation as module
-from mechbench.training.evaluation import Score, autocast, count_non_finite, count_right, evaluate
+from mechbench.training.evaluation import (
+    Score,
+    autocast,
+    count_non_finite,
+    count_right,
+    counts,
+    evaluate,
+)
 
 V = 5
 
@@ -48,6 +55,12 @@ def test_counts_are_those_made_by_hand(micro_batch: int, device: str) -> None:
     score = evaluate(Echo().to(device), batches(), micro_batch, device, "float32")
     assert score == EXPECTED
     assert (score.accuracy, score.dense_accuracy) == (0.75, 0.75)
+
+
+def test_counts_are_the_fields_of_the_score_on_the_device(device: str) -> None:
+    found = counts(Echo().to(device), batches(), 2, device, "float32")
+    assert found.device.type == device.partition(":")[0]
+    assert Score(*found.tolist()) == EXPECTED
 
 
 def test_nothing_scored_is_no_division_by_zero() -> None:
