@@ -24,7 +24,7 @@ from mechbench.training.checkpoint import check_extra_state, load_checkpoint, sa
 from mechbench.training.cost import FlopsBeside
 from mechbench.training.gate import Watchdog, after, before, guarded, naming, settle
 from mechbench.training.kept import Trainer
-from mechbench.training.lengths import check_longer, for_tokens, tokens_built_for
+from mechbench.training.lengths import check_longer, for_tokens, tokens_built_for, tokens_read
 from mechbench.training.loop import Hooks, Progress, train
 from mechbench.training.memory import is_out_of_memory, peak_memory_mib
 from mechbench.training.model import build_model
@@ -99,7 +99,9 @@ def _train_and_score(
     config, task, device, tasks = run.config, run.task, run.device, run.tasks()
     folder, console, group = run.folder, run.console, run.group
     model, optimizer = trainer.model, trainer.optimizer
-    check_longer(model, config, draw(task, 2, config.seed, "validation", 0, "cpu").inputs, device)
+    if tokens_read(config) > tokens_built_for(config):
+        few = draw(task, 2, config.seed, "validation", 0, "cpu")
+        check_longer(model, config, few.inputs, device)
     progress, warning = load_checkpoint(
         folder / "checkpoint.pt", config.cell_id, model, optimizer, config
     )
