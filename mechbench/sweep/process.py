@@ -38,7 +38,11 @@ class Process(Protocol):
 
 
 class Started:
-    """A process started for one worker, with so many threads unless the environment says more."""
+    """A process started for one worker.
+
+    Args:
+        threads: that PyTorch may use, unless the environment says how many.
+    """
 
     def __init__(self, threads: int) -> None:
         self._process = subprocess.Popen(
