@@ -47,10 +47,17 @@ def load() -> None:
     """Import what every worker will use."""
     from mechbench.catalogue.registry import CATALOGUES
 
-    for name in (*_LATE, *(["triton"] if _with_triton() else [])):
+    for name in _LATE:
         importlib.import_module(name)
+    if _with_triton():
+        _try_to_import("triton")
     for catalogue in CATALOGUES.values():
         catalogue.names()  # which reads a file for each
+
+
+def _try_to_import(name: str) -> None:
+    with contextlib.suppress(Exception):  # a worker that needs it will say what is wrong
+        importlib.import_module(name)
 
 
 def _with_triton() -> bool:
@@ -83,7 +90,7 @@ def serve(requests: socket.socket) -> int:
         _tell_ends(told)
         if not select.select([requests], [], [], 0 if more else _POLL_S if told else None)[0]:
             if more:  # as long as nobody waits
-                importlib.import_module(more.pop())
+                _try_to_import(more.pop())
             continue
         given, pipes, _, _ = socket.recv_fds(requests, 16, 3, socket.MSG_CMSG_CLOEXEC)
         if not given:

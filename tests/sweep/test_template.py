@@ -72,6 +72,13 @@ def test_a_copy_has_its_pipes_threads_and_session_and_its_end_is_told() -> None:
     assert done.stdout.split() == ["2", "2", "order", "5"]
 
 
+def test_what_not_every_worker_needs_may_be_broken(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(template, "_LATE", ())
+    monkeypatch.setattr(template, "_with_triton", lambda: True)
+    monkeypatch.setitem(sys.modules, "triton", None)
+    template.load()
+
+
 def test_kernels_are_modules_and_only_for_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("torch.version.cuda", None)
     assert template.kernels() == []
