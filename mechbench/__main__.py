@@ -1,6 +1,6 @@
 """`python -m mechbench`."""
 
-from mechbench.cli import main
+from mechbench.cli import program
 
 if __name__ == "__main__":
-    main()
+    program()

@@ -15,6 +15,7 @@ from mechbench import __version__
 from mechbench.errors import MechbenchError
 
 _WAIT_S = 1.0  # for threads that are about to end
+_NOT_WRITTEN = 120  # exit code of a program whose last output got lost, as Python's own
 
 # Name to one-line help; the file mechbench/cli/NAME.py holds the command.
 COMMANDS = {
@@ -79,6 +80,21 @@ def main() -> None:
     _leave_threads_behind(0)
 
 
+def program() -> None:
+    """Be the program `mechbench`: as `main`, and end at once.
+
+    Python would take down what it has loaded piece by piece, which lasts half a second with torch.
+    """
+    code: object = 0
+    try:
+        main()
+    except SystemExit as stop:
+        code = stop.code
+    if "torch" in sys.modules:
+        _end(code)
+    sys.exit(code if isinstance(code, int) else int(code is not None))
+
+
 def _leave_threads_behind(code: object) -> None:
     """End the process here if threads that an operator or task started would keep it alive."""
     left = [t for t in threading.enumerate() if not t.daemon and t is not threading.main_thread()]
@@ -89,10 +105,19 @@ def _leave_threads_behind(code: object) -> None:
         return
     names = ", ".join(sorted(thread.name for thread in left))
     click.echo(f"mechbench: warning: threads not waited for: {names}", err=True)
+    _end(code)
+
+
+def _end(code: object) -> None:
+    """End the process here, once what waits for its end has been done."""
     atexit._run_exitfuncs()
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(code if isinstance(code, int) else int(code is not None))
+    number = code if isinstance(code, int) else int(code is not None)
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError:  # nobody reads it, or the disk is full
+            number = number or _NOT_WRITTEN
+    os._exit(number)
 
 
 def _run() -> None:

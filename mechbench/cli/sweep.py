@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
 
 import click
@@ -10,6 +11,7 @@ from mechbench.cli.arguments import Setting
 from mechbench.console.tracking import TRACKERS, check_tracker
 from mechbench.plan.suite_file import read_suite
 from mechbench.plan.suite_names import find_suite
+from mechbench.sweep.process import template
 
 
 @click.command("sweep")
@@ -102,24 +104,27 @@ def command(
         raise click.UsageError("--ray-address goes with --executor ray")
     read = read_suite(find_suite(suite))
     check_tracker(log)
-    from mechbench.sweep.execute import RayCluster, look, run_sweep, worker_devices
+    local = executor == "local" and not dry_run
+    with template() if local else nullcontext() as ready:  # before this process imports torch
+        from mechbench.sweep.execute import RayCluster, look, run_sweep, worker_devices
 
-    devices = worker_devices(device, jobs, jobs_per_device)
-    outlook = look(read, out, device=device, dtype=dtype, retry_failed=retry_failed)
-    if not quiet or dry_run:
-        click.echo(outlook.text(suite, len(devices)))
-    if dry_run:
-        return
-    plan, signal_number = run_sweep(
-        outlook,
-        read,
-        out,
-        devices,
-        checkpoint_s=checkpoint_s,
-        log=log,
-        quiet=quiet,
-        ray=RayCluster(ray_address, jobs_per_device) if executor == "ray" else None,
-    )
+        devices = worker_devices(device, jobs, jobs_per_device)
+        outlook = look(read, out, device=device, dtype=dtype, retry_failed=retry_failed)
+        if not quiet or dry_run:
+            click.echo(outlook.text(suite, len(devices)))
+        if dry_run:
+            return
+        plan, signal_number = run_sweep(
+            outlook,
+            read,
+            out,
+            devices,
+            checkpoint_s=checkpoint_s,
+            log=log,
+            quiet=quiet,
+            ray=RayCluster(ray_address, jobs_per_device) if executor == "ray" else None,
+            template=ready,
+        )
     if signal_number is not None:
         click.echo(
             f"mechbench: interrupted with {len(plan.todo) + len(plan.waiting)} cells to go; "

@@ -21,8 +21,13 @@ def _umask() -> int:
     return mask
 
 
-def write_atomic(path: Path, write: Callable[[IO[bytes]], object]) -> None:
+def write_atomic(path: Path, write: Callable[[IO[bytes]], object], *, durable: bool = True) -> None:
     """Write a file beside `path`, flush it to disk and rename it over `path`.
+
+    Args:
+        path: of the file.
+        write: writes its contents.
+        durable: wait for the disk; without that the file may be empty after a power failure.
 
     Raises:
         ResultError: no space left, or the folder cannot be written; `path` is left unchanged.
@@ -34,7 +39,8 @@ def write_atomic(path: Path, write: Callable[[IO[bytes]], object]) -> None:
             os.chmod(temporary, 0o666 & ~_umask())  # mkstemp's own mode shuts others out
             write(file)
             file.flush()
-            os.fsync(file.fileno())
+            if durable:
+                os.fsync(file.fileno())
         os.replace(temporary, path)
     except OSError as error:
         raise ResultError(f"cannot write {path}: {error.strerror or error}") from error
@@ -121,7 +127,7 @@ def exclusive(folder: Path) -> Iterator[None]:
                 left.unlink()
         # Naming the holder is a courtesy; if the disk is full, the writes that matter will say so.
         with contextlib.suppress(ResultError):
-            write_text(holder, str(os.getpid()))
+            write_atomic(holder, lambda file: file.write(b"%d" % os.getpid()), durable=False)
         yield
     finally:
         with contextlib.suppress(OSError):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import functools
 import platform
 import shlex
 import subprocess
@@ -29,6 +30,12 @@ def git_commit() -> str | None:
         return None
 
 
+@functools.cache
+def _first_commit() -> str | None:
+    """Return the commit at the first look: the code that this process has loaded stays."""
+    return git_commit()
+
+
 def _git(root: Path, *args: str) -> str:
     done = subprocess.run(
         ["git", *args], cwd=root, capture_output=True, text=True, timeout=10, check=True
@@ -49,7 +56,7 @@ def provenance(device: str) -> dict[str, str | None]:
         "python": platform.python_version(),
         "platform": f"{platform.system()} {platform.machine()}",
         "device": torch.cuda.get_device_name(device) if cuda else f"CPU, {_threads()}",
-        "git_commit": git_commit(),
+        "git_commit": _first_commit(),
         "date": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
         "command": command_line(),
     }

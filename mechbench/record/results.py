@@ -37,6 +37,7 @@ What is checked on reading, field by field, is in mechbench/record/schema.py.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 from dataclasses import dataclass
@@ -106,7 +107,24 @@ def write_json(path: Path, data: dict[str, Any]) -> None:
     Raises:
         ResultError: the file cannot be written.
     """
-    write_text(path, json.dumps(data, indent=1, sort_keys=True, allow_nan=False) + "\n")
+    write_text(path, _json_text(data))
+
+
+def write_json_once(path: Path, data: dict[str, Any]) -> None:
+    """Write as `write_json`, unless this very file is there: to write is to wait for the disk.
+
+    Raises:
+        ResultError: the file cannot be written.
+    """
+    text = _json_text(data)
+    with contextlib.suppress(OSError):
+        if path.is_file() and path.read_bytes() == text.encode():
+            return
+    write_text(path, text)
+
+
+def _json_text(data: dict[str, Any]) -> str:
+    return json.dumps(data, indent=1, sort_keys=True, allow_nan=False) + "\n"
 
 
 def read_json(path: Path) -> Any:

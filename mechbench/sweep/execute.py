@@ -20,7 +20,11 @@ from mechbench.sweep.progress import SweepProgress, describe
 from mechbench.training.reuse import must_be_known
 
 if TYPE_CHECKING:
+    from mechbench.sweep.process import Template
     from mechbench.sweep.ray_cluster import RayExecutor
+
+
+_BEGIN_S = 2.0  # that a worker takes to begin with a kind of cells on a GPU
 
 
 @dataclass(frozen=True)
@@ -78,6 +82,7 @@ def look(
         results,
         lambda cell: estimate_s(cell.config, known)[0],
         retry_failed=retry_failed,
+        begin_s=_BEGIN_S if cells and cells[0].config.device_type == "cuda" else 0.0,
     )
     return Outlook(cells, schedule.plan, schedule, known)
 
@@ -116,6 +121,7 @@ class RayCluster:
 def run_sweep(
     outlook: Outlook, suite: Suite, out: Path, devices: Sequence[str], *, checkpoint_s: float,
     log: str = "none", quiet: bool = False, ray: RayCluster | None = None,
+    template: Template | None = None,
 ) -> tuple[Plan, int | None]:  # fmt: skip
     """Run what remains; return where the cells stand then, and the signal that ended it early.
 
@@ -128,6 +134,7 @@ def run_sweep(
         log: tracker, see `mechbench.console.tracking`.
         quiet: warnings only.
         ray: run on this cluster in place of worker processes.
+        template: that workers are copied from, from `mechbench.sweep.process.template`.
 
     Raises:
         ConfigError: `out` cannot be written, the tracker or Ray is not there, or an operator, task
@@ -150,7 +157,7 @@ def run_sweep(
         job = Job(out, suite.plugins, checkpoint_s, log)
         executor: LocalExecutor | RayExecutor
         if ray is None:
-            executor = LocalExecutor(workers, job, progress)
+            executor = LocalExecutor(workers, job, progress, template)
         else:
             from mechbench.sweep.ray_cluster import RayExecutor
 

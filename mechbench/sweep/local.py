@@ -6,8 +6,7 @@ import contextlib
 import json
 import os
 import queue
-import subprocess
-import sys
+import signal
 import threading
 import time
 from collections import Counter
@@ -20,12 +19,9 @@ from mechbench.plan.suite import Cell
 from mechbench.sweep.failure import store_failure
 from mechbench.sweep.job import ATTEMPTS, Job
 from mechbench.sweep.plan import Schedule
+from mechbench.sweep.process import Process, Template, start
 from mechbench.sweep.progress import SweepProgress, describe
 
-_START = (
-    "import json, sys; sys.path[:], sys.argv[:] = map(json.loads, sys.argv[1:3]); "
-    "from mechbench.sweep.worker import main; main()"
-)
 _BUSY_S = 2.0  # until a cell that another process holds is tried again
 _BUSY_TRIES = 5
 _STOP_S = 60.0  # for a worker to write its checkpoint
@@ -37,70 +33,66 @@ class Worker:
     """One worker process and the thread that hears it."""
 
     def __init__(
-        self, number: int, device: str, events: queue.SimpleQueue[Event], threads: int
+        self, number: int, device: str, events: queue.SimpleQueue[Event], process: Process
     ) -> None:
         self.number, self.device = number, device
         self.cell: Cell | None = None
+        self.at: str | None = None  # kind of the last cell, see `Schedule.take`
         self.ready = False
-        environment = {"OMP_NUM_THREADS": str(threads), **os.environ}
-        self._process = subprocess.Popen(
-            [sys.executable, "-c", _START, json.dumps(sys.path), json.dumps(sys.argv)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            encoding="utf-8",
-            env=environment,
-            start_new_session=True,  # Ctrl-C reaches the sweep alone, which passes it on
-        )
+        self._process = process
 
         def hear() -> None:
-            assert self._process.stdout is not None
-            with self._process.stdout as reports:
-                for line in reports:
-                    with contextlib.suppress(ValueError):  # half a line of a killed worker
-                        events.put((number, json.loads(line)))
-            events.put((number, {"event": "ended", "code": self._process.wait()}))
+            for line in process.reports():
+                with contextlib.suppress(ValueError):  # half a line of a killed worker
+                    events.put((number, json.loads(line)))
+            events.put((number, {"event": "ended", "code": process.ended()}))
 
         self._thread = threading.Thread(target=hear, daemon=True)
         self._thread.start()
 
-    @property
-    def pid(self) -> int:
-        """Process id."""
-        return self._process.pid
-
     def give(self, cell: Cell, order: dict[str, Any]) -> None:
         """Send an order; if the worker is dead already, its end is reported."""
-        self.cell = cell
-        assert self._process.stdin is not None
+        self.cell, self.at = cell, cell.group
         with contextlib.suppress(OSError):
-            self._process.stdin.write(json.dumps(order) + "\n")
-            self._process.stdin.flush()
+            self._process.orders.write(json.dumps(order) + "\n")
+            self._process.orders.flush()
 
     def stop(self) -> None:
         """Ask the worker to write a checkpoint and end."""
-        self._process.terminate()
+        self._process.send_signal(signal.SIGTERM)
 
     def close(self) -> None:
         """Send no more orders: an idle worker then ends."""
         with contextlib.suppress(OSError):
-            if self._process.stdin is not None:
-                self._process.stdin.close()
+            self._process.orders.close()
 
     def wait(self, seconds: float) -> None:
         """Wait for the worker to end, and kill it after `seconds`."""
-        try:
-            self._process.wait(seconds)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-        self._thread.join()
+        self._thread.join(seconds)
+        if self._thread.is_alive():
+            self._process.send_signal(signal.SIGKILL)
+            self._thread.join()
         self.close()
 
 
 class LocalExecutor:
-    """Runs a schedule on worker processes, `devices[i]` being worker i's."""
+    """Runs a schedule on worker processes.
 
-    def __init__(self, devices: Sequence[str], job: Job, progress: SweepProgress) -> None:
+    Args:
+        devices: one for each worker.
+        job: what all orders have in common.
+        progress: told of what happens.
+        template: that workers are copied from, if there is one.
+    """
+
+    def __init__(
+        self,
+        devices: Sequence[str],
+        job: Job,
+        progress: SweepProgress,
+        template: Template | None = None,
+    ) -> None:
+        self._template = template
         self._devices, self._job, self._progress = tuple(devices), job, progress
         self._events: queue.SimpleQueue[Event] = queue.SimpleQueue()
         self._threads = max(1, (os.cpu_count() or 1) // len(self._devices))
@@ -150,11 +142,20 @@ class LocalExecutor:
             if self._last_round and device in used:
                 continue
             used.add(device)
-            if (worker is None or worker.cell is None) and (cell := schedule.take()) is not None:
+            if worker is not None and worker.cell is not None:
+                continue
+            at = None if worker is None else worker.at
+            if (cell := schedule.take(at, self._kinds_but(number))) is not None:
                 if worker is None:
-                    worker = Worker(number, device, self._events, self._threads)
+                    process = start(self._template, self._threads)
+                    worker = Worker(number, device, self._events, process)
                     self.workers[number] = worker
                 worker.give(cell, self._job.order(cell, device))
+
+    def _kinds_but(self, number: int) -> list[str]:
+        """Return the kinds that the other workers are at, of those that go on."""
+        others = [worker for worker in self.workers.values() if worker.number != number]
+        return [w.at for w in others if w.at and (w.cell or not self._last_round)]
 
     def _hear(self, worker: Worker, report: dict[str, Any], schedule: Schedule) -> None:
         event, cell = report["event"], worker.cell

@@ -7,7 +7,7 @@ the selection and run with the selected rate only.
 from __future__ import annotations
 
 import heapq
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +18,7 @@ from mechbench.plan.suite import Cell
 from mechbench.record.results import read_result
 from mechbench.report.selection import select_lr, trial
 
+_LONGER, _EARLY = 2.0, 4.0  # times as long as another; times a worker's share of what is left
 RETRIED = ("error", "out-of-memory")  # statuses that may differ on another machine or another day
 
 
@@ -96,7 +97,19 @@ def _needed(
 
 
 class Schedule:
-    """The cells still to run, longest first; a finished cell may add those that it decides."""
+    """The cells still to run, longest first; a finished cell may add those that it decides.
+
+    Cells of one kind differ in seed and learning rate only. A worker that goes from one to the next
+    is faster than one that begins with a kind: what it has built, compiled and captured serves
+    again. So kinds are spread over the workers, as far as the longest cells allow.
+
+    Args:
+        cells: of the suite.
+        results: those stored, by cell id.
+        cost: seconds that a cell takes at most.
+        retry_failed: run again what failed.
+        begin_s: seconds that a worker takes to begin with a kind.
+    """
 
     def __init__(
         self,
@@ -105,13 +118,17 @@ class Schedule:
         cost: Callable[[Cell], float],
         *,
         retry_failed: bool = False,
+        begin_s: float = 0.0,
     ) -> None:
+        self._begin_s = begin_s
         self._groups: dict[str, list[Cell]] = defaultdict(list)
         for cell in cells:
             self._groups[cell.group].append(cell)
         self._results: dict[str, Mapping[str, Any]] = dict(results)
         self._cost = cost
-        self._heap: list[tuple[float, str, Cell]] = []
+        self._heaps: dict[str, _Heap] = defaultdict(_Heap)  # by kind
+        self._longest: list[tuple[float, str, str]] = []  # of each kind, perhaps outdated
+        self._left, self._n = 0.0, 0  # seconds and number of all
         self._known: set[str] = set()
         self.plan = make_plan(cells, results, retry_failed=retry_failed)
         for cell in self.plan.todo:
@@ -125,11 +142,64 @@ class Schedule:
 
     def again(self, cell: Cell) -> None:
         """Put a cell back that was taken and not finished."""
-        heapq.heappush(self._heap, (-self._cost(cell), cell.cell_id, cell))
+        cost = self._cost(cell)
+        self._heaps[cell.group].push(cost, cell)
+        self._left, self._n = self._left + cost, self._n + 1
+        self._note(cell.group)
 
-    def take(self) -> Cell | None:
-        """Return the longest cell that can run now, None if there is none."""
-        return heapq.heappop(self._heap)[2] if self._heap else None
+    def take(self, at: str | None = None, others: Sequence[str] = ()) -> Cell | None:
+        """Return the cell that a worker is to run now, None if there is none for it.
+
+        Args:
+            at: `Cell.group` of the one that it has run last.
+            others: the same of the other workers, of those that go on.
+        """
+        first = self._first(set())
+        kind = None if first is None else self._kind(at, others)
+        if first is None or kind is None:
+            return None
+        longest, share = self._heaps[first].longest, self._left / (1 + len(others))
+        # A cell so long that the sweep may end with it does not wait.
+        if longest > _LONGER * self._heaps[kind].longest and longest > share / _EARLY:
+            kind = first
+        heap = self._heaps[kind]
+        self._left, self._n = self._left - heap.longest, self._n - 1
+        cell = heap.pop()
+        if not heap:
+            del self._heaps[kind]
+        self._note(kind)
+        return cell
+
+    def _kind(self, at: str | None, others: Sequence[str]) -> str | None:
+        """Return the kind to go on or begin with: the worker's own, nobody's, or one to share."""
+        if at in self._heaps:
+            return at
+        if (free := self._first({*others})) is not None:
+            return free
+        shares = Counter(others)
+        shared = max(self._heaps, key=lambda kind: self._heaps[kind].left / shares[kind])
+        return shared if self._heaps[shared].left / shares[shared] > self._begin_s else None
+
+    def _first(self, but: set[str]) -> str | None:
+        """Return the kind with the longest cell, but for some."""
+        kept, found = [], None
+        while self._longest and found is None:
+            item = self._longest[0]
+            heap = self._heaps.get(item[2])
+            if heap is None or item != (*heap.first, item[2]):
+                heapq.heappop(self._longest)  # outdated
+            elif item[2] in but:
+                kept.append(heapq.heappop(self._longest))
+            else:
+                found = item[2]
+        for item in kept:
+            heapq.heappush(self._longest, item)
+        return found
+
+    def _note(self, kind: str) -> None:
+        """Enter the longest cell of a kind."""
+        if kind in self._heaps:
+            heapq.heappush(self._longest, (*self._heaps[kind].first, kind))
 
     def finished(self, cell: Cell, data: Mapping[str, Any]) -> None:
         """Note a cell's result, and add the cells that it decides."""
@@ -140,4 +210,34 @@ class Schedule:
 
     def __len__(self) -> int:
         """Return how many can run now."""
-        return len(self._heap)
+        return self._n
+
+
+class _Heap:
+    """Cells of one kind, the longest first."""
+
+    def __init__(self) -> None:
+        self._cells: list[tuple[float, str, Cell]] = []
+        self.left = 0.0  # seconds of all
+
+    @property
+    def first(self) -> tuple[float, str]:
+        """Its place among those of other kinds."""
+        return self._cells[0][:2]
+
+    @property
+    def longest(self) -> float:
+        """Seconds of the longest."""
+        return -self._cells[0][0]
+
+    def push(self, cost: float, cell: Cell) -> None:
+        heapq.heappush(self._cells, (-cost, cell.cell_id, cell))
+        self.left += cost
+
+    def pop(self) -> Cell:
+        cost, _, cell = heapq.heappop(self._cells)
+        self.left += cost
+        return cell
+
+    def __len__(self) -> int:
+        return len(self._cells)

@@ -17,6 +17,7 @@ from the checkpoint at the next start.
 from __future__ import annotations
 
 import contextlib
+import gc
 import json
 import os
 import queue
@@ -161,6 +162,7 @@ def main() -> None:
         from mechbench.training.kept import Kept
 
         keep_plugins()
+        gc.freeze()  # what is loaded is no garbage, and takes long to go through
         kept = Kept(cells=True)
         send({"event": "ready"})
         while True:

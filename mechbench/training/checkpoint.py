@@ -110,6 +110,8 @@ def check_extra_state(model: nn.Module, operator: str) -> str | None:
         OperatorError: it could not even be written.
     """
     extra = {k: v for k, v in model.state_dict().items() if k.endswith(_EXTRA)}
+    if not extra:
+        return None
     file = io.BytesIO()
     try:
         torch.save(extra, file)

@@ -45,26 +45,48 @@ def count_right(logits: Tensor, targets: Tensor) -> Tensor:
 
     Logits that are not finite answer nothing: NaN has an argmax, class 0, but no choice was made.
     """
-    scored = targets != IGNORE
-    if targets.is_floating_point():
-        right = matches(logits[..., 0].float(), targets) & scored
-    else:
-        right = logits.argmax(-1) == targets  # -100 is never an argmax
-    right &= logits.isfinite().all(-1)
-    return torch.stack([right.sum(), scored.sum()])
+    return _count_right(*_answers(logits, targets), targets)
 
 
 def count_non_finite(logits: Tensor, targets: Tensor) -> Tensor:
     """Return (1,) int64: examples with NaN or infinity at a scored position."""
-    bad = ~logits.isfinite().all(-1) & (targets != IGNORE)
-    return bad.any(-1).sum()[None]
+    return _count_non_finite(_answers(logits, targets)[1], targets)
 
 
-@torch.no_grad()
+def _answers(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the answers (B, L) that logits (B, L, V) give, and where all V are finite."""
+    numbers = targets.is_floating_point()
+    answers = logits[..., 0].float() if numbers else logits.argmax(-1)
+    return answers, (logits * 0).sum(-1) == 0  # 0 times NaN or infinity is NaN
+
+
+def _count_right(answers: Tensor, finite: Tensor, targets: Tensor) -> Tensor:
+    scored = targets != IGNORE
+    # -100 is never an argmax, but may be a number.
+    right = matches(answers, targets) & finite & scored
+    return torch.stack([right.sum(), scored.sum()])
+
+
+def _count_non_finite(finite: Tensor, targets: Tensor) -> Tensor:
+    return (~finite & (targets != IGNORE)).any(-1).sum()[None]
+
+
 def evaluate(
     model: nn.Module, batches: Iterable[Batch], micro_batch: int, device: str, dtype: str
 ) -> Score:
     """Score `model` on `batches`; the micro-batch is halved when memory runs out.
+
+    Raises:
+        torch.OutOfMemoryError: a single sequence does not fit.
+    """
+    return Score(*counts(model, batches, micro_batch, device, dtype).tolist())
+
+
+@torch.no_grad()
+def counts(
+    model: nn.Module, batches: Iterable[Batch], micro_batch: int, device: str, dtype: str
+) -> Tensor:
+    """Return the fields of the `Score`, (5,) int64, for which a GPU may still be at work.
 
     Raises:
         torch.OutOfMemoryError: a single sequence does not fit.
@@ -77,17 +99,16 @@ def evaluate(
         while start < len(batch.inputs):
             rows = slice(start, start + micro_batch)
             try:
+                # All first: a copy to a GPU waits for what was launched before.
+                asked = batch.map(lambda tensor: tensor[rows].to(device))  # noqa: B023
                 with autocast(device, dtype):
-                    logits = model(batch.inputs[rows].to(device))
-                total += torch.cat(
-                    [
-                        *(
-                            count_right(logits, targets[rows].to(device))
-                            for targets in (batch.targets, batch.dense_targets)
-                        ),
-                        count_non_finite(logits, batch.targets[rows].to(device)),
-                    ]
-                )
+                    logits = model(asked.inputs)
+                answers, finite = _answers(logits, asked.targets)
+                right = [
+                    _count_right(answers, finite, targets)
+                    for targets in (asked.targets, asked.dense_targets)
+                ]
+                total += torch.cat([*right, _count_non_finite(finite, asked.targets)])
                 start += micro_batch
                 continue
             except Exception as error:
@@ -97,4 +118,4 @@ def evaluate(
             if device.startswith("cuda"):
                 torch.cuda.empty_cache()
     model.train(was_training)
-    return Score(*total.tolist())
+    return total

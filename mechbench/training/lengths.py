@@ -29,6 +29,11 @@ def tokens_built_for(config: Config) -> int:
     return config.max_seqlen or task_of(config).input_seqlen
 
 
+def tokens_read(config: Config) -> int:
+    """Return the longest input, in tokens, that is scored."""
+    return max(task_of(config, length).input_seqlen for length in config.eval_seqlens)
+
+
 def for_tokens(model: nn.Module, config: Config, tokens: int, device: str) -> nn.Module:
     """Return `model`, or a copy of it built for `tokens` if those are more than it was built for.
 
@@ -60,8 +65,7 @@ def check_longer(model: nn.Module, config: Config, inputs: Tensor, device: str) 
     Raises:
         OperatorError: its weights do not fit, or its outputs differ.
     """
-    built = tokens_built_for(config)
-    longest = max(task_of(config, length).input_seqlen for length in config.eval_seqlens)
+    built, longest = tokens_built_for(config), tokens_read(config)
     if longest <= built:
         return
     moved = copy.deepcopy(model).eval()

@@ -12,7 +12,7 @@ from mechbench.record.config import Config
 from mechbench.record.provenance import provenance
 from mechbench.record.results import SCHEMA_VERSION, wilson_interval
 from mechbench.tasks.base import Batch, Task
-from mechbench.training.evaluation import evaluate
+from mechbench.training.evaluation import Score, counts
 from mechbench.training.loop import Progress
 
 
@@ -26,14 +26,17 @@ def evaluation(
 ) -> dict[str, Any]:
     """Score the model on a test set, beside what the task gives away without being solved."""
     micro_batch = progress.micro_batch(config, config.n_test, task.input_seqlen)
-    score = evaluate(model, batches, micro_batch, device, config.dtype)
-    low, high = wilson_interval(score.correct, score.n)
+    counted = counts(model, batches, micro_batch, device, config.dtype)
     whole = Batch(
         *(
             torch.cat([getattr(b, name) for b in batches])
             for name in ("inputs", "targets", "dense_targets")
         )
     )
+    # On the CPU, while a GPU still counts.
+    shortcuts, context = shortcut_accuracies(task, whole), required_context(task, whole)
+    score = Score(*counted.tolist())
+    low, high = wilson_interval(score.correct, score.n)
     row = {
         "seqlen": task.seqlen,
         "n": score.n,
@@ -43,8 +46,8 @@ def evaluation(
         "ci_high": high,
         "dense_n": score.dense_n,
         "dense_accuracy": score.dense_accuracy,
-        "shortcuts": shortcut_accuracies(task, whole),
-        "required_context": {str(w): a for w, a in required_context(task, whole).items()},
+        "shortcuts": shortcuts,
+        "required_context": {str(w): a for w, a in context.items()},
     }
     if score.non_finite:
         row["non_finite"] = score.non_finite

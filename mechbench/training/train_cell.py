@@ -17,7 +17,7 @@ from mechbench.errors import OperatorError
 from mechbench.ops.fft_conv import backends_used, forget_backends_used
 from mechbench.ops.used import forget_kernels_used, kernels_used
 from mechbench.record.files import write_text
-from mechbench.record.results import Result, read_result, write_json
+from mechbench.record.results import Result, read_result, write_json, write_json_once
 from mechbench.record.seeds import derive
 from mechbench.report.escape import csv_text
 from mechbench.tasks.base import Batch, Task
@@ -25,13 +25,15 @@ from mechbench.training.checkpoint import check_extra_state, load_checkpoint, sa
 from mechbench.training.cost import FlopsBeside
 from mechbench.training.gate import Watchdog, after, before, guarded, naming, settle
 from mechbench.training.kept import Trainer
-from mechbench.training.lengths import check_longer, for_tokens, tokens_built_for
+from mechbench.training.lengths import check_longer, for_tokens, tokens_built_for, tokens_read
 from mechbench.training.loop import Hooks, Progress, train
 from mechbench.training.memory import is_out_of_memory, peak_memory_mib
 from mechbench.training.model import build_model
 from mechbench.training.outcome import empty_result, evaluation, note_non_finite
 from mechbench.training.rehearsal import rehearse, wake
 from mechbench.training.run import Run
+
+_RESIDENT = 1 << 19  # numbers of validation inputs that stay on the device, in 12 MiB
 
 
 class Interrupted(KeyboardInterrupt):
@@ -100,7 +102,9 @@ def _train_and_score(
     config, task, device, tasks = run.config, run.task, run.device, run.tasks()
     folder, console, group = run.folder, run.console, run.group
     model, optimizer = trainer.model, trainer.optimizer
-    check_longer(model, config, draw(task, 2, config.seed, "validation", 0, "cpu").inputs, device)
+    if tokens_read(config) > tokens_built_for(config):
+        few = draw(task, 2, config.seed, "validation", 0, "cpu")
+        check_longer(model, config, few.inputs, device)
     progress, warning = load_checkpoint(
         folder / "checkpoint.pt", config.cell_id, model, optimizer, config
     )
@@ -130,8 +134,10 @@ def _train_and_score(
     batch_size = config.curriculum[-1][1]
     check_something_to_train_on(task, unseen, config.n_train, batch_size, config.seed, device)
     shares = [batch.map(group.share) for batch in held_out.validation]
+    if sum(batch.inputs.numel() for batch in shares) <= _RESIDENT:
+        shares = [batch.map(lambda tensor: tensor.to(device)) for batch in shares]
     if not group.rank:
-        write_json(folder / "config.json", config.to_dict())
+        write_json_once(folder / "config.json", config.to_dict())
     forget_backends_used()  # the probe's
     forget_kernels_used()
     try:
@@ -252,7 +258,7 @@ def _train(
 
 def _finish(result: dict[str, Any], folder: Path, began: float) -> None:
     result["seconds"]["total"] = time.perf_counter() - began
-    write_json(folder / "config.json", result["config"])
+    write_json_once(folder / "config.json", result["config"])
     write_json(folder / "result.json", result)
 
 

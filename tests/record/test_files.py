@@ -266,6 +266,17 @@ def test_what_a_killed_writer_left_goes_when_the_folder_is_taken(tmp_path: Path)
     assert sorted(os.listdir(tmp_path)) == [".lock", ".mine"]
 
 
+def test_a_lock_does_not_wait_for_the_disk_and_files_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waited: list[int] = []
+    monkeypatch.setattr(os, "fsync", waited.append)
+    with exclusive(tmp_path):
+        assert not waited
+        write_text(tmp_path / "a", "a")
+        assert len(waited) == 1
+
+
 def test_only_an_empty_folder_is_discarded(tmp_path: Path) -> None:
     empty, full = tmp_path / "empty", tmp_path / "full"
     for folder in (empty, full):

@@ -93,6 +93,15 @@ def test_record_is_complete() -> None:
     assert abs(datetime.datetime.now(datetime.UTC) - date) < datetime.timedelta(minutes=5)
 
 
+def test_git_is_asked_once_a_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    first = provenance("cpu")["git_commit"]
+    monkeypatch.setattr(module, "git_commit", lambda: "0" * 40)
+    assert provenance("cpu")["git_commit"] == first
+    module._first_commit.cache_clear()
+    assert provenance("cpu")["git_commit"] == "0" * 40
+    module._first_commit.cache_clear()
+
+
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 def test_record_names_the_gpu() -> None:

@@ -25,6 +25,7 @@ from mechbench.record.results import (
     read_result,
     wilson_interval,
     write_json,
+    write_json_once,
 )
 
 Z = 1.959964
@@ -282,3 +283,16 @@ def test_attribute_access_does_not_hide_the_fields_of_the_class(tmp_path: Path) 
 def test_results_lie_below_paths(path: Any) -> None:
     with pytest.raises(ConfigError, match=r"^path is .*: expected a path$"):
         load_results(path)
+
+
+def test_a_file_that_is_there_is_not_written_again(tmp_path: Path) -> None:
+    path = tmp_path / "config.json"
+    write_json_once(path, {"a": 1})
+    first = path.stat()
+    write_json_once(path, {"a": 1})
+    assert (path.stat().st_ino, path.stat().st_mtime_ns) == (first.st_ino, first.st_mtime_ns)
+    write_json_once(path, {"a": 2})
+    assert read_json(path) == {"a": 2}
+    path.write_text("{")
+    write_json_once(path, {"a": 2})
+    assert read_json(path) == {"a": 2}

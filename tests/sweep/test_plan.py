@@ -82,6 +82,81 @@ def test_schedule_gives_the_longest_first_and_each_once() -> None:
     assert schedule.take() == made[2]
 
 
+def simulated(
+    schedule: Schedule, costs: dict[str, float], workers: int
+) -> tuple[float, list[tuple[str, ...]]]:
+    """Run a schedule in no time; return when it ends, and the kinds each worker began with."""
+    running: dict[int, tuple[float, Cell]] = {}
+    at: dict[int, str] = {}
+    began: list[list[str]] = [[] for _ in range(workers)]
+    now = 0.0
+    while True:
+        for worker in range(workers):
+            if worker in running:
+                continue
+            others = [kind for other, kind in at.items() if other != worker]
+            cell = schedule.take(at.get(worker), others)
+            if cell is None:
+                continue
+            running[worker] = now + costs[cell.group], cell
+            if at.get(worker) != cell.group:
+                began[worker].append(cell.group)
+            at[worker] = cell.group
+        if not running:
+            assert len(schedule) == 0
+            return now, [tuple(kinds) for kinds in began]
+        first = min(running, key=lambda worker: running[worker][0])
+        now = running.pop(first)[0]
+
+
+def suite(**sizes: int) -> list[Cell]:
+    return [c for name, n in sizes.items() for c in cells(name, (1e-3,), tuple(range(n)))]
+
+
+def schedule_of(made: list[Cell], costs: dict[str, float], begin_s: float = 0.0) -> Schedule:
+    return Schedule(made, {}, lambda c: costs[c.group], begin_s=begin_s)
+
+
+@pytest.mark.parametrize(("attention", "n"), [(0.3, 2), (0.2, 2), (0.05, 1)])
+def test_kinds_are_spread_over_workers(attention: float, n: int) -> None:
+    costs = {"hyena": 0.3, "attention": attention}
+    schedule = schedule_of(suite(hyena=32, attention=32), costs, begin_s=2.0)
+    end, began = simulated(schedule, costs, 4)
+    assert sorted(kinds[0] for kinds in began) == ["attention"] * n + ["hyena"] * (4 - n)
+    assert sum(map(len, began)) <= 6  # 8 if every worker took both
+    assert end <= 1.35 * 32 * sum(costs.values()) / 4 + 2.0
+
+
+def test_a_worker_does_not_begin_with_what_others_soon_end() -> None:
+    costs = {"hyena": 1.0, "attention": 1.0}
+    made = suite(hyena=6, attention=3)
+    began = simulated(schedule_of(made, costs, 5.0), costs, 2)[1]
+    assert sorted(began) == [("attention",), ("hyena",)]
+    began = simulated(schedule_of(made, costs), costs, 2)[1]
+    assert sorted(map(len, began)) == [1, 2]
+
+
+def test_long_cells_do_not_wait_for_short_ones() -> None:
+    costs = {"hyena": 100.0, "attention": 1.0}
+    end, _ = simulated(schedule_of(suite(hyena=1, attention=300), costs), costs, 2)
+    assert end <= 202
+    costs = {"hyena": 10.0, **{f"s{i}": 0.1 for i in range(50)}}
+    made = suite(hyena=2, **{f"s{i}": 1 for i in range(50)})
+    assert simulated(schedule_of(made, costs), costs, 2)[0] <= 13
+
+
+def test_a_cell_put_back_is_taken_again_even_if_its_kind_is_not_worth_beginning() -> None:
+    costs = {"hyena": 1.0, "attention": 1.0}
+    schedule = schedule_of(suite(hyena=1, attention=1), costs, begin_s=100.0)
+    first = schedule.take()
+    assert first is not None
+    schedule.again(first)
+    schedule.take("other", [])
+    assert schedule.take("other", []) is not None
+    assert len(schedule) == 0
+    assert schedule.take("other", []) is None
+
+
 @pytest.mark.parametrize("retry", [False, True])
 def test_schedule_adds_what_a_finished_cell_decides(retry: bool) -> None:
     low, low1, high, high1 = cells()

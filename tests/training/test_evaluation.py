@@ -6,7 +6,14 @@ from torch import Tensor, nn
 
 from mechbench.tasks.base import IGNORE, Batch
 from mechbench.training import evaluation as module
-from mechbench.training.evaluation import Score, autocast, count_non_finite, count_right, evaluate
+from mechbench.training.evaluation import (
+    Score,
+    autocast,
+    count_non_finite,
+    count_right,
+    counts,
+    evaluate,
+)
 
 V = 5
 
@@ -50,6 +57,12 @@ def test_counts_are_those_made_by_hand(micro_batch: int, device: str) -> None:
     assert (score.accuracy, score.dense_accuracy) == (0.75, 0.75)
 
 
+def test_counts_are_the_fields_of_the_score_on_the_device(device: str) -> None:
+    found = counts(Echo().to(device), batches(), 2, device, "float32")
+    assert found.device.type == device.partition(":")[0]
+    assert Score(*found.tolist()) == EXPECTED
+
+
 def test_nothing_scored_is_no_division_by_zero() -> None:
     score = evaluate(Echo(), [], 4, "cpu", "float32")
     assert score == Score(0, 0, 0, 0)
@@ -76,13 +89,15 @@ def test_running_out_of_memory_between_two_counts_counts_nothing_twice(
 ) -> None:
     calls = []
 
-    def count(logits: Tensor, targets: Tensor) -> Tensor:
-        calls.append(len(logits))
+    counted = module._count_right
+
+    def count(answers: Tensor, finite: Tensor, targets: Tensor) -> Tensor:
+        calls.append(len(answers))
         if len(calls) == 2:
             raise torch.cuda.OutOfMemoryError("CUDA out of memory")
-        return count_right(logits, targets)
+        return counted(answers, finite, targets)
 
-    monkeypatch.setattr(module, "count_right", count)
+    monkeypatch.setattr(module, "_count_right", count)
     assert evaluate(Echo(), batches(), 4, "cpu", "float32") == EXPECTED
 
 

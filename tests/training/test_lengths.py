@@ -13,7 +13,7 @@ from mechbench.catalogue.registry import FILTERS, OPERATORS, register_operator
 from mechbench.errors import OperatorError
 from mechbench.operators.base import depends_on_max_seqlen, make_operator, operator_options
 from mechbench.plan.resolve import resolve
-from mechbench.training.lengths import check_longer, for_tokens, tokens_built_for
+from mechbench.training.lengths import check_longer, for_tokens, tokens_built_for, tokens_read
 from mechbench.training.model import Backbone, build_model
 
 D, V = 8, 8
@@ -88,6 +88,7 @@ def test_longer_scoring_stands_in_the_configuration_where_it_decides_the_model()
     plain, longer = config("aft"), config("aft", eval_seqlens=(8, 64))
     assert (plain.max_seqlen, longer.max_seqlen) == (0, 66)
     assert (tokens_built_for(plain), tokens_built_for(longer)) == (18, 66)
+    assert (tokens_read(plain), tokens_read(longer)) == (18, 66)
     assert config("aft", eval_seqlens=(8,)).max_seqlen == 0
     assert config("attention", eval_seqlens=(64,)).max_seqlen == 0
 
