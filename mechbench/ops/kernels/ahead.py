@@ -11,9 +11,9 @@ from __future__ import annotations
 import gc
 import hashlib
 import importlib
-import multiprocessing
 import os
 import signal
+import struct
 import time
 import warnings
 from collections.abc import Iterator, Sequence
@@ -29,7 +29,9 @@ from mechbench.ops.kernels import nvrtc
 
 _MOST = 16  # processes
 _EACH = 2  # kernels, for which a process is worth its start
-_PATIENCE_S = 120.0  # after which what is missing is left to its first launch
+_POLL_S = 0.005
+_NUMBER = struct.Struct("H")  # of a kernel, in a pipe
+_PATIENCE_S = 60.0  # after which what is missing is left to its first launch
 
 
 class Wanted(NamedTuple):
@@ -80,7 +82,7 @@ def processes_for(kernels: int, beside: int = 1) -> int:
         kernels: their number.
         beside: processes that do the same at this time, with this one.
     """
-    if "fork" not in multiprocessing.get_all_start_methods():
+    if not hasattr(os, "fork"):
         return 0
     cores = (
         len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -101,26 +103,33 @@ def compile_all(wanted: Sequence[Wanted | nvrtc.Source], processes: int) -> None
     """
     if not wanted or processes < 1:
         return
-    context = multiprocessing.get_context("fork")
-    taken = context.Value("i", 0)
     stub = _Stub(driver.active)
-    workers = [
-        context.Process(target=_work, args=(wanted, taken, stub), daemon=True)
-        for _ in range(processes)
-    ]
-    deadline = time.monotonic() + _PATIENCE_S
+    take, give = os.pipe()
+    os.write(give, b"".join(_NUMBER.pack(i) for i in range(len(wanted))))
+    os.close(give)
+    running: list[int] = []
     try:
         with warnings.catch_warnings():  # Python warns of forks beside threads
             warnings.simplefilter("ignore", DeprecationWarning)
-            for worker in workers:
-                worker.start()
-        for worker in workers:
-            worker.join(max(0.0, deadline - time.monotonic()))
+            for _ in range(processes):
+                # Not by multiprocessing: its copies close standard input, which another thread of
+                # this process may be reading.
+                pid = os.fork()
+                if pid == 0:
+                    try:
+                        _work(wanted, take, stub)
+                    finally:
+                        os._exit(0)
+                running.append(pid)
+        deadline = time.monotonic() + _PATIENCE_S
+        while running and time.monotonic() < deadline:
+            running = [pid for pid in running if os.waitpid(pid, os.WNOHANG)[0] == 0]
+            time.sleep(_POLL_S)
     finally:
-        for worker in workers:
-            if worker.is_alive():
-                worker.kill()
-            worker.join()
+        os.close(take)
+        for pid in running:
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
 
 
 def mark(what: str) -> Path:
@@ -159,17 +168,12 @@ def _compile(wanted: Wanted | nvrtc.Source, stub: _Stub) -> None:
     stub.launcher_cls(kernel.src, kernel.metadata)
 
 
-def _work(wanted: Sequence[Wanted | nvrtc.Source], taken: Any, stub: _Stub) -> None:
-    """Compile one kernel after another until none is left that no process has taken."""
+def _work(wanted: Sequence[Wanted | nvrtc.Source], numbers: int, stub: _Stub) -> None:
+    """Compile what the numbers in a pipe stand for, one after another until none is left."""
     gc.disable()  # a tensor that belongs to the parent must not be freed here
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent's to act on
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     driver.set_active(stub)
-    while True:
-        with taken.get_lock():
-            at = taken.value
-            taken.value = at + 1
-        if at >= len(wanted):
-            return
+    while number := os.read(numbers, _NUMBER.size):
         with suppress(Exception):
-            _compile(wanted[at], stub)
+            _compile(wanted[_NUMBER.unpack(number)[0]], stub)

@@ -1,6 +1,9 @@
 from __future__ import annotations
 
 import os
+import sys
+import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -140,6 +143,22 @@ def test_a_process_that_hangs_is_ended(
     monkeypatch.setattr(_Driver, "launcher_cls", lambda *args: os.read(os.pipe()[0], 1))
     wanted = _noted()
     compile_all(wanted, 1)  # returns
+
+
+def test_another_thread_may_wait_for_input(
+    compiled: list[bool], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """As a sweep's worker does; a copy that closed its input would wait for ever."""
+    take, give = os.pipe()
+    with os.fdopen(take) as lines:
+        monkeypatch.setattr(sys, "stdin", lines)
+        reader = threading.Thread(target=lines.readline)
+        reader.start()
+        time.sleep(0.1)  # until it waits
+        compile_all(_noted(), 2)
+        os.close(give)
+        reader.join()
+    assert len([*tmp_path.glob("*.launcher")]) == 4
 
 
 def test_processes_are_as_many_as_pay(monkeypatch: pytest.MonkeyPatch) -> None:
