@@ -264,7 +264,8 @@ def by_gradient(run: Function, cut: Tensor, seed: int) -> Fault | None:
         drawn = list(weights) or [torch.randn(y.shape[1:], generator=generator, device=y.device)]
         weight = sum(drawn, torch.zeros_like(drawn[0])) * ~later[..., None]
         if y.requires_grad:
-            y.backward(weight.to(y.dtype))  # type: ignore[no-untyped-call]
+            # A sum, since PyTorch loads sympy, for seconds, where it is given a gradient.
+            (y * weight.to(y.dtype)).sum().backward()  # type: ignore[no-untyped-call]
         g = torch.zeros_like(x) if x.grad is None else x.grad
         return g.float(), drawn
 

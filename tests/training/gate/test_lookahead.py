@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -209,3 +211,17 @@ def test_global_random_state_is_left_as_it_was() -> None:
         torch.manual_seed(5)
         torch.rand(3)
     assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_no_algebra_system_is_loaded() -> None:
+    """PyTorch's `backward` loads sympy, which takes seconds, where it is given a gradient."""
+    code = (
+        "import sys, torch\n"
+        "from mechbench.training.gate.lookahead import by_gradient\n"
+        "x = torch.ones(1, 4, 2, requires_grad=True)\n"
+        "assert by_gradient(lambda change: (x, x.cumsum(1)), torch.tensor([2]), 0) is None\n"
+        "assert x.grad[0, 0, 0] != 0\n"
+        "if 'sympy' in sys.modules: sys.exit('sympy is loaded')\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
