@@ -86,7 +86,11 @@ def main(
     for operator in built_in if operators == ("all",) else operators:
         for seqlen in seqlens:
             sizes = (vocab_size, d_model, batch_size or default_batch_size(seqlen))
-            time_step(operator, task, seqlen, *sizes, repeats, graph, profile)
+            try:
+                time_step(operator, task, seqlen, *sizes, repeats, graph, profile)
+            except torch.OutOfMemoryError:
+                click.echo(f"{operator} at {seqlen}: out of memory", err=True)
+                torch.cuda.empty_cache()
 
 
 def time_step(
