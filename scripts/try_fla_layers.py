@@ -14,6 +14,7 @@ import contextlib
 import datetime
 import json
 import os
+import re
 import shlex
 import signal
 import subprocess
@@ -98,10 +99,11 @@ def end(process: subprocess.Popen[str]) -> None:
 
 
 def last_words(text: str) -> str:
-    """Return the error that mechbench told, or else the last line that says anything."""
+    """Return the error that mechbench told, or else the last exception, or the last line."""
     lines = [" ".join(line.split()) for line in text.splitlines() if line.strip()]
     errors = [line for line in lines if line.startswith("mechbench: error: ")]
-    told = (errors or lines or ["nothing was printed"])[-1]
+    raised = [line for line in lines if re.match(r"[\w.]+(Error|Exception)\b", line)]
+    told = (errors or raised or lines or ["nothing was printed"])[-1]
     return told.removeprefix("mechbench: error: ")
 
 

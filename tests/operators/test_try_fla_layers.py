@@ -112,3 +112,17 @@ def test_what_is_slow_is_ended(call: Callable[..., str], script: Script, tmp_pat
     assert "| not examined within 1 s | not trained within 1 s |" in (
         (tmp_path / "page.md").read_text()
     )
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("", "nothing was printed"),
+        ("a\n\n  b  c\n", "b c"),
+        ("ValueError: first\ntorch.AcceleratorError: CUDA error: x\nFor debugging\n", None),
+        ("mechbench: error: told\nKeyError: 'a'\n", "told"),
+    ],
+)
+def test_last_words_are_the_error(text: str, words: str | None) -> None:
+    last_words = runpy.run_path(str(ROOT / "scripts" / "try_fla_layers.py"))["last_words"]
+    assert last_words(text) == (words or "torch.AcceleratorError: CUDA error: x")

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import ctypes
 import hashlib
-import importlib.util
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache, cached_property
@@ -23,12 +22,18 @@ _noted: list[Source] | None = None  # what would have been launched, where nothi
 
 
 @cache
-def has_nvrtc() -> bool:
-    """Return whether the binding of NVRTC and of the driver is installed."""
+def missing() -> str | None:
+    """Say why nothing can be compiled here: the binding, or the library under it, is missing."""
     try:
-        return importlib.util.find_spec("cuda.bindings.nvrtc") is not None
-    except ModuleNotFoundError:
-        return False
+        from cuda.bindings import driver, nvrtc
+
+        _checked(nvrtc.nvrtcVersion())
+        _checked(driver.cuDriverGetVersion())
+    except ImportError:
+        return "cuda-bindings is not installed: pip install 'mechbench[cuda]'"
+    except Exception as error:  # a library of another CUDA
+        return f"NVRTC does not load: {' '.join(str(error).split())[:200]}"
+    return None
 
 
 class Source(NamedTuple):
@@ -39,15 +44,20 @@ class Source(NamedTuple):
 
 
 class Module:
-    """The kernels of a source, on the device that is current when they are first launched."""
+    """The kernels of a source, on one device."""
 
-    def __init__(self, source: Source) -> None:
-        self._source = source
+    def __init__(self, source: Source, index: int) -> None:
+        """Compile nothing yet.
+
+        Args:
+            source: of the kernels.
+            index: of the CUDA device.
+        """
+        self._source, self._index = source, index
         self._functions: dict[tuple[str, int], Any] = {}
 
     @cached_property
     def _handle(self) -> Any:
-        _enter_context()
         return _driver("cuModuleLoadData", compiled(self._source))
 
     def launch(
@@ -60,7 +70,7 @@ class Module:
         threads: int,
         shared: int,
     ) -> None:
-        """Start a kernel on the current stream.
+        """Start a kernel on the device's current stream.
 
         Args:
             name: of the kernel, as C knows it.
@@ -76,18 +86,19 @@ class Module:
         if _noted is not None:
             _noted.append(self._source)
             return
-        _enter_context()
         values = tuple(_value(x) for x in arguments)
-        _driver(
-            "cuLaunchKernel",
-            self._function(name, shared),
-            *(*grid, 1),
-            *(threads, 1, 1),
-            shared,
-            torch.cuda.current_stream().cuda_stream,
-            (values, tuple(_TYPES[letter] for letter in types)),
-            0,
-        )
+        with torch.cuda.device(self._index):
+            _enter_context()
+            _driver(
+                "cuLaunchKernel",
+                self._function(name, shared),
+                *(*grid, 1),
+                *(threads, 1, 1),
+                shared,
+                torch.cuda.current_stream().cuda_stream,
+                (values, tuple(_TYPES[letter] for letter in types)),
+                0,
+            )
 
     def _function(self, name: str, shared: int) -> Any:
         key = name, shared
@@ -123,7 +134,8 @@ def noted() -> Iterator[list[Source]]:
 @cache
 def module(text: str, index: int) -> Module:
     """Return the kernels of the source `text` on the CUDA device of that index."""
-    return Module(Source(text, "sm_{}{}".format(*torch.cuda.get_device_capability(index))))
+    architecture = "sm_{}{}".format(*torch.cuda.get_device_capability(index))
+    return Module(Source(text, architecture), index)
 
 
 def compiled(source: Source) -> bytes:

@@ -1,8 +1,11 @@
 from __future__ import annotations
 
+import sys
 import threading
+from collections.abc import Iterator
 from enum import Enum
 from pathlib import Path
+from types import ModuleType, SimpleNamespace
 
 import pytest
 import torch
@@ -37,14 +40,31 @@ def test_an_answer_is_what_stands_beside_its_status() -> None:
         nvrtc._checked((Status.BAD, 5))
 
 
-def test_the_binding_may_be_missing(monkeypatch: pytest.MonkeyPatch) -> None:
-    def find(name: str) -> None:
-        raise ModuleNotFoundError(name)  # what the parent of the module being missing raises
+@pytest.fixture
+def bindings(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
+    """A binding of which nothing but the two versions is there."""
+    module = ModuleType("cuda.bindings")
+    module.nvrtc = SimpleNamespace(nvrtcVersion=lambda: (Status.GOOD, 13, 0))  # type: ignore[attr-defined]
+    module.driver = SimpleNamespace(cuDriverGetVersion=lambda: (Status.GOOD, 13000))  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "cuda", ModuleType("cuda"))
+    monkeypatch.setitem(sys.modules, "cuda.bindings", module)
+    nvrtc.missing.cache_clear()
+    yield module
+    nvrtc.missing.cache_clear()
 
-    nvrtc.has_nvrtc.cache_clear()
-    monkeypatch.setattr(nvrtc.importlib.util, "find_spec", find)
-    assert not nvrtc.has_nvrtc()
-    nvrtc.has_nvrtc.cache_clear()
+
+def test_what_is_missing_is_told(bindings: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert nvrtc.missing() is None
+
+    def absent() -> None:
+        raise RuntimeError("libnvrtc.so.13:\n  no such file")
+
+    bindings.nvrtc.nvrtcVersion = absent
+    nvrtc.missing.cache_clear()
+    assert nvrtc.missing() == "NVRTC does not load: libnvrtc.so.13: no such file"
+    monkeypatch.setitem(sys.modules, "cuda.bindings", None)
+    nvrtc.missing.cache_clear()
+    assert "pip install 'mechbench[cuda]'" in str(nvrtc.missing())
 
 
 def test_values_of_arguments() -> None:
@@ -74,6 +94,14 @@ class TestOnCuda:
         thread.start()
         thread.join()
         torch.cuda.synchronize()
+        assert out.min() == 2.0**33
+
+    @pytest.mark.skipif(torch.cuda.device_count() < 2, reason="fewer than two CUDA devices")
+    def test_a_device_that_is_not_the_current_one(self) -> None:
+        out = torch.zeros(6, 20, device="cuda:1")
+        module = nvrtc.module(SOURCE, 1)
+        arguments = out, None, 20, 1 << 33, 0.5
+        module.launch("fill", "ppilf", arguments, grid=(2, 3), threads=32, shared=1000)
         assert out.min() == 2.0**33
 
     def test_a_graph_captures_a_launch(self) -> None:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from mechbench.ops.fft_conv.core import split
-from mechbench.ops.kernels.nvrtc import has_nvrtc
+from mechbench.ops.kernels import nvrtc
 from mechbench.ops.triton import interpreted, unavailable
 
 PRIORITY = 40
@@ -27,12 +27,11 @@ def _length(L: int) -> int:
 def unsupported(u: Tensor, h: Tensor) -> str | None:
     """Say why these inputs are refused: CUDA, NVRTC and a length near a power of two are needed."""
     reason = unavailable(u, h)
+    if reason is None and interpreted():
+        reason = "Triton's interpreter runs no CUDA C++"
+    reason = reason or nvrtc.missing()
     if reason is not None:
         return reason
-    if interpreted():
-        return "Triton's interpreter runs no CUDA C++"
-    if not has_nvrtc():
-        return "cuda-bindings is not installed"
     L = split(u.shape[-1])
     n = _length(L)
     if not LEAST <= n <= MOST:

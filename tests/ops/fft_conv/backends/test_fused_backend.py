@@ -7,6 +7,7 @@ import torch
 
 from mechbench.ops.fft_conv import choose_backend, fft_conv
 from mechbench.ops.fft_conv.backends import fused_backend as backend
+from mechbench.ops.kernels import nvrtc
 from ops.conftest import relative_error
 
 ON_CUDA = [
@@ -23,7 +24,7 @@ def everywhere(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     )
     monkeypatch.setattr(backend, "unavailable", lambda *_: None)
     monkeypatch.setattr(backend, "interpreted", lambda: False)
-    monkeypatch.setattr(backend, "has_nvrtc", lambda: True)
+    monkeypatch.setattr(nvrtc, "missing", lambda: None)
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: properties)
     return properties
 
@@ -58,8 +59,8 @@ def test_what_is_missing_is_told(
     everywhere.shared_memory_per_block_optin = 60_000
     assert reason(4096) is None
     assert reason(8192) == "a block has 60000 bytes of shared memory, expected 69632"
-    monkeypatch.setattr(backend, "has_nvrtc", lambda: False)
-    assert reason(4096) == "cuda-bindings is not installed"
+    monkeypatch.setattr(nvrtc, "missing", lambda: "no NVRTC")
+    assert reason(4096) == "no NVRTC"
     monkeypatch.setattr(backend, "interpreted", lambda: True)
     assert "interpreter" in str(reason(4096))
     monkeypatch.setattr(backend, "unavailable", lambda *_: "no device")
