@@ -8,7 +8,7 @@ with w = exp(speed) > 0 the decay and b the bonus of the current token, one of e
 Source: Peng et al. 2023 (arXiv:2305.13048), section 3, time mixing; initial mixes, decays and
 bonuses are those that the released version 4 gives a first layer, or, with `depth`, each layer of
 so many. Deviations: matrices start with PyTorch's initialisation instead of zeros; the backbone's
-MLP, without a token shift, takes the place of channel mixing.
+MLP, without a token shift, takes the place of channel mixing, unless that is asked for.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from mechbench.catalogue.registry import register_operator
 from mechbench.catalogue.settings import check_options
 from mechbench.errors import ConfigError
 from mechbench.operators.base import check_seqlen
+from mechbench.operators.channel_mixing import ChannelMixing
 from mechbench.operators.fidelity import Fidelity
 from mechbench.ops import decayed_average, linear
 
@@ -36,6 +37,7 @@ class RWKV(nn.Module):
         d_model: D, channels.
         max_seqlen: longest input, in tokens.
         depth: layers of the model, which decides how each starts; 0: all start as a first layer.
+        channel_mixing: put RWKV's channel mixing in the place of the MLP that all operators have.
         layer: index of its block, from 0.
 
     Raises:
@@ -47,14 +49,22 @@ class RWKV(nn.Module):
             "RWKV-4 time mixing, recurrence",
             2e-15,
             "every layer starts as a first one (`depth=N`: as released in a model of N layers); "
-            "matrices start with PyTorch's default; no token shift before the backbone's MLP, "
-            "which belongs to the backbone and is the same for all",
+            "matrices start with PyTorch's default; the backbone's MLP, the same for all, in place of "
+            "channel mixing with its token shift (`channel_mixing=true`: as released)",
         ),
     )
 
-    implied: ClassVar = {"depth": 0}
+    implied: ClassVar = {"depth": 0, "channel_mixing": False}
 
-    def __init__(self, d_model: int, max_seqlen: int, *, depth: int = 0, layer: int = 0) -> None:
+    def __init__(
+        self,
+        d_model: int,
+        max_seqlen: int,
+        *,
+        depth: int = 0,
+        channel_mixing: bool = False,
+        layer: int = 0,
+    ) -> None:
         super().__init__()
         check_options(depth=depth)
         if depth and layer >= depth:
@@ -63,7 +73,7 @@ class RWKV(nn.Module):
             )
         rise = layer / max(1, depth - 1) if depth else 0.0  # 0 in the first layer, 1 in the last
         fall = 1 - layer / depth if depth else 1.0  # 1 in the first layer, then towards 0
-        self.max_seqlen = max_seqlen
+        self.max_seqlen, self._mixes_channels, self._fall = max_seqlen, channel_mixing, fall
         place = torch.arange(d_model) / d_model
         self.mix_r = nn.Parameter(place ** (0.5 * fall))
         self.mix_k = nn.Parameter(place**fall)
@@ -75,6 +85,12 @@ class RWKV(nn.Module):
         self.key = nn.Linear(d_model, d_model, bias=False)
         self.value = nn.Linear(d_model, d_model, bias=False)
         self.out_proj = nn.Linear(d_model, d_model, bias=False)
+
+    def channel_mixing(self) -> nn.Module | None:
+        """Return what the block has in place of its MLP, newly made; None: the MLP."""
+        if not self._mixes_channels:
+            return None
+        return ChannelMixing(len(self.mix_k), self._fall)
 
     def _signals(self, u: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return r, k, v, each (B, L, D)."""

@@ -39,7 +39,8 @@ class Block(nn.Module):
 
     Args:
         d_model: D.
-        operator: maps (B, L, D) to (B, L, D).
+        operator: maps (B, L, D) to (B, L, D). It may have a method `channel_mixing`, which returns
+            a module of its own, (B, L, D) to (B, L, D), for the place of the MLP, or None.
         short_conv: taps of the `ShortConv` before it; 0: none.
     """
 
@@ -49,8 +50,11 @@ class Block(nn.Module):
         self.short_conv = ShortConv(d_model, short_conv) if short_conv else nn.Identity()
         self.operator = operator
         self.norm2 = nn.LayerNorm(d_model)
-        self.up = nn.Linear(d_model, 4 * d_model)
-        self.down = nn.Linear(4 * d_model, d_model)
+        own = getattr(operator, "channel_mixing", None)
+        self.channel_mixing: nn.Module | None = own() if callable(own) else None
+        if self.channel_mixing is None:
+            self.up = nn.Linear(d_model, 4 * d_model)
+            self.down = nn.Linear(4 * d_model, d_model)
 
     def forward(self, x: Tensor, delta: Tensor | None) -> tuple[Tensor, Tensor]:
         """Return the residual stream (B, L, D) and what is to be added to it.
@@ -59,6 +63,8 @@ class Block(nn.Module):
         """
         x, u = add_norm(x, delta, self.norm1)
         x, u = add_norm(x, self.operator(self.short_conv(u)), self.norm2, autocast_dtype(x))
+        if self.channel_mixing is not None:
+            return x, self.channel_mixing(u)
         return x, mlp(u, self.up, self.down)
 
 

@@ -8,7 +8,9 @@ from torch import Tensor
 
 import mechbench
 from mechbench.errors import ConfigError
+from mechbench.operators.channel_mixing import ChannelMixing
 from mechbench.operators.rwkv import RWKV
+from mechbench.training.model import Backbone
 from operators.fidelity import assert_true_to_source
 
 D = 6
@@ -110,3 +112,22 @@ def test_without_a_depth_all_layers_start_as_the_first_of_any() -> None:
         assert torch.equal(getattr(first, name), getattr(second, name))
     with pytest.raises(ConfigError, match="depth is 1: expected at least 2"):
         RWKV(D, 64, depth=1, layer=1)
+
+
+def test_channel_mixing_takes_the_place_of_the_mlp() -> None:
+    sizes = {"vocab_size": 8, "d_model": D, "n_layers": 2, "max_seqlen": 16}
+    model = Backbone("rwkv", {"channel_mixing": True, "depth": 2}, **sizes)
+    for layer, block in enumerate(model.blocks):
+        assert isinstance(block.channel_mixing, ChannelMixing)
+        place = torch.arange(D) / D
+        assert torch.equal(block.channel_mixing.mix_k, place ** (1 - layer / 2))
+        assert not hasattr(block, "up")
+    tokens = torch.randint(8, (2, 16))
+    logits = model(tokens)
+    logits.sum().backward()
+    assert all(p.grad is not None for p in model.parameters())
+    tokens[:, 9] = (tokens[:, 9] + 1) % 8
+    moved = (model(tokens) - logits).abs().amax((0, 2))
+    assert not moved[:9].any()
+    assert moved[9:11].all()
+    assert Backbone("rwkv", {}, **sizes).blocks[0].channel_mixing is None
