@@ -49,8 +49,8 @@ class RWKV(nn.Module):
             "RWKV-4 time mixing, recurrence",
             2e-15,
             "every layer starts as a first one (`depth=N`: as released in a model of N layers); "
-            "matrices start with PyTorch's default; the backbone's MLP, the same for all, in place of "
-            "channel mixing with its token shift (`channel_mixing=true`: as released)",
+            "matrices start with PyTorch's default; the backbone's MLP, the same for all, stands "
+            "for channel mixing with its token shift (`channel_mixing=true`: as released)",
         ),
     )
 
