@@ -82,8 +82,7 @@ def main(
 ) -> None:
     if fft:
         time_fft("cuda" if torch.cuda.is_available() else "cpu")
-    built_in = [n for n in OPERATORS.names() if OPERATORS.entry(n).origin == "built-in"]
-    for operator in built_in if operators == ("all",) else operators:
+    for operator in OPERATORS.built_in() if operators == ("all",) else operators:
         for seqlen in seqlens:
             sizes = (vocab_size, d_model, batch_size or default_batch_size(seqlen))
             try:

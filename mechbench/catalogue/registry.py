@@ -99,6 +99,10 @@ class Registry:
         self._discover()
         return sorted(self.entries)
 
+    def built_in(self) -> list[str]:
+        """Return the names of what comes with the package, sorted."""
+        return [name for name in self.names() if self.entry(name).origin == "built-in"]
+
     def entry(self, name: str) -> Entry:
         """Return the entry of `name` without loading it.
 

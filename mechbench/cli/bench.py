@@ -13,7 +13,12 @@ from mechbench.cli.arguments import PLUGIN, Setting
 
 
 @click.command("bench")
-@click.option("--operator", "operators", multiple=True, help="Operator to measure (repeatable).")
+@click.option(
+    "--operator",
+    "operators",
+    multiple=True,
+    help="Operator to measure (repeatable); all: every built-in one.",
+)
 @click.option(
     "--fft-conv", is_flag=True, help="Measure fft_conv by itself too, with each of its backends."
 )
@@ -90,8 +95,9 @@ def command(
     if not operators and not fft_conv:
         raise click.UsageError("nothing to measure: name an --operator, or --fft-conv")
     load_plugins(plugins)
-    for operator in operators:
-        OPERATORS.entry(operator)
+    names = [n for o in operators for n in (OPERATORS.built_in() if o == "all" else [o])]
+    for name in names:
+        OPERATORS.entry(name)
     from mechbench.plan.resolve import device_of
 
     device = device_of(device)
@@ -101,7 +107,7 @@ def command(
 
     if dtype == "auto":
         dtype = "bfloat16" if device.startswith("cuda") else "float32"
-    lines = lines_of(operators, given, fft_conv=fft_conv)
+    lines = lines_of(names, given, fft_conv=fft_conv)
     setting = Setting(d_model, tokens, device, dtype, repeats)
     record, files = run_bench(lines, seqlens, setting, out)
     for path in files:

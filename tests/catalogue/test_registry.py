@@ -76,6 +76,14 @@ def test_unknown_name_suggests_and_lists() -> None:
     assert "attention, " in str(got.value)
 
 
+def test_what_comes_with_the_package_is_told_from_plugins(write: Write) -> None:
+    before = OPERATORS.built_in()
+    assert {"hyena", "attention", "conv"} <= set(before) <= set(OPERATORS.names())
+    load_plugin(write(GOOD))
+    assert OPERATORS.built_in() == before
+    assert "mine" in OPERATORS.names()
+
+
 def test_name_registered_twice_names_both_origins(write: Write) -> None:
     first = write(GOOD, "first.py")
     second = write(GOOD + "\n", "second.py")

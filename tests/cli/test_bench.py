@@ -52,6 +52,11 @@ def test_bench_of_two_operators_a_convolution_and_a_fault(mechbench: CommandLine
     assert str(mechbench.folder) not in text
 
 
+def test_all_stands_for_every_built_in_operator(mechbench: CommandLine) -> None:
+    told = mechbench.error("bench", "--operator", "all", "--option", "no_such_option=1")
+    assert told.startswith("operator 'hybrid' has no option")  # the one that hands options on
+
+
 @pytest.mark.parametrize(
     ("args", "says"),
     [
