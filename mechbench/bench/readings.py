@@ -36,10 +36,9 @@ from mechbench.errors import OperatorError
 from mechbench.operators.base import make_operator
 from mechbench.ops.fft_conv import (
     available_backends,
-    backends_used,
     fft_conv,
-    forget_backends_used,
 )
+from mechbench.ops.used import forget_ops_used, ops_used
 from mechbench.record.seeds import derive
 from mechbench.training.cost import FlopCounter
 from mechbench.training.evaluation import autocast
@@ -72,7 +71,7 @@ def take_reading(line: Line, seqlen: int, setting: Setting) -> Reading:
 def _guarded(line: Line, seqlen: int, setting: Setting) -> Reading:
     batch = setting.batch(seqlen)
     try:
-        forget_backends_used()
+        forget_ops_used()
         if line.conv_backend is not None:
             return _conv_reading(line, seqlen, setting)
         return _operator_reading(line, seqlen, setting)
@@ -89,7 +88,7 @@ def _operator_reading(line: Line, seqlen: int, setting: Setting) -> Reading:
     batch = setting.batch(seqlen)
     if line.name != REFERENCE:
         measured = _measure(case, setting)
-        backend = ", ".join(sorted(backends_used(setting.device.partition(":")[0])))
+        backend = ops_used(setting.device.partition(":")[0]).get("fft_conv", "")
         return Reading(line.name, seqlen, batch, OK, "", backend, measured, case.work)
     candidates: dict[str, Measured | str] = {}
     if _is_cuda(setting):

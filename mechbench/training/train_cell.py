@@ -14,8 +14,7 @@ from mechbench.console.signals import Stopper
 from mechbench.data.held_out import check_something_to_train_on, keep_apart
 from mechbench.data.streams import Unseen, draw, evaluation_batches
 from mechbench.errors import OperatorError
-from mechbench.ops.fft_conv import backends_used, forget_backends_used
-from mechbench.ops.used import forget_kernels_used, kernels_used
+from mechbench.ops.used import forget_ops_used, ops_used
 from mechbench.record.files import write_text
 from mechbench.record.results import Result, read_result, write_json, write_json_once
 from mechbench.record.seeds import derive
@@ -138,8 +137,7 @@ def _train_and_score(
         shares = [batch.map(lambda tensor: tensor.to(device)) for batch in shares]
     if not group.rank:
         write_json_once(folder / "config.json", config.to_dict())
-    forget_backends_used()  # the probe's
-    forget_kernels_used()
+    forget_ops_used()  # the probe's
     try:
         _train(run, trainer, progress, shares, unseen, flops)
     finally:  # also where the operator fails: the row says how far it came
@@ -191,8 +189,9 @@ def _score(
         result["evaluations"].append(found)
     note_non_finite(result, config)
     # Of training and scoring: what goes on after the last step has only that.
-    result["fft_conv_backend"] = ", ".join(sorted(backends_used(config.device_type))) or None
-    result["kernels"] = kernels_used(config.device_type)
+    used = ops_used(config.device_type)
+    result["fft_conv_backend"] = used.pop("fft_conv", None)
+    result["kernels"] = used
     result["seconds"]["evaluate"] = time.perf_counter() - start
     trainer.peak_memory_mib = max(trainer.peak_memory_mib, peak_memory_mib(device))
     result["peak_memory_mib"] = trainer.peak_memory_mib

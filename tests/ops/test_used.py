@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from mechbench.ops import delta_rule, rotary, used
-from mechbench.ops.used import forget_kernels_used, kernels_used, noted
+from mechbench.ops.used import forget_ops_used, noted, ops_used
 
 
 @pytest.fixture(autouse=True)
@@ -18,14 +18,14 @@ def test_what_ran_is_told_by_op_and_device() -> None:
     assert not noted("one", x, False)
     assert not noted("another", x, False)
     assert noted("third", meta, True)
-    assert kernels_used("cpu") == {"another": "torch", "one": "torch, triton"}
-    assert kernels_used("meta") == {"third": "triton"}
-    forget_kernels_used()
-    assert kernels_used("cpu") == {}
+    assert ops_used("cpu") == {"another": "torch", "one": "torch, triton"}
+    assert ops_used("meta") == {"third": "triton"}
+    forget_ops_used()
+    assert ops_used("cpu") == {}
 
 
 def test_ops_tell() -> None:
     x = torch.randn(1, 2, 8, 4, dtype=torch.float64)
     delta_rule(x, x / x.norm(dim=-1, keepdim=True), x, x[..., 0] * 0, x[..., 0].sigmoid())
     rotary(x, 10_000.0)
-    assert kernels_used("cpu") == {"delta_rule": "torch", "rotary": "torch"}
+    assert ops_used("cpu") == {"delta_rule": "torch", "rotary": "torch"}

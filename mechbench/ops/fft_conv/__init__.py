@@ -18,18 +18,7 @@ from mechbench.errors import ConfigError, nearest
 from mechbench.ops.fft_conv import backends as _backends
 from mechbench.ops.fft_conv.contract import Backend, Core, Whole
 from mechbench.ops.fft_conv.core import gated_conv
-
-_USED: set[tuple[str, str]] = set()  # backend, type of device
-
-
-def backends_used(device_type: str) -> set[str]:
-    """Return the backends used there since `forget_backends_used`; results record them."""
-    return {name for name, where in _USED if where == device_type}
-
-
-def forget_backends_used() -> None:
-    """Clear the record of used backends, at the start of a run."""
-    _USED.clear()
+from mechbench.ops.used import note
 
 
 @cache
@@ -68,7 +57,7 @@ def choose_backend(u: Tensor, h: Tensor, backend: str = "auto") -> str:
 def pick_backend(u: Tensor, h: Tensor, backend: str = "auto") -> Backend:
     """Return the backend that `choose_backend` names, and record that it was used."""
     name = choose_backend(u, h, backend)
-    _USED.add((name, u.device.type))
+    note("fft_conv", u, name)
     return available_backends()[name]
 
 

@@ -10,9 +10,8 @@ from mechbench.errors import ConfigError
 from mechbench.ops import fft_conv, fft_conv_reference
 from mechbench.ops.fft_conv import (
     available_backends,
-    backends_used,
-    forget_backends_used,
 )
+from mechbench.ops.used import forget_ops_used, ops_used
 from ops.conftest import relative_error
 
 NAMES = ("u", "h", "skip", "pre_gate", "post_gate")
@@ -206,7 +205,7 @@ def test_every_backend_agrees_or_says_why_it_cannot_run(backend: str, device: st
         return
     y = fft_conv(**low, backend=backend)
     assert relative_error(y, fft_conv_reference(**exact)) < 2e-3
-    assert backend in backends_used(device)
+    assert backend in ops_used(device)["fft_conv"].split(", ")
 
 
 @pytest.mark.gpu
@@ -228,9 +227,9 @@ def test_long_inputs_on_cuda_equal_float64_on_the_cpu(
 
 
 def test_backends_are_recorded_where_they_ran() -> None:
-    forget_backends_used()
+    forget_ops_used()
     u, h = torch.ones(1, 2, 4, device="meta"), torch.ones(2, 4, device="meta")
     fft_conv(u, h, backend="torch")  # a count of FLOPs
-    assert backends_used("cpu") == set()
+    assert ops_used("cpu") == {}
     fft_conv(torch.ones(1, 2, 4), torch.ones(2, 4), backend="torch")
-    assert backends_used("cpu") == {"torch"}
+    assert ops_used("cpu") == {"fft_conv": "torch"}
