@@ -92,7 +92,12 @@ def program() -> None:
         code = stop.code
     if "torch" in sys.modules:
         _end(code)
-    sys.exit(code if isinstance(code, int) else int(code is not None))
+    sys.exit(_number(code))
+
+
+def _number(code: object) -> int:
+    """Return what a process ends with, for what `SystemExit` holds."""
+    return code if isinstance(code, int) else int(code is not None)
 
 
 def _leave_threads_behind(code: object) -> None:
@@ -111,7 +116,7 @@ def _leave_threads_behind(code: object) -> None:
 def _end(code: object) -> None:
     """End the process here, once what waits for its end has been done."""
     atexit._run_exitfuncs()
-    number = code if isinstance(code, int) else int(code is not None)
+    number = _number(code)
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()

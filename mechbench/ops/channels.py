@@ -49,9 +49,8 @@ def from_channels(y: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     return out
 
 
-_ALIGNED = (
-    16  # half-precision numbers in 32 bytes: matrix products and Triton then read whole vectors
-)
+# Half-precision numbers in 32 bytes: matrix products and Triton then read whole vectors.
+_ALIGNED = 16
 _FEW = 8  # up to this batch size, multiply one by one: cuBLAS then splits long sums over the GPU
 
 

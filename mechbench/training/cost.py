@@ -114,9 +114,8 @@ class FlopsBeside:
         self._future: Future[float | None] | None = None
         on_gpu = training_device != "cpu"
         if input_seqlen <= _SHORT or not on_gpu:
-            computed = on_gpu and is_own(
-                model
-            )  # kernels of others may take a CPU's memory for a GPU's
+            # Kernels of others may take a CPU's memory for a GPU's.
+            computed = on_gpu and is_own(model)
             flops = flops_per_token(model, input_seqlen, input_dim, computed=computed)
             self._future = Future()
             self._future.set_result(flops)
