@@ -9,6 +9,7 @@ Gates and the skip term take a pass before and one behind it where the kernels c
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -18,6 +19,7 @@ from torch.autograd.function import once_differentiable
 from mechbench.ops.fft_conv.contract import Core
 from mechbench.ops.triton import unavailable
 
+COMPLEX_BYTES = 8  # a number of a spectrum
 _MAX_TAIL = 8  # most outputs summed directly: each costs a pass over the filters
 _LEAST = 128  # below this length nothing is gained
 
@@ -26,6 +28,13 @@ def split(L: int) -> int:
     """Return how many outputs of L a transform gives; the few beyond are summed directly."""
     below = 1 << (L.bit_length() - 1)
     return below if below >= _LEAST and L - below <= _MAX_TAIL else L
+
+
+def chunks(v: Tensor, n: int, most_bytes: int) -> Iterator[slice]:
+    """Return slices of the channels of v (B, D, L) whose spectra of length n take `most_bytes`."""
+    B, D, _ = v.shape
+    size = max(1, most_bytes // (COMPLEX_BYTES * B * n))
+    return (slice(start, min(D, start + size)) for start in range(0, D, size))
 
 
 def _by_core(core: Core, L: int) -> int:

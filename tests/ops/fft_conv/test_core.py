@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from mechbench.ops.fft_conv import fft_conv_reference
-from mechbench.ops.fft_conv.core import gated_conv
+from mechbench.ops.fft_conv.core import chunks, gated_conv
 from ops.conftest import kernel_device, relative_error  # noqa: F401
 
 
@@ -82,3 +82,11 @@ def test_a_few_outputs_over_a_power_of_two_are_a_tail(
 ) -> None:
     lengths = compare(L, L + extra, kernel_device, torch.float32, 1e-5)
     assert lengths == [core_length, core_length]
+
+
+@pytest.mark.parametrize(("channels", "size"), [(1, 1), (5, 2), (6, 3), (7, 100)])
+def test_chunks_cover_every_channel_once(channels: int, size: int) -> None:
+    x = torch.arange(channels).expand(3, channels)[..., None]
+    parts = [x[:, chunk] for chunk in chunks(x, 16, 8 * 3 * 16 * size)]
+    assert torch.equal(torch.cat(parts, 1), x)
+    assert all(part.shape[1] <= size for part in parts)

@@ -31,11 +31,3 @@ def test_sources_are_put_together(monkeypatch: pytest.MonkeyPatch) -> None:
     assert source.startswith("#define RADICES 4,2\n#define ELEMENTS 4\n")
     for name in ("struct Transform", "read_twisted(", "spectra(const float"):
         assert source.count(name) == 1
-
-
-@pytest.mark.parametrize(("channels", "size"), [(1, 1), (5, 2), (6, 3), (7, 100)])
-def test_chunks_cover_every_channel_once(channels: int, size: int) -> None:
-    x = torch.arange(channels).expand(3, channels)[..., None]
-    parts = [x[:, chunk] for chunk in cuda.chunks(x, 16, 8 * 3 * 16 * size)]
-    assert torch.equal(torch.cat(parts, 1), x)
-    assert all(part.shape[1] <= size for part in parts)

@@ -7,12 +7,11 @@ transforms them again.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import torch
 from torch import Tensor
 
 from mechbench.ops.fft_conv.backends.torch_backend import transform_length
+from mechbench.ops.fft_conv.core import chunks
 from mechbench.ops.triton import unavailable
 
 PRIORITY = 10
@@ -25,12 +24,6 @@ def unsupported(u: Tensor, h: Tensor) -> str | None:
     return unavailable(u, h)
 
 
-def _chunks(v: Tensor, n: int) -> Iterator[slice]:
-    B, D, _ = v.shape
-    size = max(1, CHUNK_BYTES // (8 * B * n))
-    return (slice(start, min(D, start + size)) for start in range(0, D, size))
-
-
 def core_forward(v: Tensor, h: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
     """Return h * v; nothing is kept for the backward."""
     from mechbench.ops.fft_conv.kernels.twist import multiply_, twisted_fft, untwisted_ifft
@@ -38,7 +31,7 @@ def core_forward(v: Tensor, h: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
     L = v.shape[-1]
     n = transform_length(L)
     z = torch.empty(v.shape, dtype=v.dtype, device=v.device)
-    for channels in _chunks(v, n):
+    for channels in chunks(v, n, CHUNK_BYTES):
         spectrum = twisted_fft(v[:, channels], n)
         multiply_(spectrum, twisted_fft(h[None, channels, :L], n)[0])
         untwisted_ifft(spectrum, z[:, channels])
@@ -57,7 +50,7 @@ def core_backward(
     dh = torch.empty(h.shape, dtype=h.dtype, device=h.device)
     if K > L:
         dh[:, L:] = 0
-    for channels in _chunks(v, n):
+    for channels in chunks(v, n, CHUNK_BYTES):
         spectrum = twisted_fft(dz[:, channels], n)
         shared = correlate_(
             spectrum, twisted_fft(v[:, channels], n), twisted_fft(h[None, channels, :L], n)[0]

@@ -6,10 +6,13 @@ through memory. All in float32.
 
 from __future__ import annotations
 
+from types import ModuleType
+
 import torch
 from torch import Tensor
 
 from mechbench.ops.fft_conv.core import split
+from mechbench.ops.fft_conv.kernels import steps, whole
 from mechbench.ops.kernels import nvrtc
 from mechbench.ops.triton import interpreted, unavailable
 
@@ -42,43 +45,29 @@ def unsupported(u: Tensor, h: Tensor) -> str | None:
         return f"{L} tokens are too few for a transform of {n}"
     properties = torch.cuda.get_device_properties(u.device)
     most = getattr(properties, "shared_memory_per_block_optin", properties.shared_memory_per_block)
-    if _shared_bytes(n) > most:
-        return f"a block has {most} bytes of shared memory, expected {_shared_bytes(n)}"
+    needed = _kernels(n).shared_bytes(n)
+    if needed > most:
+        return f"a block has {most} bytes of shared memory, expected {needed}"
     return None
 
 
-def _is_whole(n: int) -> bool:
-    from mechbench.ops.fft_conv.kernels import whole
-
-    return n in whole.LENGTHS
-
-
-def _shared_bytes(n: int) -> int:
-    from mechbench.ops.fft_conv.kernels import steps, whole
-
-    return whole.shared_bytes(n) if _is_whole(n) else steps.shared_bytes(n)
+def _kernels(n: int) -> ModuleType:
+    """Return the module for transforms of length n."""
+    return whole if n in whole.LENGTHS else steps
 
 
 def core_forward(v: Tensor, h: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
     """Return h * v; nothing is kept for the backward."""
-    from mechbench.ops.fft_conv.kernels.steps import steps_forward
-    from mechbench.ops.fft_conv.kernels.whole import whole_forward
-
     n = _length(v.shape[-1])
-    forward = whole_forward if _is_whole(n) else steps_forward
-    return forward(_rows(v), h.float().contiguous(), n), ()
+    return _kernels(n).forward(_rows(v), h.float().contiguous(), n), ()
 
 
 def core_backward(
     dz: Tensor, v: Tensor, h: Tensor, kept: tuple[Tensor, ...]
 ) -> tuple[Tensor, Tensor]:
     """Return the gradients of v and h."""
-    from mechbench.ops.fft_conv.kernels.steps import steps_backward
-    from mechbench.ops.fft_conv.kernels.whole import whole_backward
-
     n = _length(v.shape[-1])
-    backward = whole_backward if _is_whole(n) else steps_backward
-    dv, dh = backward(_rows(dz), _rows(v), h.float().contiguous(), n)
+    dv, dh = _kernels(n).backward(_rows(dz), _rows(v), h.float().contiguous(), n)
     return dv, dh.to(h.dtype)
 
 

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from functools import cache
 from importlib.resources import files
 
 import torch
-from torch import Tensor
 
 from mechbench.ops.kernels.nvrtc import Module, module
 
-COMPLEX_BYTES = 8  # a complex number
 _COMMON = ("fft.cuh", "real.cuh")
 _REALS = {torch.float32: "float", torch.bfloat16: "Bfloat16", torch.float16: "Half"}
 
@@ -31,10 +28,3 @@ def compiled(name: str, device: torch.device, **defined: object) -> Module:
     lines = "".join(f"#define {key} {value}\n" for key, value in defined.items())
     index = torch.cuda.current_device() if device.index is None else device.index
     return module(lines + "".join(map(_text, (*_COMMON, name))), index)
-
-
-def chunks(v: Tensor, n: int, most_bytes: int) -> Iterator[slice]:
-    """Return slices of the channels of v (B, D, L) whose spectra of length n take `most_bytes`."""
-    B, D, _ = v.shape
-    size = max(1, most_bytes // (COMPLEX_BYTES * B * n))
-    return (slice(start, min(D, start + size)) for start in range(0, D, size))

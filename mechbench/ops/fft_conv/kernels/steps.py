@@ -11,7 +11,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from mechbench.ops.fft_conv.cuda import COMPLEX_BYTES, chunks, compiled, reals
+from mechbench.ops.fft_conv.core import COMPLEX_BYTES, chunks
+from mechbench.ops.fft_conv.cuda import compiled, reals
 from mechbench.ops.kernels.nvrtc import Module
 
 CHUNK_BYTES = 1 << 28  # size of one complex buffer: channels are taken in chunks
@@ -124,7 +125,7 @@ def shared_bytes(n: int) -> int:
     return COMPLEX_BYTES * rows * _WIDTH
 
 
-def steps_forward(v: Tensor, h: Tensor, n: int) -> Tensor:
+def forward(v: Tensor, h: Tensor, n: int) -> Tensor:
     """Return h * v (B, D, L) for float32 filters h (D, K), with transforms of length n >= L."""
     steps, L = _steps(n, v.dtype, v.device), v.shape[2]
     z = torch.empty(v.shape, dtype=v.dtype, device=v.device)
@@ -135,7 +136,7 @@ def steps_forward(v: Tensor, h: Tensor, n: int) -> Tensor:
     return z
 
 
-def steps_backward(dz: Tensor, v: Tensor, h: Tensor, n: int) -> tuple[Tensor, Tensor]:
+def backward(dz: Tensor, v: Tensor, h: Tensor, n: int) -> tuple[Tensor, Tensor]:
     """Return the gradients of v and h."""
     steps, L = _steps(n, v.dtype, v.device), v.shape[2]
     dv = torch.empty(v.shape, dtype=v.dtype, device=v.device)

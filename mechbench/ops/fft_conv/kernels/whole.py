@@ -11,7 +11,8 @@ from functools import cache
 import torch
 from torch import Tensor
 
-from mechbench.ops.fft_conv.cuda import COMPLEX_BYTES, chunks, compiled, reals
+from mechbench.ops.fft_conv.core import COMPLEX_BYTES, chunks
+from mechbench.ops.fft_conv.cuda import compiled, reals
 from mechbench.ops.kernels.nvrtc import Module
 
 CHUNK_BYTES = 1 << 29  # size of the spectra that are kept
@@ -81,7 +82,7 @@ def _whole(n: int, dtype: torch.dtype, device: torch.device) -> _Whole:
     return _Whole(n, dtype, device)
 
 
-def whole_forward(v: Tensor, h: Tensor, n: int) -> Tensor:
+def forward(v: Tensor, h: Tensor, n: int) -> Tensor:
     """Return h * v (B, D, L) for float32 filters h (D, K), with transforms of length n >= L."""
     whole = _whole(n, v.dtype, v.device)
     z = torch.empty(v.shape, dtype=v.dtype, device=v.device)
@@ -89,7 +90,7 @@ def whole_forward(v: Tensor, h: Tensor, n: int) -> Tensor:
     return z
 
 
-def whole_backward(dz: Tensor, v: Tensor, h: Tensor, n: int) -> tuple[Tensor, Tensor]:
+def backward(dz: Tensor, v: Tensor, h: Tensor, n: int) -> tuple[Tensor, Tensor]:
     """Return the gradients of v and h."""
     whole = _whole(n, v.dtype, v.device)
     H = whole.spectra(h)

@@ -6,6 +6,7 @@ from torch import Tensor
 
 from mechbench.ops.fft_conv import fft_conv, fft_conv_reference
 from mechbench.ops.fft_conv.backends import cufft_backend
+from mechbench.ops.fft_conv.core import chunks
 from ops.conftest import kernel_device, relative_error  # noqa: F401
 
 
@@ -55,19 +56,8 @@ def test_chunks_of_channels_make_no_difference(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(cufft_backend, "CHUNK_BYTES", 8 * 2 * 40 * 2)  # two of five channels
-    assert len(list(cufft_backend._chunks(torch.empty(2, 5, 40), 40))) == 3
+    assert len(list(chunks(torch.empty(2, 5, 40), 40, cufft_backend.CHUNK_BYTES))) == 3
     compare(kernel_device, 40, 43, torch.float32, 1e-5)
-
-
-@pytest.mark.parametrize(("channels", "size"), [(1, 1), (5, 2), (6, 3), (7, 100)])
-def test_chunks_cover_every_channel_once(
-    channels: int, size: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(cufft_backend, "CHUNK_BYTES", 8 * 3 * 16 * size)
-    x = torch.arange(channels).expand(3, channels)[..., None]
-    parts = [x[:, chunk] for chunk in cufft_backend._chunks(x, 16)]
-    assert torch.equal(torch.cat(parts, 1), x)
-    assert all(part.shape[1] <= size for part in parts)
 
 
 def test_float64_is_refused(kernel_device: str) -> None:  # noqa: F811

@@ -69,7 +69,7 @@ def test_what_is_missing_is_told(
 
 @pytest.mark.parametrize("n", [1 << k for k in range(11, 21)])
 def test_every_length_has_kernels_that_fit(n: int) -> None:
-    assert 0 < backend._shared_bytes(n) <= 227 * 1024
+    assert 0 < backend._kernels(n).shared_bytes(n) <= 227 * 1024
 
 
 class TestOnCuda:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from types import ModuleType
 
 import torch
-from torch import Tensor
 
 from mechbench.ops.fft_conv import fft_conv
 from ops.conftest import relative_error
@@ -16,8 +15,7 @@ HALVED = 1.2e-3  # with numbers in half precision between steps
 
 
 def assert_convolves(
-    forward: Callable[[Tensor, Tensor, int], Tensor],
-    backward: Callable[[Tensor, Tensor, Tensor, int], tuple[Tensor, Tensor]],
+    kernels: ModuleType,
     n: int,
     L: int,
     K: int,
@@ -31,8 +29,8 @@ def assert_convolves(
     exact = [x.double().requires_grad_() for x in (v, h)]
     want = fft_conv(*exact, backend="torch")
     wanted = torch.autograd.grad(want, exact, dz.double())
-    z = forward(v, h, n)
-    dv, dh = backward(dz, v, h, n)
+    z = kernels.forward(v, h, n)
+    dv, dh = kernels.backward(dz, v, h, n)
     assert z.dtype == dv.dtype == dtype
     assert z.is_contiguous()
     assert relative_error(z, want) < bound

@@ -19,12 +19,12 @@ pytestmark = [
 def test_equals_float64(n: int, dtype: torch.dtype, missing: int) -> None:
     halved = dtype != torch.float32
     L = n - missing
-    assert_convolves(steps.steps_forward, steps.steps_backward, n, L, L, dtype, halved)
+    assert_convolves(steps, n, L, L, dtype, halved)
 
 
 @pytest.mark.parametrize("K", [1, 100, 16300])
 def test_filters_of_any_length(K: int) -> None:
-    assert_convolves(steps.steps_forward, steps.steps_backward, 16384, 16000, K, torch.float32)
+    assert_convolves(steps, 16384, 16000, K, torch.float32)
 
 
 @pytest.mark.parametrize("channels", [1, 2])
@@ -32,7 +32,7 @@ def test_chunks_of_channels_make_no_difference(
     channels: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(steps, "CHUNK_BYTES", channels * 4 * 32768 * 8)
-    assert_convolves(steps.steps_forward, steps.steps_backward, 32768, 32768, 32768, torch.float32)
+    assert_convolves(steps, 32768, 32768, 32768, torch.float32)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -42,11 +42,11 @@ def test_rows_of_any_size(dtype: torch.dtype, size: float) -> None:
     v, dz = (torch.randn(2, 2, 16384, device="cuda").to(dtype) for _ in range(2))
     h = torch.randn(2, 16384, device="cuda")
     factor = torch.tensor([[[size]], [[1.0]]], device="cuda")
-    z, scaled = (steps.steps_forward((v * f).to(dtype), h, 16384) for f in (1.0, factor))
+    z, scaled = (steps.forward((v * f).to(dtype), h, 16384) for f in (1.0, factor))
     assert relative_error(scaled / factor.to(dtype), z) < 1e-2
-    assert steps.steps_forward(0 * v, h, 16384).count_nonzero() == 0
-    dv, dh = steps.steps_backward(dz, v, h * size, 16384)
-    wanted = steps.steps_backward(dz, v, h, 16384)
+    assert steps.forward(0 * v, h, 16384).count_nonzero() == 0
+    dv, dh = steps.backward(dz, v, h * size, 16384)
+    wanted = steps.backward(dz, v, h, 16384)
     assert relative_error(dv / size, wanted[0]) < 1e-2
     assert torch.equal(dh, wanted[1])
 
@@ -55,5 +55,5 @@ def test_what_is_not_a_number_stays_in_its_row() -> None:
     v = torch.randn(2, 2, 16384, device="cuda", dtype=torch.bfloat16)
     v[0, 1, 5000] = float("nan")
     v[1, 0, 1] = float("inf")
-    z = steps.steps_forward(v, torch.randn(2, 16384, device="cuda"), 16384)
+    z = steps.forward(v, torch.randn(2, 16384, device="cuda"), 16384)
     assert z.isfinite().all(2).tolist() == [[True, False], [False, True]]
