@@ -1,1 +1,4 @@
-"""Triton kernels of the long convolution; imported only where they run."""
+"""Kernels of the long convolution: Triton's, and what launches those in `fft_conv.cuda`.
+
+Modules with Triton kernels are imported only where they run.
+"""
