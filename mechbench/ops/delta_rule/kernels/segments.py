@@ -26,7 +26,6 @@ from mechbench.ops.kernels.chunks import (
     cumulated,
     decays,
     head_at,
-    state_at,
     tiles,
 )
 
@@ -60,29 +59,35 @@ def ends_of(segment, span, chunks, MANY: tl.constexpr):
 
 
 @triton.jit
-def _added_kernel(
-    k, v, g, beta, inverses, added, turns,
+def columns_at(base, first, K, W, stride, BK: tl.constexpr, BP: tl.constexpr):
+    """Return where BP of the W columns of a state lie, and which of their entries there are."""
+    row, col = tl.arange(0, BK), first + tl.arange(0, BP)
+    mask = (row < K)[:, None] & (col < W)[None, :]
+    return base + row[:, None] * stride + col[None, :], mask
+
+
+@triton.jit
+def _moves_kernel(
+    k, v, g, beta, inverses, moves,
     kb, kh, kt, ks, vb, vh, vt, vs, gb, gh, gt, bb, bh, bt, L, H, K, P, chunks, span, segments,
     N: tl.constexpr, PREC: tl.constexpr, C: tl.constexpr, BK: tl.constexpr, BP: tl.constexpr,
 ):  # fmt: skip
-    """Store N and M of the segments; a program takes BP columns, of N or of M."""
-    row, segment, slab = tl.program_id(0), tl.program_id(1), tl.program_id(2)
+    """Store [N, M] of all segments but the last; a program takes BP of the P + K columns."""
+    row, segment, column = tl.program_id(0), tl.program_id(1), tl.program_id(2) * BP
     b, h = row // H, row % H
     k, v = head_at(k, b, h, kb, kh), head_at(v, b, h, vb, vh)
     g, beta = head_at(g, b, h, gb, gh), head_at(beta, b, h, bb, bh)
-    i, r = tl.arange(0, C), tl.arange(0, BK)
+    i = tl.arange(0, C)
     square = i[:, None] * C + i[None, :]
-    before = tl.cdiv(P, BP)  # slabs of N
-    of_n = slab < before
-    first = tl.where(of_n, slab, slab - before) * BP
-    width = tl.where(of_n, P - first, 0)
-    state = tl.where((r[:, None] == first + tl.arange(0, BP)[None, :]) & (slab >= before), 1.0, 0.0)
-    start, end_chunk = ends_of(segment, span, chunks, True)
-    for n in range(start, end_chunk):
+    # Columns of the identity follow those of 0.
+    r, c = tl.arange(0, BK), column + tl.arange(0, BP)
+    state = tl.where(r[:, None] + P == c[None, :], 1.0, 0.0)
+    first, last = ends_of(segment, span, chunks, True)
+    for n in range(first, last):
         t = n * C + i
         fall, end = cumulated(g, t, L, gt, True, C)
         key = step_rows(k, t, L, kt, ks, K, N, BK)
-        value = step_rows(v + first, t, L, vt, vs, width, N, BP)
+        value = step_rows(v + column, t, L, vt, vs, P - column, N, BP)
         share = tl.load(beta + t * bt, mask=t < L, other=0.0).to(tl.float32)
         inverse = tl.load(inverses + (row.to(tl.int64) * chunks + n) * C * C + square)
         held = tl.dot(key * tl.exp(fall)[:, None], state, input_precision=PREC)
@@ -91,12 +96,8 @@ def _added_kernel(
             tl.trans(key * tl.exp(end - fall)[:, None]), written, input_precision=PREC
         )
     place = row.to(tl.int64) * segments + segment
-    if of_n:
-        at, mask = slab_at(added + place * K * P, first, K, P, BK, BP)
-        tl.store(at, state, mask=mask)
-    else:
-        at, mask = slab_at(turns + place * K * K, first, K, K, BK, BP)
-        tl.store(at, state, mask=mask)
+    at, mask = columns_at(moves + place * K * (P + K), column, K, P + K, P + K, BK, BP)
+    tl.store(at, state, mask=mask)
 
 
 @triton.jit
@@ -122,33 +123,25 @@ def _sent_kernel(
         query = last_rows(q, t, L, qt, K, N, BK)
         key = step_rows(k, t, L, kt, ks, K, N, BK)
         grad = last_rows(dy + first, t, L, yt, P - first, N, BP)
-        share = tl.load(beta + t * bt, mask=t < L, other=0.0).to(tl.float32)
-        inverse = tl.load(inverses + (row.to(tl.int64) * chunks + n) * C * C + square)
-        lead, rest = tl.exp(fall), tl.exp(end - fall)
+        lead = tl.exp(fall)
         scores = tl.dot(query, tl.trans(key), input_precision=PREC) * decays(fall, C)
         d_written = tl.dot(tl.trans(scores), grad, input_precision=PREC)
-        d_written += tl.dot(key * rest[:, None], back, input_precision=PREC)
-        d_told = tl.dot(tl.trans(inverse), d_written, input_precision=PREC)
+        d_written += tl.dot(key * tl.exp(end - fall)[:, None], back, input_precision=PREC)
         back = back * tl.exp(end) + tl.dot(
             tl.trans(query * lead[:, None]), grad, input_precision=PREC
         )
+        share = tl.load(beta + t * bt, mask=t < L, other=0.0).to(tl.float32)
+        inverse = tl.load(inverses + (row.to(tl.int64) * chunks + n) * C * C + square)
+        d_told = tl.dot(tl.trans(inverse), d_written, input_precision=PREC)
         back -= tl.dot(tl.trans(key * (share * lead)[:, None]), d_told, input_precision=PREC)
     place = row.to(tl.int64) * segments + segment
-    at, mask = slab_at(sent + place * K * P, first, K, P, BK, BP)
+    at, mask = columns_at(sent + place * K * P, first, K, P, P, BK, BP)
     tl.store(at, back, mask=mask)
 
 
 @triton.jit
-def slab_at(base, first, K, P, BK: tl.constexpr, BP: tl.constexpr):
-    """Return where BP columns of a state (K, P) lie, and which of its entries there are."""
-    row, col = tl.arange(0, BK), first + tl.arange(0, BP)
-    mask = (row < K)[:, None] & (col < P)[None, :]
-    return base + row[:, None] * P + col[None, :], mask
-
-
-@triton.jit
 def _joined_kernel(
-    added, turns, starts, segments, K, P,
+    added, turns, starts, segments, K, P, added_stride, turns_stride,
     REVERSE: tl.constexpr, BK: tl.constexpr, BP: tl.constexpr,
 ):  # fmt: skip
     """Store the states that segments start from; in reverse, R after each."""
@@ -156,14 +149,14 @@ def _joined_kernel(
     state = tl.zeros((BK, BP), tl.float32)
     for step in range(segments):
         n = row + (segments - 1 - step if REVERSE else step)
-        at, mask = slab_at(starts + n * K * P, first, K, P, BK, BP)
+        at, mask = columns_at(starts + n * K * P, first, K, P, P, BK, BP)
         tl.store(at, state, mask=mask)
         # Of the segment that is last on this way nothing was computed, nor is it needed; the
         # first starts from 0.
         there = step < segments - 1
-        at, mask = slab_at(added + n * K * P, first, K, P, BK, BP)
+        at, mask = columns_at(added + n * K * added_stride, first, K, P, added_stride, BK, BP)
         new = tl.load(at, mask=mask & there, other=0.0)
-        at, mask = state_at(turns + n * K * K, K, K, BK, BK)
+        at, mask = columns_at(turns + n * K * turns_stride, 0, K, K, turns_stride, BK, BK)
         turn = tl.load(at, mask=mask & there & (step > 0), other=0.0)
         if REVERSE:
             turn = tl.trans(turn)
@@ -173,11 +166,11 @@ def _joined_kernel(
 
 def _joined(added: Tensor, turns: Tensor, *, reverse: bool) -> Tensor:
     B, H, segments, K, P = added.shape
-    starts = torch.empty_like(added)
+    starts = torch.empty(added.shape, device=added.device, dtype=torch.float32)
     BP = 16  # columns do not depend on each other
     _joined_kernel[(B * H, triton.cdiv(P, BP))](
-        added, turns, starts, segments, K, P,
-        REVERSE=reverse, BK=block(K), BP=BP, num_warps=4, num_stages=1,
+        added, turns, starts, segments, K, P, added.stride(-2), turns.stride(-2),
+        REVERSE=reverse, BK=block(K), BP=BP, num_warps=8 if K > 64 else 4, num_stages=1,
     )  # fmt: skip
     return starts
 
@@ -201,16 +194,13 @@ def starts_of(
     """
     B, H, L, N, P = v.shape
     K, chunks, C = k.shape[-1], *inverses.shape[2:4]
-    added, turns = (
-        torch.empty(B, H, c.segments, K, width, device=v.device, dtype=torch.float32)
-        for width in (P, K)
-    )
-    BP = min(block(P), block(K), 64)
-    _added_kernel[(B * H, c.segments - 1, triton.cdiv(P, BP) + triton.cdiv(K, BP))](
-        k, v, g, beta, inverses, added, turns,
-        *strides_of(k, v, g, beta), L * N, H, K, P, chunks, c.span, c.segments,
-        N=N, **tiles(k, v, C, precision) | {"BP": BP},
+    moves = torch.empty(B, H, c.segments, K, P + K, device=v.device, dtype=torch.float32)
+    BP = min(block(P + K), 128 if K <= 64 else 64)  # two programs share a processor's registers
+    _moves_kernel[(B * H, c.segments - 1, triton.cdiv(P + K, BP))](
+        k, v, g, beta, inverses, moves, *strides_of(k, v, g, beta), L * N, H, K, P, chunks,
+        c.span, c.segments, N=N, **tiles(k, v, C, precision) | {"BP": BP},
     )  # fmt: skip
+    added, turns = moves.split([P, K], -1)
     return _joined(added, turns, reverse=False), turns
 
 
