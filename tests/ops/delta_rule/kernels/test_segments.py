@@ -9,7 +9,8 @@ from torch import Tensor
 from mechbench.ops import delta_product, delta_rule, delta_rule_reference
 from mechbench.ops.delta_rule.kernels import segments
 from ops.conftest import relative_error
-from ops.delta_rule.test_kernels import B, H, draw, with_gradients
+from ops.delta_rule.kernels.test_backward import with_gradients
+from ops.delta_rule.kernels.test_forward import B, H, draw
 
 
 def cut_into(monkeypatch: pytest.MonkeyPatch, count: int) -> None:
