@@ -115,9 +115,9 @@ def _sent_kernel(
     i = tl.arange(0, C)
     square = i[:, None] * C + i[None, :]
     back = tl.zeros((BK, BP), tl.float32)
-    start, end_chunk = ends_of(segment, span, chunks, True)
-    for step in range(end_chunk - start):
-        n = end_chunk - 1 - step
+    start, stop = ends_of(segment, span, chunks, True)
+    for step in range(stop - start):
+        n = stop - 1 - step
         t = n * C + i
         fall, end = cumulated(g, t, L, gt, True, C)
         query = last_rows(q, t, L, qt, K, N, BK)
@@ -170,7 +170,7 @@ def _joined(added: Tensor, turns: Tensor, *, reverse: bool) -> Tensor:
     BP = 16  # columns do not depend on each other
     _joined_kernel[(B * H, triton.cdiv(P, BP))](
         added, turns, starts, segments, K, P, added.stride(-2), turns.stride(-2),
-        REVERSE=reverse, BK=block(K), BP=BP, num_warps=8 if K > 64 else 4, num_stages=1,
+        REVERSE=reverse, BK=block(K), BP=BP, num_warps=8 if K > 64 else 4, num_stages=2,
     )  # fmt: skip
     return starts
 
