@@ -115,7 +115,7 @@ def _fused(q: Tensor, k: Tensor, v: Tensor, g: Tensor, beta: Tensor) -> Tensor:
 class _Fused(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, g: Tensor, beta: Tensor) -> Tensor:
-        from mechbench.ops.delta_rule.kernels import forward
+        from mechbench.ops.delta_rule.kernels.forward import forward
 
         ctx.precision = product_precision(v)
         q, k, v = (beside(x) for x in (q, k, v))
@@ -126,10 +126,10 @@ class _Fused(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor, ...]:
-        from mechbench.ops.delta_rule.kernels import backward
+        from mechbench.ops.delta_rule.kernels.backward import backward
 
-        q, k, v, g, beta, inverses, states = ctx.saved_tensors
-        kept = inverses, states, beside(dy), ctx.precision
+        q, k, v, g, beta, inverses, states, turns = ctx.saved_tensors
+        kept = inverses, states, turns, beside(dy), ctx.precision
         grads = backward(q, k, v, g, beta, *kept)
         return tuple(d.to(x.dtype) for d, x in zip(grads, (q, k, v, g, beta), strict=True))
 

@@ -28,7 +28,8 @@ typedef Transform<Down, E, true, Beside> Columns;
 typedef Transform<Along, E, false, Padded> Lines;
 constexpr int DOWN_THREADS = WIDTH * (R / E), LINE_THREADS = C / E;
 constexpr int ALONG_THREADS = LINES * LINE_THREADS;
-constexpr int LINE_BLOCKS = 384 / ALONG_THREADS;  // a multiprocessor: what registers allow
+// Blocks a multiprocessor: what registers allow.
+constexpr int LINE_BLOCKS = 384 / ALONG_THREADS, BACKWARD_BLOCKS = 256 / ALONG_THREADS;
 constexpr int LAST = Down::at(Down::last);
 
 // A row of lines as it stands between two steps, with the scale of each block that wrote to it.
@@ -181,10 +182,10 @@ __global__ void __launch_bounds__(DOWN_THREADS) filter_uncolumns(
   restore_columns(Stored{X, scales}, x, D, L, batch, channel, scale);
 }
 
-// Multiply the lines V (B, D, R, C) by those of the filters H (D, R, C), conjugate where
-// `adjoint`, in place; their scales are new ones. Grid: blocks of lines, channels.
+// Multiply the lines V (B, D, R, C) by those of the filters H (D, R, C), in place; their scales are
+// new ones. Grid: blocks of lines, channels.
 __global__ void __launch_bounds__(ALONG_THREADS, LINE_BLOCKS) multiply_lines(
-    Number* V, float* V_scales, float* out_scales, Number* H, float* H_scales, int B, int adjoint) {
+    Number* V, float* V_scales, float* out_scales, Number* H, float* H_scales, int B) {
   extern __shared__ Value shared[];
   const int thread = threadIdx.x % LINE_THREADS, among = threadIdx.x / LINE_THREADS;
   const Padded place = {among * (C + C / 16)};
@@ -200,24 +201,28 @@ __global__ void __launch_bounds__(ALONG_THREADS, LINE_BLOCKS) multiply_lines(
     read_line(x, Stored{V, V_scales}, b * D + d, line, thread);
     Lines::forward(x, thread, shared, place);
 #pragma unroll
-    for (int e = 0; e < E; ++e) x[e] = x[e] * (adjoint ? conj(h[e]) : h[e]);
+    for (int e = 0; e < E; ++e) x[e] = x[e] * h[e];
     Lines::inverse(x, thread, shared, place);
     write_line(x, out, b * D + d, line, thread);
   }
 }
 
-// Sums over the batch of lines of dz times those of v, conjugate, written to the first lines of v.
-__global__ void __launch_bounds__(ALONG_THREADS, LINE_BLOCKS) correlate_lines(
-    Number* dZ, float* dZ_scales, Number* V, float* V_scales, float* out_scales, int B) {
+// The whole backward between the columns: dZ becomes its product with the conjugate lines of the
+// filters H, and the first lines of V the sum over the batch of dZ times the conjugate of V.
+__global__ void __launch_bounds__(ALONG_THREADS, BACKWARD_BLOCKS) backward_lines(
+    Number* dZ, float* dZ_scales, float* dZ_out_scales, Number* V, float* V_scales,
+    float* V_out_scales, Number* H, float* H_scales, int B) {
   extern __shared__ Value shared[];
   const int thread = threadIdx.x % LINE_THREADS, among = threadIdx.x / LINE_THREADS;
   const Padded place = {among * (C + C / 16)};
   const int line = blockIdx.x * LINES + among;
   const long long d = blockIdx.y, D = gridDim.y;
-  const Stored out = {V, out_scales};
-  Value sum[E];
+  Value h[E], sum[E];
+  read_line(h, Stored{H, H_scales}, d, line, thread);
+  Lines::forward(h, thread, shared, place);
 #pragma unroll
   for (int e = 0; e < E; ++e) sum[e] = {0.0f, 0.0f};
+  __syncthreads();
   for (long long b = 0; b < B; ++b) {
     Value x[E], y[E];
     read_line(x, Stored{dZ, dZ_scales}, b * D + d, line, thread);
@@ -226,10 +231,15 @@ __global__ void __launch_bounds__(ALONG_THREADS, LINE_BLOCKS) correlate_lines(
     __syncthreads();
     Lines::forward(y, thread, shared, place);
 #pragma unroll
-    for (int e = 0; e < E; ++e) sum[e] = sum[e] + x[e] * conj(y[e]);
-    __syncthreads();
+    for (int e = 0; e < E; ++e) {
+      sum[e] = sum[e] + x[e] * conj(y[e]);
+      x[e] = x[e] * conj(h[e]);
+    }
+    Lines::inverse(x, thread, shared, place);
+    write_line(x, Stored{dZ, dZ_out_scales}, b * D + d, line, thread);
   }
+  __syncthreads();
   Lines::inverse(sum, thread, shared, place);
-  write_line(sum, out, d, line, thread);
+  write_line(sum, Stored{V, V_out_scales}, d, line, thread);
 }
 }

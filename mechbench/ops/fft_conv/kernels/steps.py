@@ -98,20 +98,21 @@ class _Steps:
             shared=COMPLEX_BYTES * self.lines * (self.columns + self.columns // 16),
         )
 
-    def multiplied(self, lines: _Lines, filters: _Lines, *, adjoint: bool) -> _Lines:
+    def multiplied(self, lines: _Lines, filters: _Lines) -> _Lines:
         """Return the product in the domain of frequencies, in the place of `lines`."""
         B, D, _ = lines.numbers.shape
         scales = self._scales(B * D, self.rows // self.lines, lines.numbers)
-        arguments = (*lines, scales, *filters, B, int(adjoint))
-        self._lines("multiply_lines", "pppppii", *arguments, channels=D)
+        self._lines("multiply_lines", "pppppi", *lines, scales, *filters, B, channels=D)
         return _Lines(lines.numbers, scales)
 
-    def correlated(self, dz: _Lines, v: _Lines) -> _Lines:
-        """Return sums over the batch of dz times the conjugate of v, in the place of v."""
+    def backward(self, dz: _Lines, v: _Lines, filters: _Lines) -> tuple[_Lines, _Lines]:
+        """Return the lines of the gradients of v and of the filters, in the place of dz and v."""
         B, D, _ = v.numbers.shape
-        scales = self._scales(D, self.rows // self.lines, v.numbers)
-        self._lines("correlate_lines", "pppppi", *dz, *v, scales, B, channels=D)
-        return _Lines(v.numbers[:1], scales)
+        blocks = self.rows // self.lines
+        dv_scales, dh_scales = (self._scales(n, blocks, v.numbers) for n in (B * D, D))
+        arguments = (*dz, dv_scales, *v, dh_scales, *filters, B)
+        self._lines("backward_lines", "ppppppppi", *arguments, channels=D)
+        return _Lines(dz.numbers, dv_scales), _Lines(v.numbers[:1], dh_scales)
 
 
 @cache
@@ -132,7 +133,7 @@ def forward(v: Tensor, h: Tensor, n: int) -> Tensor:
     for channels in chunks(v, n, CHUNK_BYTES):
         filters = steps.split(h[None, channels, :L], "filter_columns", 1.0 / n)
         lines = steps.split(v[:, channels], "columns")
-        steps.join(steps.multiplied(lines, filters, adjoint=False), z[:, channels], "uncolumns")
+        steps.join(steps.multiplied(lines, filters), z[:, channels], "uncolumns")
     return z
 
 
@@ -142,10 +143,9 @@ def backward(dz: Tensor, v: Tensor, h: Tensor, n: int) -> tuple[Tensor, Tensor]:
     dv = torch.empty(v.shape, dtype=v.dtype, device=v.device)
     dh = torch.zeros_like(h) if h.shape[1] > L else torch.empty_like(h)
     for channels in chunks(v, n, CHUNK_BYTES):
-        gradients = steps.split(dz[:, channels], "columns")
-        sums = steps.correlated(gradients, steps.split(v[:, channels], "columns"))
-        steps.join(sums, dh[None, channels, :L], "filter_uncolumns", 1.0 / n)
         filters = steps.split(h[None, channels, :L], "filter_columns", 1.0 / n)
-        products = steps.multiplied(gradients, filters, adjoint=True)
+        gradients, lines = (steps.split(x[:, channels], "columns") for x in (dz, v))
+        products, sums = steps.backward(gradients, lines, filters)
         steps.join(products, dv[:, channels], "uncolumns")
+        steps.join(sums, dh[None, channels, :L], "filter_uncolumns", 1.0 / n)
     return dv, dh

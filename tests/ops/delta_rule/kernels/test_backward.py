@@ -4,25 +4,11 @@ from typing import Any
 
 import pytest
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from mechbench.ops import delta_product, delta_rule, delta_rule_reference
 from ops.conftest import relative_error
-
-B, H = 2, 2
-
-
-def draw(L: int, K: int, P: int, reach: float = 1.0) -> list[Tensor]:
-    """Return q, k, v, log_decay, beta as operators have them, in float64."""
-    generator = torch.Generator().manual_seed(L + K + P)
-
-    def normal(*shape: int) -> Tensor:
-        return torch.randn(*shape, generator=generator, dtype=torch.float64)
-
-    q, k = (F.normalize(normal(B, L, H, K), dim=-1).transpose(1, 2) for _ in range(2))
-    v, g = normal(B, L, H, P).transpose(1, 2), -0.1 * normal(B, L, H).transpose(1, 2).square()
-    return [q, k, v, g, reach * normal(B, H, L).sigmoid()]
+from ops.delta_rule.kernels.test_forward import B, H, draw
 
 
 def with_gradients(function: Any, given: list[Tensor], dy: Tensor) -> list[Tensor]:
@@ -59,15 +45,6 @@ def test_a_decay_per_key_channel_is_that_of_the_steps(
         assert got.shape == expected.shape
         # The first decay has no effect: its gradient is 0, and rounded.
         assert (got.cpu() - expected).norm() < 5e-5 * expected.norm().clamp_min(1e-2)
-
-
-def test_equal_keys_are_no_worse(kernel_device: str) -> None:
-    """T is then full of ones: powers of it, as in a Neumann series, would reach 1e18."""
-    q, k, v, g, beta = draw(64, 8, 8)
-    k = k[:, :, :1].expand_as(k)
-    given = [q, k, v, 0 * g, torch.ones_like(beta)]
-    got = delta_rule(*(x.to(kernel_device, torch.float32) for x in given))
-    assert relative_error(got, delta_rule_reference(*given)) < 1e-5
 
 
 def test_autocast_rounds_products_to_ten_bits(kernel_device: str) -> None:
