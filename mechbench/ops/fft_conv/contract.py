@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Protocol, runtime_checkable
+from typing import NamedTuple, Protocol, runtime_checkable
 
 from torch import Tensor
 
@@ -51,3 +51,38 @@ class Core(Protocol):
         self, dz: Tensor, v: Tensor, h: Tensor, kept: tuple[Tensor, ...]
     ) -> tuple[Tensor, Tensor]:
         """Return the gradients of v, in its dtype, and of h (D, K), in its dtype."""
+
+
+class Projections(NamedTuple):
+    """The projections of an order-2 Hyena with their short convolutions of three taps, float32."""
+
+    p: Tensor  # (B, 3D, L) of v, x^1 and x^2; L of stride 1
+    taps: Tensor  # (3D, 3), the tap of lag 0 first
+    bias: Tensor  # (3D,)
+    shift: Tensor  # (3D,), added to p before
+
+
+@runtime_checkable
+class Mixing(Core, Protocol):
+    """What a core may provide in addition: gates and skip term of an order-2 Hyena in its kernels.
+
+    With s(p) the short convolution: w = s(p_v) s(p_x1), z = h * w, y = s(p_x2) (z + skip w).
+    """
+
+    def mixes(self, L: int) -> bool:
+        """Return whether it does so for L tokens."""
+
+    def mix_forward(
+        self, around: Projections, skip: Tensor, h: Tensor, y: Tensor
+    ) -> tuple[Tensor, Tensor, tuple[Tensor, ...]]:
+        """Write y (B, D, L); return w and z, contiguous, and tensors to keep for the backward."""
+
+    def mix_backward(
+        self,
+        around: Projections,
+        dy: Tensor,
+        w: Tensor,
+        h: Tensor,
+        kept: tuple[Tensor, ...],
+    ) -> tuple[Tensor, Tensor]:
+        """Return the gradients of w, contiguous, and of h, in its dtype."""

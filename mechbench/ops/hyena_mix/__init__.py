@@ -3,7 +3,8 @@
     w = s(p_x1) s(p_v),  y = s(p_x2) (h * w + skip w),  s(p) the short convolution of p + in_bias
 
 Source: Poli et al. 2023, Definition 3.1, as in the authors' code. On CUDA everything but the long
-convolution runs in four kernels (`mechbench.ops.hyena_mix.kernels`).
+convolution runs in four kernels (`mechbench.ops.hyena_mix.kernels`), or in one and those of the
+convolution, where its backend takes the rest in (`Mixing`).
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from mechbench.ops.fft_conv import fft_conv, pick_backend
-from mechbench.ops.fft_conv.contract import Core
+from mechbench.ops.fft_conv.contract import Core, Mixing, Projections
 from mechbench.ops.fft_conv.core import conv_backward, conv_forward
 from mechbench.ops.short_conv import short_conv
 from mechbench.ops.triton import beside, unavailable
@@ -73,15 +74,21 @@ class _Mix(torch.autograd.Function):
         skip: Tensor,
         core: Core,
     ) -> Tensor:
-        from mechbench.ops.hyena_mix.kernels import finish_forward, gate_forward
+        from mechbench.ops.hyena_mix.kernels import empty_rows, finish_forward, gate_forward
 
         p = beside(p)
-        # Where any length is as good, one whose rows begin at whole vectors.
-        width = -(-p.shape[2] // _EVEN) * _EVEN if core.ANY_SEQLEN else p.shape[2]
-        w = gate_forward(p, taps, bias, shift, width)
-        z, kept = conv_forward(core, w, h)
-        y = finish_forward(p, taps, bias, shift, z, w, skip)
-        ctx.core = core
+        ctx.core, ctx.mixed = core, False
+        if isinstance(core, Mixing) and core.mixes(p.shape[2]):
+            ctx.mixed = True
+            y = empty_rows(p, len(skip))
+            around = Projections(p, *(x.float() for x in (taps, bias, shift)))
+            w, z, kept = core.mix_forward(around, skip.float(), h, y)
+        else:
+            # Where any length is as good, one whose rows begin at whole vectors.
+            width = -(-p.shape[2] // _EVEN) * _EVEN if core.ANY_SEQLEN else p.shape[2]
+            w = gate_forward(p, taps, bias, shift, width)
+            z, kept = conv_forward(core, w, h)
+            y = finish_forward(p, taps, bias, shift, z, w, skip)
         ctx.save_for_backward(p, shift, taps, bias, h, skip, w, z, *kept)
         return y
 
@@ -92,8 +99,12 @@ class _Mix(torch.autograd.Function):
 
         p, shift, taps, bias, h, skip, w, z, *kept = ctx.saved_tensors
         dy = beside(dy)
-        dz = finish_backward(p, taps, bias, shift, dy, w.shape[2])
-        dw, dh = conv_backward(ctx.core, dz, w, h, tuple(kept))
+        if ctx.mixed:
+            around = Projections(p, *(x.float() for x in (taps, bias, shift)))
+            dw, dh = ctx.core.mix_backward(around, dy, w, h, tuple(kept))
+        else:
+            dz = finish_backward(p, taps, bias, shift, dy, w.shape[2])
+            dw, dh = conv_backward(ctx.core, dz, w, h, tuple(kept))
         dp, dtaps, dbias, dshift, dskip = gate_backward(p, taps, bias, shift, skip, dy, z, dw)
         small = (
             g.to(x.dtype) for g, x in ((dshift, shift), (dtaps, taps), (dbias, bias), (dskip, skip))

@@ -26,7 +26,8 @@ def test_types_of_real_numbers_are_those_of_the_source(dtype: torch.dtype) -> No
 def test_sources_are_put_together(monkeypatch: pytest.MonkeyPatch) -> None:
     sources: list[str] = []
     monkeypatch.setattr(cuda, "module", lambda source, _: sources.append(source))
-    cuda.compiled("whole.cu", torch.device("cuda", 0), RADICES="4,2", ELEMENTS=4)
+    device = torch.device("cuda", 0)
+    cuda.compiled("whole.cuh", "whole.cu", device=device, RADICES="4,2", ELEMENTS=4)
     (source,) = sources
     assert source.startswith("#define RADICES 4,2\n#define ELEMENTS 4\n")
     for name in ("struct Transform", "read_twisted(", "spectra(const float"):

@@ -5,10 +5,12 @@ import torch
 from torch import Tensor
 
 from mechbench.errors import ConfigError
-from mechbench.ops.fft_conv import available_backends, fft_conv_reference
+from mechbench.ops.fft_conv import available_backends, fft_conv, fft_conv_reference
 from mechbench.ops.hyena_mix import hyena_mix
 from mechbench.ops.short_conv import short_conv_reference
 from ops.conftest import kernel_device, relative_error  # noqa: F401
+
+BOUNDS = {torch.float32: 1e-5, torch.bfloat16: 2e-2, torch.float16: 3e-3}
 
 
 def inputs(L: int, device: str) -> list[Tensor]:
@@ -54,6 +56,33 @@ def test_fused_kernels_are_the_formula(kernel_device: str, L: int) -> None:  # n
 @pytest.mark.parametrize("L", [1, 5, 130, 1026])
 def test_toeplitz_is_the_formula_to_bfloat16(kernel_device: str, L: int) -> None:  # noqa: F811
     compare("toeplitz", kernel_device, L, torch.bfloat16, 2e-2)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("L", [2000, 2048, 2050, 4093, 8192, 8193, 16384, 30001, 32768, 131072])
+def test_gates_in_the_transforms_equal_float64(L: int, dtype: torch.dtype) -> None:
+    low = [t.to(dtype).requires_grad_() for t in inputs(L, "cuda")]
+    exact = [t.detach().double().requires_grad_() for t in low]
+    p, in_bias, taps, bias, *rest = exact
+    v, x1, x2 = short_conv_reference(p + in_bias[:, None], taps, bias).chunk(3, 1)
+    y, want = hyena_mix(*low, backend="fused"), fft_conv(v, *rest, x1, x2, backend="torch")
+    assert relative_error(y, want) < BOUNDS[dtype]
+    dy = torch.randn_like(y)
+    grads = torch.autograd.grad(y, low, dy), torch.autograd.grad(want, exact, dy.double())
+    for ours, theirs in zip(*grads, strict=True):
+        assert ours.dtype == dtype
+        assert relative_error(ours, theirs) < BOUNDS[dtype]
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_rows_that_begin_anywhere_in_memory() -> None:
+    p, *rest = inputs(2048, "cuda")
+    wide = torch.randn(2, 12, 2053, device="cuda")
+    wide[..., 3:2051] = p
+    assert torch.equal(hyena_mix(wide[..., 3:2051], *rest), hyena_mix(p, *rest))
 
 
 @pytest.mark.gpu

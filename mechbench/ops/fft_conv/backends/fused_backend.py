@@ -1,7 +1,8 @@
 """Our own transforms in CUDA C++ (`fft_conv.cuda`): twist, product and transforms in one pass.
 
 Up to 8,192 tokens a row is read once and written once; above, its transform takes two passes
-through memory. All in float32.
+through memory. All in float32; what stands in memory between two kernels, in half precision for
+half types. The gates of an order-2 Hyena are computed on the way in and out.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from types import ModuleType
 import torch
 from torch import Tensor
 
+from mechbench.ops.fft_conv.contract import Projections
 from mechbench.ops.fft_conv.core import split
 from mechbench.ops.fft_conv.kernels import steps, whole
 from mechbench.ops.kernels import nvrtc
@@ -57,9 +59,10 @@ def _kernels(n: int) -> ModuleType:
 
 
 def core_forward(v: Tensor, h: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
-    """Return h * v; nothing is kept for the backward."""
+    """Return h * v, and what is kept of the filters."""
     n = _length(v.shape[-1])
-    return _kernels(n).forward(_rows(v), h.float().contiguous(), n), ()
+    z, kept = _kernels(n).forward(_rows(v), h.float().contiguous(), n)
+    return z, kept
 
 
 def core_backward(
@@ -67,8 +70,31 @@ def core_backward(
 ) -> tuple[Tensor, Tensor]:
     """Return the gradients of v and h."""
     n = _length(v.shape[-1])
-    dv, dh = _kernels(n).backward(_rows(dz), _rows(v), h.float().contiguous(), n)
+    dv, dh = _kernels(n).backward(_rows(dz), _rows(v), h.float().contiguous(), n, kept)
     return dv, dh.to(h.dtype)
+
+
+def mixes(L: int) -> bool:
+    """Return whether all outputs come from one transform."""
+    return split(L) == L
+
+
+def mix_forward(
+    around: Projections, skip: Tensor, h: Tensor, y: Tensor
+) -> tuple[Tensor, Tensor, tuple[Tensor, ...]]:
+    """Write y; return w, its convolution, and what is kept of the filters."""
+    n = _length(y.shape[-1])
+    w, z, kept = _kernels(n).mix_forward(around, skip, h.float().contiguous(), y, n)
+    return w, z, kept
+
+
+def mix_backward(
+    around: Projections, dy: Tensor, w: Tensor, h: Tensor, kept: tuple[Tensor, ...]
+) -> tuple[Tensor, Tensor]:
+    """Return the gradients of w and h."""
+    n = _length(w.shape[-1])
+    dw, dh = _kernels(n).mix_backward(around, dy, w, h.float().contiguous(), n, kept)
+    return dw, dh.to(h.dtype)
 
 
 def _rows(x: Tensor) -> Tensor:

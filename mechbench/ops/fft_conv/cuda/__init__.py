@@ -9,7 +9,7 @@ import torch
 
 from mechbench.ops.kernels.nvrtc import Module, module
 
-_COMMON = ("fft.cuh", "real.cuh")
+_COMMON = ("fft.cuh", "real.cuh", "stored.cuh")
 _REALS = {torch.float32: "float", torch.bfloat16: "Bfloat16", torch.float16: "Half"}
 
 
@@ -23,8 +23,8 @@ def _text(name: str) -> str:
     return files(__name__).joinpath(name).read_text(encoding="utf-8")
 
 
-def compiled(name: str, device: torch.device, **defined: object) -> Module:
-    """Return the kernels of the file `name` on `device`, with what is to be defined before it."""
+def compiled(*names: str, device: torch.device, **defined: object) -> Module:
+    """Return the kernels of the files `names` on `device`, with what is to be defined before."""
     lines = "".join(f"#define {key} {value}\n" for key, value in defined.items())
     index = torch.cuda.current_device() if device.index is None else device.index
-    return module(lines + "".join(map(_text, (*_COMMON, name))), index)
+    return module(lines + "".join(map(_text, (*_COMMON, *names))), index)

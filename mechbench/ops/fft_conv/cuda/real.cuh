@@ -22,6 +22,16 @@ __device__ __forceinline__ void write(Half* x, float value) {
   asm("cvt.rn.f16.f32 %0, %1;" : "=h"(x->bits) : "f"(value));
 }
 
+// The real number that is element `e` of a thread with its twist, and the real part without it.
+template <class F>
+__device__ __forceinline__ Value twisted(float value, int e) {
+  return {value * cosine(F::twist(e)), value * sine(F::twist(e))};
+}
+template <class F>
+__device__ __forceinline__ float untwisted(Value x, int e) {
+  return x.re * cosine(F::twist(e)) + x.im * sine(F::twist(e));
+}
+
 // The elements of a thread from a real row of L numbers, zero beyond, with their twist.
 template <class F, int E, class Real>
 __device__ __forceinline__ void read_twisted(
@@ -29,8 +39,7 @@ __device__ __forceinline__ void read_twisted(
 #pragma unroll
   for (int e = 0; e < E; ++e) {
     const long long t = first + stride * F::index(e, thread);
-    const float value = t < L ? read(row + t) * scale : 0.0f;
-    x[e] = {value * cosine(F::twist(e)), value * sine(F::twist(e))};
+    x[e] = twisted<F>(t < L ? read(row + t) * scale : 0.0f, e);
   }
 }
 
@@ -41,7 +50,6 @@ __device__ __forceinline__ void write_untwisted(
 #pragma unroll
   for (int e = 0; e < E; ++e) {
     const long long t = first + stride * F::index(e, thread);
-    const float value = x[e].re * cosine(F::twist(e)) + x[e].im * sine(F::twist(e));
-    if (t < L) write(row + t, value * scale);
+    if (t < L) write(row + t, untwisted<F>(x[e], e) * scale);
   }
 }

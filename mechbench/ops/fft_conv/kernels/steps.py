@@ -1,22 +1,25 @@
 """Long convolution of rows that no block holds: columns, lines, columns (`cuda/steps.cu`).
 
-Rows of half types stand in half precision between the steps, scaled: an error below theirs.
+Rows of half types stand in half precision between the steps, scaled: an error below theirs. The
+columns of their filters are kept for the backward; float32's would take twice what filters do.
 """
 
 from __future__ import annotations
 
-from functools import cache
-from typing import NamedTuple
+from collections.abc import Iterator
+from functools import cache, cached_property
 
 import torch
 from torch import Tensor
 
+from mechbench.ops.fft_conv.contract import Projections
 from mechbench.ops.fft_conv.core import COMPLEX_BYTES, chunks
 from mechbench.ops.fft_conv.cuda import compiled, reals
+from mechbench.ops.fft_conv.kernels.stored import Stored, empty_gradient, is_halved
 from mechbench.ops.kernels.nvrtc import Module
 
 CHUNK_BYTES = 1 << 28  # size of one complex buffer: channels are taken in chunks
-_RADICES = {64: (4, 16), 128: (8, 16), 256: (16, 16), 512: (8, 4, 16), 1024: (8, 8, 16)}
+_RADICES = {64: (4, 16), 128: (8, 16), 256: (16, 16), 512: (16, 2, 16), 1024: (8, 8, 16)}
 # Length of the transform: numbers of lines and of columns.
 _SPLITS = {
     1 << 14: (256, 64),
@@ -33,63 +36,76 @@ _WIDTH = 16  # columns a block
 _LINE_THREADS = 128  # a block that transforms lines
 
 
-class _Lines(NamedTuple):
-    """Rows between two steps, and the scale of each block that wrote them, where it has one."""
-
-    numbers: Tensor  # (B, D, n): complex64, or a half for each part, as int32
-    scales: Tensor | None
-
-
 class _Steps:
-    """The kernels for one length, with the sizes of their blocks."""
+    """The kernels for one length, with the sizes of their blocks.
+
+    Lines are (B, D, n), with a scale for each block of a row that wrote them.
+    """
 
     def __init__(self, n: int, dtype: torch.dtype, device: torch.device) -> None:
-        self.n = n
+        self.n, self.device, self.halved = n, device, is_halved(dtype)
         self.rows, self.columns = _SPLITS[n]
         self.lines = _LINE_THREADS * _ELEMENTS // self.columns  # lines a block
-        self.halved = dtype != torch.float32
-        self.module: Module = compiled(
-            "steps.cu",
-            device,
-            ROWS=",".join(map(str, _RADICES[self.rows])),
-            COLUMNS=",".join(map(str, _RADICES[self.columns])),
-            WIDTH=_WIDTH,
-            LINES=self.lines,
-            HALVED=int(self.halved),
-            REAL=reals(dtype),
-        )
+        self._defined = {
+            "ROWS": ",".join(map(str, _RADICES[self.rows])),
+            "COLUMNS": ",".join(map(str, _RADICES[self.columns])),
+            "WIDTH": _WIDTH,
+            "LINES": self.lines,
+            "HALVED": int(self.halved),
+            "REAL": reals(dtype),
+        }
 
-    def _scales(self, rows: int, blocks: int, like: Tensor) -> Tensor | None:
-        return torch.empty(rows, blocks, device=like.device) if self.halved else None
+    @cached_property
+    def _plain(self) -> Module:
+        return compiled("steps.cuh", "steps.cu", device=self.device, **self._defined)
 
-    def split(self, x: Tensor, name: str, scale: float = 1.0) -> _Lines:
-        """Return x (B, D, L) as transformed columns."""
-        B, D, _ = x.shape
-        dtype = torch.int32 if self.halved else torch.complex64
-        numbers = torch.empty(B, D, self.n, dtype=dtype, device=x.device)
-        lines = _Lines(numbers, self._scales(B * D, self.columns // _WIDTH, x))
-        self._columns(name, "ppp", (x, *lines), x, scale)
-        return lines
+    @cached_property
+    def _mixing(self) -> Module:
+        names = ("steps.cuh", "pieces.cuh", "steps_mix.cu")
+        return compiled(*names, device=self.device, **self._defined)
 
-    def join(self, lines: _Lines, out: Tensor, name: str, scale: float = 1.0) -> None:
-        """Write what `lines` transform back to, to `out` (B, D, L)."""
-        self._columns(name, "ppp", (*lines, out), out, scale)
+    def _empty(self, B: int, D: int) -> Stored:
+        """Return lines for columns to be written to."""
+        blocks = B * D * self.columns // _WIDTH
+        return Stored.empty(B, D, self.n, blocks=blocks, halved=self.halved, device=self.device)
+
+    def _scales(self, rows: int) -> Tensor:
+        """Return the scales of lines that are written in the place of others."""
+        blocks = rows * self.rows // self.lines if self.halved else 0
+        return torch.empty(blocks, device=self.device)
 
     def _columns(
-        self, name: str, types: str, data: tuple[object, ...], x: Tensor, scale: float
+        self, module: Module, name: str, types: str, arguments: tuple[object, ...], rows: int
     ) -> None:
-        B, D, L = x.shape
-        self.module.launch(
+        module.launch(
             name,
-            f"{types}iillf",
-            (*data, D, L, *x.stride()[:2], scale),
-            grid=(self.columns // _WIDTH, B * D),
+            types,
+            arguments,
+            grid=(self.columns // _WIDTH, rows),
             threads=_WIDTH * self.rows // _ELEMENTS,
             shared=COMPLEX_BYTES * self.rows * _WIDTH,
         )
 
+    def split(self, x: Tensor, name: str, scale: float = 1.0) -> Stored:
+        """Return x (B, D, L) as transformed columns."""
+        B, D, L = x.shape
+        lines = self._empty(B, D)
+        arguments = (x, *lines, D, L, *x.stride()[:2], scale)
+        self._columns(self._plain, name, "pppiillf", arguments, B * D)
+        return lines
+
+    def join(self, lines: Stored, out: Tensor, name: str, scale: float = 1.0) -> None:
+        """Write what `lines` transform back to, to `out` (B, D, L)."""
+        B, D, L = out.shape
+        arguments = (*lines, out, D, L, *out.stride()[:2], scale)
+        self._columns(self._plain, name, "pppiillf", arguments, B * D)
+
+    def filters(self, h: Tensor, L: int) -> Stored:
+        """Return filters h (D, K) as transformed columns, divided by n."""
+        return self.split(h[None, :, :L], "filter_columns", 1.0 / self.n)
+
     def _lines(self, name: str, types: str, *arguments: object, channels: int) -> None:
-        self.module.launch(
+        self._plain.launch(
             name,
             types,
             arguments,
@@ -98,21 +114,69 @@ class _Steps:
             shared=COMPLEX_BYTES * self.lines * (self.columns + self.columns // 16),
         )
 
-    def multiplied(self, lines: _Lines, filters: _Lines) -> _Lines:
+    def multiplied(self, lines: Stored, filters: Stored) -> Stored:
         """Return the product in the domain of frequencies, in the place of `lines`."""
         B, D, _ = lines.numbers.shape
-        scales = self._scales(B * D, self.rows // self.lines, lines.numbers)
+        scales = self._scales(B * D)
         self._lines("multiply_lines", "pppppi", *lines, scales, *filters, B, channels=D)
-        return _Lines(lines.numbers, scales)
+        return Stored(lines.numbers, scales)
 
-    def backward(self, dz: _Lines, v: _Lines, filters: _Lines) -> tuple[_Lines, _Lines]:
+    def backward(self, dz: Stored, v: Stored, filters: Stored) -> tuple[Stored, Stored]:
         """Return the lines of the gradients of v and of the filters, in the place of dz and v."""
         B, D, _ = v.numbers.shape
-        blocks = self.rows // self.lines
-        dv_scales, dh_scales = (self._scales(n, blocks, v.numbers) for n in (B * D, D))
+        dv_scales, dh_scales = self._scales(B * D), self._scales(D)
         arguments = (*dz, dv_scales, *v, dh_scales, *filters, B)
         self._lines("backward_lines", "ppppppppi", *arguments, channels=D)
-        return _Lines(dz.numbers, dv_scales), _Lines(v.numbers[:1], dh_scales)
+        return Stored(dz.numbers, dv_scales), Stored(v.numbers[:1], dh_scales)
+
+    def gradients(self, dz: Stored, v: Stored, filters: Stored, dv: Tensor, dh: Tensor) -> None:
+        """Write the gradients of v (B, D, L) and of the filters (D, K), from lines."""
+        products, sums = self.backward(dz, v, filters)
+        self.join(products, dv, "uncolumns")
+        self.join(sums, dh[None, :, : dv.shape[2]], "filter_uncolumns", 1.0 / self.n)
+
+    def gated(self, around: Projections, w: Tensor, channels: slice) -> Stored:
+        """Write some channels of w; return them as transformed columns."""
+        return self._sourced("gated_columns", (*around, w), around, w, channels, ())
+
+    def gradient(self, around: Projections, dy: Tensor, channels: slice) -> Stored:
+        """Return some channels of dz as transformed columns."""
+        strides = dy.stride()[:2]
+        return self._sourced("gradient_columns", (*around, dy), around, dy, channels, strides)
+
+    def _sourced(
+        self,
+        name: str,
+        tensors: tuple[Tensor, ...],
+        around: Projections,
+        like: Tensor,
+        channels: slice,
+        strides: tuple[int, ...],
+    ) -> Stored:
+        (B, D, L), rows = like.shape, channels.stop - channels.start
+        lines = self._empty(B, rows)
+        strides = (*around.p.stride()[:2], *strides)
+        arguments = (*tensors, *lines, channels.start, rows, D, L, *strides)
+        types = "p" * 7 + "iiii" + "l" * len(strides)
+        self._columns(self._mixing, name, types, arguments, B * rows)
+        return lines
+
+    def mixed(
+        self,
+        around: Projections,
+        skip: Tensor,
+        w: Tensor,
+        lines: Stored,
+        z: Tensor,
+        y: Tensor,
+        channels: slice,
+    ) -> None:
+        """Write some channels of z and y, from the lines of z."""
+        (B, D, L), rows = y.shape, channels.stop - channels.start
+        strides = (*around.p.stride()[:2], *y.stride()[:2])
+        arguments = (*around, skip, w, *lines, z, y, channels.start, rows, D, L, *strides)
+        types = "p" * 10 + "iiiillll"
+        self._columns(self._mixing, "mixed_uncolumns", types, arguments, B * rows)
 
 
 @cache
@@ -126,26 +190,68 @@ def shared_bytes(n: int) -> int:
     return COMPLEX_BYTES * rows * _WIDTH
 
 
-def forward(v: Tensor, h: Tensor, n: int) -> Tensor:
-    """Return h * v (B, D, L) for float32 filters h (D, K), with transforms of length n >= L."""
+def forward(v: Tensor, h: Tensor, n: int) -> tuple[Tensor, tuple[Tensor, ...]]:
+    """Return h * v (B, D, L) for float32 filters h (D, K), with transforms of length n >= L.
+
+    And what to keep for the backward.
+    """
     steps, L = _steps(n, v.dtype, v.device), v.shape[2]
     z = torch.empty(v.shape, dtype=v.dtype, device=v.device)
+    kept: list[Tensor] = []
     for channels in chunks(v, n, CHUNK_BYTES):
-        filters = steps.split(h[None, channels, :L], "filter_columns", 1.0 / n)
-        lines = steps.split(v[:, channels], "columns")
-        steps.join(steps.multiplied(lines, filters), z[:, channels], "uncolumns")
-    return z
+        filters = steps.filters(h[channels], L)
+        lines = steps.multiplied(steps.split(v[:, channels], "columns"), filters)
+        steps.join(lines, z[:, channels], "uncolumns")
+        kept += filters if steps.halved else ()
+    return z, tuple(kept)
 
 
-def backward(dz: Tensor, v: Tensor, h: Tensor, n: int) -> tuple[Tensor, Tensor]:
+def backward(
+    dz: Tensor, v: Tensor, h: Tensor, n: int, kept: tuple[Tensor, ...]
+) -> tuple[Tensor, Tensor]:
     """Return the gradients of v and h."""
-    steps, L = _steps(n, v.dtype, v.device), v.shape[2]
-    dv = torch.empty(v.shape, dtype=v.dtype, device=v.device)
-    dh = torch.zeros_like(h) if h.shape[1] > L else torch.empty_like(h)
-    for channels in chunks(v, n, CHUNK_BYTES):
-        filters = steps.split(h[None, channels, :L], "filter_columns", 1.0 / n)
+    steps = _steps(n, v.dtype, v.device)
+    dv, dh = torch.empty(v.shape, dtype=v.dtype, device=v.device), empty_gradient(h, v.shape[2])
+    for channels, filters in _with_filters(steps, v, h, kept):
         gradients, lines = (steps.split(x[:, channels], "columns") for x in (dz, v))
-        products, sums = steps.backward(gradients, lines, filters)
-        steps.join(products, dv[:, channels], "uncolumns")
-        steps.join(sums, dh[None, channels, :L], "filter_uncolumns", 1.0 / n)
+        steps.gradients(gradients, lines, filters, dv[:, channels], dh[channels])
     return dv, dh
+
+
+def mix_forward(
+    around: Projections, skip: Tensor, h: Tensor, y: Tensor, n: int
+) -> tuple[Tensor, Tensor, tuple[Tensor, ...]]:
+    """Write y; return w, its convolution and what to keep, as in `mechbench.ops.hyena_mix`."""
+    steps, L = _steps(n, y.dtype, y.device), y.shape[2]
+    w, z = (torch.empty(y.shape, dtype=y.dtype, device=y.device) for _ in range(2))
+    kept: list[Tensor] = []
+    for channels in chunks(y, n, CHUNK_BYTES):
+        filters = steps.filters(h[channels], L)
+        lines = steps.multiplied(steps.gated(around, w, channels), filters)
+        steps.mixed(around, skip, w, lines, z, y, channels)
+        kept += filters if steps.halved else ()
+    return w, z, tuple(kept)
+
+
+def mix_backward(
+    around: Projections, dy: Tensor, w: Tensor, h: Tensor, n: int, kept: tuple[Tensor, ...]
+) -> tuple[Tensor, Tensor]:
+    """Return the gradients of w and h."""
+    steps = _steps(n, w.dtype, w.device)
+    dw, dh = torch.empty_like(w), empty_gradient(h, w.shape[2])
+    for channels, filters in _with_filters(steps, w, h, kept):
+        gradients = steps.gradient(around, dy, channels)
+        lines = steps.split(w[:, channels], "columns")
+        steps.gradients(gradients, lines, filters, dw[:, channels], dh[channels])
+    return dw, dh
+
+
+def _with_filters(
+    steps: _Steps, v: Tensor, h: Tensor, kept: tuple[Tensor, ...]
+) -> Iterator[tuple[slice, Stored]]:
+    """Return the chunks of channels, each with its filters' columns."""
+    for i, channels in enumerate(chunks(v, steps.n, CHUNK_BYTES)):
+        if kept:
+            yield channels, Stored(*kept[2 * i : 2 * i + 2])
+        else:
+            yield channels, steps.filters(h[channels], v.shape[2])

@@ -1,21 +1,23 @@
 """Long convolution with one kernel a direction: a block holds a row's transform (`cuda/whole.cu`).
 
-A row is read once and written once. The backward keeps spectra of dz for a moment, of some
-channels at a time.
+A row is read once and written once. Spectra of the filters are kept for the backward; those of dz
+for a moment, of some channels at a time. For half types both stand in half precision, scaled.
 """
 
 from __future__ import annotations
 
-from functools import cache
+from functools import cache, cached_property
 
 import torch
 from torch import Tensor
 
+from mechbench.ops.fft_conv.contract import Projections
 from mechbench.ops.fft_conv.core import COMPLEX_BYTES, chunks
 from mechbench.ops.fft_conv.cuda import compiled, reals
+from mechbench.ops.fft_conv.kernels.stored import Stored, empty_gradient, is_halved
 from mechbench.ops.kernels.nvrtc import Module
 
-CHUNK_BYTES = 1 << 29  # size of the spectra that are kept
+CHUNK_BYTES = 1 << 29  # size of the spectra of dz
 # Length of a transform: its radices, and elements a thread.
 _PLANS = {
     2048: ((16, 8, 16), 16),
@@ -35,46 +37,89 @@ class _Whole:
 
     def __init__(self, n: int, dtype: torch.dtype, device: torch.device) -> None:
         radices, elements = _PLANS[n]
-        self.n = n
-        self.block = {"threads": n // elements, "shared": shared_bytes(n)}
-        self.processors = torch.cuda.get_device_properties(device).multi_processor_count
-        self.module: Module = compiled(
-            "whole.cu",
-            device,
-            RADICES=",".join(map(str, radices)),
-            ELEMENTS=elements,
-            REAL=reals(dtype),
-        )
+        self.n, self.device, self.halved = n, device, is_halved(dtype)
+        self._block = {"threads": n // elements, "shared": shared_bytes(n)}
+        self._processors = torch.cuda.get_device_properties(device).multi_processor_count
+        self._defined = {
+            "RADICES": ",".join(map(str, radices)),
+            "ELEMENTS": elements,
+            "HALVED": int(self.halved),
+            "REAL": reals(dtype),
+        }
 
-    def _spectra(self, *shape: int, like: Tensor) -> Tensor:
-        return torch.empty(*shape, self.n, dtype=torch.complex64, device=like.device)
+    @cached_property
+    def _plain(self) -> Module:
+        return compiled("whole.cuh", "whole.cu", device=self.device, **self._defined)
 
-    def spectra(self, h: Tensor) -> Tensor:
+    @cached_property
+    def _mixing(self) -> Module:
+        names = ("whole.cuh", "pieces.cuh", "whole_mix.cu")
+        return compiled(*names, device=self.device, **self._defined)
+
+    def stored(self, *shape: int, blocks: int) -> Stored:
+        return Stored.empty(*shape, self.n, blocks=blocks, halved=self.halved, device=self.device)
+
+    def spectra(self, h: Tensor) -> Stored:
         """Return the spectra (D, n) of filters h (D, K), divided by n."""
         D, K = h.shape
-        H = self._spectra(D, like=h)
-        self.module.launch("spectra", "ppif", (h, H, K, 1.0 / self.n), grid=(D, 1), **self.block)
+        H = self.stored(D, blocks=D)
+        arguments = (h, *H, K, 1.0 / self.n)
+        self._plain.launch("spectra", "pppif", arguments, grid=(D, 1), **self._block)
         return H
 
-    def convolve(
-        self, v: Tensor, H: Tensor, z: Tensor, *, adjoint: bool, keep: bool = False
-    ) -> Tensor | None:
-        """Write the product of v (B, D, L) and the spectra H to z; return v's spectra (D, B, n)."""
+    def convolve(self, v: Tensor, H: Stored, z: Tensor) -> None:
+        """Write the product of v (B, D, L) and the spectra H to z, contiguous."""
         B, D, L = v.shape
-        kept = self._spectra(D, B, like=v) if keep else None
-        arguments = (v, H, z, kept, B, L, *v.stride()[:2], *z.stride()[:2], int(adjoint))
-        self.module.launch("convolve", "ppppiilllli", arguments, grid=(B * D, 1), **self.block)
-        return kept
+        arguments = (v, *H, z, B, L, *v.stride()[:2])
+        self._plain.launch("convolve", "ppppiill", arguments, grid=(B * D, 1), **self._block)
 
-    def correlate(self, dZ: Tensor, v: Tensor, dh: Tensor) -> None:
+    def adjoint(self, dz: Tensor, H: Stored, dv: Tensor, dZ: Stored, channels: slice) -> None:
+        """Write the gradient of v and the spectra of dz (D, B, n), both of some channels."""
+        dz, H, dv = dz[:, channels], Stored(*(x[channels] for x in H)), dv[:, channels]
+        B, D, L = dz.shape
+        arguments = (dz, *H, dv, *dZ, B, L, *dz.stride()[:2], dv.stride(0))
+        self._plain.launch("adjoint", "ppppppiilll", arguments, grid=(B * D, 1), **self._block)
+
+    def correlate(self, dZ: Stored, v: Tensor, dh: Tensor) -> None:
         """Write the gradient of the filters to dh (D, K), from spectra dZ (D, B, n)."""
         (B, D, L), K = v.shape, dh.shape[1]
-        parts = max(1, min(B, -(-2 * self.processors // D)))  # two blocks a processor at least
-        sums = self._spectra(parts, D, like=v)
-        arguments = (dZ, v, sums, B, L, *v.stride()[:2])
-        self.module.launch("correlate", "pppiill", arguments, grid=(D, parts), **self.block)
-        arguments = (sums, dh, parts, K, L, 1.0 / self.n)
-        self.module.launch("finish", "ppiiif", arguments, grid=(D, 1), **self.block)
+        parts = max(1, min(B, -(-2 * self._processors // D)))  # two blocks a processor at least
+        sums = torch.empty(parts, D, self.n, dtype=torch.complex64, device=self.device)
+        arguments = (*dZ, v, sums, B, L, *v.stride()[:2])
+        self._plain.launch("correlate", "ppppiill", arguments, grid=(D, parts), **self._block)
+        finishing = (sums, dh, parts, K, L, 1.0 / self.n)
+        self._plain.launch("finish", "ppiiif", finishing, grid=(D, 1), **self._block)
+
+    def mix(
+        self, around: Projections, skip: Tensor, H: Stored, w: Tensor, z: Tensor, y: Tensor
+    ) -> None:
+        """Write w, z, both contiguous, and y, each (B, D, L)."""
+        B, D, L = y.shape
+        arguments = (*around, skip, *H, w, z, y, B, D, L)
+        strides = (*around.p.stride()[:2], *y.stride()[:2])
+        types = "p" * 10 + "iiillll"
+        self._mixing.launch("mix", types, (*arguments, *strides), grid=(B * D, 1), **self._block)
+
+    def mix_adjoint(
+        self,
+        around: Projections,
+        dy: Tensor,
+        H: Stored,
+        dw: Tensor,
+        dZ: Stored,
+        channels: slice,
+    ) -> None:
+        """Write the gradient of w, and the spectra of dz as `adjoint`."""
+        B, D, L = dy.shape
+        arguments = (*around, dy, *H, dw, *dZ, channels.start, B, D, L)
+        strides = (*around.p.stride()[:2], *dy.stride()[:2])
+        self._mixing.launch(
+            "mix_adjoint",
+            "p" * 10 + "iiiillll",
+            (*arguments, *strides),
+            grid=(B * (channels.stop - channels.start), 1),
+            **self._block,
+        )
 
 
 @cache
@@ -82,23 +127,54 @@ def _whole(n: int, dtype: torch.dtype, device: torch.device) -> _Whole:
     return _Whole(n, dtype, device)
 
 
-def forward(v: Tensor, h: Tensor, n: int) -> Tensor:
-    """Return h * v (B, D, L) for float32 filters h (D, K), with transforms of length n >= L."""
+def forward(v: Tensor, h: Tensor, n: int) -> tuple[Tensor, Stored]:
+    """Return h * v (B, D, L) for float32 filters h (D, K), with transforms of length n >= L.
+
+    And what to keep for the backward.
+    """
     whole = _whole(n, v.dtype, v.device)
-    z = torch.empty(v.shape, dtype=v.dtype, device=v.device)
-    whole.convolve(v, whole.spectra(h), z, adjoint=False)
-    return z
+    z, H = torch.empty(v.shape, dtype=v.dtype, device=v.device), whole.spectra(h)
+    whole.convolve(v, H, z)
+    return z, H
 
 
-def backward(dz: Tensor, v: Tensor, h: Tensor, n: int) -> tuple[Tensor, Tensor]:
+def backward(
+    dz: Tensor, v: Tensor, h: Tensor, n: int, kept: tuple[Tensor, ...]
+) -> tuple[Tensor, Tensor]:
     """Return the gradients of v and h."""
     whole = _whole(n, v.dtype, v.device)
-    H = whole.spectra(h)
-    dv = torch.empty(v.shape, dtype=v.dtype, device=v.device)
-    dh = torch.zeros_like(h) if h.shape[1] > v.shape[2] else torch.empty_like(h)
+    dv, dh = torch.empty(v.shape, dtype=v.dtype, device=v.device), empty_gradient(h, v.shape[2])
     for channels in chunks(v, n, CHUNK_BYTES):
-        part = dz[:, channels]
-        dZ = whole.convolve(part, H[channels], dv[:, channels], adjoint=True, keep=True)
-        assert dZ is not None
+        dZ = _spectra(whole, v, channels)
+        whole.adjoint(dz, Stored(*kept), dv, dZ, channels)
         whole.correlate(dZ, v[:, channels], dh[channels])
     return dv, dh
+
+
+def mix_forward(
+    around: Projections, skip: Tensor, h: Tensor, y: Tensor, n: int
+) -> tuple[Tensor, Tensor, Stored]:
+    """Write y; return w, its convolution and what to keep, as in `mechbench.ops.hyena_mix`."""
+    whole = _whole(n, y.dtype, y.device)
+    w, z = (torch.empty(y.shape, dtype=y.dtype, device=y.device) for _ in range(2))
+    H = whole.spectra(h)
+    whole.mix(around, skip, H, w, z, y)
+    return w, z, H
+
+
+def mix_backward(
+    around: Projections, dy: Tensor, w: Tensor, h: Tensor, n: int, kept: tuple[Tensor, ...]
+) -> tuple[Tensor, Tensor]:
+    """Return the gradients of w and h."""
+    whole = _whole(n, w.dtype, w.device)
+    dw, dh = torch.empty_like(w), empty_gradient(h, w.shape[2])
+    for channels in chunks(w, n, CHUNK_BYTES):
+        dZ = _spectra(whole, w, channels)
+        whole.mix_adjoint(around, dy, Stored(*kept), dw, dZ, channels)
+        whole.correlate(dZ, w[:, channels], dh[channels])
+    return dw, dh
+
+
+def _spectra(whole: _Whole, v: Tensor, channels: slice) -> Stored:
+    B, D = len(v), channels.stop - channels.start
+    return whole.stored(D, B, blocks=D * B)

@@ -1,0 +1,74 @@
+// The long convolution of an order-2 Hyena with what stands around it, of rows longer than a block:
+// its first step and its last. Rows are some channels, from `first` on, of every sequence.
+
+struct Piecewise {  // two pieces of every row of a block's columns
+  __device__ __forceinline__ int operator()(int q) const {
+    return q / 2 * C + blockIdx.x * WIDTH + q % 2 * PIECE;
+  }
+};
+constexpr int PIECES = R * WIDTH / PIECE / DOWN_THREADS;  // a thread
+static_assert(WIDTH == 2 * PIECE, "a row of columns is two pieces");
+
+template <class Source>
+__device__ __forceinline__ void source_columns(const Source& source, Stored X, int L) {
+  extern __shared__ Value shared[];
+  float* reals = reinterpret_cast<float*>(shared);
+  const Beside place = {static_cast<int>(threadIdx.x % WIDTH)};
+  const int column = blockIdx.x * WIDTH + place.column, thread = threadIdx.x / WIDTH;
+  fill<PIECES, DOWN_THREADS>(reals, source, L, threadIdx.x, Piecewise());
+  __syncthreads();
+  Value x[E];
+#pragma unroll
+  for (int e = 0; e < E; ++e)
+    x[e] = twisted<Columns>(reals[real_place(place(Columns::index(e, thread)))], e);
+  __syncthreads();
+  put_columns(x, X, blockIdx.y, column, thread, place, shared);
+}
+
+extern "C" {
+
+// Lines of w (B, D, L), which is stored. Grid: blocks of columns, rows.
+__global__ void __launch_bounds__(DOWN_THREADS) gated_columns(
+    const REAL* p, const float* taps, const float* bias, const float* shift, REAL* w, Number* X,
+    float* scales, int first, int rows, int D, int L, long long p_batch, long long p_channel) {
+  const long long b = blockIdx.y / rows, d = first + blockIdx.y % rows;
+  const Projections all = {p, p_batch, p_channel, taps, bias, shift, D, L};
+  const Row<REAL> kept(w + (b * D + d) * L, L);
+  source_columns(Gated{all.of(0, b, d), all.of(1, b, d), kept}, Stored{X, scales}, L);
+}
+
+// Lines of dz = dy s(x2).
+__global__ void __launch_bounds__(DOWN_THREADS) gradient_columns(
+    const REAL* p, const float* taps, const float* bias, const float* shift, const REAL* dy,
+    Number* X, float* scales, int first, int rows, int D, int L, long long p_batch,
+    long long p_channel, long long dy_batch, long long dy_channel) {
+  const long long b = blockIdx.y / rows, d = first + blockIdx.y % rows;
+  const Projections all = {p, p_batch, p_channel, taps, bias, shift, D, L};
+  const Row<const REAL> gradient(dy + b * dy_batch + d * dy_channel, L);
+  source_columns(Gradient{gradient, all.of(2, b, d)}, Stored{X, scales}, L);
+}
+
+// z and y from lines.
+__global__ void __launch_bounds__(DOWN_THREADS) mixed_uncolumns(
+    const REAL* p, const float* taps, const float* bias, const float* shift, const float* skip,
+    const REAL* w, Number* X, float* scales, REAL* z, REAL* y, int first, int rows, int D, int L,
+    long long p_batch, long long p_channel, long long y_batch, long long y_channel) {
+  extern __shared__ Value shared[];
+  float* reals = reinterpret_cast<float*>(shared);
+  const Beside place = {static_cast<int>(threadIdx.x % WIDTH)};
+  const int column = blockIdx.x * WIDTH + place.column, thread = threadIdx.x / WIDTH;
+  const long long b = blockIdx.y / rows, d = first + blockIdx.y % rows, row = (b * D + d) * L;
+  Value x[E];
+  get_columns(x, Stored{X, scales}, blockIdx.y, column, thread, place, shared);
+  __syncthreads();
+#pragma unroll
+  for (int e = 0; e < E; ++e)
+    reals[real_place(place(Columns::index(e, thread)))] = untwisted<Columns>(x[e], e);
+  __syncthreads();
+  const Projections all = {p, p_batch, p_channel, taps, bias, shift, D, L};
+  const Row<REAL> out(y + b * y_batch + d * y_channel, L);
+  const Row<const REAL> kept(w + row, L);
+  const Mixed sink = {all.of(2, b, d), kept, Row<REAL>(z + row, L), out, skip[d]};
+  drain<PIECES, DOWN_THREADS>(reals, sink, L, threadIdx.x, Piecewise());
+}
+}

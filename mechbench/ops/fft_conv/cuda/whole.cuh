@@ -1,0 +1,37 @@
+// Transforms of rows that one block holds.
+//
+// Spectra lie in memory as threads hold them: element e of thread t at e T + t.
+// Defined on the way in: RADICES, ELEMENTS (a thread), REAL (type of the rows), HALVED.
+
+typedef Radices<RADICES> Plan;
+constexpr int E = ELEMENTS, N = Plan::length, T = N / E;
+constexpr int BLOCKS = 512 / T;  // a multiprocessor: 128 registers a thread
+
+struct Padded {  // so that sixteen threads reach sixteen pairs of banks, at any stage
+  __device__ __forceinline__ int operator()(int p) const { return p + (p >> 4); }
+};
+typedef Transform<Plan, E, true, Padded> Twisted;
+
+// The same thread, for all the compiler knows another: what is computed from it is computed anew,
+// where factors that are kept would take the registers.
+__device__ __forceinline__ int again(int thread) {
+  asm volatile("" : "+r"(thread));
+  return thread;
+}
+
+// The elements of a thread to the spectrum of row `row`, and back.
+__device__ __forceinline__ void keep(const Value* x, Stored X, long long row, int thread) {
+  const float factor = scaled<E>(x, X.scales, row);
+#pragma unroll
+  for (int e = 0; e < E; ++e) X.put(row * N + e * T + thread, x[e], factor);
+}
+
+// Multiply by the spectrum of filter d, conjugate where ADJOINT.
+template <bool ADJOINT>
+__device__ __forceinline__ void multiply(Value* x, Stored H, long long d, int thread) {
+#pragma unroll
+  for (int e = 0; e < E; ++e) {
+    const Value factor = H.get(d * N + e * T + thread, d);
+    x[e] = x[e] * (ADJOINT ? conj(factor) : factor);
+  }
+}

@@ -1,0 +1,70 @@
+// The long convolution of an order-2 Hyena with what stands around it, of rows that one block holds.
+
+struct Piecewise {
+  __device__ __forceinline__ int operator()(int q) const { return PIECE * q; }
+};
+
+// The elements of a thread from a source, with their twist.
+template <class Source>
+__device__ __forceinline__ void read_source(
+    Value* x, const Source& source, int L, int thread, Value* shared) {
+  float* reals = reinterpret_cast<float*>(shared);
+  fill<E / PIECE, T>(reals, source, L, thread, Piecewise());
+  __syncthreads();
+#pragma unroll
+  for (int e = 0; e < E; ++e)
+    x[e] = twisted<Twisted>(reals[real_place(Twisted::index(e, thread))], e);
+  __syncthreads();
+}
+
+extern "C" {
+
+// w, z and y (B, D, L). A block a row, as in `convolve`. A thread reads back pieces of w that it wrote.
+__global__ void __launch_bounds__(T, BLOCKS) mix(
+    const REAL* p, const float* taps, const float* bias, const float* shift, const float* skip,
+    Number* H, float* H_scales, REAL* w, REAL* z, REAL* y, int B, int D, int L, long long p_batch,
+    long long p_channel, long long y_batch, long long y_channel) {
+  extern __shared__ Value shared[];
+  float* reals = reinterpret_cast<float*>(shared);
+  int thread = threadIdx.x;
+  const long long d = blockIdx.x / B, b = blockIdx.x % B, row = (b * D + d) * L;
+  const Projections all = {p, p_batch, p_channel, taps, bias, shift, D, L};
+  const Row<REAL> kept(w + row, L);
+  Value x[E];
+  read_source(x, Gated{all.of(0, b, d), all.of(1, b, d), kept}, L, thread, shared);
+  Twisted::forward(x, thread, shared, Padded());
+  multiply<false>(x, Stored{H, H_scales}, d, thread);
+  thread = again(thread);
+  Twisted::inverse(x, thread, shared, Padded());
+  __syncthreads();
+#pragma unroll
+  for (int e = 0; e < E; ++e)
+    reals[real_place(Twisted::index(e, thread))] = untwisted<Twisted>(x[e], e);
+  __syncthreads();
+  thread = again(thread);
+  const Row<REAL> out(y + b * y_batch + d * y_channel, L);
+  const Row<const REAL> back(w + row, L);
+  const Mixed sink = {all.of(2, b, d), back, Row<REAL>(z + row, L), out, skip[d]};
+  drain<E / PIECE, T>(reals, sink, L, thread, Piecewise());
+}
+
+// `adjoint` of dz = dy s(x2), for the channels from `first` on.
+__global__ void __launch_bounds__(T, BLOCKS) mix_adjoint(
+    const REAL* p, const float* taps, const float* bias, const float* shift, const REAL* dy,
+    Number* H, float* H_scales, REAL* dw, Number* dZ, float* dZ_scales, int first, int B, int D,
+    int L, long long p_batch, long long p_channel, long long dy_batch, long long dy_channel) {
+  extern __shared__ Value shared[];
+  int thread = threadIdx.x;
+  const long long row = blockIdx.x, d = first + row / B, b = row % B;
+  const Projections all = {p, p_batch, p_channel, taps, bias, shift, D, L};
+  const Row<const REAL> gradient(dy + b * dy_batch + d * dy_channel, L);
+  Value x[E];
+  read_source(x, Gradient{gradient, all.of(2, b, d)}, L, thread, shared);
+  Twisted::forward(x, thread, shared, Padded());
+  keep(x, Stored{dZ, dZ_scales}, row, thread);
+  multiply<true>(x, Stored{H, H_scales}, d, thread);
+  thread = again(thread);
+  Twisted::inverse(x, thread, shared, Padded());
+  write_untwisted<Twisted, E>(x, dw + (b * D + d) * L, 1, 0, L, thread, 1.0f);
+}
+}

@@ -1,0 +1,29 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from mechbench.ops.fft_conv.kernels.stored import Stored, empty_gradient, is_halved
+
+
+@pytest.mark.parametrize(
+    ("dtype", "stands"),
+    [
+        (torch.float32, torch.complex64),
+        (torch.bfloat16, torch.int32),
+        (torch.float16, torch.int32),
+    ],
+)
+def test_half_types_stand_in_half_as_many_bytes(dtype: torch.dtype, stands: torch.dtype) -> None:
+    halved = is_halved(dtype)
+    stored = Stored.empty(2, 3, blocks=5, halved=halved, device=torch.device("cpu"))
+    assert stored.numbers.shape == (2, 3)
+    assert stored.numbers.dtype == stands
+    assert stored.scales.dtype == torch.float32
+    assert len(stored.scales) == (5 if halved else 0)
+
+
+def test_taps_beyond_the_rows_have_no_gradient() -> None:
+    h = torch.ones(2, 8)
+    assert empty_gradient(h, 8).shape == h.shape
+    assert empty_gradient(h, 7).count_nonzero() == 0
