@@ -17,6 +17,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
+from mechbench.ops.kernels.withheld import withheld
 from mechbench.training.kinds import is_own, kind_of
 from mechbench.training.model import Backbone
 
@@ -79,7 +80,8 @@ def flops_per_token(
     """Return the FLOPs per token of a forward and backward pass over `input_seqlen` tokens.
 
     Counted on the meta device, so nothing is computed or allocated. Matrix products, SDPA and
-    FFTs count; elementwise work does not. None where the operator cannot run without data.
+    FFTs count; elementwise work does not. None where the operator cannot run without data, or has
+    Triton kernels that are not the package's.
     Of equal blocks of a backbone one is counted and multiplied, and equal models are counted once.
 
     Args:
@@ -178,7 +180,10 @@ def _count_on(device: str, model: nn.Module, input_seqlen: int, input_dim: int) 
     tokens = torch.zeros(1, input_seqlen, dtype=torch.int64, device=device)
     numbers = torch.zeros(1, input_seqlen, input_dim, device=device)
     counter = FlopCounter()
-    with counter, sdpa_kernel(SDPBackend.MATH):  # the others have names of their own
+    # What others compute in kernels cannot be counted, and must not be launched on such tensors.
+    kernels = contextlib.nullcontext() if is_own(model) else withheld()
+    # Other backends of SDPA have names of their own.
+    with counter, kernels, sdpa_kernel(SDPBackend.MATH):
         logits = ghost(numbers if input_dim else tokens)
         F.cross_entropy(logits.flatten(0, 1), tokens.flatten()).backward()  # type: ignore[no-untyped-call]
     return counter.total

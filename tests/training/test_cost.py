@@ -3,6 +3,8 @@ from __future__ import annotations
 import itertools
 import math
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 import torch
@@ -198,6 +200,25 @@ def test_computed_on_the_cpu_an_operator_costs_as_much(
         monkeypatch.setattr(cost, "_counted", {})
         found.append(flops_per_token(backbone(operator, L), L, computed=computed))
     assert found[0] == found[1]
+
+
+@pytest.mark.parametrize("training_device", ["cpu", "cuda"])
+def test_kernels_of_others_are_not_launched_where_they_would_write_anywhere(
+    training_device: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[str] = []
+
+    @contextmanager
+    def noticed() -> Iterator[None]:
+        told.append("withheld")
+        yield
+
+    monkeypatch.setattr(cost, "_counted", {})
+    monkeypatch.setattr(cost, "withheld", noticed)
+    FlopsBeside(backbone("attention", L), L, 0, training_device).result()
+    assert not told
+    FlopsBeside(Tokens(nn.Linear(D, D)), L, 0, training_device).result()
+    assert told
 
 
 def test_what_needs_a_gpu_or_draws_is_counted_and_leaves_no_trace(
