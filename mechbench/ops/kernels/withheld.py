@@ -1,5 +1,6 @@
-"""A thread that launches no Triton kernel: one that gets tensors without a GPU's memory, as on the
-meta device, reads and writes wherever their pointers happen to point.
+"""A thread that launches no Triton kernel.
+
+Given tensors without a GPU's memory, as on the meta device, a kernel reads and writes wherever.
 """
 
 from __future__ import annotations
