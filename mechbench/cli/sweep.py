@@ -34,9 +34,8 @@ from mechbench.sweep.process import template
 @click.option(
     "--jobs-per-device",
     type=Setting("jobs_per_device"),
-    default=1,
-    show_default=True,
-    help="Number of cells that share a GPU; a cell that runs out of memory is tried again alone.",
+    help="Number of cells that share a GPU; a cell that runs out of memory is tried again alone.  "
+    "[default: up to 4 small ones, else 1]",
 )
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
 @click.option(
@@ -82,7 +81,7 @@ def command(
     out: Path,
     dry_run: bool,
     jobs: int | None,
-    jobs_per_device: int,
+    jobs_per_device: int | None,
     device: str,
     dtype: str,
     retry_failed: bool,
@@ -107,9 +106,12 @@ def command(
     local = executor == "local" and not dry_run
     with template() if local else nullcontext() as ready:  # before this process imports torch
         from mechbench.sweep.execute import RayCluster, look, run_sweep, worker_devices
+        from mechbench.sweep.sharing import cells_a_gpu
 
-        devices = worker_devices(device, jobs, jobs_per_device)
         outlook = look(read, out, device=device, dtype=dtype, retry_failed=retry_failed)
+        gpus = len(worker_devices(device, None, 1))
+        shared = jobs_per_device or cells_a_gpu(outlook.left, gpus)
+        devices = worker_devices(device, jobs, shared)
         if not quiet or dry_run:
             click.echo(outlook.text(suite, len(devices)))
         if dry_run:
@@ -122,7 +124,7 @@ def command(
             checkpoint_s=checkpoint_s,
             log=log,
             quiet=quiet,
-            ray=RayCluster(ray_address, jobs_per_device) if executor == "ray" else None,
+            ray=RayCluster(ray_address, shared) if executor == "ray" else None,
             template=ready,
         )
     if signal_number is not None:

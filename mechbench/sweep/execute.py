@@ -11,6 +11,7 @@ from mechbench.catalogue.registry import CATALOGUES, TASKS
 from mechbench.console.tracking import check_tracker
 from mechbench.errors import ConfigError
 from mechbench.plan.suite import Cell, Suite
+from mechbench.record.config import Config
 from mechbench.record.files import make_folder
 from mechbench.sweep.estimate import Known, duration, estimate_s, known_speeds
 from mechbench.sweep.job import Job
@@ -36,6 +37,11 @@ class Outlook:
     schedule: Schedule
     known: Known
 
+    @property
+    def left(self) -> list[Config]:
+        """What remains to be run."""
+        return [cell.config for cell in (*self.plan.todo, *self.plan.waiting)]
+
     def text(self, name: str, n_workers: int) -> str:
         """Return the plan for people: counts, failures, and the estimated cost."""
         plan = self.plan
@@ -46,7 +52,7 @@ class Outlook:
         if plan.waiting:
             lines.append(f"  waiting  {len(plan.waiting):>6}  (for the learning rate's selection)")
         lines += [f"  failed: {describe(cell)}: {reason}" for cell, reason in plan.failed]
-        estimates = [estimate_s(c.config, self.known) for c in (*plan.todo, *plan.waiting)]
+        estimates = [estimate_s(config, self.known) for config in self.left]
         if estimates:
             total, measured = sum(s for s, _ in estimates), sum(m for _, m in estimates)
             wall = max(total / n_workers, *(s for s, _ in estimates))

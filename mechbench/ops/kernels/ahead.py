@@ -26,6 +26,7 @@ from triton.runtime import driver
 from triton.runtime.jit import JITFunction
 
 from mechbench.ops.kernels import nvrtc
+from mechbench.processors import processors
 
 _MOST = 16  # processes
 _EACH = 2  # kernels, for which a process is worth its start
@@ -84,10 +85,7 @@ def processes_for(kernels: int, beside: int = 1) -> int:
     """
     if not hasattr(os, "fork"):
         return 0
-    cores = (
-        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    )
-    processes = min(_MOST, cores // beside, -(-kernels // _EACH))
+    processes = min(_MOST, processors() // beside, -(-kernels // _EACH))
     return processes if processes > 1 else 0
 
 
