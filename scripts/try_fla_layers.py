@@ -37,8 +37,8 @@ from mechbench.catalogue.registry import OPERATORS
 from mechbench.record.files import write_text
 from mechbench.record.results import find_results, read_result
 
-# Compiling all that kernels could be tuned to takes minutes a layer; whether one works hangs on none
-# of it. So each has but the first of its configurations.
+# Compiling all that kernels could be tuned to takes minutes a layer, and whether one works does not
+# hang on it. So each has but the first of its configurations.
 UNTUNED = """
 import sys
 from triton.runtime.autotuner import Autotuner
@@ -132,7 +132,8 @@ def checked(name: str, folder: Path, device: str, gpu: str, limit_s: float) -> R
     if not file.is_file():
         return {"sound": False, "reason": words}
     found = json.loads(file.read_text(encoding="utf-8"))
-    findings = [f for part in found.values() if isinstance(part, list) for f in part]
+    parts = sorted(found.items(), key=lambda item: item[0] != "soundness")
+    findings = [f for _, part in parts if isinstance(part, list) for f in part]
     failed = [f"{f['name']}: {f['text']}" for f in findings if f["verdict"] == "FAIL"]
     more = f" (and {len(failed) - 1} more)" if len(failed) > 1 else ""
     return {
@@ -226,8 +227,8 @@ def page(rows: Sequence[Row], command: str, offered: int) -> str:
         f"{' to '.join(dict.fromkeys((dates[0], dates[-1])))}; {commonest(told)}.",
         "",
         f"{sound} of {len(rows)} layers pass the check, {ok} train{left}. `seconds` is for both,",
-        "with compiling. Several ran at once, each kernel in the first of the configurations that it",
-        "could be tuned to: tokens/s and seconds are no measurements of speed.",
+        "with compiling. Several ran at once, each kernel in the first of its configurations:",
+        "tokens/s and seconds are no measurements of speed.",
         "1 M tokens are few: the accuracy says whether a layer trains, not how far it comes.",
         "",
         "| layer | check | accuracy (chance) | tokens/s | seconds |",

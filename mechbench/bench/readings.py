@@ -40,7 +40,7 @@ from mechbench.ops.fft_conv import (
 )
 from mechbench.ops.used import forget_ops_used, ops_used
 from mechbench.record.seeds import derive
-from mechbench.training.cost import FlopCounter
+from mechbench.training.cost import counting
 from mechbench.training.evaluation import autocast
 from mechbench.training.gate.contract import breach
 from mechbench.training.memory import is_out_of_memory
@@ -215,15 +215,11 @@ def count_flops(module: nn.Module, shape: tuple[int, int, int], *, backward: boo
     Matrix products, SDPA (the causal half of it, without what a kernel computes again) and FFTs
     count; elementwise work does not. None where the operator cannot run without data.
     """
-    causal, counter = _CausalSdpa(), FlopCounter()
+    causal = _CausalSdpa()
     try:
         ghost = copy.deepcopy(module).to("meta")
         u = torch.zeros(shape, device="meta", requires_grad=backward)
-        with (
-            counter,
-            causal,
-            torch.set_grad_enabled(backward),
-        ):
+        with counting(ghost) as counter, causal, torch.set_grad_enabled(backward):
             y = ghost(u)
             if backward:
                 y.backward(torch.empty_like(y))

@@ -6,7 +6,7 @@ import contextlib
 import copy
 import math
 import sys
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
@@ -66,6 +66,16 @@ class FlopCounter(TorchDispatchMode):
         if formula is not None:
             self.total += formula(*args, **kwargs, out_val=out)
         return out
+
+
+@contextlib.contextmanager
+def counting(model: nn.Module) -> Iterator[FlopCounter]:
+    """Count what this thread does with a model that is on no GPU.
+
+    Triton kernels of others are not counted, and must not be launched there: they are an error.
+    """
+    with FlopCounter() as counter, contextlib.nullcontext() if is_own(model) else withheld():
+        yield counter
 
 
 _counted: dict[Hashable, float] = {}
@@ -179,11 +189,8 @@ def _count_on(device: str, model: nn.Module, input_seqlen: int, input_dim: int) 
     ghost = copy.deepcopy(model).to(device)
     tokens = torch.zeros(1, input_seqlen, dtype=torch.int64, device=device)
     numbers = torch.zeros(1, input_seqlen, input_dim, device=device)
-    counter = FlopCounter()
-    # What others compute in kernels cannot be counted, and must not be launched on such tensors.
-    kernels = contextlib.nullcontext() if is_own(model) else withheld()
     # Other backends of SDPA have names of their own.
-    with counter, kernels, sdpa_kernel(SDPBackend.MATH):
+    with counting(model) as counter, sdpa_kernel(SDPBackend.MATH):
         logits = ghost(numbers if input_dim else tokens)
         F.cross_entropy(logits.flatten(0, 1), tokens.flatten()).backward()  # type: ignore[no-untyped-call]
     return counter.total
