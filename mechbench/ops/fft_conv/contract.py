@@ -69,20 +69,15 @@ class Mixing(Core, Protocol):
     With s(p) the short convolution: w = s(p_v) s(p_x1), z = h * w, y = s(p_x2) (z + skip w).
     """
 
-    def mixes(self, L: int) -> bool:
-        """Return whether it does so for L tokens."""
+    def mixes(self, p: Tensor) -> bool:
+        """Return whether it does so for projections p (B, 3D, L)."""
 
     def mix_forward(
         self, around: Projections, skip: Tensor, h: Tensor, y: Tensor
-    ) -> tuple[Tensor, Tensor, tuple[Tensor, ...]]:
-        """Write y (B, D, L); return w and z, contiguous, and tensors to keep for the backward."""
+    ) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """Write y (B, D, L); return z, contiguous, and tensors to keep for the backward."""
 
     def mix_backward(
-        self,
-        around: Projections,
-        dy: Tensor,
-        w: Tensor,
-        h: Tensor,
-        kept: tuple[Tensor, ...],
+        self, around: Projections, dy: Tensor, n_taps: int, kept: tuple[Tensor, ...]
     ) -> tuple[Tensor, Tensor]:
-        """Return the gradients of w, contiguous, and of h, in its dtype."""
+        """Return the gradients of w, contiguous, and of h (D, n_taps), in float32."""

@@ -30,10 +30,10 @@ def split(L: int) -> int:
     return below if below >= _LEAST and L - below <= _MAX_TAIL else L
 
 
-def chunks(v: Tensor, n: int, most_bytes: int) -> Iterator[slice]:
-    """Return slices of the channels of v (B, D, L) whose spectra of length n take `most_bytes`."""
+def chunks(v: Tensor, n: int, most: int) -> Iterator[slice]:
+    """Return slices of the channels of v (B, D, L) whose spectra of length n are `most` numbers."""
     B, D, _ = v.shape
-    size = max(1, most_bytes // (COMPLEX_BYTES * B * n))
+    size = max(1, most // (B * n))
     return (slice(start, min(D, start + size)) for start in range(0, D, size))
 
 

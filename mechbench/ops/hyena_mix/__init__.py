@@ -78,18 +78,18 @@ class _Mix(torch.autograd.Function):
 
         p = beside(p)
         ctx.core, ctx.mixed = core, False
-        if isinstance(core, Mixing) and core.mixes(p.shape[2]):
+        ctx.n_taps, ctx.taps_dtype = h.shape[1], h.dtype
+        if isinstance(core, Mixing) and core.mixes(p):
             ctx.mixed = True
             y = empty_rows(p, len(skip))
-            around = Projections(p, *(x.float() for x in (taps, bias, shift)))
-            w, z, kept = core.mix_forward(around, skip.float(), h, y)
+            z, kept = core.mix_forward(_around(p, taps, bias, shift), skip.float(), h, y)
         else:
             # Where any length is as good, one whose rows begin at whole vectors.
             width = -(-p.shape[2] // _EVEN) * _EVEN if core.ANY_SEQLEN else p.shape[2]
             w = gate_forward(p, taps, bias, shift, width)
-            z, kept = conv_forward(core, w, h)
-            y = finish_forward(p, taps, bias, shift, z, w, skip)
-        ctx.save_for_backward(p, shift, taps, bias, h, skip, w, z, *kept)
+            z, others = conv_forward(core, w, h)
+            y, kept = finish_forward(p, taps, bias, shift, z, w, skip), (w, h, *others)
+        ctx.save_for_backward(p, shift, taps, bias, skip, z, *kept)
         return y
 
     @staticmethod
@@ -97,17 +97,22 @@ class _Mix(torch.autograd.Function):
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
         from mechbench.ops.hyena_mix.kernels import finish_backward, gate_backward
 
-        p, shift, taps, bias, h, skip, w, z, *kept = ctx.saved_tensors
+        p, shift, taps, bias, skip, z, *kept = ctx.saved_tensors
         dy = beside(dy)
         if ctx.mixed:
-            around = Projections(p, *(x.float() for x in (taps, bias, shift)))
-            dw, dh = ctx.core.mix_backward(around, dy, w, h, tuple(kept))
+            around = _around(p, taps, bias, shift)
+            dw, dh = ctx.core.mix_backward(around, dy, ctx.n_taps, tuple(kept))
         else:
+            w, h, *others = kept
             dz = finish_backward(p, taps, bias, shift, dy, w.shape[2])
-            dw, dh = conv_backward(ctx.core, dz, w, h, tuple(kept))
+            dw, dh = conv_backward(ctx.core, dz, w, h, tuple(others))
         dp, dtaps, dbias, dshift, dskip = gate_backward(p, taps, bias, shift, skip, dy, z, dw)
         small = (
             g.to(x.dtype) for g, x in ((dshift, shift), (dtaps, taps), (dbias, bias), (dskip, skip))
         )
         dshift, dtaps, dbias, dskip = small
-        return dp, dshift, dtaps, dbias, dh, dskip, None
+        return dp, dshift, dtaps, dbias, dh.to(ctx.taps_dtype), dskip, None
+
+
+def _around(p: Tensor, taps: Tensor, bias: Tensor, shift: Tensor) -> Projections:
+    return Projections(p, taps.float(), bias.float(), shift.float())

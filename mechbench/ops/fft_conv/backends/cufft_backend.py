@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from mechbench.ops.fft_conv.backends.torch_backend import transform_length
-from mechbench.ops.fft_conv.core import chunks
+from mechbench.ops.fft_conv.core import COMPLEX_BYTES, chunks
 from mechbench.ops.triton import unavailable
 
 PRIORITY = 10
@@ -31,7 +31,7 @@ def core_forward(v: Tensor, h: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
     L = v.shape[-1]
     n = transform_length(L)
     z = torch.empty(v.shape, dtype=v.dtype, device=v.device)
-    for channels in chunks(v, n, CHUNK_BYTES):
+    for channels in chunks(v, n, CHUNK_BYTES // COMPLEX_BYTES):
         spectrum = twisted_fft(v[:, channels], n)
         multiply_(spectrum, twisted_fft(h[None, channels, :L], n)[0])
         untwisted_ifft(spectrum, z[:, channels])
@@ -50,7 +50,7 @@ def core_backward(
     dh = torch.empty(h.shape, dtype=h.dtype, device=h.device)
     if K > L:
         dh[:, L:] = 0
-    for channels in chunks(v, n, CHUNK_BYTES):
+    for channels in chunks(v, n, CHUNK_BYTES // COMPLEX_BYTES):
         spectrum = twisted_fft(dz[:, channels], n)
         shared = correlate_(
             spectrum, twisted_fft(v[:, channels], n), twisted_fft(h[None, channels, :L], n)[0]

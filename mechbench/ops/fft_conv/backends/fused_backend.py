@@ -22,6 +22,7 @@ PRIORITY = 40
 ANY_SEQLEN = False
 LEAST, MOST = 1 << 11, 1 << 20  # lengths of transforms
 _LEAST_HALF = 1760  # tokens: in half types fewer cost less by the direct sum
+_PIECE = 8  # numbers that a thread reads at once where it computes gates
 _MOST_PADDING = 1.75  # above it a transform of another length by cuFFT costs less
 
 
@@ -74,27 +75,33 @@ def core_backward(
     return dv, dh.to(h.dtype)
 
 
-def mixes(L: int) -> bool:
-    """Return whether all outputs come from one transform."""
-    return split(L) == L
+def mixes(p: Tensor) -> bool:
+    """Return whether all outputs come from one transform, and rows are whole vectors."""
+    L = p.shape[2]
+    return split(L) == L and L % _PIECE == 0 and _in_pieces(p)
 
 
 def mix_forward(
     around: Projections, skip: Tensor, h: Tensor, y: Tensor
-) -> tuple[Tensor, Tensor, tuple[Tensor, ...]]:
-    """Write y; return w, its convolution, and what is kept of the filters."""
+) -> tuple[Tensor, tuple[Tensor, ...]]:
+    """Write y; return z, and what is kept."""
     n = _length(y.shape[-1])
-    w, z, kept = _kernels(n).mix_forward(around, skip, h.float().contiguous(), y, n)
-    return w, z, kept
+    z, kept = _kernels(n).mix_forward(around, skip, h.float().contiguous(), y, n)
+    return z, kept
 
 
 def mix_backward(
-    around: Projections, dy: Tensor, w: Tensor, h: Tensor, kept: tuple[Tensor, ...]
+    around: Projections, dy: Tensor, n_taps: int, kept: tuple[Tensor, ...]
 ) -> tuple[Tensor, Tensor]:
     """Return the gradients of w and h."""
-    n = _length(w.shape[-1])
-    dw, dh = _kernels(n).mix_backward(around, dy, w, h.float().contiguous(), n, kept)
-    return dw, dh.to(h.dtype)
+    n, dy = _length(dy.shape[-1]), dy if _in_pieces(dy) else dy.contiguous()
+    dw, dh = _kernels(n).mix_backward(around, dy, n_taps, n, kept)
+    return dw, dh
+
+
+def _in_pieces(x: Tensor) -> bool:
+    """Return whether each row of x can be read in pieces."""
+    return x.data_ptr() % 16 == 0 and all(step % _PIECE == 0 for step in x.stride()[:2])
 
 
 def _rows(x: Tensor) -> Tensor:

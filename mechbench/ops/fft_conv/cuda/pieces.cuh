@@ -1,100 +1,130 @@
 // Rows in pieces of eight numbers, which a thread reads and writes at once: for what stands around
 // the convolution of an order-2 Hyena (`mechbench.ops.hyena_mix`), which needs a token's neighbours.
+//
+// Sources and sinks first `load` what they need of all pieces of a thread, so that it is under way
+// together, and compute then. Whether a piece `follows` that of the lane before is known beside it.
 
 constexpr int PIECE = 8;
 
 struct __align__(16) Vector { unsigned int words[4]; };
 
-// Vectors of a piece to numbers, and back.
-__device__ __forceinline__ void unpack(const Vector* v, float* x, const float*) {
+// COUNT numbers from the words that they fill, and back.
+template <int COUNT>
+__device__ __forceinline__ void unpack(const unsigned int* words, float* x, const float*) {
 #pragma unroll
-  for (int i = 0; i < PIECE; ++i) x[i] = __uint_as_float(v[i / 4].words[i % 4]);
+  for (int i = 0; i < COUNT; ++i) x[i] = __uint_as_float(words[i]);
 }
-__device__ __forceinline__ void pack(const float* x, Vector* v, const float*) {
+template <int COUNT>
+__device__ __forceinline__ void pack(const float* x, unsigned int* words, const float*) {
 #pragma unroll
-  for (int i = 0; i < PIECE; ++i) v[i / 4].words[i % 4] = __float_as_uint(x[i]);
+  for (int i = 0; i < COUNT; ++i) words[i] = __float_as_uint(x[i]);
 }
-template <class Real>
-__device__ __forceinline__ void unpack(const Vector* v, float* x, const Real*) {
+template <int COUNT, class Real>
+__device__ __forceinline__ void unpack(const unsigned int* words, float* x, const Real*) {
 #pragma unroll
-  for (int i = 0; i < PIECE; ++i) {
-    const unsigned int word = v->words[i / 2];
-    const Real half = {static_cast<unsigned short>(i % 2 ? word >> 16 : word)};
+  for (int i = 0; i < COUNT; ++i) {
+    const Real half = {static_cast<unsigned short>(words[i / 2] >> 16 * (i % 2))};
     x[i] = read(&half);
   }
 }
-template <class Real>
-__device__ __forceinline__ void pack(const float* x, Vector* v, const Real*) {
+template <int COUNT, class Real>
+__device__ __forceinline__ void pack(const float* x, unsigned int* words, const Real*) {
 #pragma unroll
-  for (int i = 0; i < PIECE / 2; ++i) {
+  for (int i = 0; i < COUNT / 2; ++i) {
     Real low, high;
     write(&low, x[2 * i]);
     write(&high, x[2 * i + 1]);
-    v->words[i] = low.bits | static_cast<unsigned int>(high.bits) << 16;
+    words[i] = low.bits | static_cast<unsigned int>(high.bits) << 16;
   }
 }
 
-// A row of L numbers.
+template <class Real>
+struct Words {  // of a piece, as they stand in memory
+  static constexpr int count = PIECE * sizeof(Real) / 4, vectors = count / 4;
+  unsigned int words[count];
+};
+
+// A row of L numbers, zero beyond. L is a multiple of PIECE, and it begins at a vector.
 template <class Real>
 struct Row {
+  typedef Words<Real> Loaded;
   Real* numbers;
   int L;
-  bool even;  // whether it begins at a vector
 
-  __device__ __forceinline__ Row(Real* numbers, int L)
-      : numbers(numbers), L(L), even(reinterpret_cast<unsigned long long>(numbers) % 16 == 0) {}
-
-  // The piece from t on, a multiple of PIECE; zero beyond the row.
-  __device__ __forceinline__ void get(float* x, int t) const {
-    constexpr int VECTORS = PIECE * sizeof(Real) / sizeof(Vector);
-    if (even && t + PIECE <= L) {
-      Vector v[VECTORS];
+  // The piece from t on.
+  __device__ __forceinline__ Loaded load(int t, bool = false) const {
+    Loaded found;
 #pragma unroll
-      for (int i = 0; i < VECTORS; ++i) v[i] = reinterpret_cast<const Vector*>(numbers + t)[i];
-      unpack(v, x, numbers);
-    } else {
+    for (int i = 0; i < Loaded::vectors; ++i) {
+      Vector v = {};
+      if (t < L) v = reinterpret_cast<const Vector*>(numbers + t)[i];
 #pragma unroll
-      for (int i = 0; i < PIECE; ++i) x[i] = t + i < L ? read(numbers + t + i) : 0.0f;
+      for (int j = 0; j < 4; ++j) found.words[4 * i + j] = v.words[j];
     }
+    return found;
+  }
+  __device__ __forceinline__ void get(float* x, const Loaded& piece, int = 0, bool = false) const {
+    unpack<PIECE>(piece.words, x, numbers);
   }
 
   // Store a piece; x becomes what it is when it is read again.
   __device__ __forceinline__ void put(float* x, int t) const {
-    constexpr int VECTORS = PIECE * sizeof(Real) / sizeof(Vector);
-    Vector v[VECTORS];
-    pack(x, v, numbers);
-    unpack(v, x, numbers);
-    if (even && t + PIECE <= L) {
+    Loaded piece;
+    pack<PIECE>(x, piece.words, numbers);
+    unpack<PIECE>(piece.words, x, numbers);
+    if (t >= L) return;
 #pragma unroll
-      for (int i = 0; i < VECTORS; ++i) reinterpret_cast<Vector*>(numbers + t)[i] = v[i];
-    } else {
+    for (int i = 0; i < Loaded::vectors; ++i) {
+      Vector v;
 #pragma unroll
-      for (int i = 0; i < PIECE; ++i)
-        if (t + i < L) write(numbers + t + i, x[i]);
+      for (int j = 0; j < 4; ++j) v.words[j] = piece.words[4 * i + j];
+      reinterpret_cast<Vector*>(numbers + t)[i] = v;
     }
   }
 };
 
-// The short convolution of a projection of three taps, its bias added before.
+// The short convolution of a projection, three taps, with its biases behind and before.
 struct Short {
-  Row<const REAL> row;
-  const float *taps, *bias, *shift;  // of its channel
+  typedef Row<const REAL> Numbers;
+  static constexpr int BEFORE = sizeof(REAL) / 2;  // words of the two numbers before a piece
+  struct Loaded {
+    Numbers::Loaded piece;
+    unsigned int before[BEFORE];
+  };
+  Numbers row;
+  float taps[3], bias, shift;
 
-  __device__ __forceinline__ void get(float* y, int t) const {
+  __device__ __forceinline__ Loaded load(int t, bool follows) const {
+    Loaded found = {row.load(t), {}};
+    if (!follows && t > 0 && t < row.L) {
+#pragma unroll
+      for (int i = 0; i < BEFORE; ++i)
+        found.before[i] = reinterpret_cast<const unsigned int*>(row.numbers + t)[i - BEFORE];
+    }
+    return found;
+  }
+  __device__ __forceinline__ void get(float* y, const Loaded& found, int t, bool follows) const {
+    unsigned int before[BEFORE];
+#pragma unroll
+    for (int i = 0; i < BEFORE; ++i) {
+      const unsigned int last = found.piece.words[Numbers::Loaded::count - BEFORE + i];
+      const unsigned int other = __shfl_up_sync(~0u, last, 1);
+      before[i] = follows ? other : found.before[i];
+    }
     float x[PIECE + 2];
-    row.get(x + 2, t);
+    unpack<2>(before, x, row.numbers);
+    row.get(x + 2, found.piece);
+    x[0] = t > 0 ? x[0] + shift : 0.0f;
+    x[1] = t > 0 ? x[1] + shift : 0.0f;
 #pragma unroll
-    for (int i = 0; i < 2; ++i) x[i] = t > 0 ? read(row.numbers + t - 2 + i) + *shift : 0.0f;
-#pragma unroll
-    for (int i = 2; i < PIECE + 2; ++i) x[i] += *shift;
+    for (int i = 2; i < PIECE + 2; ++i) x[i] += shift;
 #pragma unroll
     for (int i = 0; i < PIECE; ++i)
-      y[i] = taps[0] * x[i + 2] + taps[1] * x[i + 1] + taps[2] * x[i] + *bias;
+      y[i] = taps[0] * x[i + 2] + taps[1] * x[i + 1] + taps[2] * x[i] + bias;
   }
 };
 
-// The projections (B, 3 D, L) of v, x1 and x2 with their short convolutions: taps (3 D, 3), biases
-// behind and before them (3 D,).
+// The projections (B, 3 D, L) of v, x1 and x2: taps (3 D, 3), biases behind and before (3 D,).
 struct Projections {
   const REAL* p;
   long long batch, channel;
@@ -103,33 +133,46 @@ struct Projections {
 
   __device__ __forceinline__ Short of(int group, long long b, long long d) const {
     const long long c = static_cast<long long>(group) * D + d;
-    const Row<const REAL> row(p + b * batch + c * channel, L);
-    return {row, taps + 3 * c, bias + c, shift + c};
+    const Row<const REAL> row = {p + b * batch + c * channel, L};
+    return {row, {taps[3 * c], taps[3 * c + 1], taps[3 * c + 2]}, bias[c], shift[c]};
   }
 };
 
 // w = s(v) s(x1), which is stored.
 struct Gated {
+  struct Loaded { Short::Loaded v, x1; };
   Short v, x1;
   Row<REAL> w;
-  __device__ __forceinline__ void get(float* y, int t) const {
+
+  __device__ __forceinline__ Loaded load(int t, bool follows) const {
+    return {v.load(t, follows), x1.load(t, follows)};
+  }
+  __device__ __forceinline__ void get(float* y, const Loaded& found, int t, bool follows) const {
     float x[PIECE];
-    v.get(y, t);
-    x1.get(x, t);
+    v.get(y, found.v, t, follows);
+    x1.get(x, found.x1, t, follows);
 #pragma unroll
-    for (int i = 0; i < PIECE; ++i) y[i] = t + i < w.L ? y[i] * x[i] : 0.0f;
+    for (int i = 0; i < PIECE; ++i) y[i] = t < w.L ? y[i] * x[i] : 0.0f;
     w.put(y, t);
   }
 };
 
 // dz = dy s(x2)
 struct Gradient {
+  struct Loaded {
+    Row<const REAL>::Loaded dy;
+    Short::Loaded x2;
+  };
   Row<const REAL> dy;
   Short x2;
-  __device__ __forceinline__ void get(float* y, int t) const {
+
+  __device__ __forceinline__ Loaded load(int t, bool follows) const {
+    return {dy.load(t), x2.load(t, follows)};
+  }
+  __device__ __forceinline__ void get(float* y, const Loaded& found, int t, bool follows) const {
     float x[PIECE];
-    dy.get(y, t);
-    x2.get(x, t);
+    dy.get(y, found.dy);
+    x2.get(x, found.x2, t, follows);
 #pragma unroll
     for (int i = 0; i < PIECE; ++i) y[i] *= x[i];
   }
@@ -137,14 +180,22 @@ struct Gradient {
 
 // z, and y = s(x2) (z + skip w)
 struct Mixed {
+  struct Loaded {
+    Row<const REAL>::Loaded w;
+    Short::Loaded x2;
+  };
   Short x2;
   Row<const REAL> w;
   Row<REAL> z, y;
   float skip;
-  __device__ __forceinline__ void put(float* x, int t) const {
+
+  __device__ __forceinline__ Loaded load(int t, bool follows) const {
+    return {w.load(t), x2.load(t, follows)};
+  }
+  __device__ __forceinline__ void put(float* x, const Loaded& found, int t, bool follows) const {
     float kept[PIECE], gate[PIECE];
-    w.get(kept, t);
-    x2.get(gate, t);
+    w.get(kept, found.w);
+    x2.get(gate, found.x2, t, follows);
     z.put(x, t);
 #pragma unroll
     for (int i = 0; i < PIECE; ++i) x[i] = gate[i] * (x[i] + skip * kept[i]);
@@ -155,36 +206,50 @@ struct Mixed {
 // Where a real number lies in shared memory, so that neither pieces nor elements meet in a bank.
 __device__ __forceinline__ int real_place(int i) { return i + (i >> 5 << 2); }
 
-// COUNT pieces a thread, STEP apart, from a source to shared memory; piece q begins at time at(q).
-template <int COUNT, int STEP, class Source, class At>
-__device__ __forceinline__ void fill(
-    float* shared, const Source& source, int L, int first, At at) {
+// COUNT pieces a thread, STEP apart, from a source to shared memory. `At` tells at what time piece q
+// begins, and whether it follows. Ends with a barrier.
+template <int COUNT, int STEP, class At, class Source>
+__device__ __forceinline__ void fill(float* shared, const Source& source, int first) {
+  typename Source::Loaded found[COUNT];
 #pragma unroll
   for (int i = 0; i < COUNT; ++i) {
-    const int q = first + STEP * i, t = at(q);
-    float x[PIECE] = {};
-    if (t < L) source.get(x, t);
-    Vector v[2];
-    pack(x, v, static_cast<const float*>(nullptr));
-#pragma unroll
-    for (int half = 0; half < 2; ++half)
-      *reinterpret_cast<Vector*>(shared + real_place(PIECE * q + 4 * half)) = v[half];
+    const int q = first + STEP * i;
+    found[i] = source.load(At::time(q), At::follows(q));
   }
+#pragma unroll
+  for (int i = 0; i < COUNT; ++i) {
+    const int q = first + STEP * i;
+    float x[PIECE];
+    source.get(x, found[i], At::time(q), At::follows(q));
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+      Vector v;
+      pack<4>(x + 4 * half, v.words, static_cast<const float*>(nullptr));
+      *reinterpret_cast<Vector*>(shared + real_place(PIECE * q + 4 * half)) = v;
+    }
+  }
+  __syncthreads();
 }
 
-// The same from shared memory to a sink.
-template <int COUNT, int STEP, class Sink, class At>
-__device__ __forceinline__ void drain(
-    const float* shared, const Sink& sink, int L, int first, At at) {
+// The same from shared memory, which is read behind a barrier, to a sink.
+template <int COUNT, int STEP, class At, class Sink>
+__device__ __forceinline__ void drain(const float* shared, const Sink& sink, int first) {
+  typename Sink::Loaded found[COUNT];
 #pragma unroll
   for (int i = 0; i < COUNT; ++i) {
-    const int q = first + STEP * i, t = at(q);
-    Vector v[2];
+    const int q = first + STEP * i;
+    found[i] = sink.load(At::time(q), At::follows(q));
+  }
+  __syncthreads();
 #pragma unroll
-    for (int half = 0; half < 2; ++half)
-      v[half] = *reinterpret_cast<const Vector*>(shared + real_place(PIECE * q + 4 * half));
+  for (int i = 0; i < COUNT; ++i) {
+    const int q = first + STEP * i;
     float x[PIECE];
-    unpack(v, x, static_cast<const float*>(nullptr));
-    if (t < L) sink.put(x, t);
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+      const Vector v = *reinterpret_cast<const Vector*>(shared + real_place(PIECE * q + 4 * half));
+      unpack<4>(v.words, x + 4 * half, static_cast<const float*>(nullptr));
+    }
+    sink.put(x, found[i], At::time(q), At::follows(q));
   }
 }

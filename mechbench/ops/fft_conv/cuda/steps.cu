@@ -50,16 +50,16 @@ __global__ void __launch_bounds__(DOWN_THREADS) filter_uncolumns(
   restore_columns(Stored{X, scales}, x, D, L, batch, channel, scale);
 }
 
-// Multiply the lines V (B, D, R, C) by those of the filters H (D, R, C), in place; their scales are
+// The lines V (B, D, R, C) times those of the filters H (D, R, C), to Z, which may be V; scales are
 // new ones. Grid: blocks of lines, channels.
 __global__ void __launch_bounds__(ALONG_THREADS, LINE_BLOCKS) multiply_lines(
-    Number* V, float* V_scales, float* out_scales, Number* H, float* H_scales, int B) {
+    Number* V, float* V_scales, Number* Z, float* Z_scales, Number* H, float* H_scales, int B) {
   extern __shared__ Value shared[];
   const int thread = threadIdx.x % LINE_THREADS, among = threadIdx.x / LINE_THREADS;
   const Padded place = {among * (C + C / 16)};
   const int line = blockIdx.x * LINES + among;
   const long long d = blockIdx.y, D = gridDim.y;
-  const Stored out = {V, out_scales};
+  const Stored out = {Z, Z_scales};
   Value h[E];
   read_line(h, Stored{H, H_scales}, d, line, thread);
   Lines::forward(h, thread, shared, place);
@@ -76,10 +76,10 @@ __global__ void __launch_bounds__(ALONG_THREADS, LINE_BLOCKS) multiply_lines(
 }
 
 // The whole backward between the columns: dZ becomes its product with the conjugate lines of the
-// filters H, and the first lines of V the sum over the batch of dZ times the conjugate of V.
+// filters H, and dH (D, R, C) the sum over the batch of dZ times the conjugate of V.
 __global__ void __launch_bounds__(ALONG_THREADS, BACKWARD_BLOCKS) backward_lines(
-    Number* dZ, float* dZ_scales, float* dZ_out_scales, Number* V, float* V_scales,
-    float* V_out_scales, Number* H, float* H_scales, int B) {
+    Number* dZ, float* dZ_scales, float* dZ_out_scales, Number* V, float* V_scales, Number* H,
+    float* H_scales, Number* dH, float* dH_scales, int B) {
   extern __shared__ Value shared[];
   const int thread = threadIdx.x % LINE_THREADS, among = threadIdx.x / LINE_THREADS;
   const Padded place = {among * (C + C / 16)};
@@ -108,6 +108,6 @@ __global__ void __launch_bounds__(ALONG_THREADS, BACKWARD_BLOCKS) backward_lines
   }
   __syncthreads();
   Lines::inverse(sum, thread, shared, place);
-  write_line(sum, Stored{V, V_out_scales}, d, line, thread);
+  write_line(sum, Stored{dH, dH_scales}, d, line, thread);
 }
 }

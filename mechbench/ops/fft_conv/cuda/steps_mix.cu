@@ -2,21 +2,21 @@
 // its first step and its last. Rows are some channels, from `first` on, of every sequence.
 
 struct Piecewise {  // two pieces of every row of a block's columns
-  __device__ __forceinline__ int operator()(int q) const {
+  static __device__ __forceinline__ int time(int q) {
     return q / 2 * C + blockIdx.x * WIDTH + q % 2 * PIECE;
   }
+  static __device__ __forceinline__ bool follows(int q) { return q % 2; }
 };
 constexpr int PIECES = R * WIDTH / PIECE / DOWN_THREADS;  // a thread
 static_assert(WIDTH == 2 * PIECE, "a row of columns is two pieces");
 
 template <class Source>
-__device__ __forceinline__ void source_columns(const Source& source, Stored X, int L) {
+__device__ __forceinline__ void source_columns(const Source& source, Stored X) {
   extern __shared__ Value shared[];
   float* reals = reinterpret_cast<float*>(shared);
   const Beside place = {static_cast<int>(threadIdx.x % WIDTH)};
   const int column = blockIdx.x * WIDTH + place.column, thread = threadIdx.x / WIDTH;
-  fill<PIECES, DOWN_THREADS>(reals, source, L, threadIdx.x, Piecewise());
-  __syncthreads();
+  fill<PIECES, DOWN_THREADS, Piecewise>(reals, source, threadIdx.x);
   Value x[E];
 #pragma unroll
   for (int e = 0; e < E; ++e)
@@ -33,8 +33,8 @@ __global__ void __launch_bounds__(DOWN_THREADS) gated_columns(
     float* scales, int first, int rows, int D, int L, long long p_batch, long long p_channel) {
   const long long b = blockIdx.y / rows, d = first + blockIdx.y % rows;
   const Projections all = {p, p_batch, p_channel, taps, bias, shift, D, L};
-  const Row<REAL> kept(w + (b * D + d) * L, L);
-  source_columns(Gated{all.of(0, b, d), all.of(1, b, d), kept}, Stored{X, scales}, L);
+  const Row<REAL> kept = {w + (b * D + d) * L, L};
+  source_columns(Gated{all.of(0, b, d), all.of(1, b, d), kept}, Stored{X, scales});
 }
 
 // Lines of dz = dy s(x2).
@@ -44,8 +44,8 @@ __global__ void __launch_bounds__(DOWN_THREADS) gradient_columns(
     long long p_channel, long long dy_batch, long long dy_channel) {
   const long long b = blockIdx.y / rows, d = first + blockIdx.y % rows;
   const Projections all = {p, p_batch, p_channel, taps, bias, shift, D, L};
-  const Row<const REAL> gradient(dy + b * dy_batch + d * dy_channel, L);
-  source_columns(Gradient{gradient, all.of(2, b, d)}, Stored{X, scales}, L);
+  const Row<const REAL> gradient = {dy + b * dy_batch + d * dy_channel, L};
+  source_columns(Gradient{gradient, all.of(2, b, d)}, Stored{X, scales});
 }
 
 // z and y from lines.
@@ -64,11 +64,10 @@ __global__ void __launch_bounds__(DOWN_THREADS) mixed_uncolumns(
 #pragma unroll
   for (int e = 0; e < E; ++e)
     reals[real_place(place(Columns::index(e, thread)))] = untwisted<Columns>(x[e], e);
-  __syncthreads();
   const Projections all = {p, p_batch, p_channel, taps, bias, shift, D, L};
-  const Row<REAL> out(y + b * y_batch + d * y_channel, L);
-  const Row<const REAL> kept(w + row, L);
-  const Mixed sink = {all.of(2, b, d), kept, Row<REAL>(z + row, L), out, skip[d]};
-  drain<PIECES, DOWN_THREADS>(reals, sink, L, threadIdx.x, Piecewise());
+  const Row<REAL> out = {y + b * y_batch + d * y_channel, L};
+  const Row<const REAL> kept = {w + row, L};
+  const Mixed sink = {all.of(2, b, d), kept, Row<REAL>{z + row, L}, out, skip[d]};
+  drain<PIECES, DOWN_THREADS, Piecewise>(reals, sink, threadIdx.x);
 }
 }

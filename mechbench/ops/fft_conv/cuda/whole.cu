@@ -1,5 +1,13 @@
 // Long convolution of rows whose transform one block holds.
 
+// The gradient (K,) of filter d from its spectrum.
+__device__ __forceinline__ void write_gradient(
+    Value* x, float* dh, long long d, int K, int L, float scale, Value* shared) {
+  const int thread = again(threadIdx.x);
+  Twisted::inverse(x, thread, shared, Padded());
+  write_untwisted<Twisted, E>(x, dh + d * K, 1, 0, K < L ? K : L, thread, scale);
+}
+
 extern "C" {
 
 // Spectra (D, N) of the filters h (D, K), times `scale`. A block a filter.
@@ -49,10 +57,11 @@ __global__ void __launch_bounds__(T, BLOCKS) adjoint(
   write_untwisted<Twisted, E>(x, dv + b * dv_batch + d * L, 1, 0, L, thread, 1.0f);
 }
 
-// Sums over parts of the batch, (parts, D, N): spectra dZ (D, B, N) times those of v, conjugate.
+// Sums over parts of the batch: spectra dZ (D, B, N) times those of v, conjugate. Those of one part
+// become dh (D, K) at once, of more they are written to `sums` (parts, D, N).
 __global__ void __launch_bounds__(T) correlate(
-    Number* dZ, float* dZ_scales, const REAL* v, Value* sums, int B, int L, long long batch,
-    long long channel) {
+    Number* dZ, float* dZ_scales, const REAL* v, Value* sums, float* dh, int B, int L,
+    long long batch, long long channel, int K, float scale) {
   extern __shared__ Value shared[];
   const long long d = blockIdx.x, part = blockIdx.y;
   const Stored X = {dZ, dZ_scales};
@@ -69,6 +78,10 @@ __global__ void __launch_bounds__(T) correlate(
     for (int e = 0; e < E; ++e)
       sum[e] = sum[e] + X.get((d * B + b) * N + e * T + thread, d * B + b) * conj(x[e]);
     __syncthreads();
+  }
+  if (gridDim.y == 1) {
+    write_gradient(sum, dh, d, K, L, scale, shared);
+    return;
   }
 #pragma unroll
   for (int e = 0; e < E; ++e) sums[(part * gridDim.x + d) * N + e * T + threadIdx.x] = sum[e];
@@ -87,7 +100,6 @@ __global__ void __launch_bounds__(T) finish(
     for (long long part = 0; part < parts; ++part)
       x[e] = x[e] + sums[(part * gridDim.x + d) * N + e * T + thread];
   }
-  Twisted::inverse(x, thread, shared, Padded());
-  write_untwisted<Twisted, E>(x, dh + d * K, 1, 0, K < L ? K : L, thread, scale);
+  write_gradient(x, dh, d, K, L, scale, shared);
 }
 }

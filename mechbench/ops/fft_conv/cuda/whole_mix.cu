@@ -1,16 +1,16 @@
 // The long convolution of an order-2 Hyena with what stands around it, of rows that one block holds.
 
 struct Piecewise {
-  __device__ __forceinline__ int operator()(int q) const { return PIECE * q; }
+  static __device__ __forceinline__ int time(int q) { return PIECE * q; }
+  static __device__ __forceinline__ bool follows(int q) { return q % 32 != 0; }
 };
 
 // The elements of a thread from a source, with their twist.
 template <class Source>
 __device__ __forceinline__ void read_source(
-    Value* x, const Source& source, int L, int thread, Value* shared) {
+    Value* x, const Source& source, int thread, Value* shared) {
   float* reals = reinterpret_cast<float*>(shared);
-  fill<E / PIECE, T>(reals, source, L, thread, Piecewise());
-  __syncthreads();
+  fill<E / PIECE, T, Piecewise>(reals, source, thread);
 #pragma unroll
   for (int e = 0; e < E; ++e)
     x[e] = twisted<Twisted>(reals[real_place(Twisted::index(e, thread))], e);
@@ -29,9 +29,9 @@ __global__ void __launch_bounds__(T, BLOCKS) mix(
   int thread = threadIdx.x;
   const long long d = blockIdx.x / B, b = blockIdx.x % B, row = (b * D + d) * L;
   const Projections all = {p, p_batch, p_channel, taps, bias, shift, D, L};
-  const Row<REAL> kept(w + row, L);
+  const Row<REAL> kept = {w + row, L};
   Value x[E];
-  read_source(x, Gated{all.of(0, b, d), all.of(1, b, d), kept}, L, thread, shared);
+  read_source(x, Gated{all.of(0, b, d), all.of(1, b, d), kept}, thread, shared);
   Twisted::forward(x, thread, shared, Padded());
   multiply<false>(x, Stored{H, H_scales}, d, thread);
   thread = again(thread);
@@ -40,12 +40,11 @@ __global__ void __launch_bounds__(T, BLOCKS) mix(
 #pragma unroll
   for (int e = 0; e < E; ++e)
     reals[real_place(Twisted::index(e, thread))] = untwisted<Twisted>(x[e], e);
-  __syncthreads();
   thread = again(thread);
-  const Row<REAL> out(y + b * y_batch + d * y_channel, L);
-  const Row<const REAL> back(w + row, L);
-  const Mixed sink = {all.of(2, b, d), back, Row<REAL>(z + row, L), out, skip[d]};
-  drain<E / PIECE, T>(reals, sink, L, thread, Piecewise());
+  const Row<REAL> out = {y + b * y_batch + d * y_channel, L};
+  const Row<const REAL> back = {w + row, L};
+  const Mixed sink = {all.of(2, b, d), back, Row<REAL>{z + row, L}, out, skip[d]};
+  drain<E / PIECE, T, Piecewise>(reals, sink, thread);
 }
 
 // `adjoint` of dz = dy s(x2), for the channels from `first` on.
@@ -57,9 +56,9 @@ __global__ void __launch_bounds__(T, BLOCKS) mix_adjoint(
   int thread = threadIdx.x;
   const long long row = blockIdx.x, d = first + row / B, b = row % B;
   const Projections all = {p, p_batch, p_channel, taps, bias, shift, D, L};
-  const Row<const REAL> gradient(dy + b * dy_batch + d * dy_channel, L);
+  const Row<const REAL> gradient = {dy + b * dy_batch + d * dy_channel, L};
   Value x[E];
-  read_source(x, Gradient{gradient, all.of(2, b, d)}, L, thread, shared);
+  read_source(x, Gradient{gradient, all.of(2, b, d)}, thread, shared);
   Twisted::forward(x, thread, shared, Padded());
   keep(x, Stored{dZ, dZ_scales}, row, thread);
   multiply<true>(x, Stored{H, H_scales}, d, thread);

@@ -1,7 +1,7 @@
 """Long convolution of rows that no block holds: columns, lines, columns (`cuda/steps.cu`).
 
-Rows of half types stand in half precision between the steps, scaled: an error below theirs. The
-columns of their filters are kept for the backward; float32's would take twice what filters do.
+Rows of half types stand in half precision between the steps, scaled: an error below theirs. Columns
+that the backward needs again are kept for it in that precision, but not in float32's.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from torch import Tensor
 from mechbench.ops.fft_conv.contract import Projections
 from mechbench.ops.fft_conv.core import COMPLEX_BYTES, chunks
 from mechbench.ops.fft_conv.cuda import compiled, reals
-from mechbench.ops.fft_conv.kernels.stored import Stored, empty_gradient, is_halved
+from mechbench.ops.fft_conv.kernels.stored import Stored, empty_gradient, is_halved, number_bytes
 from mechbench.ops.kernels.nvrtc import Module
 
 CHUNK_BYTES = 1 << 28  # size of one complex buffer: channels are taken in chunks
@@ -114,20 +114,24 @@ class _Steps:
             shared=COMPLEX_BYTES * self.lines * (self.columns + self.columns // 16),
         )
 
-    def multiplied(self, lines: Stored, filters: Stored) -> Stored:
-        """Return the product in the domain of frequencies, in the place of `lines`."""
+    def multiplied(self, lines: Stored, filters: Stored, *, in_place: bool) -> Stored:
+        """Return the product in the domain of frequencies."""
         B, D, _ = lines.numbers.shape
-        scales = self._scales(B * D)
-        self._lines("multiply_lines", "pppppi", *lines, scales, *filters, B, channels=D)
-        return Stored(lines.numbers, scales)
+        out = lines.numbers if in_place else torch.empty_like(lines.numbers)
+        product = Stored(out, self._scales(B * D))
+        self._lines("multiply_lines", "ppppppi", *lines, *product, *filters, B, channels=D)
+        return product
 
     def backward(self, dz: Stored, v: Stored, filters: Stored) -> tuple[Stored, Stored]:
-        """Return the lines of the gradients of v and of the filters, in the place of dz and v."""
+        """Return the lines of the gradients of v, in the place of dz, and of the filters."""
         B, D, _ = v.numbers.shape
-        dv_scales, dh_scales = self._scales(B * D), self._scales(D)
-        arguments = (*dz, dv_scales, *v, dh_scales, *filters, B)
-        self._lines("backward_lines", "ppppppppi", *arguments, channels=D)
-        return Stored(dz.numbers, dv_scales), Stored(v.numbers[:1], dh_scales)
+        dv_scales, dh = (
+            self._scales(B * D),
+            Stored(torch.empty_like(v.numbers[:1]), self._scales(D)),
+        )
+        arguments = (*dz, dv_scales, *v, *filters, *dh, B)
+        self._lines("backward_lines", "pppppppppi", *arguments, channels=D)
+        return Stored(dz.numbers, dv_scales), dh
 
     def gradients(self, dz: Stored, v: Stored, filters: Stored, dv: Tensor, dh: Tensor) -> None:
         """Write the gradients of v (B, D, L) and of the filters (D, K), from lines."""
@@ -198,9 +202,10 @@ def forward(v: Tensor, h: Tensor, n: int) -> tuple[Tensor, tuple[Tensor, ...]]:
     steps, L = _steps(n, v.dtype, v.device), v.shape[2]
     z = torch.empty(v.shape, dtype=v.dtype, device=v.device)
     kept: list[Tensor] = []
-    for channels in chunks(v, n, CHUNK_BYTES):
+    for channels in _chunks(v, n):
         filters = steps.filters(h[channels], L)
-        lines = steps.multiplied(steps.split(v[:, channels], "columns"), filters)
+        lines = steps.split(v[:, channels], "columns")
+        lines = steps.multiplied(lines, filters, in_place=True)
         steps.join(lines, z[:, channels], "uncolumns")
         kept += filters if steps.halved else ()
     return z, tuple(kept)
@@ -211,8 +216,12 @@ def backward(
 ) -> tuple[Tensor, Tensor]:
     """Return the gradients of v and h."""
     steps = _steps(n, v.dtype, v.device)
-    dv, dh = torch.empty(v.shape, dtype=v.dtype, device=v.device), empty_gradient(h, v.shape[2])
-    for channels, filters in _with_filters(steps, v, h, kept):
+    dv, dh = (
+        torch.empty(v.shape, dtype=v.dtype, device=v.device),
+        empty_gradient(h.shape, v.shape[2], v.device),
+    )
+    for i, channels in enumerate(_chunks(v, n)):
+        filters = _pair(kept, i) if kept else steps.filters(h[channels], v.shape[2])
         gradients, lines = (steps.split(x[:, channels], "columns") for x in (dz, v))
         steps.gradients(gradients, lines, filters, dv[:, channels], dh[channels])
     return dv, dh
@@ -220,38 +229,43 @@ def backward(
 
 def mix_forward(
     around: Projections, skip: Tensor, h: Tensor, y: Tensor, n: int
-) -> tuple[Tensor, Tensor, tuple[Tensor, ...]]:
-    """Write y; return w, its convolution and what to keep, as in `mechbench.ops.hyena_mix`."""
+) -> tuple[Tensor, tuple[Tensor, ...]]:
+    """Write y; return z and what to keep, as in `mechbench.ops.hyena_mix`."""
     steps, L = _steps(n, y.dtype, y.device), y.shape[2]
     w, z = (torch.empty(y.shape, dtype=y.dtype, device=y.device) for _ in range(2))
-    kept: list[Tensor] = []
-    for channels in chunks(y, n, CHUNK_BYTES):
+    kept: list[Tensor] = [] if steps.halved else [w, h]
+    for channels in _chunks(y, n):
         filters = steps.filters(h[channels], L)
-        lines = steps.multiplied(steps.gated(around, w, channels), filters)
+        lines = steps.gated(around, w, channels)
+        kept += (*filters, *lines) if steps.halved else ()
+        lines = steps.multiplied(lines, filters, in_place=not steps.halved)
         steps.mixed(around, skip, w, lines, z, y, channels)
-        kept += filters if steps.halved else ()
-    return w, z, tuple(kept)
+    return z, tuple(kept)
 
 
 def mix_backward(
-    around: Projections, dy: Tensor, w: Tensor, h: Tensor, n: int, kept: tuple[Tensor, ...]
+    around: Projections, dy: Tensor, n_taps: int, n: int, kept: tuple[Tensor, ...]
 ) -> tuple[Tensor, Tensor]:
-    """Return the gradients of w and h."""
-    steps = _steps(n, w.dtype, w.device)
-    dw, dh = torch.empty_like(w), empty_gradient(h, w.shape[2])
-    for channels, filters in _with_filters(steps, w, h, kept):
+    """Return the gradients of w and of the filters (D, n_taps)."""
+    (B, D, L), device = dy.shape, dy.device
+    steps = _steps(n, dy.dtype, device)
+    dw = torch.empty(B, D, L, dtype=dy.dtype, device=device)
+    dh = empty_gradient((D, n_taps), L, device)
+    for i, channels in enumerate(_chunks(dy, n)):
+        if steps.halved:
+            filters, lines = _pair(kept, 2 * i), _pair(kept, 2 * i + 1)
+        else:
+            w, h = kept
+            filters = steps.filters(h[channels], L)
+            lines = steps.split(w[:, channels], "columns")
         gradients = steps.gradient(around, dy, channels)
-        lines = steps.split(w[:, channels], "columns")
         steps.gradients(gradients, lines, filters, dw[:, channels], dh[channels])
     return dw, dh
 
 
-def _with_filters(
-    steps: _Steps, v: Tensor, h: Tensor, kept: tuple[Tensor, ...]
-) -> Iterator[tuple[slice, Stored]]:
-    """Return the chunks of channels, each with its filters' columns."""
-    for i, channels in enumerate(chunks(v, steps.n, CHUNK_BYTES)):
-        if kept:
-            yield channels, Stored(*kept[2 * i : 2 * i + 2])
-        else:
-            yield channels, steps.filters(h[channels], v.shape[2])
+def _chunks(v: Tensor, n: int) -> Iterator[slice]:
+    return chunks(v, n, CHUNK_BYTES // number_bytes(v.dtype))
+
+
+def _pair(kept: tuple[Tensor, ...], i: int) -> Stored:
+    return Stored(*kept[2 * i : 2 * i + 2])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -27,6 +28,12 @@ def is_halved(dtype: torch.dtype) -> bool:
     return dtype != torch.float32
 
 
-def empty_gradient(h: Tensor, L: int) -> Tensor:
-    """Return where the gradient of filters h (D, K) goes: zero for the taps beyond L."""
-    return torch.zeros_like(h) if h.shape[1] > L else torch.empty_like(h)
+def number_bytes(dtype: torch.dtype) -> int:
+    """Return the bytes of a complex number between kernels, for rows of a type."""
+    return 4 if is_halved(dtype) else 8
+
+
+def empty_gradient(shape: Sequence[int], L: int, device: torch.device) -> Tensor:
+    """Return where the gradient of filters (D, K) goes: zero for the taps beyond L."""
+    make = torch.zeros if shape[1] > L else torch.empty
+    return make(tuple(shape), dtype=torch.float32, device=device)

@@ -6,6 +6,7 @@ for a moment, of some channels at a time. For half types both stand in half prec
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import cache, cached_property
 
 import torch
@@ -14,7 +15,7 @@ from torch import Tensor
 from mechbench.ops.fft_conv.contract import Projections
 from mechbench.ops.fft_conv.core import COMPLEX_BYTES, chunks
 from mechbench.ops.fft_conv.cuda import compiled, reals
-from mechbench.ops.fft_conv.kernels.stored import Stored, empty_gradient, is_halved
+from mechbench.ops.fft_conv.kernels.stored import Stored, empty_gradient, is_halved, number_bytes
 from mechbench.ops.kernels.nvrtc import Module
 
 CHUNK_BYTES = 1 << 29  # size of the spectra of dz
@@ -84,11 +85,13 @@ class _Whole:
         """Write the gradient of the filters to dh (D, K), from spectra dZ (D, B, n)."""
         (B, D, L), K = v.shape, dh.shape[1]
         parts = max(1, min(B, -(-2 * self._processors // D)))  # two blocks a processor at least
-        sums = torch.empty(parts, D, self.n, dtype=torch.complex64, device=self.device)
-        arguments = (*dZ, v, sums, B, L, *v.stride()[:2])
-        self._plain.launch("correlate", "ppppiill", arguments, grid=(D, parts), **self._block)
-        finishing = (sums, dh, parts, K, L, 1.0 / self.n)
-        self._plain.launch("finish", "ppiiif", finishing, grid=(D, 1), **self._block)
+        shape = (parts, D, self.n) if parts > 1 else (0,)
+        sums = torch.empty(shape, dtype=torch.complex64, device=self.device)
+        arguments = (*dZ, v, sums, dh, B, L, *v.stride()[:2], K, 1.0 / self.n)
+        self._plain.launch("correlate", "pppppiillif", arguments, grid=(D, parts), **self._block)
+        if parts > 1:
+            finishing = (sums, dh, parts, K, L, 1.0 / self.n)
+            self._plain.launch("finish", "ppiiif", finishing, grid=(D, 1), **self._block)
 
     def mix(
         self, around: Projections, skip: Tensor, H: Stored, w: Tensor, z: Tensor, y: Tensor
@@ -143,8 +146,11 @@ def backward(
 ) -> tuple[Tensor, Tensor]:
     """Return the gradients of v and h."""
     whole = _whole(n, v.dtype, v.device)
-    dv, dh = torch.empty(v.shape, dtype=v.dtype, device=v.device), empty_gradient(h, v.shape[2])
-    for channels in chunks(v, n, CHUNK_BYTES):
+    dv, dh = (
+        torch.empty(v.shape, dtype=v.dtype, device=v.device),
+        empty_gradient(h.shape, v.shape[2], v.device),
+    )
+    for channels in _chunks(v, n):
         dZ = _spectra(whole, v, channels)
         whole.adjoint(dz, Stored(*kept), dv, dZ, channels)
         whole.correlate(dZ, v[:, channels], dh[channels])
@@ -153,26 +159,31 @@ def backward(
 
 def mix_forward(
     around: Projections, skip: Tensor, h: Tensor, y: Tensor, n: int
-) -> tuple[Tensor, Tensor, Stored]:
-    """Write y; return w, its convolution and what to keep, as in `mechbench.ops.hyena_mix`."""
+) -> tuple[Tensor, tuple[Tensor, ...]]:
+    """Write y; return z and what to keep, as in `mechbench.ops.hyena_mix`."""
     whole = _whole(n, y.dtype, y.device)
     w, z = (torch.empty(y.shape, dtype=y.dtype, device=y.device) for _ in range(2))
     H = whole.spectra(h)
     whole.mix(around, skip, H, w, z, y)
-    return w, z, H
+    return z, (*H, w)
 
 
 def mix_backward(
-    around: Projections, dy: Tensor, w: Tensor, h: Tensor, n: int, kept: tuple[Tensor, ...]
+    around: Projections, dy: Tensor, n_taps: int, n: int, kept: tuple[Tensor, ...]
 ) -> tuple[Tensor, Tensor]:
-    """Return the gradients of w and h."""
+    """Return the gradients of w and of the filters (D, n_taps)."""
+    *H, w = kept
     whole = _whole(n, w.dtype, w.device)
-    dw, dh = torch.empty_like(w), empty_gradient(h, w.shape[2])
-    for channels in chunks(w, n, CHUNK_BYTES):
+    dw, dh = torch.empty_like(w), empty_gradient((w.shape[1], n_taps), w.shape[2], w.device)
+    for channels in _chunks(w, n):
         dZ = _spectra(whole, w, channels)
-        whole.mix_adjoint(around, dy, Stored(*kept), dw, dZ, channels)
+        whole.mix_adjoint(around, dy, Stored(*H), dw, dZ, channels)
         whole.correlate(dZ, w[:, channels], dh[channels])
     return dw, dh
+
+
+def _chunks(v: Tensor, n: int) -> Iterator[slice]:
+    return chunks(v, n, CHUNK_BYTES // number_bytes(v.dtype))
 
 
 def _spectra(whole: _Whole, v: Tensor, channels: slice) -> Stored:

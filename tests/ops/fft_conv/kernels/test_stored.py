@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from mechbench.ops.fft_conv.kernels.stored import Stored, empty_gradient, is_halved
+from mechbench.ops.fft_conv.kernels.stored import Stored, empty_gradient, is_halved, number_bytes
 
 
 @pytest.mark.parametrize(
@@ -21,9 +21,10 @@ def test_half_types_stand_in_half_as_many_bytes(dtype: torch.dtype, stands: torc
     assert stored.numbers.dtype == stands
     assert stored.scales.dtype == torch.float32
     assert len(stored.scales) == (5 if halved else 0)
+    assert stored.numbers.element_size() == number_bytes(dtype)
 
 
 def test_taps_beyond_the_rows_have_no_gradient() -> None:
-    h = torch.ones(2, 8)
-    assert empty_gradient(h, 8).shape == h.shape
-    assert empty_gradient(h, 7).count_nonzero() == 0
+    device = torch.device("cpu")
+    assert empty_gradient((2, 8), 8, device).shape == (2, 8)
+    assert empty_gradient((2, 8), 7, device).count_nonzero() == 0
