@@ -20,7 +20,7 @@ from mechbench.ops.kernels.parts import parts, product_of_parts
 from mechbench.ops.kernels.sums import summed
 
 _BLOCK = 1024
-_PROGRAMS = 264  # two on each of an H100's multiprocessors
+_PROGRAMS = 264, 396  # two and three on each of an H100's multiprocessors
 _MANY = 512  # channels from which a program of the weight's gradient takes twice as many
 _SHORTEST = 256  # least tokens of a segment, for sums over tokens
 
@@ -86,15 +86,15 @@ def _product_kernel(
     weight, inner, alpha, out, table, times, L, C, D, W, step, shift, scale, span,
     BC: tl.constexpr, BT: tl.constexpr, BW: tl.constexpr,
 ):  # fmt: skip
-    """Make a span of channels at a few times; the last programs store the table instead."""
+    """Make a span of channels at a few times; the first programs store the table instead."""
     k = tl.arange(0, BW)
     start = tl.program_id(1) * span
-    if tl.program_id(0) == tl.num_programs(0) - 1:
+    if tl.program_id(0) == 0:
         for first in range(start, tl.minimum(start + span, C), BC):
             c = first + tl.arange(0, BC)
             _tabulate(weight, alpha, table, c, k, C, D, W, step, shift)
     else:
-        t = tl.program_id(0) * BT + tl.arange(0, BT)
+        t = (tl.program_id(0) - 1) * BT + tl.arange(0, BT)
         high, low = parts(_matrix(inner, t, L, k, W))
         high, low = tl.trans(high), tl.trans(low)
         time = t.to(tl.float32)
@@ -158,9 +158,9 @@ def _sizes(W: int, BC: int, BT: int) -> dict[str, int]:
     return {"BC": BC, "BT": BT, "BW": max(16, triton.next_power_of_2(W))}
 
 
-def _span(n: int, block: int, others: int, shortest: int) -> int:
-    """Return how many of n a program takes, in blocks, where the grid's other side is so long."""
-    return max(shortest, triton.cdiv(triton.cdiv(n * others, _PROGRAMS), block) * block)
+def _span(n: int, block: int, programs: int, shortest: int) -> int:
+    """Return how many of n each of so many programs takes: whole blocks."""
+    return max(shortest, triton.cdiv(triton.cdiv(n, max(1, programs)), block) * block)
 
 
 def product(
@@ -175,7 +175,7 @@ def product(
     out, table, times = (inner.new_empty(n) for n in ((C, L), (2, W + 1, C), L))
     sizes = _sizes(W, 64, 64)
     blocks = triton.cdiv(L, sizes["BT"])
-    span = _span(C, sizes["BC"], blocks, sizes["BC"])
+    span = _span(C, sizes["BC"], _PROGRAMS[1] // blocks, sizes["BC"])
     _product_kernel[blocks + 1, triton.cdiv(C, span)](
         weight, inner, alpha, out, table, times, L, C, len(alpha), W, step, shift, scale, span,
         **sizes, num_warps=4, num_stages=2,
@@ -199,9 +199,10 @@ def product_backward(
     _inner_gradient_kernel[(triton.cdiv(L, sizes["BT"]),)](
         grad, table, times, dinner, L, C, W, scale, **sizes, num_warps=8, num_stages=3
     )
-    sizes = _sizes(W, 64 if C < _MANY else 128, 32)
+    few = C < _MANY
+    sizes = _sizes(W, 64 if few else 128, 32)
     blocks = triton.cdiv(C, sizes["BC"])
-    span = _span(L, sizes["BT"], blocks, _SHORTEST)
+    span = _span(L, sizes["BT"], _PROGRAMS[few] // blocks, _SHORTEST)
     part = grad.new_empty(triton.cdiv(L, span), C, W)
     _weight_gradient_kernel[blocks, len(part)](
         grad, inner, alpha, part, L, C, len(alpha), W, step, shift, scale, span,
