@@ -13,9 +13,8 @@ from mechbench.ops.precision import autocast_dtype
 from mechbench.ops.triton import unavailable
 
 _WIDEST = 2048  # most features of a row that one program holds
-_WIDEST_LAYER = (
-    64  # most features that a layer takes and gives there: programs keep all its weights
-)
+# Most features that a layer takes and gives there: programs keep all its weights.
+_WIDEST_LAYER = 64
 
 
 def sine(x: Tensor, freq: Tensor) -> Tensor:

@@ -1,4 +1,7 @@
-"""Kernels of `mechbench.ops.sine`: one pass over the features in each direction."""
+"""Kernels of `mechbench.ops.sine`: one pass over the features in each direction.
+
+Programs of a layer keep its weight, scaled by its frequencies, and walk over tiles of rows.
+"""
 
 from __future__ import annotations
 
@@ -7,12 +10,15 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from mechbench.ops.kernels.parts import parts, product_of_parts
 from mechbench.ops.kernels.sums import summed
+from mechbench.ops.kernels.waves import cosine, sine
+from mechbench.ops.triton import roomy
 
 _TILE = 2048  # numbers in a tile of rows
 _PROGRAMS = 1024  # programs of the backward: each leaves one row of partial sums
-_LAYER_ROWS, _LAYER_BACK_ROWS = 64, 32  # rows of a layer's tiles: more would not fit in registers
-_LAYER_PROGRAMS = 264  # most programs of its backward: two fit on an H100's multiprocessor
+_LAYER_ROWS = 64  # of a layer's tiles: more would not fit in registers
+_LAYER_PROGRAMS = 396, 264  # most programs of its directions: 3 and 2 fit on a multiprocessor
 
 
 @triton.jit
@@ -50,17 +56,28 @@ def _rows(x, row, N, column, M):
 
 
 @triton.jit
+def _columns(x, row, N, column, M):
+    """Load rows of x (N, M) as columns, zeros beyond."""
+    mask = (row < N)[None, :] & (column < M)[:, None]
+    at = row[None, :].to(tl.int64) * M + column[:, None]
+    return tl.load(x + at, mask=mask, other=0.0)
+
+
+@triton.jit
 def _layer_kernel(
     x, weight, bias, freq, y, N, K, W, ROWS: tl.constexpr, BK: tl.constexpr, BW: tl.constexpr
 ):  # fmt: skip
-    row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     k, w = tl.arange(0, BK), tl.arange(0, BW)
-    a, m = _rows(x, row, N, k, K), _rows(weight, w, W, k, K)
-    b = tl.load(bias + w, mask=w < W, other=0.0)[None, :]
-    f = tl.load(freq + w, mask=w < W, other=0.0)[None, :]
-    value = tl.sin(f * (tl.dot(a, tl.trans(m), input_precision="tf32x3") + b))
-    at = y + row[:, None].to(tl.int64) * W + w[None, :]
-    tl.store(at, value, mask=(row < N)[:, None] & (w < W)[None, :])
+    f = tl.load(freq + w, mask=w < W, other=0.0)
+    b = (f * tl.load(bias + w, mask=w < W, other=0.0))[None, :]
+    high, low = parts(f[:, None] * _rows(weight, w, W, k, K))
+    high, low = tl.trans(high), tl.trans(low)
+    for tile in range(tl.program_id(0), tl.cdiv(N, ROWS), tl.num_programs(0)):
+        row = tile * ROWS + tl.arange(0, ROWS)
+        a, c = parts(_rows(x, row, N, k, K))
+        value = sine(product_of_parts(a, c, high, low) + b)
+        at = y + row[:, None].to(tl.int64) * W + w[None, :]
+        tl.store(at, value, mask=(row < N)[:, None] & (w < W)[None, :])
 
 
 @triton.jit
@@ -68,31 +85,37 @@ def _layer_backward_kernel(
     x, weight, bias, freq, dy, dx, part, N, K, W,
     DX: tl.constexpr, ROWS: tl.constexpr, BK: tl.constexpr, BW: tl.constexpr,
 ):  # fmt: skip
-    """Features are rows here, so that the products take their gradients from registers."""
+    """With slopes s = dy cos(f (W x + b)), sums of s and s x^T over rows give all but dx.
+
+    Those of f are the sums of s (W x + b). A tile of x is loaded twice, once transposed, as each is
+    the first factor of a product.
+    """
     k, w = tl.arange(0, BK), tl.arange(0, BW)
-    m = _rows(weight, w, W, k, K)
-    b = tl.load(bias + w, mask=w < W, other=0.0)[:, None]
-    f = tl.load(freq + w, mask=w < W, other=0.0)[:, None]
-    dm = tl.zeros((BW, BK), tl.float32)
-    db = tl.zeros((BW,), tl.float32)
-    df = tl.zeros((BW,), tl.float32)
+    f = tl.load(freq + w, mask=w < W, other=0.0)
+    b = (f * tl.load(bias + w, mask=w < W, other=0.0))[None, :]
+    high, low = parts(f[:, None] * _rows(weight, w, W, k, K))
+    sx = tl.zeros((BK, BW), tl.float32)
+    s1 = tl.zeros((BW,), tl.float32)
     for tile in range(tl.program_id(0), tl.cdiv(N, ROWS), tl.num_programs(0)):
         row = tile * ROWS + tl.arange(0, ROWS)
-        a = _rows(x, row, N, k, K)
-        value = tl.dot(m, tl.trans(a), input_precision="tf32x3") + b  # (BW, ROWS)
-        slope = tl.cos(f * value) * tl.trans(_rows(dy, row, N, w, W))
-        df += tl.sum(slope * value, 1)
-        d = slope * f
-        db += tl.sum(d, 1)
-        dm = tl.dot(d, a, dm, input_precision="tf32x3")
+        a, c = parts(_rows(x, row, N, k, K))
+        angle = product_of_parts(a, c, tl.trans(high), tl.trans(low)) + b
+        slope = cosine(angle) * _rows(dy, row, N, w, W)
+        s1 += tl.sum(slope, 0)
+        d, e = parts(slope)
         if DX:
-            da = tl.dot(tl.trans(m), d, input_precision="tf32x3")  # (BK, ROWS)
-            at = dx + row[None, :].to(tl.int64) * K + k[:, None]
-            tl.store(at, da, mask=(row < N)[None, :] & (k < K)[:, None])
+            da = product_of_parts(d, e, high, low)
+            at = dx + row[:, None].to(tl.int64) * K + k[None, :]
+            tl.store(at, da, mask=(row < N)[:, None] & (k < K)[None, :])
+        a, c = parts(_columns(x, row, N, k, K))
+        sx += product_of_parts(a, c, d, e)
     part += tl.program_id(0) * (K + 2) * W
-    at = part + w[:, None] * K + k[None, :]
-    tl.store(at, dm, mask=(w < W)[:, None] & (k < K)[None, :])
-    tl.store(part + K * W + w, db, mask=w < W)
+    f = tl.load(freq + w, mask=w < W, other=0.0)
+    at = part + w[None, :] * K + k[:, None]
+    tl.store(at, sx * f[None, :], mask=(w < W)[None, :] & (k < K)[:, None])
+    tl.store(part + K * W + w, s1 * f, mask=w < W)
+    df = s1 * tl.load(bias + w, mask=w < W, other=0.0)
+    df += tl.sum(sx * _columns(weight, w, W, k, K), 0)
     tl.store(part + (K + 1) * W + w, df, mask=w < W)
 
 
@@ -133,10 +156,11 @@ def layer_forward(x: Tensor, weight: Tensor, bias: Tensor, freq: Tensor) -> Tens
     W, K = weight.shape
     N = x.numel() // K
     y = x.new_empty(*x.shape[:-1], W)
-    grid = (triton.cdiv(N, _LAYER_ROWS),)
-    _layer_kernel[grid](
-        x, weight, bias, freq, y, N, K, W, **_layer_tile(weight, _LAYER_ROWS), num_warps=4
-    )
+    programs = min(_LAYER_PROGRAMS[0], triton.cdiv(N, _LAYER_ROWS))
+    _layer_kernel[(programs,)](
+        x, weight, bias, freq, y, N, K, W,
+        **_layer_tile(weight, _LAYER_ROWS), num_warps=4, num_stages=2,
+    )  # fmt: skip
     return y
 
 
@@ -147,11 +171,12 @@ def layer_backward(
     W, K = weight.shape
     N = x.numel() // K
     dx = torch.empty_like(x) if wants_dx else None
-    programs = min(_LAYER_PROGRAMS, triton.cdiv(N, _LAYER_BACK_ROWS))
+    rows = _LAYER_ROWS if roomy(x.device) else _LAYER_ROWS // 2
+    programs = min(_LAYER_PROGRAMS[1], triton.cdiv(N, rows))
     part = torch.empty(programs, (K + 2) * W, dtype=torch.float32, device=x.device)
     _layer_backward_kernel[(programs,)](
         x, weight, bias, freq, dy, x if dx is None else dx, part, N, K, W,
-        DX=wants_dx, **_layer_tile(weight, _LAYER_BACK_ROWS), num_warps=4, num_stages=1,
+        DX=wants_dx, **_layer_tile(weight, rows), num_warps=4, num_stages=1,
     )  # fmt: skip
     dweight, dbias, dfreq = summed(part).split([K * W, W, W])
     return dx, dweight.view(W, K), dbias, dfreq

@@ -95,16 +95,16 @@ class _Product(torch.autograd.Function):
         from mechbench.ops.window.kernels import product
 
         weight, inner = weight.contiguous(), inner.contiguous()
-        ctx.save_for_backward(weight, inner, alpha)
         ctx.window = (step, shift, scale)
-        return product(weight, inner, alpha, *ctx.window).view(-1, len(alpha), len(inner))
+        h, table, times = product(weight, inner, alpha, *ctx.window)
+        ctx.save_for_backward(inner, alpha, table, times)
+        return h.view(-1, len(alpha), len(inner))
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         from mechbench.ops.window.kernels import product_backward
 
-        weight, inner, alpha = ctx.saved_tensors
-        grad = grad.contiguous().view(len(weight), len(inner))
-        grads = product_backward(grad, weight, inner, alpha, *ctx.window)
+        inner, alpha, table, times = ctx.saved_tensors
+        grads = product_backward(grad.contiguous(), inner, alpha, table, times, ctx.window)
         return *grads, None, None, None, None

@@ -30,3 +30,12 @@ def test_the_kernels_of_a_layer_are_the_formula(
     kernel_device: str, shape: tuple[int, int, int], wants_dx: bool
 ) -> None:
     assert_a_layer_is_its_formula(kernel_device, shape, wants_dx)
+
+
+def test_tiles_are_smaller_where_memory_is_little(
+    kernel_device: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from mechbench.ops.sine import kernels
+
+    monkeypatch.setattr(kernels, "roomy", lambda device: False)
+    assert_a_layer_is_its_formula(kernel_device, (130, 64, 64))

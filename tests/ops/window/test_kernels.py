@@ -34,21 +34,42 @@ def test_rows_may_be_strided(kernel_device: str) -> None:
     assert torch.equal(y, kernel.scale_rows(h.contiguous(), alpha, 0.1, 0.0, 1.0))
 
 
-@pytest.mark.parametrize("L", [1, 2, 33, 130, 1100])
-@pytest.mark.parametrize(("N", "D", "W"), [(1, 3, 8), (2, 3, 64), (1, 70, 20)])
-def test_the_product_and_its_gradients_are_the_formula(
-    kernel_device: str, L: int, N: int, D: int, W: int
-) -> None:
+def assert_the_product_is_the_formula(device: str, L: int, N: int, D: int, W: int) -> None:
     shapes = (N * D, W), (L, W), (N, D, L)
     weight, inner, dy = (torch.randn(s, dtype=torch.float64).float().double() for s in shapes)
     alpha = torch.linspace(0.3, 40.0, D).double()
     exact = [weight.requires_grad_(), inner.requires_grad_()]
     want = windowed_product(*exact, alpha, 1 / L, 0.05, 0.7)  # float64 has no kernel
-    low = [x.detach().to(kernel_device, torch.float32).requires_grad_() for x in exact]
-    rate, low_dy = alpha.to(kernel_device, torch.float32), dy.to(kernel_device, torch.float32)
+    low = [x.detach().to(device, torch.float32).requires_grad_() for x in exact]
+    rate, low_dy = alpha.to(device, torch.float32), dy.to(device, torch.float32)
     y = windowed_product(*low, rate, 1 / L, 0.05, 0.7)
     assert y.shape == want.shape == (N, D, L)
     assert relative_error(y, want) < 2e-6
     wanted = torch.autograd.grad(want, exact, dy)
     for got, expected in zip(torch.autograd.grad(y, low, low_dy), wanted, strict=True):
         assert relative_error(got, expected) < 2e-6
+
+
+@pytest.mark.parametrize("L", [1, 2, 33, 130, 1100])
+@pytest.mark.parametrize(("N", "D", "W"), [(1, 3, 8), (2, 3, 64), (1, 70, 20)])
+def test_the_product_and_its_gradients_are_the_formula(
+    kernel_device: str, L: int, N: int, D: int, W: int
+) -> None:
+    assert_the_product_is_the_formula(kernel_device, L, N, D, W)
+
+
+@pytest.mark.parametrize(("programs", "shortest"), [((1, 1), 256), ((7, 7), 32)])
+def test_a_program_takes_many_channels_or_times_where_there_are_many(
+    kernel_device: str, monkeypatch: pytest.MonkeyPatch, programs: tuple[int, int], shortest: int
+) -> None:
+    monkeypatch.setattr(kernel, "_PROGRAMS", programs)
+    monkeypatch.setattr(kernel, "_SHORTEST", shortest)
+    monkeypatch.setattr(kernel, "_MANY", 100)
+    assert_the_product_is_the_formula(kernel_device, 600, 2, 67, 24)
+
+
+def test_without_gradients_the_product_is_the_same(kernel_device: str) -> None:
+    weight, inner = (torch.randn(n, 20, device=kernel_device) for n in (6, 70))
+    alpha = torch.tensor([0.3, 2.0, 40.0], device=kernel_device)
+    y = windowed_product(weight, inner, alpha, 0.1)
+    assert torch.equal(windowed_product(weight.requires_grad_(), inner, alpha, 0.1), y)
