@@ -1,4 +1,4 @@
-"""Warm-up, stable, decay: a constant trunk, and short branches that decay to zero and are undone."""
+"""Warm-up, stable, decay: a trunk at constant rate, and short decaying branches that are undone."""
 
 from __future__ import annotations
 

@@ -101,7 +101,7 @@ class ScheduleFreeAdamW(torch.optim.Optimizer):
 
     def parts(self, flat: Tensor) -> list[Tensor]:
         """Return what of a flat sequence belongs to each parameter, in its shape."""
-        pieces = flat.split([p.numel() for p in self._all])
+        pieces = torch.split(flat, [p.numel() for p in self._all])
         return [piece.view(p.shape) for piece, p in zip(pieces, self._all, strict=True)]
 
     def averages(self) -> list[Tensor]:

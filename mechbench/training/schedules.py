@@ -111,7 +111,7 @@ class Averaged(Constant):
 
     The average moves by min(1, sharpness / t) of the way to the weights of step t, so that step i
     weighs about as (i / t)^(sharpness - 1): on average it is 1 / (sharpness + 1) of all steps old,
-    however many they are. An average of a fixed horizon would depend on how long a run is meant to be. Buffers
+    however many they are. A fixed horizon would depend on how long a run is meant to be. Buffers
     are those of training.
 
     Source: the growing window of the averages in Haegele et al. 2024 (arXiv:2405.18392), which
