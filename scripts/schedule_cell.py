@@ -169,7 +169,7 @@ def train(
     )  # fmt: skip
     counts = torch.zeros(2, dtype=torch.int64, device=device)
     found: dict[str, Any] = {"solved_tokens": None, "diverged": False, "stages": []}
-    validations: list[tuple[int, float]] = []
+    validations: list[tuple[int, float, int]] = []  # tokens, accuracy, whether in a branch
     next_tokens, stage_step = 0, 0  # the next validation, of the trunk; first step of the stage
     model.train()
     while not progress.stop:
@@ -220,13 +220,13 @@ def train(
         rows = progress.micro_batch(config, rows, task.input_seqlen)
         with schedule.weights():
             accuracy = evaluate(model, validation, rows, device, config.dtype).accuracy
-        validations.append((progress.tokens, round(accuracy, 5)))
+        branching = schedule.branching
+        validations.append((progress.tokens, round(accuracy, 5), int(branching)))
         progress.streak = progress.streak + 1 if accuracy >= SOLVED else 0
         if progress.streak >= 2:
             progress.stop, found["solved_tokens"] = "solved", progress.tokens
         elif last:
             progress.stop = "budget"
-        branching = schedule.branching
         if not branching:
             next_tokens = max(trunk_tokens + cell.validate_tokens, int(GROWTH * trunk_tokens))
         if branching or not progress.streak:

@@ -13,8 +13,10 @@ from typing import Any
 
 import click.testing
 import pytest
+import torch
 
 import mechbench
+from mechbench.training.evaluation import Score
 from mechbench.training.loop import SOLVED
 
 SCRIPT = Path(mechbench.__file__).parent.parent / "scripts" / "ablate_schedules.py"
@@ -74,12 +76,12 @@ def test_every_schedule_trains_and_its_lines_say_how(call: Call, out: Path) -> N
         assert (row["lr"], row["seed"], row["tuning"]) == (4e-3, 0, False)
         assert (row["tokens"], row["solved_tokens"], row["diverged"]) == (10 * STEP, None, False)
         assert row["device"] == "CPU"
-    steps = [[tokens / STEP for tokens, _ in row["validations"]] for row in rows]
+    steps = [[tokens / STEP for tokens, *_ in row["validations"]] for row in rows]
     assert steps[0] == steps[1] == steps[2] == steps[4] == [3, 6, 9, 10]
     # A branch of 3 steps, to be validated after 2.4, 2.7 and 3 of them, and once a step at most.
     assert steps[3] == [3, 6, 7, 8, 10]
     assert (rows[3]["aside_tokens"], rows[3]["steps"]) == (5 * STEP, 5)
-    found = {json.dumps([accuracy for _, accuracy in row["validations"]]) for row in rows}
+    found = {json.dumps([accuracy for _, accuracy, _ in row["validations"]]) for row in rows}
     assert len(found) >= 4  # they are not all the same run
     assert all(row["validations"][-1][1] > 1 / 6 for row in rows)
 
@@ -93,12 +95,27 @@ def test_a_run_is_the_prefix_of_a_longer_one(call: Call, out: Path, name: str) -
     assert len(long) > len(short)
 
 
+def test_trunk_is_the_constant_run_and_branches_stand_aside(
+    call: Call, out: Path, device: str
+) -> None:
+    more = ["--budget", "40000", "--device", device, "--lr", "1e-2"]
+    names = schedules("constant", "wsd,first_tokens=3000,growth=3,share=0.5")
+    call(*SMALL, *more, "--tune-seed", "-1", *names, "--out", str(out))
+    constant, other = (row["validations"] for row in rows_of(out) if row["lr"] == 1e-2)
+    trunk = [accuracy for _, accuracy, branch in other if not branch]
+    assert trunk[:-1] == [accuracy for _, accuracy, _ in constant][: len(trunk) - 1]
+    assert len(trunk) >= 5
+    assert sum(branch for *_, branch in other) == 2 * 3
+
+
 def test_a_budget_of_its_own_ends_a_cosine_earlier(call: Call, out: Path) -> None:
     names = schedules("cosine", "cosine,budget_tokens=6000", "cosine,budget_tokens=1e9")
     call(*SMALL, "--tune-seed", "-1", *names, "--out", str(out))
     whole, short, long = rows_of(out)
     assert [row["tokens"] // STEP for row in (whole, short, long)] == [10, 5, 10]
-    accuracies = {str([accuracy for _, accuracy in r["validations"]]) for r in (whole, short, long)}
+    accuracies = {
+        str([accuracy for _, accuracy, _ in r["validations"]]) for r in (whole, short, long)
+    }
     assert len(accuracies) == 3
 
 
@@ -146,6 +163,58 @@ def test_cells_are_the_same_in_several_processes(call: Call, out: Path) -> None:
     )  # fmt: skip
     one, two = ({row["schedule"]: without_clocks(row) for row in rows_of(p)} for p in (out, other))
     assert one == two
+
+
+@pytest.mark.parametrize(
+    ("verdicts", "step"),
+    [
+        ([0, 1, 1], 7),  # twice in the branch
+        ([0, 0, 0, 1, 1], None),  # at its end, and once on the trunk
+        ([1, 1], 6),  # on the trunk, which no branch leaves after a first success
+    ],
+)
+def test_solved_is_twice_in_a_row_on_the_trunk_or_in_one_branch(
+    call: Call, out: Path, script: dict[str, Any], monkeypatch: pytest.MonkeyPatch,
+    verdicts: list[int], step: int | None,
+) -> None:  # fmt: skip
+    left = iter(verdicts)
+
+    def evaluate(*_: object) -> Score:
+        return Score(next(left), 1, 0, 1)
+
+    monkeypatch.setattr(sys.modules["schedule_cell"], "evaluate", evaluate)
+    call(*SMALL, "--tune-seed", "-1", *schedules(WSD), "--out", str(out))
+    (found,) = rows_of(out)
+    assert found["solved_tokens"] == (None if step is None else step * STEP)
+    assert [accuracy for _, accuracy, _ in found["validations"]] == verdicts
+
+
+def test_a_loss_that_is_not_finite_ends_the_cell(
+    call: Call, out: Path, script: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def gradients(model: Any, *_: object) -> tuple[torch.Tensor, torch.Tensor]:
+        for p in model.parameters():
+            p.grad = torch.full_like(p, math.nan)
+        return torch.tensor(math.nan), torch.zeros(2, dtype=torch.int64)
+
+    monkeypatch.setattr(sys.modules["schedule_cell"], "step_gradients", gradients)
+    call(*SMALL, "--tune-seed", "-1", *schedules("constant"), "--out", str(out))
+    (found,) = rows_of(out)
+    assert (found["diverged"], found["solved_tokens"], found["validations"]) == (True, None, [])
+    assert "1 diverged" in call("--summary", str(out))
+
+
+def test_stages_of_the_curriculum_end_with_their_tokens(call: Call, out: Path) -> None:
+    task = ["--task", "induction,seqlen=64,vocab_size=20"]
+    more = ["--budget", "60000", "--stage-tokens", "9000", *schedules("constant")]
+    call(*SMALL, *task, *more, "--tune-seed", "-1", "--out", str(out))
+    whole, other = rows_of(out)
+    assert (whole["task"], other["task"]) == ("recall", "induction")
+    assert whole["stages"] == []
+    ((seqlen, tokens, accuracy),) = other["stages"]
+    assert (seqlen, tokens) == (32, 25 * 64 * 33)  # looked at every 25 steps
+    assert 0 <= accuracy < 0.95
+    assert other["validations"][-1][0] == other["tokens"] <= 60000
 
 
 def test_an_error_is_a_line_and_is_tried_again(
