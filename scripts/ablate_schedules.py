@@ -160,10 +160,11 @@ def main(
         )  # fmt: skip
 
     try:
-        for kind in kinds:  # what is wrong is said before anything runs
-            make_schedule(kind[2], int(budget))
-            for lr in lrs:
-                make_run(cell(kind, lr, 0, False), limits)
+        # What is wrong is said before anything runs.
+        for schedule in schedules:
+            make_schedule(schedule, int(budget))
+        for operator, task, lr in itertools.product(operators, tasks, lrs):
+            make_run(cell((operator, task, schedules[0]), lr, 0, False), limits)
     except MechbenchError as error:
         raise click.UsageError(str(error)) from error
     out.parent.mkdir(parents=True, exist_ok=True)

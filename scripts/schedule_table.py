@@ -14,6 +14,7 @@ from typing import Any
 from scipy.stats import rankdata
 
 Row = dict[str, Any]
+Pair = tuple[str, str, str]  # operator, task, and what else cells must have in common
 MARKS = (5.0, 20.0, 100.0)  # million tokens
 
 
@@ -73,20 +74,22 @@ def table(rows: Sequence[Row], marks: Sequence[float] = MARKS) -> str:
     rows = [row for row in rows if "error" not in row]
     if not rows:
         return f"no finished cells, {len(errors)} errors\n"
-    groups: dict[tuple[str, str], dict[str, list[Row]]] = defaultdict(lambda: defaultdict(list))
+    groups: dict[Pair, dict[str, list[Row]]] = defaultdict(lambda: defaultdict(list))
     for row in rows:
         cell = row["cell"]
-        groups[cell["operator"], cell["task"]][cell["schedule"]].append(row)
+        groups[cell["operator"], cell["task"], setting_of(row)][cell["schedule"]].append(row)
+    several = len({setting for _, _, setting in groups}) > 1
     lines, reported = [], {}
-    for (operator, task), by_schedule in groups.items():
-        reported[operator, task] = chosen = {
+    for pair, by_schedule in groups.items():
+        operator, task, setting = pair
+        reported[pair] = chosen = {
             schedule: found
             for schedule, cells in by_schedule.items()
             if (found := report_of(cells)) is not None
         }
         if not chosen:
             continue
-        lines += [f"{operator} on {task}", heading(marks)]
+        lines += [f"{operator} on {task}" + f", {setting}" * several, heading(marks)]
         lines += [line(schedule, *chosen[schedule], marks) for schedule in chosen]
         lines.append("")
     lines += overall(reported, marks)
@@ -95,6 +98,14 @@ def table(rows: Sequence[Row], marks: Sequence[float] = MARKS) -> str:
     if any(note for found in reported.values() for _, _, note in found.values()):
         lines += ["", "* the rate was chosen on the seeds that are reported"]
     return "\n".join(lines) + "\n"
+
+
+def setting_of(row: Row) -> str:
+    """Return what cells have in common that may be compared, beside operator and task."""
+    varied = ("operator", "task", "schedule", "lr", "seed", "tuning")
+    rest = {key: value for key, value in row["cell"].items() if key not in varied}
+    rest |= {"dtype": row["dtype"]} if "dtype" in row else {}
+    return " ".join(f"{key}={value}" for key, value in sorted(rest.items()))
 
 
 def report_of(cells: Sequence[Row]) -> tuple[list[Row], int, str] | None:
@@ -126,7 +137,7 @@ def line(schedule: str, rows: Sequence[Row], tried: int, note: str, marks: Seque
 
 
 def overall(
-    reported: dict[tuple[str, str], dict[str, tuple[list[Row], int, str]]], marks: Sequence[float]
+    reported: dict[Pair, dict[str, tuple[list[Row], int, str]]], marks: Sequence[float]
 ) -> list[str]:
     """Return the lines of the last table, over the pairs that every schedule has."""
     names = sorted({name for found in reported.values() for name in found})

@@ -281,6 +281,15 @@ def test_summary_ranks_by_share_solved_and_then_by_tokens(call: Call, out: Path)
     assert "over 1 of 2 pairs" in call("--summary", str(out))
 
 
+def test_cells_of_other_settings_are_not_pooled(script: dict[str, Any]) -> None:
+    rows = [row("a", 1e-3, 0, tokens, dtype=dtype) for tokens, dtype in ((2e6, "x"), (3e6, "y"))]
+    lines = script["table"](rows, (5.0,)).splitlines()
+    assert [line for line in lines if " on " in line] == [
+        f"conv on {TASK}, dtype=x", f"conv on {TASK}, dtype=y",
+    ]  # fmt: skip
+    assert [line.split()[3] for line in lines if line.startswith("  a")][:2] == ["1", "1"]
+
+
 def test_schedules_alike_share_their_rank(script: dict[str, Any]) -> None:
     rows = [row(name, 1e-3, 0, None) for name in ("a", "b")]
     lines = script["table"](rows, (5.0,)).splitlines()
