@@ -90,7 +90,7 @@ def trained(folder: Path, *, layer: int = 0, seqlen: int | None = None) -> Speci
     if not 0 <= layer < config.n_layers:
         raise ConfigError(f"layer is {layer}: the model has layers 0 to {config.n_layers - 1}")
     model = build_model(config, tokens_built_for(config)).eval()
-    load_weights(folder / "checkpoint.pt", config.cell_id, model)
+    load_weights(folder / "checkpoint.pt", config, model)
     task = task_of(config)
     tokens = draw(task, _EXAMPLES, config.seed, "validation", 0, "cpu").inputs
     if seqlen is not None and seqlen > task.input_seqlen:

@@ -21,9 +21,9 @@ from typing import TYPE_CHECKING, Any
 from mechbench import __version__
 from mechbench.catalogue.registry import OPERATORS
 from mechbench.errors import ConfigError, MechbenchError
-from mechbench.plan.curriculum import stage_budget, stage_task
+from mechbench.plan.curriculum import STAGE_TOKENS, stage_costs
 from mechbench.plan.resolve import task_of
-from mechbench.record.config import Config, canonical_json
+from mechbench.record.config import ANYTIME, Config, canonical_json
 
 if TYPE_CHECKING:
     from mechbench.tasks.base import Batch
@@ -208,14 +208,19 @@ def _spending(data: dict[str, Any], config: Config) -> list[str]:
     if not steps:
         return []
     task = task_of(config)
-    costs = [size * stage_task(task, length).input_seqlen for length, size in config.curriculum]
+    costs = stage_costs(task, config.curriculum)
     most = steps * max(size for _, size in config.curriculum)
     if (excluded := data.get("excluded_examples") or 0) > most:
         return [f"{excluded} examples excluded: {steps} steps had {most}"]
     if (micro := data.get("micro_batch_size") or 1) > max(size for _, size in config.curriculum):
         return [f"micro_batch_size is {micro}: a step has no so many sequences"]
-    share = stage_budget(config.budget_tokens, len(costs))
-    stop = data.get("stop")
+    if config.schedule == "wsd":  # some steps are undone, and their tokens spent
+        return []
+    share, stop = STAGE_TOKENS, data.get("stop")
+    if config.protocol < ANYTIME:  # early stages shared half of the budget
+        share = config.budget_tokens // (2 * max(1, len(costs) - 1))
+    elif stop == "solved" and steps % every:
+        return [f"solved after {steps} steps: validations fall on every {every} steps"]
     for stage, cost in enumerate(costs):
         if stop == "solved" and (stage < len(costs) - 1 or steps <= every * (stage + 1)):
             continue  # two validations, in the last stage

@@ -168,7 +168,7 @@ def _draft(
     sizes = {"vocab_size": made.vocab_size, "seqlen": made.seqlen}
     config = Config(operator, task, **sizes, **given)  # checks ranges before torch is loaded
     _check_work(config, made, longest)
-    check_budget(made, config.curriculum, config.budget_tokens)
+    check_budget(made, config.curriculum, config.budget_tokens, config.validate_every)
     return _Draft(made, longest, lengths, given, device)
 
 

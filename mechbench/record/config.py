@@ -11,18 +11,25 @@ from typing import Any
 from mechbench.catalogue.settings import setting, settings, stored
 from mechbench.errors import ConfigError, nearest
 
-PROTOCOL = 2  # raised whenever the same configuration would train or score differently
+PROTOCOL = 3  # raised whenever the same configuration would train or score differently
+ANYTIME = 3  # from this protocol on no step depends on the budget, and neither does the identity
 
 LOSSES = ("dense", "scored")
+# Schedules of the learning rate; none knows the budget.
+SCHEDULES = ("constant", "averaged", "wsd", "schedule-free")
+SCHEDULE = "averaged"  # the default
 # Fields added after results had been stored, with the values that those results imply.
-ADDED: dict[str, Any] = {"n_train": 0, "max_seqlen": 0, "sources": {}, "short_conv": 0}
+ADDED: dict[str, Any] = {
+    "n_train": 0, "max_seqlen": 0, "sources": {}, "short_conv": 0, "schedule": "cosine",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Config:
     """Everything that decides a cell's result, fully resolved: no "auto" is left.
 
-    What affects only speed (micro-batch, device index, checkpoint interval) is kept elsewhere.
+    What affects only speed (micro-batch, device index, checkpoint interval) is kept elsewhere. The
+    budget says how far training goes, not how: it is no part of the identity.
     """
 
     operator: str
@@ -38,11 +45,12 @@ class Config:
     short_conv: int = 0  # taps of the causal convolution before every operator; 0: none
     lr: float = 4e-3  # peak learning rate
     weight_decay: float = 0.1  # on matrices only
-    warmup_steps: int = 50  # linear warm-up, then cosine to zero over the budget
+    warmup_steps: int = 50  # linear warm-up, then as the schedule says
+    schedule: str = SCHEDULE  # see `mechbench.training.schedules`
     grad_clip: float = 1.0  # on the global norm
     batch_size: int = 64  # sequences per step, at full length
     curriculum: tuple[tuple[int, int], ...] = ()  # stages: (seqlen, sequences per step)
-    budget_tokens: int = 0  # most training tokens
+    budget_tokens: int = 0  # most training tokens; a larger one carries the cell on
     seed: int = 0
     dtype: str = "float32"  # float32, or bfloat16 (autocast; filters and FFT stay float32)
     device_type: str = "cpu"  # where training examples are drawn, with that device's generator
@@ -79,6 +87,11 @@ class Config:
             )
         if self.loss_on not in LOSSES:
             raise ConfigError(f"loss_on is {self.loss_on!r}: {nearest(self.loss_on, LOSSES)}")
+        if self.protocol >= ANYTIME and self.schedule not in SCHEDULES:
+            text = nearest(self.schedule, SCHEDULES)
+            if self.schedule == "cosine":
+                text = f"it would depend on the budget; choose from {', '.join(SCHEDULES)}"
+            raise ConfigError(f"schedule is {self.schedule!r}: {text}")
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields as JSON types."""
@@ -98,21 +111,24 @@ class Config:
             if absent:
                 raise KeyError(*absent)
             stages = tuple((seqlen, batch) for seqlen, batch in data["curriculum"])
-            return cls(**{**data, "curriculum": stages})
+            return cls(**{**ADDED, **data, "curriculum": stages})
         except (KeyError, TypeError, ValueError, ConfigError) as error:
             raise ConfigError(f"stored configuration does not fit this version: {error}") from error
 
     @property
     def cell_id(self) -> str:
-        """Hash of the whole configuration: 16 hexadecimal digits.
+        """Hash of the whole configuration but the budget: 16 hexadecimal digits.
 
-        A plugin counts by its content, not by the location of its file.
+        A plugin counts by its content, not by the location of its file. Before protocol 3 the
+        budget decided every step, so there it counts.
         """
         data = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
         data["plugins"] = sorted(self.plugins.values())
         for name, before in ADDED.items():  # older results keep their ids
             if data[name] == before:
                 del data[name]
+        if self.protocol >= ANYTIME:
+            del data["budget_tokens"]
         return hashlib.sha256(canonical_json(data).encode()).hexdigest()[:16]
 
 

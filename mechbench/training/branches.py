@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from mechbench.training.likeness import check_like
 from mechbench.training.schedules import WARMUP_STEPS, Constant, above
 
 _VALIDATED = (0.8, 0.9, 1.0)  # parts of a branch after which it is validated: solved is twice
@@ -161,3 +162,35 @@ class StableDecay(Constant):
         self._branch = None if state["branch"] is None else _Branch(**state["branch"])
         device = next(self._model.parameters()).device
         self._trunk = [tensor.to(device, copy=True) for tensor in state["trunk"]]
+
+    def check(self, state: object, tokens: int, moments: Sequence[Tensor]) -> None:
+        """Check counts, and in a branch that there is all of what the trunk was."""
+        if not isinstance(state, dict) or set(state) != _KEPT:
+            raise ValueError("its schedule is another")
+        counts = [state[name] for name in ("stale", "last_tokens", "aside_tokens")]
+        branch, trunk = state["branch"], state["trunk"]
+        if branch is not None:
+            if not isinstance(branch, dict) or set(branch) != {f.name for f in fields(_Branch)}:
+                raise ValueError("its branch is none")
+            counts += [branch["step"], branch["tokens"], branch["validations"]]
+            if not _is_number(branch["length_tokens"]) or branch["length_tokens"] <= 0:
+                raise ValueError("its branch has no length")
+            if type(branch["validations"]) is int and branch["validations"] >= len(_VALIDATED):
+                raise ValueError("its branch is over")
+        if any(type(count) is not int or not 0 <= count <= tokens for count in counts):
+            raise ValueError("its schedule has lost count of its tokens")
+        if not _is_number(state["best"]) or not -1 <= state["best"] <= 1:
+            raise ValueError("its schedule has lost its best accuracy")
+        here = [*self._model.parameters(), *self._model.buffers(), *moments]
+        expected = here if branch is not None else []
+        if not isinstance(trunk, list) or len(trunk) != len(expected):
+            raise ValueError("its trunk does not fit the model")
+        for value, own in zip(trunk, expected, strict=True):
+            check_like("a tensor of its trunk", value, own)
+
+
+_KEPT = {"best", "stale", "last_tokens", "aside_tokens", "branch", "trunk"}
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, float | int) and math.isfinite(value)

@@ -15,14 +15,14 @@ from torch import Tensor, nn
 from mechbench.data.streams import TrainStream, Unseen
 from mechbench.data.train_set import TrainSet
 from mechbench.ops import cross_entropy
-from mechbench.plan.curriculum import ADVANCE, stage_budget, stage_lr, stage_task
+from mechbench.plan.curriculum import ADVANCE, STAGE_TOKENS, stage_lr, stage_task
 from mechbench.record.config import Config
 from mechbench.tasks.base import IGNORE, Batch
 from mechbench.training.draws import seed_step
 from mechbench.training.evaluation import Score, autocast, count_right, evaluate
 from mechbench.training.memory import first_micro_batch, is_out_of_memory
-from mechbench.training.optimiser import lr_factor
 from mechbench.training.run import Run
+from mechbench.training.schedules import Constant
 from mechbench.training.step import Graphs, Stepper
 
 SOLVED = 0.995  # validation accuracy, twice in a row
@@ -30,10 +30,14 @@ SOLVED = 0.995  # validation accuracy, twice in a row
 
 @dataclass
 class Progress:
-    """The progress of a run, apart from its weights, in JSON types that a checkpoint can hold."""
+    """The progress of a run, apart from its weights, in JSON types that a checkpoint can hold.
 
-    step: int = 0  # steps done
-    tokens: int = 0  # training tokens seen
+    Nothing in it depends on the budget but `stop`: "budget" says that no further step fits into the
+    budget that was asked for, and a larger one goes on as if it had never been said.
+    """
+
+    step: int = 0  # steps done, without those that a schedule has undone
+    tokens: int = 0  # training tokens seen, those of undone steps included
     stage: int = 0  # of the curriculum
     stage_tokens: int = 0  # tokens seen in this stage
     halvings: int = 0  # of the micro-batch, each after an out-of-memory error
@@ -43,7 +47,7 @@ class Progress:
     excluded: int = 0  # training examples dropped for standing in an evaluation set
     train_s: float = 0.0  # seconds of training steps
     pending: list[int] = field(default_factory=lambda: [0, 0, 0])  # counts since the last row
-    metrics: list[dict[str, Any]] = field(default_factory=list)
+    metrics: list[dict[str, Any]] = field(default_factory=list)  # rows, on fixed steps only
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields as a dictionary."""
@@ -157,6 +161,7 @@ def train(
     run: Run,
     model: nn.Module,
     optimizer: torch.optim.Optimizer,
+    schedule: Constant,
     progress: Progress,
     validation: list[Batch],
     unseen: Unseen,
@@ -168,8 +173,9 @@ def train(
     """Train until solved, diverged, out of budget or interrupted; `progress` says which.
 
     Every batch, and whatever an operator draws, is a function of (seed, stage, step), and
-    validation and the curriculum's stages fall on fixed steps, so a run resumed from a checkpoint
-    goes on as if nothing had happened.
+    validation and the curriculum's stages fall on steps that know no budget. So a run resumed from
+    a checkpoint goes on as if nothing had happened, and so does one whose budget has grown: the
+    budget decides before which step training stops, and nothing else.
     """
     config, task, device, group = run.config, run.task, run.device, run.group
     tasks = [stage_task(task, length) for length, _ in config.curriculum]
@@ -179,7 +185,6 @@ def train(
         else TrainStream(task_, batch_size, config.seed, device)
         for task_, (_, batch_size) in zip(tasks, config.curriculum, strict=True)
     ]
-    share = stage_budget(config.budget_tokens, len(tasks))
     on_cuda = device.startswith("cuda")
     # Right and scored positions, excluded examples since the last row of metrics.
     counts = torch.tensor(progress.pending, device=device)
@@ -202,15 +207,20 @@ def train(
         warn=hooks.warn,
         graphs=graphs,
     )
+    if progress.stop == "budget":
+        progress.stop = ""
     model.train()
     while not progress.stop:
+        now_task, batch_size = tasks[progress.stage], config.curriculum[progress.stage][1]
+        step_tokens = batch_size * now_task.input_seqlen
+        if progress.tokens + step_tokens > config.budget_tokens:
+            progress.stop = "budget"
+            break
         if group.any(hooks.interrupted()):
             save()
             return
         if hooks.checkpoint_due():
             save()
-        now_task, batch_size = tasks[progress.stage], config.curriculum[progress.stage][1]
-        step_tokens = batch_size * now_task.input_seqlen
         final = progress.stage == len(tasks) - 1
         batch = streams[progress.stage].batch(progress.step)
         targets = batch.dense_targets if config.loss_on == "dense" else batch.targets
@@ -218,17 +228,14 @@ def train(
             fresh = unseen(batch.inputs)
             targets = torch.where(fresh[:, None], targets, IGNORE)
             counts[2] += (~fresh).sum()
-        fraction = progress.tokens / config.budget_tokens
-        factor = lr_factor(progress.step, fraction, config.warmup_steps)
+        factor = schedule.factor(progress.step, progress.tokens)
         factor *= stage_lr(config.curriculum, progress.stage)
         seed_step(config.seed, progress.step, device, group.rank)
         micro_batch = progress.micro_batch(config, *batch.inputs.shape[:2])
         replayed = stepper.replay(batch.inputs, targets, factor, micro_batch)
         loss, right, norm = replayed or stepper.gradients(batch.inputs, targets)
-        done = progress.step + 1
-        spent = progress.tokens + step_tokens
-        last = spent + step_tokens > config.budget_tokens
-        due = last or done % config.validate_every == 0
+        done, spent = progress.step + 1, progress.tokens + step_tokens
+        due = schedule.due(spent) if schedule.branching else done % config.validate_every == 0
         # On CUDA they are fetched on fixed steps only: reading them stalls the queue.
         if (due or not on_cuda) and not math.isfinite((loss + norm).item()):
             progress.stop = "diverged"
@@ -236,6 +243,7 @@ def train(
         counts[:2] += right
         if not replayed:
             stepper.update(factor)
+        schedule.updated(done)
         progress.step, progress.tokens = done, spent
         progress.stage_tokens += step_tokens
         hooks.advanced(step_tokens)
@@ -261,24 +269,44 @@ def train(
             "tokens_per_s": (spent - row_tokens) / (now - row_time),
             "train_s": progress.train_s,
         }
-        if final or last:
-            # A CPU is no faster with more rows at once, a GPU is.
-            rows = config.n_validation if on_cuda else batch_size
-            micro_batch = progress.micro_batch(config, rows, task.input_seqlen)
-            score = evaluate(model, validation, micro_batch, device, config.dtype)
-            score = Score(*group.total(dataclasses.astuple(score)))
+        if final:
+            score = validate(run, model, schedule, progress, validation)
             row["validation_accuracy"] = score.accuracy
             row["validation_dense_accuracy"] = score.dense_accuracy
-            progress.streak = progress.streak + 1 if score.accuracy >= SOLVED else 0
-            if progress.streak >= 2:
-                progress.stop = "solved"
-            elif last:
-                progress.stop = "budget"
-        elif train_accuracy >= ADVANCE or progress.stage_tokens >= share:
+            _note(progress, schedule, score.accuracy)
+        elif train_accuracy >= ADVANCE or progress.stage_tokens >= STAGE_TOKENS:
             progress.stage, progress.stage_tokens = progress.stage + 1, 0
         progress.metrics.append(row)
         hooks.report(row)
         counts.zero_()
         mark = row_time = time.perf_counter()
         row_tokens = spent
+    if on_cuda:
+        torch.cuda.synchronize(device)
     save()
+
+
+def validate(
+    run: Run, model: nn.Module, schedule: Constant, progress: Progress, validation: list[Batch]
+) -> Score:
+    """Score the weights that the schedule evaluates; changes neither model nor progress."""
+    config, device = run.config, run.device
+    # A CPU is no faster with more rows at once, a GPU is.
+    rows = config.n_validation if device.startswith("cuda") else config.curriculum[-1][1]
+    micro_batch = progress.micro_batch(config, rows, run.task.input_seqlen)
+    with schedule.weights():
+        score = evaluate(model, validation, micro_batch, device, config.dtype)
+    return Score(*run.group.total(dataclasses.astuple(score)))
+
+
+def _note(progress: Progress, schedule: Constant, accuracy: float) -> None:
+    """Note a validation on a fixed step: solved with the second good one in a row."""
+    progress.streak = progress.streak + 1 if accuracy >= SOLVED else 0
+    if progress.streak >= 2:
+        progress.stop = "solved"
+        return
+    branching = schedule.branching
+    if branching or not progress.streak:  # no branch begins between two good validations
+        progress.step = schedule.validated(progress.step, progress.tokens, accuracy)
+    if branching and not schedule.branching:
+        progress.streak = 0  # that was the branch's

@@ -65,7 +65,7 @@ def note_non_finite(result: dict[str, Any], config: Config) -> None:
     if not bad or result["status"] not in ("ok", "diverged"):
         return
     if config.seqlen in bad:
-        result["status"] = "diverged"
+        result |= {"status": "diverged", "stop": "diverged", "solved": False}
     if result["reason"] is None:
         lengths = ", ".join(map(str, sorted(bad)))
         result["reason"] = f"logits are not finite at seqlen {lengths}"

@@ -17,6 +17,7 @@ not the 0.999 of the paper.
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -25,6 +26,7 @@ import torch
 from torch import Tensor
 
 from mechbench.errors import ConfigError
+from mechbench.training.likeness import check_like
 
 _KEPT = ("_y", "_z", "_x", "_squares", "_power", "_total")  # what a later step depends on
 
@@ -161,3 +163,17 @@ class ScheduleFreeAdamW(torch.optim.Optimizer):
         for name in _KEPT:
             getattr(self, name).copy_(state_dict[name.strip("_")])
         torch._foreach_copy_(self._all, self.parts(self._y))
+
+    def check(self, state: object) -> None:
+        """Check that a file's state is one that `load_state_dict` may take.
+
+        Raises:
+            ValueError: it is not.
+        """
+        own = self.state_dict()
+        if not isinstance(state, dict) or set(state) != set(own):
+            raise ValueError("its optimizer keeps something else than schedule-free AdamW")
+        for name, value in own.items():
+            check_like(f"{name} of its optimizer", state[name], value)
+        if not 0 < state["power"].item() <= 1 or not 0 <= state["total"].item() < math.inf:
+            raise ValueError("its optimizer has lost count of its steps")

@@ -7,7 +7,7 @@ within `weights()`, and tells what it found by `validated`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from mechbench.errors import ConfigError
+from mechbench.training.likeness import check_like
 from mechbench.training.optimiser import lr_factor, make_optimizer, parameter_groups
 from mechbench.training.schedule_free import ScheduleFreeAdamW, swapped
 
@@ -75,6 +76,20 @@ class Constant:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take what `state_dict` gave; model and optimizer are loaded before."""
+
+    def check(self, state: object, tokens: int, moments: Sequence[Tensor]) -> None:
+        """Check that a file's state is one that `load_state_dict` may take.
+
+        Args:
+            state: as read.
+            tokens: that the run has spent.
+            moments: what the file holds of the optimizer, in its order.
+
+        Raises:
+            ValueError: it is not.
+        """
+        if not isinstance(state, dict) or state:
+            raise ValueError("its schedule is another")
 
 
 class Cosine(Constant):
@@ -159,6 +174,16 @@ class Averaged(Constant):
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take the average, in place."""
         torch._foreach_copy_(self._averages, state["averages"])
+
+    def check(self, state: object, tokens: int, moments: Sequence[Tensor]) -> None:
+        """Check that there is an average of every parameter."""
+        if not isinstance(state, dict) or set(state) != {"averages"}:
+            raise ValueError("its schedule is another")
+        averages = state["averages"]
+        if not isinstance(averages, list) or len(averages) != len(self._averages):
+            raise ValueError("its averages do not fit the model")
+        for average, own in zip(averages, self._averages, strict=True):
+            check_like("an average", average, own)
 
 
 class ScheduleFree(Constant):

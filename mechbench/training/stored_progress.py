@@ -67,11 +67,8 @@ def stored_progress(data: object, config: Config | None = None) -> Progress:
     progress = Progress(**fields)
     if progress.stage_tokens > progress.tokens or progress.step > progress.tokens:
         raise ValueError("its counts of steps and tokens contradict each other")
-    if any(row["step"] > progress.step for row in progress.metrics):
-        raise ValueError("its metrics go beyond its steps")
-    if config is not None:
-        if progress.stage >= len(config.curriculum):
-            raise ValueError(f"stage {progress.stage} of {len(config.curriculum)}")
-        if progress.tokens > config.budget_tokens and progress.step > 1:
-            raise ValueError(f"{progress.tokens} tokens of {config.budget_tokens}")
+    if any(row["tokens"] > progress.tokens for row in progress.metrics):
+        raise ValueError("its metrics go beyond its tokens")
+    if config is not None and progress.stage >= len(config.curriculum):
+        raise ValueError(f"stage {progress.stage} of {len(config.curriculum)}")
     return progress
