@@ -81,6 +81,9 @@ class Suite:
     def cells(self, device: str = "auto", dtype: str = "auto") -> list[Cell]:
         """Return every cell once, in the order of the file.
 
+        Cells that differ in their budget only are one, of the largest: it is trained through the
+        others.
+
         Args:
             device: "auto", "cpu", "cuda" or "cuda:N": where the cells are to run.
             dtype: as in `resolve`; a suite's own `dtype` counts more.
@@ -102,7 +105,9 @@ class Suite:
         for task, operator in itertools.product(self.tasks, self.operators):
             for point in self._points(task, operator):
                 for cell in self._resolved(point, operator, device, dtype):
-                    found.setdefault(cell.cell_id, cell)
+                    known = found.setdefault(cell.cell_id, cell)
+                    if known.config.budget_tokens < cell.config.budget_tokens:
+                        found[cell.cell_id] = cell
         return list(found.values())
 
     def _check_size(self) -> None:

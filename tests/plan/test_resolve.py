@@ -14,7 +14,7 @@ from mechbench.catalogue.registry import register_operator, register_task
 from mechbench.errors import ConfigError, SeqlenError
 from mechbench.operators.base import implied_options, make_operator
 from mechbench.plan.resolve import check_without_torch, resolve, task_of
-from mechbench.record.config import Config
+from mechbench.record.config import SCHEDULE, SCHEDULES, Config
 from mechbench.tasks.recall import Recall
 from mechbench.training.model import build_model
 
@@ -341,7 +341,9 @@ BEFORE: dict[str, tuple[dict[str, Any], str]] = {
 def test_what_older_results_mean_keeps_its_id_and_its_model(operator: str) -> None:
     options, cell_id = BEFORE[operator]
     stored = config(operator, operator_options=options, d_model=16)
-    assert config(operator, operator_options=options).cell_id == cell_id
+    then = config(operator, operator_options=options)
+    then = dataclasses.replace(then, protocol=2, schedule="cosine")
+    assert then.cell_id == cell_id
     for key in set(implied_options(operator, stored.operator_options)):
         assert key not in stored.operator_options
     torch.manual_seed(0)
@@ -363,3 +365,29 @@ def test_a_new_default_is_another_cell_that_says_so(operator: str) -> None:
     assert new.cell_id != BEFORE[operator][1]
     assert set(BEFORE[operator][0]) <= set(new.operator_options)
     assert Config.from_dict(new.to_dict()).cell_id == new.cell_id
+
+
+def test_a_curriculum_that_cannot_reach_full_length_is_refused() -> None:
+    text = (
+        "budget_tokens is 200000: the curriculum goes through seqlen 128, 512 first and cannot "
+        "reach 2048: expected at least 1161600, or curriculum 'none'"
+    )
+    with pytest.raises(ConfigError) as got:
+        config("attention", seqlen=2048, budget_tokens=200_000)
+    assert str(got.value) == text
+    assert config("attention", seqlen=2048, budget_tokens=1_161_600).budget_tokens == 1_161_600
+    config("attention", seqlen=2048, budget_tokens=200_000, curriculum="none")
+
+
+def test_the_budget_is_no_part_of_a_cell_and_the_schedule_is() -> None:
+    one, two = (config("attention", budget_tokens=n) for n in (10_000, 20_000))
+    assert one.cell_id == two.cell_id
+    assert one != two
+    assert config("attention").schedule == SCHEDULE
+    others = {config("attention", schedule=name).cell_id for name in SCHEDULES}
+    assert len(others) == len(SCHEDULES)
+    assert one.cell_id in others
+    with pytest.raises(ConfigError, match="schedule is 'cosine': it would depend on the budget"):
+        config("attention", schedule="cosine")
+    with pytest.raises(ConfigError, match="schedule is 'wsb': did you mean 'wsd'"):
+        config("attention", schedule="wsb")

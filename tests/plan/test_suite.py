@@ -99,7 +99,7 @@ def test_inner_settings_count_more_and_equal_cells_count_once(tmp_path: Path) ->
         settings = { vocab_size = 20 }
         [[tasks]]
         name = "recall"
-        settings = { d_model = 128, budget_sequences = 9 }
+        settings = { d_model = 128, budget_sequences = 900 }
         grid = { seqlen = [256] }
         [[tasks]]
         name = "recall"
@@ -108,9 +108,27 @@ def test_inner_settings_count_more_and_equal_cells_count_once(tmp_path: Path) ->
     ).cells("cpu")
     assert [(c.config.d_model, c.config.seqlen, c.config.budget_tokens) for c in cells] == [
         (32, 64, 5000),
-        (128, 256, 9 * 258),
+        (128, 256, 900 * 258),
         (32, 64, 2 * 100 * 66),
     ]
+
+
+def test_cells_that_differ_in_their_budget_are_one_of_the_largest(tmp_path: Path) -> None:
+    text = "tasks = ['recall']\noperators = ['attention']\ngrid.budget_tokens = [%s]\n"
+    for budgets in ("20000, 50000", "50000, 20000"):
+        cells = suite(tmp_path, HEAD + text % budgets).cells("cpu")
+        assert {cell.config.budget_tokens for cell in cells} == {50_000}
+        assert {cell.call["budget_tokens"] for cell in cells} == {50_000}
+        alone = suite(tmp_path, HEAD + text % "9000").cells("cpu")
+        assert [cell.cell_id for cell in cells] == [cell.cell_id for cell in alone]
+
+
+def test_a_suite_may_set_the_schedule(tmp_path: Path) -> None:
+    text = "tasks = ['recall']\noperators = ['attention']\n"
+    cells = suite(tmp_path, HEAD + text + "grid.schedule = ['wsd', 'constant']\n").cells("cpu")
+    assert {cell.config.schedule for cell in cells} == {"wsd", "constant"}
+    with pytest.raises(ConfigError, match=r":\d+: settings.schedule: schedule is 'cosine': it wou"):
+        suite(tmp_path, HEAD + text + "settings.schedule = 'cosine'\n").cells("cpu")
 
 
 def test_backbone_has_the_short_convolution_that_a_suite_sets(tmp_path: Path) -> None:

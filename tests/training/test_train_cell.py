@@ -12,8 +12,10 @@ from mechbench.catalogue.registry import register_operator
 from mechbench.data.streams import evaluation_batches
 from mechbench.errors import OperatorError, ResultError
 from mechbench.record import results
+from mechbench.record.config import Config
 from mechbench.record.results import read_result, wilson_interval
 from mechbench.tasks.recall import Recall
+from mechbench.training.checkpoint import load_weights
 from mechbench.training.model import Backbone
 from training.conftest import FILES, STEPS, B, L, Operator, Run, V, outcome, rows, the_folder
 
@@ -101,8 +103,10 @@ def test_initial_weights_depend_on_the_seed_alone(
 def test_accuracy_is_that_of_the_stored_weights_on_the_test_stream(run: Run) -> None:
     result = run("attention", seed=4)
     model = Backbone("attention", {}, vocab_size=V, d_model=16, n_layers=1, max_seqlen=L + 2)
+    load_weights(result.path.with_name("checkpoint.pt"), Config.from_dict(result.config), model)
     stored = torch.load(result.path.with_name("checkpoint.pt"), weights_only=True)
-    model.load_state_dict(stored["model"])
+    averages = stored["schedule"]["averages"]
+    assert all(map(torch.equal, model.parameters(), averages))
     (batch,) = evaluation_batches(Recall(V, L), 64, 4, "test")
     right = model(batch.inputs)[:, -1].argmax(-1) == batch.targets[:, -1]
     assert result.evaluations[0]["correct"] == int(right.sum())
