@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from mechbench.record.config import Config, canonical_json
+from mechbench.record.config import PROTOCOL, Config, canonical_json
 from mechbench.record.results import NOT_RUN
 from mechbench.report.collect import NAN, OUTCOMES, Row, age, identity
 from mechbench.report.escape import markdown, plain
@@ -148,13 +148,17 @@ class Section:
 
 
 def aggregate(rows: Sequence[Row], hidden: Sequence[str] = ()) -> list[Section]:
-    """Return the sections of `rows`, sorted by setting; labels do not tell `hidden` settings."""
+    """Return the sections of `rows`, sorted by setting; labels do not tell `hidden` settings.
+
+    Results of different protocols, or of different versions of a task, are never in one section;
+    titles name both where there are several, and the protocol where it is not that of today.
+    """
     groups: dict[Setting, list[Row]] = defaultdict(list)
     for row in rows:
         groups[_setting(row)].append(row)
     several = len({(s.task, s.task_version, s.protocol) for s in groups}) > len(
         {s.task for s in groups}
-    )
+    ) or any(s.protocol != PROTOCOL for s in groups)
     ordered = sorted(groups, key=_place)
     titles = _titles(ordered, several)
     return [_section(key, titles[key], groups[key], hidden) for key in ordered]

@@ -1,4 +1,4 @@
-"""Choosing the best learning rate, by validation accuracy alone. No torch."""
+"""Choosing the best learning rate, by validation accuracy alone, at equal budgets. No torch."""
 
 from __future__ import annotations
 
@@ -62,6 +62,8 @@ def trial(data: Mapping[str, Any]) -> Trial:
 
 def selected(rows: Sequence[Row]) -> list[Row]:
     """Return the rows of the selected learning rates, one a configuration, in the same order.
+
+    Results of different budgets are of different configurations here: none is chosen over another.
 
     What was not run takes no part in a selection, and is kept with every rate.
     """

@@ -29,25 +29,27 @@ def known_speeds(results: Iterable[Mapping[str, Any]]) -> Known:
     return known
 
 
-def estimate_s(config: Config, known: Known) -> tuple[float, bool]:
+def estimate_s(config: Config, known: Known, done_tokens: int = 0) -> tuple[float, bool]:
     """Return the seconds that training takes if the whole budget is used, and if that is measured.
+
+    A cell that is carried on has done some of its tokens.
 
     Measured means the speed of the same operator on the same kind of device, at the nearest size
     of model and length.
     """
-    size = _size(config.d_model, config.n_layers)
+    size, left = _size(config.d_model, config.n_layers), max(0, config.budget_tokens - done_tokens)
     near = known.get((config.operator, config.device_type))
     if near:
         here = math.log(size), math.log(config.seqlen)
         closest = min(near, key=lambda k: abs(k[0] - here[0]) + abs(k[1] - here[1]))
         rate = closest[2] * math.exp(closest[0] - here[0])
-        return config.budget_tokens / rate, True
+        return left / rate, True
     flops = 6 * (12 * size + config.n_layers * config.d_model * math.log2(config.seqlen + 1) * 10)
     if "attention" in config.operator:
         flops += 6 * config.n_layers * config.d_model * config.seqlen
     small = 2 * 64 * 64 / size
     rate = min(_FLOPS_PER_S[config.device_type] / flops, _TOKENS_PER_S[config.device_type] * small)
-    return config.budget_tokens / rate, False
+    return left / rate, False
 
 
 def duration(seconds: float) -> str:

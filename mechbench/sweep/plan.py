@@ -1,7 +1,9 @@
 """Which cells of a suite are done, failed, still to do, or waiting for others. No torch.
 
 Where a suite tries several learning rates, all run with the first seed; the other seeds wait for
-the selection and run with the selected rate only.
+the selection and run with the selected rate only. A cell is done where its result answers for the
+budget of the suite: one that stopped short of it is carried on, and what went beyond it is looked
+at where it stood there, so that rates are compared at one budget.
 """
 
 from __future__ import annotations
@@ -17,9 +19,10 @@ from mechbench.errors import ResultError
 from mechbench.plan.suite import Cell
 from mechbench.record.results import read_result
 from mechbench.report.selection import select_lr, trial
+from mechbench.report.watch import read_metrics
+from mechbench.training.reuse import RETRIED, answers, is_decided
 
 _LONGER, _EARLY = 2.0, 4.0  # times as long as another; times a worker's share of what is left
-RETRIED = ("error", "out-of-memory")  # statuses that may differ on another machine or another day
 
 
 @dataclass
@@ -51,10 +54,41 @@ def stored_results(cells: Sequence[Cell], out: Path) -> dict[str, dict[str, Any]
         path = out / cell.cell_id / "result.json"
         if path.exists():
             try:
-                found[cell.cell_id] = read_result(path, cell.cell_id).data
+                data = read_result(path, cell.cell_id).data
+                found[cell.cell_id] = _at(data, cell.config.budget_tokens, path.parent)
             except ResultError:
                 continue  # the run sets it aside and says so
     return found
+
+
+def _at(data: dict[str, Any], budget_tokens: int, folder: Path) -> dict[str, Any]:
+    """Return a result as a run of the budget would have it, of what a selection looks at.
+
+    A run is a part of every longer one, so this stands in its rows of metrics.
+    """
+    if data["config"]["budget_tokens"] <= budget_tokens or data["status"] in RETRIED:
+        return data
+    if is_decided(data) and data["train_tokens"] <= budget_tokens:
+        return data
+    try:
+        rows = read_metrics(folder / "metrics.csv")
+    except ResultError:
+        rows = []
+    before = [row for row in rows if row.tokens <= budget_tokens]
+    validated = [row.validation_accuracy for row in before]
+    return {
+        **data, "status": "ok", "solved": False,
+        "validation_accuracy": validated[-1] if validated else None,
+        "train_tokens": before[-1].tokens if before else 0,
+    }  # fmt: skip
+
+
+def _counts(cell: Cell, results: Mapping[str, Mapping[str, Any]]) -> bool:
+    """Return whether a cell has a result that counts: a failure, or one at the cell's budget."""
+    data = results.get(cell.cell_id)
+    if data is None:
+        return False
+    return data["status"] in RETRIED or answers(data, cell.config.budget_tokens)
 
 
 def make_plan(
@@ -69,8 +103,8 @@ def make_plan(
         needed, waiting = _needed(group, results)
         plan.waiting += waiting
         for cell in needed:
-            data = results.get(cell.cell_id)
-            if data is None or (retry_failed and data["status"] in RETRIED):
+            data = results.get(cell.cell_id, {"status": "not-run"})
+            if not _counts(cell, results) or (retry_failed and data["status"] in RETRIED):
                 plan.todo.append(cell)
             elif data["status"] in RETRIED:
                 plan.failed.append((cell, str(data.get("reason"))))
@@ -88,7 +122,7 @@ def _needed(
         return list(group), []
     first = group[0].config.seed
     tried = [cell for cell in group if cell.config.seed == first]
-    if any(cell.cell_id not in results for cell in tried):
+    if not all(_counts(cell, results) for cell in tried):
         rate = group[0].config.lr
         return tried, [c for c in group if c.config.lr == rate and c.config.seed != first]
     chosen = select_lr(trial(results[cell.cell_id]) for cell in tried)
@@ -205,7 +239,7 @@ class Schedule:
         """Note a cell's result, and add the cells that it decides."""
         self._results[cell.cell_id] = data
         for other in _needed(self._groups[cell.group], self._results)[0]:
-            if other.cell_id not in self._results:
+            if not _counts(other, self._results):
                 self._add(other)
 
     def __len__(self) -> int:

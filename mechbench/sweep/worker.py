@@ -92,6 +92,7 @@ def run_order(order: dict[str, Any], console: Console, kept: Kept | None = None)
     from mechbench.plan.resolve import resolve
     from mechbench.sweep.failure import store_failure
     from mechbench.training.cell import run
+    from mechbench.training.reuse import RETRIED
 
     try:
         load_plugins(tuple(order["plugins"]))
@@ -111,8 +112,10 @@ def run_order(order: dict[str, Any], console: Console, kept: Kept | None = None)
                 console=console,
                 kept=kept,
             )
-        except OperatorError:
+        except OperatorError as error:
             result = read_result(Path(order["out"]) / config.cell_id / "result.json")
+            if result.data["status"] not in RETRIED:  # of a smaller budget, and kept
+                result = store_failure(config, device, order["out"], str(error))
         except ResultError:
             raise
         except Exception as error:
