@@ -168,6 +168,15 @@ def test_settings_named_like_each_other_keep_titles_of_their_own(
     assert titles[1] == f"{titles[0]} #2"
 
 
+def test_an_older_protocol_is_named_even_alone(store: Store, tmp_path: Path) -> None:
+    store({64: 0.9})
+    (section,) = aggregate(collect([tmp_path])[0])
+    assert "protocol" not in section.title
+    store({64: 0.9}, operator="attention", task="mqar", protocol=PROTOCOL - 1, schedule="cosine")
+    titles = [section.title for section in aggregate(collect([tmp_path])[0])]
+    assert [f"protocol {n}" in title for n, title in zip((2, 3), titles, strict=True)] == [True] * 2
+
+
 def test_protocols_are_shown_apart(store: Store, tmp_path: Path) -> None:
     store({64: 0.9}, protocol=1)
     store({64: 0.5}, protocol=2, seed=1)

@@ -47,3 +47,9 @@ def test_guess_grows_with_budget_width_and_attended_length() -> None:
 )
 def test_durations(seconds: float, text: str) -> None:
     assert duration(seconds) == text
+
+
+def test_what_was_trained_already_costs_nothing_more() -> None:
+    whole, measured = estimate_s(BASE, {})
+    assert estimate_s(BASE, {}, 250_000) == (pytest.approx(0.75 * whole), measured)
+    assert estimate_s(BASE, {}, 2_000_000) == (0, measured)

@@ -137,6 +137,30 @@ def start(path: Path, out: Path) -> subprocess.Popen[str]:
     )  # fmt: skip
 
 
+def test_a_suite_whose_budget_grew_carries_its_cells_on(
+    path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "runs"
+    monkeypatch.setattr("mechbench.training.loop.SOLVED", 0.5)  # that one rate reaches
+    undisturbed(path, out)
+    before = outcomes(out)
+    path.write_text(path.read_text().replace("sequences = 240", "sequences = 480"))
+    undisturbed(path, tmp_path / "calm")
+    suite = read_suite(path)
+    outlook = look(suite, out, device="cpu")
+    assert not outlook.plan.waiting or len(outlook.plan.todo) < 6
+    undisturbed(path, out)
+    run_sweep(look(suite, out, device="cpu"), suite, out, ["cpu"], checkpoint_s=30, quiet=True)
+    after = outcomes(out)
+    needed = {cell.cell_id for cell in look(suite, out, device="cpu").plan.done}
+    expected = outcomes(tmp_path / "calm")
+    assert needed == expected.keys()
+    assert {cell_id: after[cell_id] for cell_id in needed} == expected
+    assert {data["config"]["budget_tokens"] for data in expected.values()} == {480 * 18}
+    assert {data["config"]["budget_tokens"] for data in before.values()} == {240 * 18}
+    assert look(read_suite(path), out, device="cpu").plan.todo == []
+
+
 def newest(out: Path) -> float:
     times = [
         p.stat().st_mtime for p in out.rglob("*") if p.name in ("checkpoint.pt", "result.json")

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import itertools
 from pathlib import Path
 from typing import Any
@@ -185,3 +186,80 @@ def test_results_are_read_and_damaged_ones_count_as_absent(tmp_path: Path) -> No
     (tmp_path / second.cell_id / "result.json").write_text("{")
     write_json(tmp_path / fourth.cell_id / "result.json", data)  # a copy of another cell's
     assert stored_results([first, second, third, fourth], tmp_path) == {first.cell_id: data}
+
+
+def raised(made: list[Cell], budget_tokens: int) -> list[Cell]:
+    """Return the cells of the same suite with another budget."""
+    configs = [dataclasses.replace(c.config, budget_tokens=budget_tokens) for c in made]
+    again = [Cell(config, config.cell_id, "hyena", {}) for config in configs]
+    assert [c.cell_id for c in again] == [c.cell_id for c in made]
+    return again
+
+
+def test_a_larger_budget_carries_on_what_is_not_decided() -> None:
+    made = cells(lrs=(1e-3,), seeds=(0, 1, 2, 3))
+    results = {c.cell_id: result(c) for c in made}
+    results[made[1].cell_id]["solved"] = True
+    results[made[2].cell_id]["status"] = "diverged"
+    results[made[3].cell_id]["status"] = "error"
+    assert make_plan(made, results).todo == []
+    plan = make_plan(raised(made, 2000), results)
+    assert where(plan.todo) == [(1e-3, 0)]
+    assert where(plan.done) == [(1e-3, 1), (1e-3, 2)]
+    assert len(plan.failed) == 1
+    assert make_plan(raised(made, 900), results).todo == []
+
+
+def test_rates_are_compared_once_all_have_come_to_the_same_budget() -> None:
+    low, low1, high, high1 = cells()
+    results = {low.cell_id: result(low, 0.9), high.cell_id: result(high, 0.2)}
+    results[low1.cell_id] = result(low1, 0.9)
+    made = raised([low, low1, high, high1], 2000)
+    plan = make_plan(made, results)
+    assert (where(plan.todo), plan.done) == ([(1e-3, 0), (4e-3, 0)], [])
+    assert where(plan.waiting) == [(1e-3, 1)]
+    schedule = Schedule(made, results, lambda c: c.config.lr)
+    for validation, expected in ((0.95, (4e-3, 0)), (0.3, (1e-3, 0))):
+        cell = schedule.take()
+        assert cell is not None
+        assert (cell.config.lr, cell.config.seed) == expected
+        assert len(schedule) == (cell.config.lr > 2e-3)
+        schedule.finished(cell, result(cell, validation))
+    last = schedule.take()
+    assert last is not None
+    assert (last.config.lr, last.config.seed) == (4e-3, 1)  # the late one, whatever stood before
+
+
+def test_a_rate_that_went_further_is_looked_at_where_the_others_are(tmp_path: Path) -> None:
+    low, low1, high, high1 = cells()
+    for cell, tokens, validation in ((low, 5000, 0.99), (high, 1000, 0.5)):
+        config = dataclasses.replace(cell.config, budget_tokens=tokens)
+        folder = tmp_path / cell.cell_id
+        folder.mkdir()
+        data = {
+            "schema_version": 1, "cell_id": cell.cell_id, "chance": 0.1, "provenance": {},
+            "evaluations": [
+                {
+                    "seqlen": 64, "n": 1, "correct": 1, "accuracy": 1.0, "ci_low": 0.1,
+                    "ci_high": 1.0, "dense_n": 1, "dense_accuracy": 1.0, "shortcuts": {},
+                    "required_context": {},
+                }
+            ],
+            **result(cell, validation), "config": config.to_dict(), "train_tokens": tokens,
+            "solved": cell is low,
+        }  # fmt: skip
+        write_json(folder / "result.json", data)
+    rows = "".join(f"{i},{900 * i},64,0.5,0.5,{0.1 * i},,1,1\n" for i in range(1, 6))
+    path = tmp_path / low.cell_id / "metrics.csv"
+    path.write_text(
+        "step,tokens,seqlen,loss,train_accuracy,validation_accuracy,"
+        f"validation_dense_accuracy,tokens_per_s,train_s\n{rows}"
+    )
+    made = [low, low1, high, high1]
+    found = stored_results(made, tmp_path)
+    data = found[low.cell_id]
+    assert (data["validation_accuracy"], data["train_tokens"], data["solved"]) == (0.1, 900, False)
+    assert where(make_plan(made, found).todo) == [(4e-3, 1)]
+    assert stored_results(raised(made, 5000), tmp_path)[low.cell_id]["validation_accuracy"] == 0.99
+    path.write_text("damaged")
+    assert stored_results(made, tmp_path)[low.cell_id]["validation_accuracy"] is None
