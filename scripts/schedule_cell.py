@@ -1,8 +1,8 @@
 """One cell of `ablate_schedules.py`: a model trained under a schedule until it is solved.
 
-It trains as `mechbench.training.loop.train` does, from the same pieces, but for the schedule and
-for the two rules that know the budget there: when a stage of the curriculum ends at the latest, and
-when to validate.
+It trains as `mechbench.training.loop.train` does, from the same pieces, but for the schedule, which
+may know the budget here, and for two rules that can be chosen: when a stage of the curriculum ends
+at the latest, and when to validate.
 """
 
 from __future__ import annotations

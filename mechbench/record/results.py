@@ -15,12 +15,15 @@
                      whose outputs were not finite, a failure at that length if there are any
     train_is_test    by definition the task asks the same in training and test (memorisation):
                      accuracy says what was remembered, and no example was excluded
-    solved           validation accuracy reached 0.995 twice in a row
+    solved           validation accuracy reached 0.995 twice in a row, on fixed steps; such a run,
+                     and a diverged one, ends so with every larger budget
     causal           outputs did not change when later tokens did; null if not measured
     stop             "solved", "budget", "diverged", "out-of-memory" or "error"
     validation_accuracy  of the trained model, used to choose learning rates; null if there was
                      none
-    parameters, steps, train_tokens, excluded_examples (training examples dropped because they
+    train_tokens     what it was trained on; config.budget_tokens is what was asked for. A larger
+                     budget carries the run on and replaces the result
+    parameters, steps, excluded_examples (training examples dropped because they
                      occur in an evaluation set), micro_batch_size
     flops_per_token  forward and backward, by torch's flop counter, FFTs counted as 2.5 n log2 n
     tokens_per_s     training only, median of the logged intervals
@@ -40,6 +43,7 @@ from __future__ import annotations
 import contextlib
 import json
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -55,6 +59,7 @@ if TYPE_CHECKING:
 
 SCHEMA_VERSION = 1
 STATUSES = ("ok", "diverged", "out-of-memory", "error")
+RETRIED = ("error", "out-of-memory")  # statuses that may differ on another machine or another day
 NOT_RUN = "not-run"  # status of a planned cell, in leaderboards only
 _LARGEST = 2**26  # most bytes of a file to read: a thousand times a usual result
 
@@ -86,6 +91,22 @@ class Result:
                 return float(evaluation["accuracy"])
         lengths = [e["seqlen"] for e in self.data["evaluations"]]
         raise ResultError(f"no evaluation at seqlen {wanted}: there are {lengths}")
+
+
+def answers(data: Mapping[str, Any], budget_tokens: int) -> bool:
+    """Return whether a stored result says how the cell stands at a budget.
+
+    It does once the cell is solved or has diverged, whatever the budget; else it says so only of
+    budgets up to its own, and a larger one carries the cell on.
+    """
+    if data["status"] in RETRIED:
+        return False
+    return is_decided(data) or int(data["config"]["budget_tokens"]) >= budget_tokens
+
+
+def is_decided(data: Mapping[str, Any]) -> bool:
+    """Return whether more training would change nothing: the cell is solved or has diverged."""
+    return data["status"] == "diverged" or bool(data.get("solved"))
 
 
 def wilson_interval(correct: int, n: int, z: float = 1.959964) -> tuple[float, float]:

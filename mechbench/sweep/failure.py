@@ -7,9 +7,8 @@ from pathlib import Path
 from mechbench.plan.resolve import task_of
 from mechbench.record.config import Config
 from mechbench.record.files import exclusive, make_folder
-from mechbench.record.results import Result, read_or_set_aside, write_json
+from mechbench.record.results import RETRIED, Result, read_or_set_aside, write_json
 from mechbench.training.outcome import empty_result
-from mechbench.training.reuse import RETRIED
 
 
 def store_failure(config: Config, device: str, out: str | Path, reason: str) -> Result:

@@ -17,10 +17,9 @@ from typing import Any
 
 from mechbench.errors import ResultError
 from mechbench.plan.suite import Cell
-from mechbench.record.results import read_result
+from mechbench.record.results import RETRIED, answers, is_decided, read_result
 from mechbench.report.selection import select_lr, trial
 from mechbench.report.watch import read_metrics
-from mechbench.training.reuse import RETRIED, answers, is_decided
 
 _LONGER, _EARLY = 2.0, 4.0  # times as long as another; times a worker's share of what is left
 

@@ -31,7 +31,7 @@ from typing import TYPE_CHECKING, Any
 from mechbench.console.progress_bar import Console
 from mechbench.errors import BusyError, MechbenchError, OperatorError, ResultError
 from mechbench.record.config import Config
-from mechbench.record.results import read_result
+from mechbench.record.results import RETRIED, read_result
 
 if TYPE_CHECKING:
     from mechbench.training.kept import Kept
@@ -92,7 +92,6 @@ def run_order(order: dict[str, Any], console: Console, kept: Kept | None = None)
     from mechbench.plan.resolve import resolve
     from mechbench.sweep.failure import store_failure
     from mechbench.training.cell import run
-    from mechbench.training.reuse import RETRIED
 
     try:
         load_plugins(tuple(order["plugins"]))

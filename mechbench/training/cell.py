@@ -13,11 +13,11 @@ from mechbench.errors import ConfigError
 from mechbench.plan.resolve import resolve, task_of
 from mechbench.record.config import Config
 from mechbench.record.files import discard_if_empty, exclusive, make_folder
-from mechbench.record.results import Result, read_or_set_aside, read_result
+from mechbench.record.results import RETRIED, Result, answers, read_or_set_aside, read_result
 from mechbench.training.draws import callers_generators
 from mechbench.training.kept import Kept
 from mechbench.training.parallel import Group, join
-from mechbench.training.reuse import RETRIED, answers, may_resume, with_budget
+from mechbench.training.reuse import may_resume, with_budget
 from mechbench.training.run import Run
 from mechbench.training.train_cell import Interrupted, run_cell, train_and_score
 

@@ -5,17 +5,14 @@ from __future__ import annotations
 import functools
 import hashlib
 import importlib.util
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from mechbench.catalogue.sources import UNKNOWN, edited
 from mechbench.console.progress_bar import Console
 from mechbench.errors import ConfigError
 from mechbench.record.config import Config
-from mechbench.record.results import Result, write_json, write_json_once
+from mechbench.record.results import Result, is_decided, write_json, write_json_once
 
-RETRIED = ("error", "out-of-memory")  # statuses that may differ on another machine or another day
 _STORED = ("result.json", "checkpoint.pt")
 
 
@@ -57,22 +54,6 @@ def may_resume(config: Config, folder: Path, console: Console) -> bool:
             "is not used, and the cell runs again"
         )
     return False
-
-
-def answers(data: Mapping[str, Any], budget_tokens: int) -> bool:
-    """Return whether a stored result says how the cell stands at a budget.
-
-    It does once the cell is solved or has diverged, whatever the budget; else it says so only of
-    budgets up to its own, and a larger one carries the cell on.
-    """
-    if data["status"] in RETRIED:
-        return False
-    return is_decided(data) or int(data["config"]["budget_tokens"]) >= budget_tokens
-
-
-def is_decided(data: Mapping[str, Any]) -> bool:
-    """Return whether more training would change nothing: the cell is solved or has diverged."""
-    return data["status"] == "diverged" or bool(data.get("solved"))
 
 
 def with_budget(stored: Result, config: Config) -> Result:

@@ -16,7 +16,9 @@ from hypothesis import strategies as st
 from mechbench.errors import ConfigError, ResultError
 from mechbench.record.config import Config
 from mechbench.record.results import (
+    RETRIED,
     Result,
+    answers,
     find_results,
     load_results,
     read_config,
@@ -296,3 +298,12 @@ def test_a_file_that_is_there_is_not_written_again(tmp_path: Path) -> None:
     path.write_text("{")
     write_json_once(path, {"a": 2})
     assert read_json(path) == {"a": 2}
+
+
+def test_a_result_answers_for_budgets_up_to_its_own_and_for_all_once_it_is_decided() -> None:
+    data = {"status": "ok", "solved": False, "config": {"budget_tokens": 100}}
+    assert [answers(data, budget) for budget in (50, 100, 101)] == [True, True, False]
+    assert answers({**data, "solved": True}, 101)
+    assert answers({**data, "status": "diverged"}, 101)
+    for status in RETRIED:
+        assert not answers({**data, "status": status}, 50)

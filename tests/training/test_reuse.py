@@ -17,8 +17,6 @@ from mechbench.errors import ConfigError
 from mechbench.record.config import Config
 from mechbench.record.results import Result, read_json
 from mechbench.training.reuse import (
-    RETRIED,
-    answers,
     built_in_code,
     may_resume,
     must_be_known,
@@ -136,15 +134,6 @@ def test_cell_whose_source_cannot_be_known_runs_again_and_says_so(
     err = capsys.readouterr().err
     assert err.count("\n") == 1
     assert "the source of __main__:Mine is unknown" in err
-
-
-def test_a_result_answers_for_budgets_up_to_its_own_and_for_all_once_it_is_decided() -> None:
-    data = {"status": "ok", "solved": False, "config": {"budget_tokens": 100}}
-    assert [answers(data, budget) for budget in (50, 100, 101)] == [True, True, False]
-    assert answers({**data, "solved": True}, 101)
-    assert answers({**data, "status": "diverged"}, 101)
-    for status in RETRIED:
-        assert not answers({**data, "status": status}, 50)
 
 
 def test_only_a_decided_result_takes_a_larger_budget_into_its_files(tmp_path: Path) -> None:
