@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 from mechbench import __version__
 from mechbench.catalogue.registry import OPERATORS
 from mechbench.errors import ConfigError, MechbenchError
-from mechbench.plan.curriculum import STAGE_TOKENS, stage_costs
+from mechbench.plan.curriculum import most_tokens, stage_costs
 from mechbench.plan.resolve import task_of
 from mechbench.record.config import ANYTIME, Config, canonical_json
 
@@ -216,9 +216,9 @@ def _spending(data: dict[str, Any], config: Config) -> list[str]:
         return [f"micro_batch_size is {micro}: a step has no so many sequences"]
     if config.schedule == "wsd":  # some steps are undone, and their tokens spent
         return []
-    share, stop = STAGE_TOKENS, data.get("stop")
+    shares, stop = [most_tokens(cost) for cost in costs], data.get("stop")
     if config.protocol < ANYTIME:  # early stages shared half of the budget
-        share = config.budget_tokens // (2 * max(1, len(costs) - 1))
+        shares = [config.budget_tokens // (2 * max(1, len(costs) - 1))] * len(costs)
     elif stop == "solved" and steps % every:
         return [f"solved after {steps} steps: validations fall on every {every} steps"]
     for stage, cost in enumerate(costs):
@@ -226,7 +226,7 @@ def _spending(data: dict[str, Any], config: Config) -> list[str]:
             continue  # two validations, in the last stage
         if stop == "budget" and tokens + cost <= config.budget_tokens:
             continue
-        if _reachable(steps, tokens, cost, costs[:stage], every, share):
+        if _reachable(steps, tokens, cost, costs[:stage], every, shares):
             return []
     return [
         f"{steps} steps with {tokens} training tokens, stopped by {stop}: impossible with the "
@@ -235,7 +235,7 @@ def _spending(data: dict[str, Any], config: Config) -> list[str]:
 
 
 def _reachable(
-    steps: int, tokens: int, cost: int, before: list[int], every: int, share: int
+    steps: int, tokens: int, cost: int, before: list[int], every: int, shares: list[int]
 ) -> bool:
     """Return whether a stage of `cost` tokens a step is reached with these totals.
 
@@ -245,7 +245,7 @@ def _reachable(
     if steps < every * len(before):
         return False
     low = high = steps * cost
-    for other in before:
+    for other, share in zip(before, shares, strict=False):
         most = max(1, -(-share // (other * every)))
         ends = [every * rows * (other - cost) for rows in (1, most)]
         low, high = low + min(ends), high + max(ends)

@@ -3,8 +3,8 @@
 Short sequences are the cheap way to many different examples: at equal tokens, the number of
 different maps a step decides how fast recall is learnt, not the length. So training starts at the
 task's `easiest_seqlen` and grows fourfold a stage once the training accuracy of a stage reaches
-0.95 (training examples are always fresh), or when the stage has used 8 M tokens. Neither depends on
-the budget, so that a run is a part of every longer one.
+0.95 (training examples are always fresh), or after 1,000 steps or 8 M tokens. Nothing of that
+depends on the budget, so that a run is a part of every longer one.
 """
 
 from __future__ import annotations
@@ -18,10 +18,13 @@ from mechbench.tasks.base import Task, as_task
 GROWTH = 4
 ADVANCE = 0.95  # training accuracy since the last row of metrics
 _STEP_TOKENS = 1 << 19  # most tokens a step, where a curriculum bought the maps already
-# Most tokens of a stage but the last, to the next row of metrics: 1,000 steps at length 128. Under
+# Most of a stage but the last, to the next row of metrics; at length 128 the two are one. Under
 # protocol 2 these stages shared half of the budget: 5 to 10 M tokens each with the 20 to 80 M of
-# the boards, 12 M and more with the default budgets. What is not learnt then goes on at the next
-# length, where it is asked for.
+# the boards; with a default budget, 1,500 steps' worth at full length, as many as 750 steps there.
+# In steps, a default budget keeps most of itself for full length, however short that is; in tokens,
+# long stages do not cost what the last one is there for. What is not learnt then goes on at the
+# next length, where it is asked for.
+STAGE_STEPS = 1000
 STAGE_TOKENS = 1 << 23
 
 
@@ -51,16 +54,23 @@ def stage_costs(task: Task, curriculum: tuple[tuple[int, int], ...]) -> list[int
     return [size * stage_task(task, seqlen).input_seqlen for seqlen, size in curriculum]
 
 
+def most_tokens(step_tokens: int) -> int:
+    """Return the most tokens of a stage with so many a step, but for the rest of its last row."""
+    return min(STAGE_TOKENS, STAGE_STEPS * step_tokens)
+
+
 def tokens_before_full(
     task: Task, curriculum: tuple[tuple[int, int], ...], validate_every: int
 ) -> tuple[int, int]:
     """Return the fewest and the most tokens that are spent before the first step at full length.
 
     Stages end where a row of metrics falls, every `validate_every` steps: the fewest are one row a
-    stage, the most as many rows as hold STAGE_TOKENS.
+    stage, the most as many rows as hold `most_tokens`.
     """
-    rows = [cost * validate_every for cost in stage_costs(task, curriculum)[:-1]]
-    return sum(rows), sum(row * -(-STAGE_TOKENS // row) for row in rows)
+    early = stage_costs(task, curriculum)[:-1]
+    rows = [cost * validate_every for cost in early]
+    most = [row * -(-most_tokens(cost) // row) for row, cost in zip(rows, early, strict=True)]
+    return sum(rows), sum(most)
 
 
 def check_budget(

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from mechbench.data.streams import TrainStream, Unseen
 from mechbench.data.train_set import TrainSet
 from mechbench.ops import cross_entropy
-from mechbench.plan.curriculum import ADVANCE, STAGE_TOKENS, stage_lr, stage_task
+from mechbench.plan.curriculum import ADVANCE, most_tokens, stage_lr, stage_task
 from mechbench.record.config import Config
 from mechbench.tasks.base import IGNORE, Batch
 from mechbench.training.draws import seed_step
@@ -274,7 +274,7 @@ def train(
             row["validation_accuracy"] = score.accuracy
             row["validation_dense_accuracy"] = score.dense_accuracy
             _note(progress, schedule, score.accuracy)
-        elif train_accuracy >= ADVANCE or progress.stage_tokens >= STAGE_TOKENS:
+        elif train_accuracy >= ADVANCE or progress.stage_tokens >= most_tokens(step_tokens):
             progress.stage, progress.stage_tokens = progress.stage + 1, 0
         progress.metrics.append(row)
         hooks.report(row)

@@ -82,7 +82,7 @@ def test_what_cannot_be_drawn_again_is_not_believed(
 )
 def test_steps_and_tokens_fit_the_stages(steps: int, tokens: int, reached: bool) -> None:
     """A stage of 20 tokens a step with 800 tokens at most, then one of 100."""
-    assert _reachable(steps, tokens, 100, [20], every=10, share=800) is reached
+    assert _reachable(steps, tokens, 100, [20], every=10, shares=[800]) is reached
 
 
 def test_genuine_curriculum_is_believed(tmp_path: Path) -> None:

@@ -7,13 +7,14 @@ from hypothesis import strategies as st
 
 from mechbench.errors import ConfigError
 from mechbench.plan.curriculum import (
+    STAGE_STEPS,
     STAGE_TOKENS,
     check_budget,
     stage_task,
     stages,
     tokens_before_full,
 )
-from mechbench.record.config import default_batch_size
+from mechbench.record.config import default_batch_size, default_budget_tokens
 from mechbench.tasks.arithmetic import Arithmetic
 from mechbench.tasks.base import Batch, make_task
 from mechbench.tasks.induction import Induction
@@ -100,7 +101,8 @@ def test_stages_end_at_rows_of_metrics() -> None:
     rows = [25 * 64 * 130, 25 * 64 * 514]
     least, most = tokens_before_full(task, curriculum, 25)
     assert least == sum(rows)
-    assert 2 * STAGE_TOKENS <= most < 2 * STAGE_TOKENS + sum(rows)
+    tokens = STAGE_STEPS * 64 * 130 + STAGE_TOKENS
+    assert tokens <= most < tokens + sum(rows)
     assert tokens_before_full(task, curriculum[-1:], 25) == (0, 0)
 
 
@@ -123,3 +125,14 @@ def test_budget_reaches_full_length() -> None:
     check_budget(task, curriculum, need, 10)
     with pytest.raises(ConfigError, match=f"cannot reach 512: expected at least {need}, or curr"):
         check_budget(task, curriculum, need - 1, 10)
+
+
+@given(st.sampled_from(["recall", "induction"]), st.integers(3, 17), st.sampled_from([None, 3, 64]))
+def test_default_budgets_keep_half_of_themselves_for_full_length(
+    name: str, log_seqlen: int, batch_size: int | None
+) -> None:
+    task = make_task(name, vocab_size=8, seqlen=1 << log_seqlen)
+    curriculum = stages(task, "auto", batch_size)
+    budget = default_budget_tokens(curriculum[-1][1], task.input_seqlen)
+    least, most = tokens_before_full(task, curriculum, 25)
+    assert least <= most <= budget / 2

@@ -384,7 +384,7 @@ def test_stages_advance_with_the_accuracy_and_are_not_validated_before_the_last(
 def test_stage_that_is_not_learnt_ends_after_its_tokens_whatever_the_budget(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(module, "STAGE_TOKENS", 6 * B * 6)
+    monkeypatch.setattr("mechbench.plan.curriculum.STAGE_TOKENS", 6 * B * 6)
     found = []
     for n_steps in (30, 60):
         run = Run(config(n_steps, curriculum=((4, B), (8, B), (L, B)), lr=1e-9), make_model())
