@@ -113,8 +113,8 @@ def test_cells_that_share_steps_get_what_they_get_alone(operator: str, tmp_path:
     def cell(seed: int, lr: float, schedule: str, out: str, kept: Kept | None) -> Result:
         return run(
             operator, "recall", schedule=schedule, seqlen=32, vocab_size=8, budget_tokens=60_000,
-            seed=seed, lr=lr, d_model=16, batch_size=32, validate_every=20, device="cuda", out=tmp_path / out,
-            kept=kept,
+            seed=seed, lr=lr, d_model=16, batch_size=32, validate_every=20, device="cuda",
+            out=tmp_path / out, kept=kept,
         )  # fmt: skip
 
     kept = Kept(cells=True)
