@@ -6,13 +6,8 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from mechbench.report.survival import (
-    Outcome,
-    censored_data,
-    followed,
-    restricted_mean,
-    share_solved,
-)
+from mechbench.report.solve_curve import restricted_mean
+from mechbench.report.survival import Outcome, censored_data, followed, share_solved
 
 LEVEL = 0.05  # of the tests in `best`
 Groups = Mapping[str, Sequence[Outcome]]  # label: outcomes of its cells
