@@ -88,7 +88,7 @@ class Result:
         raise ResultError(f"no evaluation at seqlen {wanted}: there are {lengths}")
 
 
-def wilson_interval(correct: int, n: int, z: float = 1.959964) -> tuple[float, float]:
+def wilson_interval(correct: float, n: float, z: float = 1.959964) -> tuple[float, float]:
     """Return the 95 percent Wilson score interval of a proportion; (0, 1) for n = 0.
 
     Source: Wilson 1927, "Probable inference, the law of succession, and statistical inference".
