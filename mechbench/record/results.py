@@ -22,7 +22,8 @@
                      none
     parameters, steps, train_tokens, excluded_examples (training examples dropped because they
                      occur in an evaluation set), micro_batch_size
-    flops_per_token  forward and backward, by torch's flop counter, FFTs counted as 2.5 n log2 n
+    flops_per_token  forward and backward, by torch's flop counter, FFTs counted as 2.5 n log2 n;
+                     of causal attention half of its products, until protocol 2 all of them
     tokens_per_s     training only, median of the logged intervals
     peak_memory_mib  the allocator's peak on CUDA, the process's on a CPU
     seconds          {"train": .., "evaluate": .., "total": ..}, over all resumed parts
