@@ -129,9 +129,12 @@ class Truths:
         if key not in self._validation:
             self._validation[key] = _scored(self._draw(config, config.seqlen, "validation").targets)
         right = accuracy * (n := self._validation[key])
-        if abs(right - round(right)) < 1e-3:
-            return []
-        return [f"validation_accuracy is {accuracy}: impossible of {n} positions"]
+        if abs(right - round(right)) >= 1e-3:
+            return [f"validation_accuracy is {accuracy}: impossible of {n} positions"]
+        positions = (data.get("outcome") or {}).get("positions")
+        if positions not in (None, n):
+            return [f"outcome.positions is {positions}: the task scores {n}"]
+        return []
 
 
 def _key(config: Config, length: int, n: int) -> str:

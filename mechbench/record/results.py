@@ -16,6 +16,13 @@
     train_is_test    by definition the task asks the same in training and test (memorisation):
                      accuracy says what was remembered, and no example was excluded
     solved           validation accuracy reached 0.995 twice in a row
+    outcome          what became of the cell, by mechbench.record.outcome.CellOutcome: kind
+                     ("solved", "censored", "diverged" or "failed"), tokens (to solve it, or
+                     trained on), mark, accuracy, positions, validations, and of a
+                     censored cell slope, slope_low, slope_high (accuracy per doubling of tokens
+                     over their last half, 95% interval) and trend ("rising", "flat", or null
+                     where it cannot be told); absent from results of older versions, whose other
+                     fields imply it but for the slope
     causal           outputs did not change when later tokens did; null if not measured
     stop             "solved", "budget", "diverged", "out-of-memory" or "error"
     validation_accuracy  of the trained model, used to choose learning rates; null if there was

@@ -17,6 +17,7 @@ from mechbench.data.train_set import TrainSet
 from mechbench.ops import cross_entropy
 from mechbench.plan.curriculum import ADVANCE, stage_budget, stage_lr, stage_task
 from mechbench.record.config import Config
+from mechbench.record.outcome import MARK
 from mechbench.tasks.base import IGNORE, Batch
 from mechbench.training.draws import seed_step
 from mechbench.training.evaluation import Score, autocast, count_right, evaluate
@@ -25,7 +26,7 @@ from mechbench.training.optimiser import lr_factor
 from mechbench.training.run import Run
 from mechbench.training.step import Graphs, Stepper
 
-SOLVED = 0.995  # validation accuracy, twice in a row
+SOLVED = MARK  # validation accuracy, twice in a row
 
 
 @dataclass

@@ -16,16 +16,17 @@ from mechbench.data.streams import Unseen, draw, evaluation_batches
 from mechbench.errors import OperatorError
 from mechbench.ops.used import forget_ops_used, ops_used
 from mechbench.record.files import write_text
+from mechbench.record.outcome import CellOutcome, cell_outcome, ended
 from mechbench.record.results import Result, read_result, write_json, write_json_once
 from mechbench.record.seeds import derive
 from mechbench.report.escape import csv_text
-from mechbench.tasks.base import Batch, Task
+from mechbench.tasks.base import IGNORE, Batch, Task
 from mechbench.training.checkpoint import check_extra_state, load_checkpoint, save_checkpoint
 from mechbench.training.cost import FlopsBeside
 from mechbench.training.gate import Watchdog, after, before, guarded, naming, settle
 from mechbench.training.kept import Trainer
 from mechbench.training.lengths import check_longer, for_tokens, tokens_built_for, tokens_read
-from mechbench.training.loop import Hooks, Progress, train
+from mechbench.training.loop import SOLVED, Hooks, Progress, train
 from mechbench.training.memory import is_out_of_memory, peak_memory_mib
 from mechbench.training.model import build_model
 from mechbench.training.outcome import empty_result, evaluation, note_non_finite
@@ -149,18 +150,26 @@ def _train_and_score(
         }
         result.setdefault("seconds", {})["train"] = progress.train_s
     if not group.rank:
-        _note_outcome(result, progress)
+        positions = sum(int((batch.targets != IGNORE).sum()) for batch in held_out.validation)
+        _note_outcome(result, progress, positions)
         _score(run, result, trainer, progress, tests, dog)
 
 
-def _note_outcome(result: dict[str, Any], progress: Progress) -> None:
-    """Say in `result` how training ended and how fast it was."""
+def _note_outcome(result: dict[str, Any], progress: Progress, positions: int) -> None:
+    """Say in `result` how training ended and how fast it was.
+
+    Args:
+        result: gets it.
+        progress: of the training that ended.
+        positions: scored in a validation.
+    """
     diverged = progress.stop == "diverged"
     result |= {
         "status": "diverged" if diverged else "ok",
         "reason": "the training loss is not finite" if diverged else None,
         "stop": progress.stop,
         "solved": progress.stop == "solved",
+        "outcome": cell_outcome(progress.metrics, positions, SOLVED).to_dict(),
     }
     validated = [row["validation_accuracy"] for row in progress.metrics]
     result["validation_accuracy"] = validated[-1] if validated else None
@@ -257,6 +266,8 @@ def _train(
 
 def _finish(result: dict[str, Any], folder: Path, began: float) -> None:
     result["seconds"]["total"] = time.perf_counter() - began
+    known = CellOutcome(**result["outcome"]) if result["outcome"] else None
+    result["outcome"] = ended(known, result["status"], result["train_tokens"]).to_dict()
     write_json_once(folder / "config.json", result["config"])
     write_json(folder / "result.json", result)
 
