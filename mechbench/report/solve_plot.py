@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from mechbench.report import style
 from mechbench.report.figure import save_figure
 from mechbench.report.fitting import shortened, wrapped
-from mechbench.report.log_rank import ranked
+from mechbench.report.log_rank import Groups, ranked
 from mechbench.report.solve_curve import SolveCurve, solve_curve
-from mechbench.report.style import line_label, show_legend
-from mechbench.report.survival import Outcome
+from mechbench.report.style import Styles, amount, line_label, show_legend
 
 # Inches of the panel and its margins, as of the other plots with a legend beside them.
 _WIDTH, _LEFT, _RIGHT, _BOTTOM, _TOP = 8.0, 0.8, 2.75, 0.65, 0.4
@@ -26,11 +25,10 @@ _APART, _SPREAD = 1.2, 9.0  # points between two lines of one share, and between
 _TICKS = 7  # labels on the axis of tokens that fit
 _TICK: dict[str, Any] = {"markersize": style.CROSS, "markeredgewidth": style.CURVE, "zorder": 4}
 _STEPS = ((range(1, 10), 1), ((1, 2, 5), 1), ((1, 3), 1), ((1,), 1), ((1,), 2), ((1,), 3))
-_UNITS = (("B", 9), ("M", 6), ("K", 3), ("", 0))
 
 
 def plot_solve_curves(
-    groups: Mapping[str, Sequence[Outcome]], title: str, stem: Path, bands: bool | None = None
+    panels: Mapping[str, Groups], stem: Path, bands: bool | None = None
 ) -> list[Path]:
     """Draw solve curves as STEM.png and STEM.svg; return the paths.
 
@@ -38,42 +36,56 @@ def plot_solve_curves(
     solved; markers show where cells were solved, ticks across the line where they were given up.
     Lines are set a point apart, so that of several at 0 or at 100 percent each is seen. A band
     begins where the first cell is solved, as before that all groups of a size have the same one.
-    The legend is in the order of `ranked`.
+    The legend is in the order of `ranked`; a label looks the same in all panels.
 
     Args:
-        groups: outcomes by label, at least one of each.
-        title: over the panel.
+        panels: by title, outcomes by label, at least one of each.
         stem: path of the files without suffix.
         bands: whether to draw 95 percent bands; by default of up to four groups.
 
     Raises:
-        ValueError: there is no group, or a group is empty.
+        ValueError: there is no panel, no group in one, or a group is empty.
         ResultError: a file cannot be written.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    if not groups:
+    if not panels or not all(panels.values()):
         raise ValueError("no group: expected at least one")
-    names = _names(groups)
-    heading = wrapped(shortened([title], 200)[title], _TITLE_IN, style.TITLE, 86, indent="")
-    top = _TOP + _TITLE_LINE * heading.count("\n")
-    lines = sum(name.count("\n") + 1 for name in names.values())
-    height = max(4.5, 0.17 * (lines + 2) + 0.07 * len(names)) + top
-    box = (
-        _LEFT / _WIDTH, _BOTTOM / height,
-        (_WIDTH - _LEFT - _RIGHT) / _WIDTH, (height - _BOTTOM - top) / height,
-    )  # fmt: skip
+    names = [_names(groups) for groups in panels.values()]
+    headings = [
+        wrapped(shortened([title], 200)[title], _TITLE_IN, style.TITLE, 86, indent="")
+        for title in panels
+    ]
+    top = _TOP + _TITLE_LINE * max(heading.count("\n") for heading in headings)
+    height = max(4.5, *map(_legend_height, names)) + top
+    columns = 1 if len(panels) == 1 else 2
+    rows = math.ceil(len(panels) / columns)
+    size = _WIDTH * columns, height * rows
+    looks = style.styles(sorted({label for groups in panels.values() for label in groups}))
     with style.applied():
-        figure = Figure(figsize=(_WIDTH, height), dpi=style.DPI)
+        dpi = style.DPI if len(panels) <= style.MANY else style.DPI_MANY
+        figure = Figure(figsize=size, dpi=dpi)
         FigureCanvasAgg(figure)
-        axis = figure.add_axes(box)
-        _panel(axis, groups, names, len(groups) <= _BANDED if bands is None else bands)
-        axis.set_title(heading, fontsize=style.TITLE, loc="left")
+        for i, groups in enumerate(panels.values()):
+            row, column = divmod(i, columns)
+            x, y = _WIDTH * column + _LEFT, height * (rows - 1 - row) + _BOTTOM
+            wide, high = _WIDTH - _LEFT - _RIGHT, height - _BOTTOM - top
+            box = (x / size[0], y / size[1], wide / size[0], high / size[1])
+            axis = figure.add_axes(box)
+            banded = len(groups) <= _BANDED if bands is None else bands
+            _panel(axis, groups, names[i], looks, banded)
+            axis.set_title(headings[i], fontsize=style.TITLE, loc="left")
         return save_figure(figure, stem)
 
 
-def _names(groups: Mapping[str, Sequence[Outcome]]) -> dict[str, str]:
+def _legend_height(names: Mapping[str, str]) -> float:
+    """Return the inches that a panel needs for the legend beside it."""
+    lines = sum(name.count("\n") + 1 for name in names.values())
+    return 0.17 * (lines + 2) + 0.07 * len(names)
+
+
+def _names(groups: Groups) -> dict[str, str]:
     """Return {label: label of its line}, the best first."""
     short = shortened(groups)
     names = {}
@@ -84,12 +96,9 @@ def _names(groups: Mapping[str, Sequence[Outcome]]) -> dict[str, str]:
     return names
 
 
-def _panel(
-    axis: Any, groups: Mapping[str, Sequence[Outcome]], names: Mapping[str, str], bands: bool
-) -> None:
+def _panel(axis: Any, groups: Groups, names: Mapping[str, str], looks: Styles, bands: bool) -> None:
     tokens = [o.tokens for outcomes in groups.values() for o in outcomes]
     left, right = min(tokens) / _EDGE, max(tokens) * _EDGE
-    looks = style.styles(sorted(groups))
     apart = min(_APART, _SPREAD / max(1, len(names) - 1))
     for i, (label, name) in enumerate(names.items()):
         curve = solve_curve(groups[label])
@@ -100,7 +109,7 @@ def _panel(
     axis.set_xscale("log")
     axis.set_xlim(left, right)
     ticks = _ticks(left, right)
-    axis.set_xticks(ticks, [_text(t) for t in ticks])
+    axis.set_xticks(ticks, [amount(t) for t in ticks])
     axis.set_xticks([], minor=True)
     axis.set_ylim(-_MARGIN, 1 + _MARGIN)
     axis.set_yticks([i / 5 for i in range(6)], [f"{20 * i}%" for i in range(6)])
@@ -153,22 +162,9 @@ def _band(axis: Any, curve: SolveCurve, colour: str, right: float) -> None:
 def _ticks(left: float, right: float) -> list[float]:
     """Return round numbers between two, as many as there is room for."""
     decades = range(math.floor(math.log10(left)), math.ceil(math.log10(right)) + 1)
-    for steps, every in (
-        (range(1, 10), 1),
-        ((1, 2, 5), 1),
-        ((1, 3), 1),
-        ((1,), 1),
-        ((1,), 2),
-        ((1,), 3),
-    ):
+    for steps, every in _STEPS:
         ticks = [step * 10.0**n for n in decades[::every] for step in steps]
         inside = [t for t in ticks if left <= t <= right]
         if len(inside) <= _TICKS:
             break
     return inside
-
-
-def _text(tokens: float) -> str:
-    """Return a number of tokens as axis text: 5 M, 200 K."""
-    unit, power = next(pair for pair in _UNITS if tokens >= 10 ** pair[1] or not pair[1])
-    return f"{tokens / 10**power:g} {unit}".strip()

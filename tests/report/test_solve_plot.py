@@ -9,7 +9,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from mechbench.report import solve_plot as module
-from mechbench.report.solve_plot import _text, _ticks, plot_solve_curves
+from mechbench.report.solve_plot import _ticks, plot_solve_curves
 from mechbench.report.survival import Outcome
 from report.outcomes import cells
 
@@ -30,7 +30,7 @@ def drawn(
     """Return the figure instead of writing it."""
     caught: list[Figure] = []
     monkeypatch.setattr(module, "save_figure", lambda figure, stem: caught.append(figure) or [])
-    plot_solve_curves(groups, title, Path("unused"), bands)
+    plot_solve_curves({title: groups}, Path("unused"), bands)
     return caught[0]
 
 
@@ -87,23 +87,29 @@ def test_nothing_is_cut_by_the_edge_of_the_figure(monkeypatch: pytest.MonkeyPatc
 
 
 def test_same_outcomes_same_bytes(tmp_path: Path) -> None:
-    one = plot_solve_curves(GROUPS, "recall", tmp_path / "one")
-    two = plot_solve_curves(dict(reversed(GROUPS.items())), "recall", tmp_path / "two")
+    one = plot_solve_curves({"recall": GROUPS}, tmp_path / "one")
+    two = plot_solve_curves({"recall": dict(reversed(GROUPS.items()))}, tmp_path / "two")
     assert [path.name for path in one] == ["one.png", "one.svg"]
     for first, second in zip(one, two, strict=True):
         assert first.read_bytes() == second.read_bytes()
 
 
 def test_no_group_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="no group"):
-        plot_solve_curves({}, "recall", tmp_path / "none")
+    for panels in ({}, {"recall": GROUPS, "induction": {}}):
+        with pytest.raises(ValueError, match="no group"):
+            plot_solve_curves(panels, tmp_path / "none")
 
 
-@pytest.mark.parametrize(
-    ("tokens", "text"), [(5e6, "5 M"), (2e5, "200 K"), (2.5e9, "2.5 B"), (20, "20"), (0.5, "0.5")]
-)
-def test_tokens_are_short(tokens: float, text: str) -> None:
-    assert _text(tokens) == text
+def test_a_label_looks_the_same_in_every_panel(monkeypatch: pytest.MonkeyPatch) -> None:
+    caught: list[Figure] = []
+    monkeypatch.setattr(module, "save_figure", lambda figure, stem: caught.append(figure) or [])
+    panels = {"recall": GROUPS, "induction": {"soon": GROUPS["_late"]}, "mqar": GROUPS}
+    plot_solve_curves(panels, Path("unused"))
+    axes = caught[0].axes
+    assert [axis._left_title.get_text() for axis in axes] == list(panels)
+    lines = [next(x for x in axis.lines if "soon" in x.get_label()) for axis in axes]
+    assert len({(line.get_color(), line.get_marker()) for line in lines}) == 1
+    assert len({axis.get_position().x0 for axis in axes}) == 2  # two columns
 
 
 @given(st.floats(1, 1e9), st.floats(2.56, 1e7))
