@@ -18,6 +18,7 @@ from mechbench.record.trend import RULE, Rule, late_slope, trend
 SOLVED, CENSORED, DIVERGED, FAILED = KINDS = ("solved", "censored", "diverged", "failed")
 MARK = 0.995  # validation accuracy, twice in a row
 IN_A_ROW = 2
+UNCLEAR = "unclear"  # how a trend of None is told
 
 
 @dataclass(frozen=True)

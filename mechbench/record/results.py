@@ -55,6 +55,7 @@ from typing import TYPE_CHECKING, Any
 from mechbench.catalogue.settings import path_of
 from mechbench.errors import ConfigError, ResultError
 from mechbench.record.files import set_aside, write_text
+from mechbench.record.outcome import outcome_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -233,7 +234,8 @@ def load_results(*paths: Path | str) -> pd.DataFrame:
     """Return one row per result and evaluation length, sorted, of every result below `paths`.
 
     Columns: the configuration's fields, the evaluation's fields (`eval_seqlen` for its length) and
-    the result's scalars. A result without evaluations keeps a row with status and reason.
+    the result's scalars, `outcome`, `outcome_tokens`, `slope` and `trend` of its outcome. A result
+    without evaluations keeps a row with status and reason.
 
     Raises:
         ResultError: nothing found, or a result is corrupt.
@@ -246,6 +248,9 @@ def load_results(*paths: Path | str) -> pd.DataFrame:
         scalars = {k: v for k, v in data.items() if not isinstance(v, dict | list)}
         extra = {f"seconds_{k}": v for k, v in (data.get("seconds") or {}).items()}
         extra |= {k: v for k, v in data["provenance"].items() if k in ("device", "torch", "date")}
+        if (told := outcome_of(data)) is not None:
+            extra |= {"outcome": told.kind, "outcome_tokens": told.tokens}
+            extra |= {"slope": told.slope, "trend": told.trend}
         for evaluation in data["evaluations"] or [{}]:
             evaluated = {**evaluation, "eval_seqlen": evaluation.get("seqlen")}
             known = {**evaluated, **extra, **scalars}

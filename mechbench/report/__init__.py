@@ -1,8 +1,8 @@
 """Reports: stored results in, tables and a plot out, the same bytes for the same results.
 
-`collect` reads, `labels` and `aggregate` group and average, `solving` counts what is solved, `leaders`
-tests who is best, `table` and `plot` write. Beside them
-`summary` puts one result into words and `matrix` draws H(u).
+`collect` reads, `labels` and `aggregate` group and average, `solving` counts what is solved,
+`leaders` tests who is best, `table` and the plots write. Beside them `summary` puts one result into
+words and `matrix` draws H(u).
 """
 
 from __future__ import annotations

@@ -7,17 +7,24 @@ memory, was no attempt, and is counted apart.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from mechbench.record.outcome import CENSORED, DIVERGED, FAILED, SOLVED, outcome_of
+from mechbench.record.outcome import (
+    CENSORED,
+    DIVERGED,
+    FAILED,
+    SOLVED,
+    UNCLEAR,
+    CellOutcome,
+    outcome_of,
+)
 from mechbench.record.trend import FLAT, RISING
 from mechbench.report.collect import Row
 from mechbench.report.intervals import Counts, bootstrap_interval
 from mechbench.report.survival import Outcome, Share, share_solved
 
-UNCLEAR = "unclear"  # the trend of a cell that is not known
 TRENDS = (RISING, FLAT, UNCLEAR)
 
 
@@ -91,30 +98,39 @@ class Solving:
 def solving(rows: Sequence[Row]) -> Solving:
     """Return what became of the results of one experiment.
 
+    Cells of one budget that were not solved by it count as trained on the tokens of the shortest:
+    they end less than a step apart, which would make censoring of it.
+
     Args:
         rows: one a result; those not run are left out.
     """
-    cells, failed = [], 0
-    for row in sorted(rows, key=lambda row: (row.config.seed, row.data["cell_id"])):
-        told = outcome_of(row.data)
-        if told is None:
-            continue
-        tokens = row.config.budget_tokens if told.kind == DIVERGED else told.tokens
-        if told.kind == FAILED or tokens <= 0:
-            failed += 1
-            continue
-        spent, seconds = row.data.get("train_tokens"), (row.data.get("seconds") or {}).get("train")
-        censored = told.kind == CENSORED
-        cells.append(
-            Cell(
-                Outcome(tokens, told.kind == SOLVED),
-                row.data.get("flops_per_token") or None,
-                seconds / spent if spent and seconds else None,
-                (told.trend or UNCLEAR) if censored else None,
-                _counts(row) if censored else None,
-            )
-        )
-    return Solving(tuple(cells), failed)
+    ordered = sorted(rows, key=lambda row: (row.config.seed, row.data["cell_id"]))
+    known = [(row, told) for row in ordered if (told := outcome_of(row.data)) is not None]
+    spent: dict[int, int] = {}
+    for row, told in known:
+        if told.kind == CENSORED and told.tokens:
+            budget = row.config.budget_tokens
+            spent[budget] = min(told.tokens, spent.get(budget, told.tokens))
+    cells = [_cell(row, told, spent) for row, told in known]
+    trained = tuple(cell for cell in cells if cell is not None)
+    return Solving(trained, len(cells) - len(trained))
+
+
+def _cell(row: Row, told: CellOutcome, spent: Mapping[int, int]) -> Cell | None:
+    """Return a cell; None of one that failed, or was trained on nothing."""
+    tokens, budget = told.tokens, row.config.budget_tokens
+    if told.kind in (CENSORED, DIVERGED):
+        tokens = spent.get(budget, budget)
+    if told.kind == FAILED or not tokens:
+        return None
+    over, seconds = row.data.get("train_tokens"), (row.data.get("seconds") or {}).get("train")
+    return Cell(
+        Outcome(tokens, told.kind == SOLVED),
+        row.data.get("flops_per_token") or None,
+        seconds / over if over and seconds else None,
+        (told.trend or UNCLEAR) if told.kind == CENSORED else None,
+        _counts(row) if told.kind == CENSORED else None,
+    )
 
 
 def _counts(row: Row) -> Counts | None:
