@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -23,6 +24,7 @@ _BAND_ALPHA = 0.1  # fainter than of intervals that seldom overlap
 _EDGE = 1.6  # between the first and last steps and the edges: a round number fits between
 _APART, _SPREAD = 1.2, 9.0  # points between two lines of one share, and between the outermost
 _TICKS = 7  # labels on the axis of tokens that fit
+_GAP = 0.11  # of the axis, between two of them
 _TICK: dict[str, Any] = {"markersize": style.CROSS, "markeredgewidth": style.CURVE, "zorder": 4}
 _STEPS = ((range(1, 10), 1), ((1, 2, 5), 1), ((1, 3), 1), ((1,), 1), ((1,), 2), ((1,), 3))
 
@@ -165,6 +167,7 @@ def _ticks(left: float, right: float) -> list[float]:
     for steps, every in _STEPS:
         ticks = [step * 10.0**n for n in decades[::every] for step in steps]
         inside = [t for t in ticks if left <= t <= right]
-        if len(inside) <= _TICKS:
+        gaps = [math.log(b / a) / math.log(right / left) for a, b in itertools.pairwise(inside)]
+        if len(inside) <= _TICKS and min(gaps, default=1.0) >= _GAP:
             break
     return inside

@@ -96,15 +96,19 @@ def _cells(solving: Solving, best: bool) -> list[str]:
 
 def solved_after(solving: Solving) -> str:
     """Return the median tokens to solve with its interval, or how many did not suffice."""
-    return _after(solving.outcomes, amount)
+    return _after(solving.outcomes, amount, interval=True)
 
 
-def _after(outcomes: Sequence[Outcome], text: Callable[[float], str]) -> str:
+def _after(
+    outcomes: Sequence[Outcome], text: Callable[[float], str], interval: bool = False
+) -> str:
     if not outcomes:
         return "-"
     median = median_tokens(outcomes)
     if math.isinf(median.tokens):
         return f"> {text(followed(outcomes))}"
+    if not interval:
+        return text(median.tokens)
     high = "∞" if math.isinf(median.high) else text(median.high)
     return f"{text(median.tokens)} [{text(median.low)}, {high}]"
 

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import itertools
+import math
 from pathlib import Path
 
 import pytest
@@ -117,3 +119,5 @@ def test_some_round_numbers_are_on_every_axis(left: float, factor: float) -> Non
     ticks = _ticks(left, left * factor)
     assert 1 <= len(ticks) <= 7
     assert all(left <= t <= left * factor for t in ticks)
+    apart = [math.log(b / a) / math.log(factor) for a, b in itertools.pairwise(ticks)]
+    assert min(apart, default=1) >= 0.11

@@ -53,8 +53,7 @@ def test_a_line_an_operator(section: Section) -> None:
     assert head == list(HEAD)
     shown = {line[0]: line[1:] for line in lines}
     assert shown["SOON"] == [
-        "64", "5 of 5 [56.6, 100.0]", "12 K [10 K, 14 K]", "1.2e+10 [1e+10, 1.4e+10]",
-        "1.5 [1.5, 1.5]", "-", "-",
+        "64", "5 of 5 [56.6, 100.0]", "12 K [10 K, 14 K]", "1.2e+10", "1.5", "-", "-",
     ]  # fmt: skip
     assert shown["HALF"][1:3] == ["3 of 5 [23.1, 88.2]", "12 K [10 K, ∞]"]
     assert shown["HALF"][5:] == ["30.0 [27.5, 32.8] n=2", "1 rising, 1 unclear"]
