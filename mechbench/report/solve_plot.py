@@ -26,7 +26,15 @@ _APART, _SPREAD = 1.2, 9.0  # points between two lines of one share, and between
 _TICKS = 7  # labels on the axis of tokens that fit
 _GAP = 0.11  # of the axis, between two of them
 _TICK: dict[str, Any] = {"markersize": style.CROSS, "markeredgewidth": style.CURVE, "zorder": 4}
-_STEPS = ((range(1, 10), 1), ((1, 2, 5), 1), ((1, 3), 1), ((1,), 1), ((1,), 2), ((1,), 3))
+_STEPS = (
+    (range(1, 10), 1),
+    ((1, 1.5, 2, 3, 5, 7), 1),
+    ((1, 2, 5), 1),
+    ((1, 3), 1),
+    ((1,), 1),
+    ((1,), 2),
+    ((1,), 3),
+)
 
 
 def plot_solve_curves(
