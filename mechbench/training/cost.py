@@ -18,6 +18,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
+from mechbench.ops.again import is_again
 from mechbench.ops.kernels.withheld import withheld
 from mechbench.training.kinds import is_own, kind_of
 from mechbench.training.model import Backbone
@@ -64,7 +65,7 @@ class FlopCounter(TorchDispatchMode):
             if made_of is not NotImplemented:
                 return made_of
         out = func(*args, **kwargs)
-        if formula is not None:
+        if formula is not None and not is_again():
             self.total += formula(*args, **kwargs, out_val=out)
         return out
 
@@ -93,8 +94,8 @@ def counting(model: nn.Module) -> Iterator[FlopCounter]:
     """Count what this thread does with a model that is on no GPU: the one counter of FLOPs.
 
     Matrix products, SDPA and FFTs count; elementwise work does not. Of causal SDPA the lower half
-    counts, without what kernels compute again in the backward pass; what an operator multiplies
-    by itself counts as it stands, masked or not. Triton kernels of others are not counted, and
+    counts; what an operator multiplies by itself counts as it stands, masked or not, but for what
+    it says it computes again in the backward pass. Triton kernels of others are not counted, and
     must not be launched there: they are an error.
     """
     # Other backends of SDPA have names of their own; this one is made of counted products.

@@ -101,6 +101,20 @@ def test_causal_half_of_attention_counts_and_all_of_what_is_multiplied_by_hand(
     assert found["eager-attention"] - found["attention"] == 12 * D * L / 2
 
 
+def test_attention_that_forgets_counts_its_products_once_up_to_the_query_and_its_chunk() -> None:
+    n = 1024
+    found, linear = (
+        count_flops(
+            backbone("forgetting-attention", n).blocks[0].operator, (1, n, D), backward=True
+        )
+        for n in (n, 1)
+    )
+    assert found is not None
+    assert linear is not None
+    pairs = n * (n + 128) / 2  # of queries and keys, to the end of a chunk of 128
+    assert found == pytest.approx(n * (linear - 12 * D) + 12 * D * pairs, rel=1e-9)
+
+
 @pytest.mark.parametrize("operator", OPERATORS.names())
 def test_the_bench_counts_a_mixer_as_a_model_does(operator: str) -> None:
     model = Backbone(operator, {}, vocab_size=V, d_model=D, n_layers=2, max_seqlen=L)
