@@ -102,12 +102,9 @@ def test_causal_half_of_attention_counts_and_all_of_what_is_multiplied_by_hand(
 
 
 def test_attention_that_forgets_counts_its_products_once_up_to_the_query_and_its_chunk() -> None:
-    n = 1024
+    name, n = "forgetting-attention", 1024
     found, linear = (
-        count_flops(
-            backbone("forgetting-attention", n).blocks[0].operator, (1, n, D), backward=True
-        )
-        for n in (n, 1)
+        count_flops(backbone(name, n).blocks[0].operator, (1, n, D), backward=True) for n in (n, 1)
     )
     assert found is not None
     assert linear is not None
