@@ -32,6 +32,8 @@ _MOST_TOKENS = 1 << 28  # of an evaluation set; memory for several copies is nee
 _TOLD_TOKENS = 1 << 20  # sets above this take seconds, and are told of
 _EQUAL = 1e-6
 _LUCK = 1e-6  # probability of an accuracy above the oracle's by the draw of its mistakes
+_SQUARED = 2  # the last protocol whose results may count the full square of causal attention,
+_SQUARES = 2  # at most so many times what is counted now
 _COLUMNS = 8  # scored positions that the required context was measured at before
 
 
@@ -127,9 +129,12 @@ class Truths:
         if key not in self._validation:
             self._validation[key] = _scored(self._draw(config, config.seqlen, "validation").targets)
         right = accuracy * (n := self._validation[key])
-        if abs(right - round(right)) < 1e-3:
-            return []
-        return [f"validation_accuracy is {accuracy}: impossible of {n} positions"]
+        if abs(right - round(right)) >= 1e-3:
+            return [f"validation_accuracy is {accuracy}: impossible of {n} positions"]
+        positions = (data.get("outcome") or {}).get("positions")
+        if positions not in (None, n):
+            return [f"outcome.positions is {positions}: the task scores {n}"]
+        return []
 
 
 def _key(config: Config, length: int, n: int) -> str:
@@ -279,7 +284,8 @@ def _model(data: dict[str, Any], config: Config) -> list[str]:
         found.append(f"parameters is {data['parameters']}: the model has {models[0][0]}")
     flops, known = data.get("flops_per_token"), [f for _, f in models if f]
     # Versions of torch may count differently, never by much.
-    if flops is not None and known and not min(known) / 2 <= flops <= max(known) * 2:
+    most = 2 * (_SQUARES if config.protocol <= _SQUARED else 1)
+    if flops is not None and known and not min(known) / 2 <= flops <= max(known) * most:
         found.append(f"flops_per_token is {flops}: the model takes {known[0]}")
     return found
 

@@ -17,6 +17,13 @@
                      accuracy says what was remembered, and no example was excluded
     solved           validation accuracy reached 0.995 twice in a row, on fixed steps; such a run,
                      and a diverged one, ends so with every larger budget
+    outcome          what became of the cell, by mechbench.record.outcome.CellOutcome: kind
+                     ("solved", "censored", "diverged" or "failed"), tokens (to solve it, or
+                     trained on), mark, accuracy, positions, validations, and of a
+                     censored cell slope, slope_low, slope_high (accuracy per doubling of tokens
+                     over their last half, 95% interval) and trend ("rising", "flat", or null
+                     where it cannot be told); absent from results of older versions, whose other
+                     fields imply it but for the slope
     causal           outputs did not change when later tokens did; null if not measured
     stop             "solved", "budget", "diverged", "out-of-memory" or "error"
     validation_accuracy  of the trained model, used to choose learning rates; null if there was
@@ -25,7 +32,8 @@
                      budget carries the run on and replaces the result
     parameters, steps, excluded_examples (training examples dropped because they
                      occur in an evaluation set), micro_batch_size
-    flops_per_token  forward and backward, by torch's flop counter, FFTs counted as 2.5 n log2 n
+    flops_per_token  forward and backward, by torch's flop counter, FFTs counted as 2.5 n log2 n;
+                     of causal attention half of its products, until protocol 2 all of them
     tokens_per_s     training only, median of the logged intervals
     peak_memory_mib  the allocator's peak on CUDA, the process's on a CPU
     seconds          {"train": .., "evaluate": .., "total": ..}, over all resumed parts
@@ -51,6 +59,7 @@ from typing import TYPE_CHECKING, Any
 from mechbench.catalogue.settings import path_of
 from mechbench.errors import ConfigError, ResultError
 from mechbench.record.files import set_aside, write_text
+from mechbench.record.outcome import outcome_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -109,7 +118,7 @@ def is_decided(data: Mapping[str, Any]) -> bool:
     return data["status"] == "diverged" or bool(data.get("solved"))
 
 
-def wilson_interval(correct: int, n: int, z: float = 1.959964) -> tuple[float, float]:
+def wilson_interval(correct: float, n: float, z: float = 1.959964) -> tuple[float, float]:
     """Return the 95 percent Wilson score interval of a proportion; (0, 1) for n = 0.
 
     Source: Wilson 1927, "Probable inference, the law of succession, and statistical inference".
@@ -246,7 +255,8 @@ def load_results(*paths: Path | str) -> pd.DataFrame:
     """Return one row per result and evaluation length, sorted, of every result below `paths`.
 
     Columns: the configuration's fields, the evaluation's fields (`eval_seqlen` for its length) and
-    the result's scalars. A result without evaluations keeps a row with status and reason.
+    the result's scalars, `outcome`, `outcome_tokens`, `slope` and `trend` of its outcome. A result
+    without evaluations keeps a row with status and reason.
 
     Raises:
         ResultError: nothing found, or a result is corrupt.
@@ -259,6 +269,9 @@ def load_results(*paths: Path | str) -> pd.DataFrame:
         scalars = {k: v for k, v in data.items() if not isinstance(v, dict | list)}
         extra = {f"seconds_{k}": v for k, v in (data.get("seconds") or {}).items()}
         extra |= {k: v for k, v in data["provenance"].items() if k in ("device", "torch", "date")}
+        if (told := outcome_of(data)) is not None:
+            extra |= {"outcome": told.kind, "outcome_tokens": told.tokens}
+            extra |= {"slope": told.slope, "trend": told.trend}
         for evaluation in data["evaluations"] or [{}]:
             evaluated = {**evaluation, "eval_seqlen": evaluation.get("seqlen")}
             known = {**evaluated, **extra, **scalars}

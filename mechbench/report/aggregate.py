@@ -14,8 +14,11 @@ from mechbench.record.config import PROTOCOL, Config, canonical_json
 from mechbench.record.results import NOT_RUN
 from mechbench.report.collect import NAN, OUTCOMES, Row, age, identity
 from mechbench.report.escape import markdown, plain
-from mechbench.report.intervals import Counts, bootstrap_interval, ties
+from mechbench.report.intervals import Counts, bootstrap_interval
 from mechbench.report.labels import CODE, SETTINGS, called, crosses_lengths, labels, setting, texts
+from mechbench.report.leaders import Verdict, solvers, verdict
+from mechbench.report.solving import Solving, solving
+from mechbench.report.survival import Outcome
 
 
 @dataclass(frozen=True, order=True)
@@ -67,10 +70,11 @@ class Point:
     statuses: dict[str, int]
     causal: bool | None
     cost: Cost
+    solving: Solving
 
     @property
     def ranked(self) -> bool:
-        """Whether it competes: every seed ended well, and it does not look ahead."""
+        """Whether it competes in accuracy: every seed ended well, and it does not look ahead."""
         return set(self.statuses) == {"ok"} and self.causal is not False and self.n_seeds > 0
 
     @property
@@ -123,23 +127,27 @@ class Section:
 
         return dict(sorted(curves.items(), key=place))
 
-    def best(self, eval_seqlen: int) -> set[str]:
-        """Return the labels that lead at a length: the best, and those that the test ties."""
-        return self._best[eval_seqlen]
+    def best(self, eval_seqlen: int) -> str | None:
+        """Return the label that leads at a length, if a test tells it from every other."""
+        return self.verdicts[eval_seqlen].best
 
     @cached_property
-    def _best(self) -> dict[int, set[str]]:
-        out: dict[int, set[str]] = {length: set() for length in self.lengths}
-        for length in out:
-            ranked = [p for p in self.points if p.eval_seqlen == length and p.ranked]
-            if ranked:
-                top = max(ranked, key=lambda p: p.accuracy or 0.0)
-                out[length] = {
-                    p.label
-                    for p in ranked
-                    if p.accuracy == top.accuracy or ties(top.counts, p.counts)
-                }
-        return out
+    def verdicts(self) -> dict[int, Verdict]:
+        """What the tests tell, by evaluation length."""
+        return {n: verdict([p for p in self.points if p.eval_seqlen == n]) for n in self.lengths}
+
+    @cached_property
+    def races(self) -> dict[int, Verdict]:
+        """What the tests tell of solving, by trained lengths at which anything is solved."""
+        return {
+            n: verdict([p for p in self.points if p.eval_seqlen == p.trained_seqlen == n])
+            for n in sorted({p.trained_seqlen for p in self.points})
+            if self.solvers(n)
+        }
+
+    def solvers(self, seqlen: int) -> dict[str, list[Outcome]]:
+        """Return the outcomes of what was trained at a length, none where nothing is solved."""
+        return solvers([p for p in self.points if p.eval_seqlen == p.trained_seqlen == seqlen])
 
     def best_shortcut(self, eval_seqlen: int) -> tuple[str, float] | None:
         """Return name and accuracy of the best shortcut at a length, if the task has any."""
@@ -190,7 +198,9 @@ def _section(key: Setting, title: str, rows: list[Row], hidden: Sequence[str] = 
         groups[name, row.eval_seqlen, decides].append(row)
         trained[decides] += [row] if row.status != NOT_RUN else []
     rates = texts(config.lr for config in configs)
-    cost = {decides: _cost(_once(group), rates) for decides, group in trained.items()}
+    results = {decides: _once(group) for decides, group in trained.items()}
+    cost = {decides: _cost(group, rates) for decides, group in results.items()}
+    solved = {decides: solving(group) for decides, group in results.items()}
     at: dict[int, list[Row]] = defaultdict(list)
     for row in rows:
         at[row.eval_seqlen].append(row)
@@ -202,7 +212,7 @@ def _section(key: Setting, title: str, rows: list[Row], hidden: Sequence[str] = 
         setting=key,
         title=title,
         points=tuple(
-            _point(label, length, _once(group), cost[decides])
+            _point(label, length, _once(group), cost[decides], solved[decides])
             for (label, length, decides), group in sorted(groups.items())
         ),
         chance={
@@ -256,7 +266,7 @@ def _once(rows: Sequence[Row]) -> list[Row]:
     return list(found.values())
 
 
-def _point(label: str, length: int, rows: list[Row], cost: Cost) -> Point:
+def _point(label: str, length: int, rows: list[Row], cost: Cost, solved: Solving) -> Point:
     counted = [row for row in rows if row.accuracy is not None]
     evaluations = [row.evaluation for row in counted if row.evaluation is not None]
     accuracies = [float(e["accuracy"]) for e in evaluations]
@@ -283,6 +293,7 @@ def _point(label: str, length: int, rows: list[Row], cost: Cost) -> Point:
         statuses={s: statuses.count(s) for s in OUTCOMES if s in statuses},
         causal=all(measured) if measured else None,
         cost=cost,
+        solving=solved,
     )
 
 

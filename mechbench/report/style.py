@@ -35,6 +35,7 @@ HEAT_DPI, HEAT_DPI_MANY, HEAT_MANY = 100, 60, 40
 LEGEND_IN = 2.1  # inches that a legend's text may take beside a panel
 HIGHEST = 1.02  # end of an axis of accuracies, so that markers at 100 percent are whole
 
+_UNITS = (("B", 9), ("M", 6), ("K", 3), ("", 0))
 _SHOWN = "\N{ZERO WIDTH SPACE}"  # before a label that begins with "_", which matplotlib would hide
 
 
@@ -82,6 +83,13 @@ def grid(axis: Any) -> None:
 def tick(seqlen: int) -> str:
     """Return a length as axis text: 131072 as 128K, 1000 as it is."""
     return f"{seqlen // 1024}K" if seqlen and seqlen % 1024 == 0 else str(seqlen)
+
+
+def amount(value: float) -> str:
+    """Return a number of tokens as short text, to three digits: 5 M, 12.3 K, 200."""
+    value = float(f"{value:.3g}")
+    unit, power = next(pair for pair in _UNITS if value >= 10 ** pair[1] or not pair[1])
+    return f"{value / 10**power:g} {unit}".strip()
 
 
 def line_label(text: str) -> str:

@@ -27,6 +27,7 @@ class Logged:
     loss: float
     train_accuracy: float
     validation_accuracy: float | None
+    branch: bool = False  # of steps that were undone
 
 
 @dataclass(frozen=True)
@@ -95,10 +96,11 @@ def _field(path: Path, data: Any, name: str, kind: type) -> Any:
 
 
 def read_metrics(path: Path) -> list[Logged]:
-    """Read a run's metrics.csv.
+    """Return the rows of a run's metrics.csv.
 
     Raises:
-        ResultError: it is no file, or damaged.
+        ResultError: it is not there or damaged.
+        OSError: it cannot be read.
     """
     if not path.is_file():
         raise ResultError(f"{path} is damaged: expected a file")
@@ -116,6 +118,7 @@ def _logged(row: Mapping[str, str]) -> Logged:
     return Logged(
         _count(row["step"]), _count(row["tokens"]), float(row["loss"]),
         _share(row["train_accuracy"]), _share(validated) if validated else None,
+        row.get("branch") not in (None, "", "0"),  # absent until protocol 3
     )  # fmt: skip
 
 

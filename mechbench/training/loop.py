@@ -17,6 +17,7 @@ from mechbench.data.train_set import TrainSet
 from mechbench.ops import cross_entropy
 from mechbench.plan.curriculum import ADVANCE, most_tokens, stage_lr, stage_task
 from mechbench.record.config import Config
+from mechbench.record.outcome import MARK
 from mechbench.tasks.base import IGNORE, Batch
 from mechbench.training.draws import seed_step
 from mechbench.training.evaluation import Score, autocast, count_right, evaluate
@@ -25,7 +26,7 @@ from mechbench.training.run import Run
 from mechbench.training.schedules import Constant
 from mechbench.training.step import Graphs, Stepper
 
-SOLVED = 0.995  # validation accuracy, twice in a row
+SOLVED = MARK  # validation accuracy, twice in a row
 
 
 @dataclass
@@ -268,6 +269,7 @@ def train(
             "validation_dense_accuracy": None,
             "tokens_per_s": (spent - row_tokens) / (now - row_time),
             "train_s": progress.train_s,
+            "branch": int(schedule.branching),
         }
         if final:
             score = validate(run, model, schedule, progress, validation)

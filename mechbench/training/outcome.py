@@ -83,6 +83,7 @@ def empty_result(config: Config, task: Task, device: str) -> dict[str, Any]:
         "train_is_test": bool(task.train_is_test),
         "evaluations": [],
         "solved": False,
+        "outcome": None,
         "causal": None,
         "stop": None,
         "validation_accuracy": None,

@@ -34,6 +34,7 @@ class _Row(_Stored):
     validation_dense_accuracy: Share | None
     tokens_per_s: Seconds
     train_s: Seconds
+    branch: Annotated[int, Field(ge=0, le=1)] = 0  # whether these steps were undone
 
 
 class _Progress(_Stored):

@@ -19,16 +19,17 @@ from mechbench.errors import OperatorError
 from mechbench.ops.used import forget_ops_used, ops_used
 from mechbench.plan.curriculum import tokens_before_full
 from mechbench.record.files import write_text
+from mechbench.record.outcome import CellOutcome, cell_outcome, ended
 from mechbench.record.results import Result, read_result, write_json, write_json_once
 from mechbench.record.seeds import derive
 from mechbench.report.escape import csv_text
-from mechbench.tasks.base import Batch, Task
+from mechbench.tasks.base import IGNORE, Batch, Task
 from mechbench.training.checkpoint import check_extra_state, load_checkpoint, save_checkpoint
 from mechbench.training.cost import FlopsBeside
 from mechbench.training.gate import Watchdog, after, before, guarded, naming, settle
 from mechbench.training.kept import Trainer
 from mechbench.training.lengths import check_longer, for_tokens, tokens_built_for, tokens_read
-from mechbench.training.loop import Hooks, Progress, train, validate
+from mechbench.training.loop import SOLVED, Hooks, Progress, train, validate
 from mechbench.training.memory import is_out_of_memory, peak_memory_mib
 from mechbench.training.model import build_model
 from mechbench.training.named_schedules import SCHEDULES
@@ -174,7 +175,8 @@ def _train_and_score(
         result.setdefault("seconds", {})["train"] = progress.train_s
     accuracy = _validated(run, trainer, schedule, progress, shares)
     if not group.rank:
-        _note_outcome(result, progress, accuracy)
+        positions = sum(int((batch.targets != IGNORE).sum()) for batch in held_out.validation)
+        _note_outcome(result, progress, accuracy, positions)
         with schedule.weights():
             _score(run, result, trainer, progress, tests, dog)
 
@@ -217,14 +219,26 @@ def _validated(
     return accuracy
 
 
-def _note_outcome(result: dict[str, Any], progress: Progress, accuracy: float | None) -> None:
-    """Say in `result` how training ended and how fast it was."""
+def _note_outcome(
+    result: dict[str, Any], progress: Progress, accuracy: float | None, positions: int
+) -> None:
+    """Say in `result` how training ended and how fast it was.
+
+    Args:
+        result: gets it.
+        progress: of the training that ended.
+        accuracy: of a validation at its end.
+        positions: scored in a validation.
+    """
     diverged = progress.stop == "diverged"
     result |= {
         "status": "diverged" if diverged else "ok",
         "reason": "the training loss is not finite" if diverged else None,
         "stop": progress.stop,
         "solved": progress.stop == "solved",
+        "outcome": cell_outcome(
+            progress.metrics, positions, SOLVED, end=(progress.tokens, accuracy)
+        ).to_dict(),
     }
     result["validation_accuracy"] = accuracy
     rates = [row["tokens_per_s"] for row in progress.metrics]
@@ -327,6 +341,8 @@ def _train(
 
 def _finish(result: dict[str, Any], folder: Path, began: float) -> None:
     result["seconds"]["total"] = time.perf_counter() - began
+    known = CellOutcome(**result["outcome"]) if result["outcome"] else None
+    result["outcome"] = ended(known, result["status"], result["train_tokens"]).to_dict()
     write_json_once(folder / "config.json", result["config"])
     write_json(folder / "result.json", result)
 

@@ -352,7 +352,8 @@ def test_report_ranks_no_operator_that_failed_or_looks_ahead(
     rows = {row["operator"]: row for row in found if row["eval_seqlen"] == "8"}
     assert set(rows) == {*BAD_OPERATORS, "hyena"}
     assert {name for name, row in rows.items() if row["ranked"] == "True"} == {"hyena"}
-    assert {name for name, row in rows.items() if row["best"] == "True"} == {"hyena"}
+    # No other competes, so there is nothing that a test could tell it from.
+    assert not {name for name, row in rows.items() if row["best"] == "True"}
     assert {name for name, row in rows.items() if row["accuracy"]} == {"hyena", "ahead"}
     markdown = (command.folder / "report" / "table.md").read_text()
     for operator in BAD_OPERATORS:

@@ -13,7 +13,7 @@ import pytest
 
 import mechbench.leaderboard.submit as module
 from leaderboard.conftest import SUITE
-from leaderboard.forgeries import rehash, score
+from leaderboard.forgeries import rehash, retold, score
 from mechbench.errors import ConfigError
 from mechbench.leaderboard.store import FILE, read_rows, write_rows
 from mechbench.leaderboard.submit import submit
@@ -206,7 +206,7 @@ def test_rows_hold_json(at: Make, save: Save, suite: Path, tmp_path: Path) -> No
     """A reason with commas, quotes and line breaks comes back on one line."""
     data = at()
     data |= {"status": "error", "stop": "error", "reason": '=1+1, "a"\n<b>', "evaluations": []}
-    submit([save(json.loads(json.dumps(data)))], tmp_path / "b", suite)
+    submit([save(json.loads(json.dumps(retold(data))))], tmp_path / "b", suite)
     (row,) = [r for r in read_rows(tmp_path / "b" / "results.csv") if r.status == "error"]
     assert row.data["reason"] == '=1+1, "a" <b>'
 

@@ -45,6 +45,7 @@ def test_failures_and_lookahead_are_never_bold(store: Store, tmp_path: Path) -> 
     store({64: 0.98}, operator="lucky")
     store({64: 0.97}, operator="lucky", seed=1, status="diverged")
     store({64: 0.5}, operator="plain")
+    store({64: 0.2}, operator="worse")
     text = "\n".join(markdown(tmp_path))
     assert "| ahead (non-causal) | 99.0 [" in text
     assert "] n=1; diverged (1 of 2) |" in text
@@ -59,15 +60,19 @@ def test_pipes_in_labels_do_not_break_the_table(store: Store, tmp_path: Path) ->
 
 def test_csv_has_every_point(store: Store, tmp_path: Path) -> None:
     store({64: 0.9, 128: 0.8})
+    store({64: 0.5, 128: 0.79}, operator="h3")
     store({}, operator="attention", status="error")
     rows, _ = collect([tmp_path / "runs"])
     lines = list(csv.DictReader(io.StringIO(to_csv(aggregate(rows)))))
     assert [(r["label"], r["eval_seqlen"], r["accuracy"], r["best"]) for r in lines] == [
         ("attention, trained at 64", "64", "", "False"),
+        ("h3, trained at 64", "64", "0.5", "False"),
+        ("h3, trained at 64", "128", "0.79", "False"),
         ("hyena, trained at 64", "64", "0.9", "True"),
-        ("hyena, trained at 64", "128", "0.8", "True"),
+        ("hyena, trained at 64", "128", "0.8", "False"),
     ]
-    assert [r["n_error"] for r in lines] == ["1", "0", "0"]
+    assert [r["n_error"] for r in lines] == ["1", "0", "0", "0", "0"]
+    assert [r["n_unclear"] for r in lines] == ["0", "1", "1", "1", "1"]
 
 
 HOSTILE = "<script>alert(1)</script>[a](http://x)|`b`\n\u202e"
@@ -88,7 +93,7 @@ def test_what_files_say_is_shown_as_it_is(store: Store, tmp_path: Path) -> None:
     for harmful in ("<script>", "](http:", "\u202e", "`b`"):
         assert harmful not in text
     tables = [line for line in text.splitlines() if line.startswith("| ")]
-    assert {len(re.findall(r"(?<!\\)\|", line)) for line in tables} == {3, 15}
+    assert {len(re.findall(r"(?<!\\)\|", line)) for line in tables} == {3, 9, 14}
     lines = list(csv.DictReader(io.StringIO(to_csv(aggregate(collect([tmp_path])[0])))))
     assert {"'=cmd|' /C calc'!A0", "best", "lost"} < {line["label"] for line in lines}
 
@@ -111,7 +116,7 @@ def test_outputs_that_are_not_finite_are_a_failure_of_their_length(
     failed = "- ssm, trained at 64, seed 1: nan at 1024: 12 of 1000 scored outputs not finite"
     assert failed in lines
     (section,) = aggregate(collect([tmp_path / "runs"])[0])
-    assert section.best(1024) == {"other, trained at 64"}
+    assert section.verdicts[1024].order == ("other, trained at 64",)
     found = {
         (line["label"], line["eval_seqlen"]): (line["n_ok"], line["n_nan"], line["ranked"])
         for line in csv.DictReader(io.StringIO(to_csv([section])))

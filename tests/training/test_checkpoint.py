@@ -40,7 +40,7 @@ PROGRESS = Progress(
         {
             "step": 5, "tokens": 70, "seqlen": 16, "loss": 1 / 3, "train_accuracy": 0.5,
             "validation_accuracy": None, "validation_dense_accuracy": None, "tokens_per_s": 1e3,
-            "train_s": 0.1,
+            "train_s": 0.1, "branch": 0,
         }
     ],
 )  # fmt: skip

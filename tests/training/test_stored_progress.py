@@ -49,7 +49,7 @@ def test_rows_go_no_further_than_the_run_but_for_steps_that_were_undone() -> Non
     row = {
         "step": 5, "tokens": 600, "seqlen": 16, "loss": 0.5, "train_accuracy": 0.5,
         "validation_accuracy": 0.5, "validation_dense_accuracy": 0.5, "tokens_per_s": 1.0,
-        "train_s": 0.1,
+        "train_s": 0.1, "branch": 1,
     }  # fmt: skip
     fields = Progress(step=4, tokens=700, metrics=[row]).to_dict()
     assert stored_progress(fields, config(schedule="wsd")).metrics == [row]

@@ -13,6 +13,7 @@ from mechbench.data.streams import evaluation_batches
 from mechbench.errors import OperatorError, ResultError
 from mechbench.record import results
 from mechbench.record.config import Config
+from mechbench.record.outcome import cell_outcome, outcome_of
 from mechbench.record.results import read_result, wilson_interval
 from mechbench.tasks.recall import Recall
 from mechbench.training.checkpoint import load_weights
@@ -25,7 +26,7 @@ FIELDS = {
     "causal", "stop", "parameters", "steps", "train_tokens", "excluded_examples",
     "validation_accuracy", "micro_batch_size", "flops_per_token", "tokens_per_s",
     "peak_memory_mib", "seconds", "fft_conv_backend", "kernels", "provenance",
-    "train_is_test",
+    "train_is_test", "outcome",
 }  # fmt: skip
 EVALUATION = {
     "seqlen", "n", "correct", "accuracy", "ci_low", "ci_high", "dense_n", "dense_accuracy",
@@ -55,6 +56,12 @@ def test_cell_has_its_four_files_and_a_complete_result(
         assert result.data[field] > 0
     assert result.micro_batch_size == B
     assert f"{result.validation_accuracy}" == rows(folder)[-1][5]
+    found = outcome_of(result.data)
+    assert found == cell_outcome(
+        [{"tokens": int(row[1]), "validation_accuracy": float(row[5])} for row in rows(folder)],
+        64,
+    )
+    assert (found.kind, found.tokens) == ("censored", result.train_tokens)
     assert result.seconds["train"] > 0
     assert result.seconds["evaluate"] > 0
     assert result.seconds["total"] >= result.seconds["train"] + result.seconds["evaluate"]
