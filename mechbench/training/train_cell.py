@@ -24,12 +24,13 @@ from mechbench.record.results import Result, read_result, write_json, write_json
 from mechbench.record.seeds import derive
 from mechbench.report.escape import csv_text
 from mechbench.tasks.base import IGNORE, Batch, Task
+from mechbench.training import loop
 from mechbench.training.checkpoint import check_extra_state, load_checkpoint, save_checkpoint
 from mechbench.training.cost import FlopsBeside
 from mechbench.training.gate import Watchdog, after, before, guarded, naming, settle
 from mechbench.training.kept import Trainer
 from mechbench.training.lengths import check_longer, for_tokens, tokens_built_for, tokens_read
-from mechbench.training.loop import SOLVED, Hooks, Progress, train, validate
+from mechbench.training.loop import Hooks, Progress, train, validate
 from mechbench.training.memory import is_out_of_memory, peak_memory_mib
 from mechbench.training.model import build_model
 from mechbench.training.named_schedules import SCHEDULES
@@ -237,7 +238,7 @@ def _note_outcome(
         "stop": progress.stop,
         "solved": progress.stop == "solved",
         "outcome": cell_outcome(
-            progress.metrics, positions, SOLVED, end=(progress.tokens, accuracy)
+            progress.metrics, positions, loop.SOLVED, end=(progress.tokens, accuracy)
         ).to_dict(),
     }
     result["validation_accuracy"] = accuracy

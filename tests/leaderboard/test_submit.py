@@ -239,7 +239,7 @@ def test_a_cell_that_is_carried_on_takes_its_own_place(
     further = at(share=0.75, budget_tokens=11520)
     assert further["cell_id"] == first["cell_id"]
     further |= {"steps": 2 * first["steps"], "train_tokens": 2 * first["train_tokens"]}
-    save(further)
+    save(retold(further))
     done = submit([tmp_path / "runs"], board, suite)
     assert (done.refused, done.not_run) == ((), 3)
     budgets = {row.data["cell_id"]: row.config.budget_tokens for row in read_rows(board / FILE)}
