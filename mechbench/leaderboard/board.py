@@ -46,7 +46,10 @@ def read_board(folder: Path) -> Board:
     if not rows:
         raise ResultError(f"{folder / FILE} holds no result")
     suite = read_suite(folder / SUITE) if (folder / SUITE).exists() else None
-    return Board(folder, rows, aggregate(selected(rows), hidden=("lr",)), suite)
+    sections = aggregate(selected(rows), hidden=("lr",))
+    if not sections:
+        raise ResultError(f"{folder / FILE} holds only results that choose learning rates")
+    return Board(folder, rows, sections, suite)
 
 
 def find_boards(root: Path) -> list[Path]:

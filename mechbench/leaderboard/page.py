@@ -152,7 +152,8 @@ def _line(section: Section, point: Point, best: bool) -> dict[str, Any]:
         "training tokens": _whole(cost.train_tokens),
         "training FLOPs": None if cost.train_flops is None else float(f"{cost.train_flops:.3g}"),
         "training, s": None if cost.train_s is None else round(cost.train_s, 1),
-        "lr": cost.lr,
+        "lr": cost.lr + (" (edge)" if cost.lr_at_edge else ""),
+        "trials for it": cost.tuning_trials or None,
         "device": plain(cost.devices),
     }
 

@@ -84,7 +84,7 @@ def submit(
     if suite_path is None and not source.exists():
         raise ConfigError(f"{folder} has no {SUITE}: name the suite with --suite NAME")
     suite = read_suite(source)
-    points = {_point(cell.config) for cell in suite.cells("cpu")}
+    points = {_point(cell.config) for cell in suite.cells("cpu")}  # of both kinds of cells
     judged, refused, elsewhere = _judge(find_results(*paths), points, Truths(say))
     with _held(folder):
         stored = read_rows(folder / FILE) if (folder / FILE).exists() else []
@@ -174,7 +174,12 @@ def _read(path: Path) -> tuple[dict[str, Any], list[str]]:
 
 
 def _point(config: Config) -> str:
-    """Return what results of one point share: seed and the operator's own left out."""
+    """Return what results of one point share: seed and the operator's own left out.
+
+    A cell that chooses a learning rate may end before the budget.
+    """
+    if config.tunes:
+        return "tuning " + identity(config, without=(*_FREE, "budget_tokens"))
     return identity(config, without=_FREE)
 
 
@@ -187,7 +192,7 @@ def _not_run(suite: Suite, rows: Sequence[Row]) -> list[list[Row]]:
         config = dataclasses.replace(cell.config, device_type=device_type, dtype=dtype)
         cells.append(dataclasses.replace(cell, config=config, cell_id=config.cell_id))
     stored = {row.data["cell_id"]: row.data for row in rows}
-    plan = make_plan(cells, stored)
+    plan = make_plan(cells, stored, by_rows=False)
     # A cell whose result is of a smaller budget stands there already, with that budget.
     planned = [cell for cell in (*plan.todo, *plan.waiting) if cell.cell_id not in stored]
     return [rows_of(_unknown(cell.config, cell.cell_id)) for cell in planned]

@@ -81,6 +81,8 @@ def check_budget(
     Raises:
         ConfigError: it cannot; the smallest that can is named.
     """
+    if budget_tokens >= least_budget(task, curriculum, validate_every):
+        return
     costs = stage_costs(task, curriculum)
     need = max(costs)
     if budget_tokens < need:
@@ -89,13 +91,19 @@ def check_budget(
             f"budget_tokens is {budget_tokens}: less than one step, {batch_size} sequences at "
             f"seqlen {seqlen}: expected at least {need}"
         )
-    need = tokens_before_full(task, curriculum, validate_every)[0] + costs[-1]
-    if budget_tokens < need:
-        lengths = ", ".join(str(seqlen) for seqlen, _ in curriculum[:-1])
-        raise ConfigError(
-            f"budget_tokens is {budget_tokens}: the curriculum goes through seqlen {lengths} first "
-            f"and cannot reach {task.seqlen}: expected at least {need}, or curriculum 'none'"
-        )
+    need = least_budget(task, curriculum, validate_every)
+    lengths = ", ".join(str(seqlen) for seqlen, _ in curriculum[:-1])
+    raise ConfigError(
+        f"budget_tokens is {budget_tokens}: the curriculum goes through seqlen {lengths} first "
+        f"and cannot reach {task.seqlen}: expected at least {need}, or curriculum 'none'"
+    )
+
+
+def least_budget(task: Task, curriculum: tuple[tuple[int, int], ...], validate_every: int) -> int:
+    """Return the smallest budget that can reach full length, and holds a step there."""
+    costs = stage_costs(task, curriculum)
+    fewest = tokens_before_full(task, curriculum, validate_every)[0]
+    return max(*costs, fewest + costs[-1])
 
 
 def stage_task(task: Task, seqlen: int) -> Task:

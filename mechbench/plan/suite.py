@@ -26,6 +26,7 @@ from mechbench.tasks.base import make_task, task_parameters
 BUDGET_SEQUENCES = "budget_sequences"  # training sequences at full length
 BUDGET_EPOCHS = "budget_epochs"  # the same, as times that n_train examples are seen
 BUDGETS = ("budget_tokens", BUDGET_SEQUENCES, BUDGET_EPOCHS)
+GRID = (1e-3, 2e-3, 4e-3, 8e-3, 1.6e-2)  # learning rates, two to each side of the default
 
 
 @dataclass(frozen=True)
@@ -66,6 +67,7 @@ class Suite:
     question: str
     seeds: tuple[int, ...]
     lrs: tuple[float, ...]  # empty: the default
+    tuning_seeds: tuple[int, ...]  # that choose between learning rates, and are not reported
     plugins: tuple[str, ...]
     settings: Mapping[str, Any]
     grid: Mapping[str, Sequence[Any]]
@@ -82,7 +84,8 @@ class Suite:
         """Return every cell once, in the order of the file.
 
         Cells that differ in their budget only are one, of the largest: it is trained through the
-        others.
+        others. Where there are several learning rates, the cells that choose between them are
+        among these (`Config.tunes`), and every rate stands with every seed.
 
         Args:
             device: "auto", "cpu", "cuda" or "cuda:N": where the cells are to run.
@@ -94,6 +97,7 @@ class Suite:
             PluginError: a plugin cannot be loaded.
         """
         self._check_size()
+        self._check_trials()
         load_plugins(self.plugins)
         for registry, choices in ((OPERATORS, self.operators), (TASKS, self.tasks)):
             for choice in choices:  # all names before torch is imported for the first cell
@@ -115,9 +119,25 @@ class Suite:
         for task, operator in itertools.product(self.tasks, self.operators):
             axes = {**self.grid, **task.grid, **operator.grid}  # the inner one counts
             points = math.prod(len(values) for values in axes.values())
-            n += points * len(operator.lrs or self.lrs or (0,)) * len(self.seeds)
+            lrs = operator.lrs or self.lrs or (0.0,)
+            n += points * len(lrs) * len((*self._tuning(lrs), *self.seeds))
         if n > CELLS.most:
             raise self.error((), f"{n} {CELLS.what}: expected at most {CELLS.most} ({CELLS.why})")
+
+    def _check_trials(self) -> None:
+        """Refuse to choose the rate of one operator with more trials than that of another."""
+        counts = [len(operator.lrs or self.lrs or (0.0,)) for operator in self.operators]
+        for count, operator in zip(counts, self.operators, strict=True):
+            if count != counts[0]:
+                raise self.error(
+                    (*(operator if operator.lrs else self.operators[0]).where, "lrs"),
+                    f"{operator.name} would have {count} learning rates and "
+                    f"{self.operators[0].name} {counts[0]}: expected as many for every operator",
+                )
+
+    def _tuning(self, lrs: Sequence[float]) -> tuple[int, ...]:
+        """Return the seeds that choose between rates: none where there is one."""
+        return self.tuning_seeds if len(lrs) > 1 else ()
 
     def _points(self, task: Choice, operator: Choice) -> Iterator[_Point]:
         base = _Point(operator, task)
@@ -147,8 +167,9 @@ class Suite:
         except ConfigError as error:
             self._blame(point, error)
         group = dataclasses.replace(config, lr=1.0, seed=0).cell_id
-        for lr in operator.lrs or self.lrs or (config.lr,):
-            for seed in self.seeds:
+        lrs = operator.lrs or self.lrs or (config.lr,)
+        for lr in lrs:
+            for seed in (*self._tuning(lrs), *self.seeds):
                 cell = dataclasses.replace(config, lr=lr, seed=seed)
                 yield Cell(cell, cell.cell_id, group, {**call, "lr": lr, "seed": seed})
 

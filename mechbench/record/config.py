@@ -14,6 +14,10 @@ from mechbench.errors import ConfigError, nearest
 PROTOCOL = 3  # raised whenever the same configuration would train or score differently
 ANYTIME = 3  # from this protocol on no step depends on the budget, and neither does the identity
 
+# Seeds from here on are of cells that choose learning rates: they train on other examples, from
+# other weights, than any cell that is reported, and are known by this alone wherever they lie.
+TUNING_SEED = 1_000_000
+
 LOSSES = ("dense", "scored")
 # Schedules of the learning rate; none knows the budget.
 SCHEDULES = ("constant", "averaged", "wsd", "schedule-free")
@@ -114,6 +118,11 @@ class Config:
             return cls(**{**ADDED, **data, "curriculum": stages})
         except (KeyError, TypeError, ValueError, ConfigError) as error:
             raise ConfigError(f"stored configuration does not fit this version: {error}") from error
+
+    @property
+    def tunes(self) -> bool:
+        """Whether the cell is there to choose a learning rate, and not reported; by its seed."""
+        return self.protocol >= ANYTIME and self.seed >= TUNING_SEED
 
     @property
     def cell_id(self) -> str:

@@ -11,10 +11,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from mechbench.errors import ResultError
 from mechbench.record.files import make_folder, write_text
 from mechbench.report.aggregate import aggregate
 from mechbench.report.collect import collect
 from mechbench.report.plot import plot_accuracy
+from mechbench.report.selection import selected
 from mechbench.report.solving_plot import draw_solving
 from mechbench.report.table import to_csv, to_markdown
 
@@ -39,11 +41,16 @@ def write_report(paths: Sequence[Path], out: Path) -> Report:
     """Read every result below `paths` and write tables and plots into `out`.
 
     Raises:
-        ResultError: a path does not exist, no result is readable, or a file cannot be written.
+        ResultError: a path does not exist, no result is readable, or none is there to be reported,
+            or a file cannot be written.
         ConfigError: `out` is not a folder that can be written.
     """
     rows, warnings = collect(paths)
-    sections = aggregate(rows)
+    # Where cells chose learning rates, a label is shown with its chosen one at each length.
+    tuning = {row.data["cell_id"] for row in rows if row.config.tunes}
+    sections = aggregate(selected(rows), hidden=("lr",)) if tuning else aggregate(rows)
+    if not sections:
+        raise ResultError(f"nothing to report: all {len(tuning)} results choose learning rates")
     markdown = to_markdown(sections, warnings)
     make_folder(out)
     table, tidy = out / "table.md", out / "table.csv"

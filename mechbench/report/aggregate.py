@@ -19,6 +19,7 @@ from mechbench.report.labels import CODE, SETTINGS, called, crosses_lengths, lab
 from mechbench.report.leaders import Verdict, solvers, verdict
 from mechbench.report.solving import Solving, solving
 from mechbench.report.survival import Outcome
+from mechbench.report.tuning import Tuning, tuning_key, tunings
 
 
 @dataclass(frozen=True, order=True)
@@ -51,6 +52,9 @@ class Cost:
     solved: int
     results: int
     devices: str
+    tuning_trials: int = 0  # cells that chose the rate, which are not among the results
+    tuning_tokens: int = 0  # theirs in all
+    lr_at_edge: bool = False  # the rate is the lowest or the highest tried
 
 
 @dataclass(frozen=True)
@@ -159,17 +163,20 @@ def aggregate(rows: Sequence[Row], hidden: Sequence[str] = ()) -> list[Section]:
     """Return the sections of `rows`, sorted by setting; labels do not tell `hidden` settings.
 
     Results of different protocols, or of different versions of a task, are never in one section;
-    titles name both where there are several, and the protocol where it is not that of today.
+    titles name both where there are several, and the protocol where it is not that of today. Cells
+    that chose learning rates are counted with the cost of their label, and are in nothing else.
     """
+    tuning = tunings(rows)
     groups: dict[Setting, list[Row]] = defaultdict(list)
     for row in rows:
-        groups[_setting(row)].append(row)
+        if not row.config.tunes:
+            groups[_setting(row)].append(row)
     several = len({(s.task, s.task_version, s.protocol) for s in groups}) > len(
         {s.task for s in groups}
     ) or any(s.protocol != PROTOCOL for s in groups)
     ordered = sorted(groups, key=_place)
     titles = _titles(ordered, several)
-    return [_section(key, titles[key], groups[key], hidden) for key in ordered]
+    return [_section(key, titles[key], groups[key], hidden, tuning) for key in ordered]
 
 
 def _place(key: Setting) -> tuple[Any, ...]:
@@ -187,7 +194,9 @@ def _setting(row: Row) -> Setting:
     return Setting(c.task, options, c.vocab_size, c.d_model, c.n_layers, c.task_version, c.protocol)
 
 
-def _section(key: Setting, title: str, rows: list[Row], hidden: Sequence[str] = ()) -> Section:
+def _section(
+    key: Setting, title: str, rows: list[Row], hidden: Sequence[str], tuning: Mapping[str, Tuning]
+) -> Section:
     configs = [row.config for row in rows]
     identities = [identity(config, without=hidden) for config in configs]
     names = labels(configs, identities, hidden)
@@ -199,7 +208,9 @@ def _section(key: Setting, title: str, rows: list[Row], hidden: Sequence[str] = 
         trained[decides] += [row] if row.status != NOT_RUN else []
     rates = texts(config.lr for config in configs)
     results = {decides: _once(group) for decides, group in trained.items()}
-    cost = {decides: _cost(group, rates) for decides, group in results.items()}
+    keys = dict(zip(identities, map(tuning_key, rows), strict=True))
+    tuned = {decides: tuning.get(key, Tuning()) for decides, key in keys.items()}
+    cost = {decides: _cost(group, rates, tuned[decides]) for decides, group in results.items()}
     solved = {decides: solving(group) for decides, group in results.items()}
     at: dict[int, list[Row]] = defaultdict(list)
     for row in rows:
@@ -297,7 +308,7 @@ def _point(label: str, length: int, rows: list[Row], cost: Cost, solved: Solving
     )
 
 
-def _cost(rows: list[Row], rates: Mapping[str, str]) -> Cost:
+def _cost(rows: list[Row], rates: Mapping[str, str], tuning: Tuning) -> Cost:
     results = [row.data for row in rows]
 
     def mean(name: str) -> float | None:
@@ -324,6 +335,9 @@ def _cost(rows: list[Row], rates: Mapping[str, str]) -> Cost:
         solved=sum(bool(data.get("solved")) for data in results),
         results=len(results),
         devices="; ".join(devices),
+        tuning_trials=tuning.trials,
+        tuning_tokens=tuning.tokens,
+        lr_at_edge=any(tuning.at_edge(row.config.lr) for row in rows),
     )
 
 

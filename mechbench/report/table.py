@@ -32,11 +32,19 @@ _SOLVING = (
     "cases of three seeds each, in 7 of five."
 )
 
+_TUNING = (
+    "The learning rate is chosen with seeds that are not reported: by the share solved, then the "
+    "tokens to solve, then validation accuracy. Trials: cells trained for that, with as many rates "
+    "and seeds for every label. (edge): the lowest or highest rate tried was chosen, so the best "
+    "may lie outside."
+)
+
 
 def to_csv(sections: Sequence[Section]) -> str:
     """Return one line a section, label and evaluation length, with all that is known of it.
 
-    The column `n_nan` is there if any point has outputs that are not finite.
+    The column `n_nan` is there if any point has outputs that are not finite, those of tuning if
+    learning rates were chosen by cells that are not reported.
     """
     lines = [
         (section, point)
@@ -45,7 +53,16 @@ def to_csv(sections: Sequence[Section]) -> str:
     ]
     nan = any(NAN in point.statuses for section in sections for point in section.points)
     outcomes = [outcome for outcome in OUTCOMES if nan or outcome != NAN]
-    return csv_text([_flat(section, point, outcomes) for section, point in lines])
+    found = [_flat(section, point, outcomes) for section, point in lines]
+    if not any(map(tuned, sections)):
+        absent = ("tuning_trials", "tuning_tokens", "lr_at_edge")
+        found = [{k: v for k, v in line.items() if k not in absent} for line in found]
+    return csv_text(found)
+
+
+def tuned(section: Section) -> bool:
+    """Return whether any label's learning rate was chosen by cells that are not reported."""
+    return any(point.cost.tuning_trials for point in section.points)
 
 
 def _flat(section: Section, point: Point, outcomes: Sequence[str]) -> dict[str, Any]:
@@ -76,6 +93,8 @@ def to_markdown(
 ) -> str:
     """Return a heading, and for each section tables of accuracy, solving and cost, and notes."""
     blocks = [f"# {markdown(heading)}", _LEGEND, _SOLVING]
+    if any(map(tuned, sections)):
+        blocks.append(_TUNING)
     if warnings:
         blocks += ["Warnings:", _bullets(map(markdown, warnings))]
     for section in sections:
@@ -141,7 +160,8 @@ def _costs(section: Section) -> str:
     lines = [[
         "cost, mean of seeds", "trained at", "parameters", "training tokens", "budget, tokens",
         "tokens/s", "FLOPs/token", "training FLOPs", "peak memory, MiB", "training, s",
-        "steps to stop", "lr", "device",
+        "steps to stop", "lr", *(("trials", "tokens of trials") if tuned(section) else ()),
+        "device",
     ]]  # fmt: skip
     for points in section.curves.values():
         name = markdown(row_label(points))
@@ -154,9 +174,18 @@ def _costs(section: Section) -> str:
                 _count(c.budget_tokens), _count(c.tokens_per_s), _count(c.flops_per_token),
                 "-" if c.train_flops is None else f"{c.train_flops:.3g}",
                 _count(c.peak_memory_mib), "-" if c.train_s is None else f"{c.train_s:,.1f}",
-                _count(c.steps), c.lr, markdown(c.devices),
+                _count(c.steps), c.lr + (" (edge)" if c.lr_at_edge else ""),
+                *_trials(c, tuned(section)), markdown(c.devices),
             ])  # fmt: skip
     return markdown_table(lines)
+
+
+def _trials(cost: Cost, shown: bool) -> list[str]:
+    if not shown:
+        return []
+    if not cost.tuning_trials:
+        return ["-", "-"]
+    return [str(cost.tuning_trials), _count(cost.tuning_tokens)]
 
 
 def markdown_table(lines: Sequence[Sequence[str]]) -> str:

@@ -20,6 +20,8 @@ from mechbench.sweep.job import Job
 from mechbench.sweep.local import LocalExecutor
 from mechbench.sweep.plan import Plan, Schedule, make_plan, stored_results
 from mechbench.sweep.progress import SweepProgress, describe
+from mechbench.sweep.readings import with_validations
+from mechbench.sweep.stages import stage_lines
 from mechbench.training.reuse import must_be_known, with_budget
 
 if TYPE_CHECKING:
@@ -42,8 +44,11 @@ class Outlook:
 
     @property
     def left(self) -> list[Config]:
-        """What remains to be run."""
-        return [cell.config for cell in (*self.plan.todo, *self.plan.waiting)]
+        """What remains to be run at most: no rate is dropped."""
+        todo = [cell for cell in self.plan.todo if not cell.config.tunes]
+        ids = {cell.cell_id for cell in self.plan.open}
+        last = [c for c in self.plan.todo if c.config.tunes and c.cell_id not in ids]
+        return [cell.config for cell in (*todo, *last, *self.plan.open, *self.plan.waiting)]
 
     def text(self, name: str, n_workers: int) -> str:
         """Return the plan for people: counts, failures, and the estimated cost."""
@@ -53,8 +58,9 @@ class Outlook:
         lines.append(f"  failed   {len(plan.failed):>6}" + _hint(plan.failed, "--retry-failed"))
         lines.append(f"  to do    {len(plan.todo):>6}")
         if plan.waiting:
-            lines.append(f"  waiting  {len(plan.waiting):>6}  (for the learning rate's selection)")
+            lines.append(f"  waiting  {len(plan.waiting):>6}  (for the choice of a learning rate)")
         lines += [f"  failed: {describe(cell)}: {reason}" for cell, reason in plan.failed]
+        lines += stage_lines(self.cells, lambda config: estimate_s(config, self.known)[0])
         estimates = [
             estimate_s(config, self.known, self.trained.get(config.cell_id, 0))
             for config in self.left
@@ -96,6 +102,7 @@ def look(
         lambda cell: estimate_s(cell.config, known, trained.get(cell.cell_id, 0))[0],
         retry_failed=retry_failed,
         begin_s=_BEGIN_S if cells and cells[0].config.device_type == "cuda" else 0.0,
+        complete=lambda cell, data: with_validations(data, out / cell.cell_id),
     )
     return Outlook(cells, schedule.plan, schedule, known, trained)
 
@@ -165,7 +172,7 @@ def run_sweep(
     plan = outlook.plan
     for cell in plan.done:
         _answer(cell, out)
-    finished = len(plan.done) + len(plan.failed)
+    finished = {cell.cell_id for cell in (*plan.done, *(cell for cell, _ in plan.failed))}
     workers = devices[: max(1, len(plan.todo) + len(plan.waiting))]
     progress = SweepProgress(plan.total, finished, len(workers), quiet)
     try:
