@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,9 @@ from mechbench.catalogue.registry import OPERATORS, TASKS
 from mechbench.errors import ConfigError, PluginError
 from mechbench.operators.base import make_operator
 from mechbench.plan.resolve import _build, resolve
-from mechbench.plan.suite import Suite
+from mechbench.plan.suite import Cell, Suite
 from mechbench.plan.suite_file import read_suite
+from mechbench.record.config import TUNING_SEED
 
 SHIPPED = sorted((Path(__file__).parents[2] / "tasks").glob("*.toml"))
 NAMES = {
@@ -44,7 +46,9 @@ def test_cells_are_the_product_of_everything(tmp_path: Path) -> None:
         seqlen = [64, 128]
         """,
     ).cells("cpu")
-    assert len(cells) == len({c.cell_id for c in cells}) == 2 * 2 * 2 * 2 * 2
+    assert len(cells) == len({c.cell_id for c in cells}) == 2 * 2 * 2 * 2 * (2 + 1)
+    assert {c.config.seed for c in cells if not c.config.tunes} == {0, 1}
+    assert {c.config.seed for c in cells if c.config.tunes} == {TUNING_SEED}
     assert all(c.cell_id == c.config.cell_id for c in cells)
     assert {c.config.lr for c in cells} == {1e-3, 4e-3}
 
@@ -196,7 +200,7 @@ def test_plugin_of_a_suite_is_found_beside_it(tmp_path: Path, clean_registry: No
     )
     text = HEAD + "plugins = ['op.py']\ntasks = ['recall']\noperators = ['from-a-suite']"
     cells = suite(tmp_path, text).cells("cpu")
-    assert len(cells) == 4
+    assert len(cells) == 6
     assert len(cells[0].config.plugins) == 1
 
 
@@ -221,7 +225,7 @@ def test_plugin_of_a_moved_suite_is_found_from_the_current_folder(
         "        super().__init__()\n"
     )
     monkeypatch.chdir(tmp_path)
-    assert len(read_suite(moved).cells("cpu")) == 4
+    assert len(read_suite(moved).cells("cpu")) == 6
 
 
 def test_planning_builds_an_operator_once_not_for_every_cell(
@@ -237,7 +241,7 @@ def test_planning_builds_an_operator_once_not_for_every_cell(
 
     monkeypatch.setattr("mechbench.operators.base.make_operator", counted)
     _build.cache_clear()
-    assert len(suite(tmp_path, HEAD + text).cells("cpu")) == 2 * 50 * 2 * 2
+    assert len(suite(tmp_path, HEAD + text).cells("cpu")) == 2 * 50 * 2 * (2 + 1)
     assert sorted(built) == ["attention", "hyena"]
 
 
@@ -259,12 +263,43 @@ def test_shipped_suite_is_sound(path: Path) -> None:
     assert known.operators
     cells = known.cells("cpu")
     assert bool(cells) == bool(known.tasks)
+    assert len(trials(cells)) <= 1, "as many trials for every operator"
     budgets: dict[tuple[object, ...], set[int]] = {}
     for cell in cells:
         c = cell.config
         point = (c.task, str(c.task_options), c.seqlen, c.vocab_size, c.d_model, c.n_train)
         budgets.setdefault(point, set()).add(c.budget_tokens)
     assert all(len(b) == 1 for b in budgets.values()), "one budget for all operators"
+
+
+def trials(cells: list[Cell]) -> set[int]:
+    """Return how many cells choose the rate at a point, of all operators and points."""
+    points = Counter(cell.group for cell in cells if cell.config.tunes)
+    return set(points.values()) | ({0} if {c.group for c in cells} - set(points) else set())
+
+
+def test_every_operator_gets_the_same_trials(tmp_path: Path) -> None:
+    text = "tasks = ['recall']\n[[operators]]\nname = 'hyena'\n[[operators]]\nname = 'attention'\n"
+    assert trials(suite(tmp_path, HEAD + text).cells("cpu")) == {2}
+    assert trials(suite(tmp_path, HEAD + text + "lrs = [1e-4, 2e-4]").cells("cpu")) == {2}
+    for own in ("[1e-3]", "[1e-3, 2e-3, 4e-3]", "'grid'"):
+        with pytest.raises(ConfigError, match=r"operators\[1\].lrs: attention would have \d learn"):
+            suite(tmp_path, HEAD + text + f"lrs = {own}").cells("cpu")
+    favoured = HEAD + text.replace("'hyena'\n", "'hyena'\nlrs = 'grid'\n")
+    with pytest.raises(ConfigError, match=r"operators\[0\].lrs: .*hyena 5: expected as many"):
+        suite(tmp_path, favoured).cells("cpu")
+    three = "tuning_seeds = [1_000_007, 1_000_001, 1_000_004]\n"
+    assert trials(suite(tmp_path, HEAD + three + text).cells("cpu")) == {6}
+
+
+def test_one_rate_needs_no_cells_to_choose_it(tmp_path: Path) -> None:
+    text = "title = 'T'\nseeds = [0, 1]\n%s\ntasks = ['recall']\noperators = ['hyena']\n"
+    for lrs in ("", "lrs = [2e-3]"):
+        cells = suite(tmp_path, text % lrs).cells("cpu")
+        assert [cell.config.seed for cell in cells] == [0, 1]
+    cells = suite(tmp_path, text % "lrs = 'grid'").cells("cpu")
+    assert sorted({cell.config.lr for cell in cells}) == [1e-3, 2e-3, 4e-3, 8e-3, 1.6e-2]
+    assert trials(cells) == {5}
 
 
 def test_numbers_of_any_spelling_are_one_cell(tmp_path: Path) -> None:
@@ -277,7 +312,9 @@ def test_numbers_of_any_spelling_are_one_cell(tmp_path: Path) -> None:
         suite(tmp_path, f"title = 'T'\ntasks = ['recall']\noperators = ['hyena']\nlrs = {lrs}\n")
         for lrs in ("[0.001, 0.0010000004]", "[1, 2]")
     ]
-    (a, b), (c, _) = (made.cells("cpu") for made in near)
+    (a, b), (c, _) = (
+        [cell for cell in made.cells("cpu") if not cell.config.tunes] for made in near
+    )
     assert a.cell_id != b.cell_id
     assert type(c.config.lr) is float
 

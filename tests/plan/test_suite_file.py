@@ -55,6 +55,7 @@ def test_file_is_read(tmp_path: Path) -> None:
         ("1e-3", "1e308", ":3: lrs: 1e\\+308 is too large: expected at most"),
         ("[0, 1]", "[true]", ":2: seeds: True is no seed"),
         ("1e-3", "0", ":3: lrs: 0 is no learning rate"),
+        ("[1e-3, 4e-3]", "'all'", ":3: lrs: is 'all': expected a list"),
         ("1e-3", "nan", ":3: lrs: nan is no learning rate"),
         ('"hyena"', '""', ":4: operators\\[0\\]: is '': expected a name"),
         ('"hyena"', "{ nam = 'x' }", ":4: operators\\[0\\].nam: unknown key: did you mean 'name'"),

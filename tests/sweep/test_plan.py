@@ -2,15 +2,21 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from mechbench.errors import ConfigError
+from mechbench.plan.resolve import resolve
 from mechbench.plan.suite import Cell
-from mechbench.record.config import Config
+from mechbench.plan.suite_file import read_suite
+from mechbench.record.config import TUNING_SEED, Config
 from mechbench.record.results import write_json
-from mechbench.sweep.plan import Schedule, make_plan, stored_results
+from mechbench.sweep.plan import Schedule, make_plan, rungs_of, stored_results
+
+T = TUNING_SEED
 
 
 def cells(
@@ -37,11 +43,19 @@ def where(found: list[Cell]) -> list[tuple[float, int]]:
     return [(c.config.lr, c.config.seed) for c in found]
 
 
-def test_all_rates_run_with_the_first_seed_and_the_others_wait() -> None:
-    plan = make_plan(cells(seeds=(0, 1, 2)), {})
-    assert where(plan.todo) == [(1e-3, 0), (4e-3, 0)]
-    assert where(plan.waiting) == [(1e-3, 1), (1e-3, 2)]
-    assert plan.total == 4
+def searched(
+    operator: str = "hyena", lrs: tuple[float, ...] = (1e-3, 4e-3), seeds: tuple[int, ...] = (0, 1)
+) -> list[Cell]:
+    """Return the cells of a point where a rate is to be chosen, as a suite makes them."""
+    return cells(operator, lrs, (T, *seeds))
+
+
+def test_all_rates_run_with_a_seed_that_is_not_reported_and_the_others_wait() -> None:
+    plan = make_plan(searched(seeds=(0, 1, 2)), {})
+    assert where(plan.todo) == [(1e-3, T), (4e-3, T)]
+    assert where(plan.waiting) == [(1e-3, 0), (1e-3, 1), (1e-3, 2)]
+    assert where(plan.open) == [(1e-3, T), (4e-3, T)]
+    assert plan.total == 5
 
 
 def test_one_rate_needs_no_selection() -> None:
@@ -49,13 +63,104 @@ def test_one_rate_needs_no_selection() -> None:
     assert (len(plan.todo), len(plan.waiting)) == (3, 0)
 
 
-def test_the_selected_rate_runs_with_the_other_seeds() -> None:
-    low, low1, high, high1 = cells()
+def test_the_chosen_rate_runs_with_the_reported_seeds() -> None:
+    made = searched()
+    low, _, _, high, *_ = made
     results = {low.cell_id: result(low, 0.2), high.cell_id: result(high, 0.9)}
-    plan = make_plan([low, low1, high, high1], results)
-    assert (where(plan.done), where(plan.todo)) == ([(1e-3, 0), (4e-3, 0)], [(4e-3, 1)])
+    plan = make_plan(made, results)
+    assert where(plan.done) == [(1e-3, T), (4e-3, T)]
+    assert where(plan.todo) == [(4e-3, 0), (4e-3, 1)]
+    assert plan.open == []
     results[high.cell_id] = result(high, 0.9, "diverged")
-    assert where(make_plan([low, low1, high, high1], results).todo) == [(1e-3, 1)]
+    assert where(make_plan(made, results).todo) == [(1e-3, 0), (1e-3, 1)]
+    # What solves it counts more than what it is validated at.
+    results[low.cell_id] |= {"solved": True, "validation_accuracy": 0.995}
+    results[high.cell_id] = result(high, 0.999)
+    assert where(make_plan(made, results).todo) == [(1e-3, 0), (1e-3, 1)]
+
+
+def ran(cell: Cell, *accuracies: float, budget: int, solved: bool = False) -> dict[str, Any]:
+    """Return a result with its validations, one every 100 tokens."""
+    data = result(dataclasses.replace(cell, config=dataclasses.replace(
+        cell.config, budget_tokens=budget)), accuracies[-1])  # fmt: skip
+    validations = [(100 * i, accuracy) for i, accuracy in enumerate(accuracies, 1)]
+    return {**data, "validations": validations, "train_tokens": budget, "solved": solved}
+
+
+def test_the_better_half_is_carried_on_and_the_rest_stays() -> None:
+    rates = (1e-3, 2e-3, 4e-3, 8e-3, 1.6e-2)
+    made = searched(lrs=rates, seeds=(0,))
+    trials = {cell.config.lr: cell for cell in made if cell.config.tunes}
+    plan = make_plan(made, {})
+    assert [(c.config.lr, c.config.budget_tokens) for c in plan.todo] == [(r, 250) for r in rates]
+    assert all(cell.call["budget_tokens"] == 250 for cell in plan.todo)
+    assert all(cell.config.budget_tokens == 1000 for cell in plan.open)
+    results = {
+        trials[lr].cell_id: ran(trials[lr], 0.1, a, budget=250)
+        for lr, a in zip(rates, (0.2, 0.4, 0.6, 0.8, 0.3), strict=True)
+    }
+    plan = make_plan(made, results)
+    assert [(c.config.lr, c.config.budget_tokens) for c in plan.todo] == [
+        (2e-3, 500), (4e-3, 500), (8e-3, 500),
+    ]  # fmt: skip
+    assert where(plan.done) == [(1e-3, T), (1.6e-2, T)]
+    assert where(plan.open) == [(2e-3, T), (4e-3, T), (8e-3, T)]
+    # One that went further already is looked at where the others are.
+    early = (0.1, 0.4, 0.4, 0.4, 0.4, 0.99, 0.99, 0.99, 0.99, 0.99)
+    results[trials[2e-3].cell_id] = ran(trials[2e-3], *early, budget=1000)
+    for lr, a in ((4e-3, 0.6), (8e-3, 0.8)):
+        results[trials[lr].cell_id] = ran(trials[lr], 0.1, *[a] * 4, budget=500)
+    plan = make_plan(made, results)
+    assert [(c.config.lr, c.config.budget_tokens) for c in plan.todo] == [
+        (4e-3, 1000), (8e-3, 1000),
+    ]  # fmt: skip
+    for lr, a, late in ((4e-3, 0.6, 0.95), (8e-3, 0.8, 0.8)):
+        results[trials[lr].cell_id] = ran(trials[lr], 0.1, *[a] * 8, late, budget=1000)
+    plan = make_plan(made, results)
+    assert (where(plan.todo), plan.waiting, plan.open) == ([(4e-3, 0)], [], [])
+    # A board knows no rows, and chooses the same unless told of a rate that went further.
+    bare = {k: {n: v for n, v in data.items() if n != "validations"} for k, data in results.items()}
+    del bare[trials[2e-3].cell_id]
+    assert where(make_plan(made, bare, by_rows=False).waiting) == [(1e-3, 0)]
+    stopped = {**result(trials[2e-3], 0.4), "train_tokens": 500}
+    stopped["config"] = {**stopped["config"], "budget_tokens": 500}
+    bare[trials[2e-3].cell_id] = stopped
+    assert where(make_plan(made, bare, by_rows=False).todo) == [(4e-3, 0)]
+
+
+def test_a_schedule_carries_cells_on_by_what_their_rows_say() -> None:
+    made = searched(lrs=(1e-3, 2e-3, 4e-3), seeds=(0,))
+    known = dict(zip([c.cell_id for c in made if c.config.tunes], (0.2, 0.6, 0.9), strict=True))
+
+    def complete(cell: Cell, data: Mapping[str, Any]) -> Mapping[str, Any]:
+        return {**data, "validations": [(100, known[cell.cell_id])]}
+
+    schedule = Schedule(made, {}, lambda c: c.config.lr, complete=complete)
+    taken = []
+    while (cell := schedule.take()) is not None:
+        taken.append((cell.config.lr, cell.config.seed, cell.config.budget_tokens))
+        budget, lr = cell.config.budget_tokens, cell.config.lr
+        schedule.finished(cell, {**result(cell, lr), "train_tokens": budget})
+    assert sorted(taken) == [
+        (1e-3, T, 500), (2e-3, T, 500), (2e-3, T, 1000), (4e-3, 0, 1000), (4e-3, T, 500),
+        (4e-3, T, 1000),
+    ]  # fmt: skip
+
+
+def test_no_rung_is_below_what_the_curriculum_needs(tmp_path: Path) -> None:
+    path = tmp_path / "s.toml"
+    path.write_text(
+        "title = 'T'\nlrs = 'grid'\ntasks = ['recall']\noperators = ['attention']\n"
+        "settings.seqlen = 2048\nsettings.budget_tokens = 4_000_000\n"
+    )
+    made = read_suite(path).cells("cpu")
+    budgets = rungs_of([cell for cell in made if cell.config.tunes])
+    assert budgets[-1] == 4_000_000
+    for cell in make_plan(made, {}).todo:
+        assert cell.config.budget_tokens == budgets[0]
+        assert resolve(**cell.call, device="cpu")[0] == cell.config
+    with pytest.raises(ConfigError, match=r"cannot reach 2048|less than one"):
+        resolve(**{**made[0].call, "budget_tokens": budgets[0] // 2}, device="cpu")
 
 
 def test_failures_are_apart_and_tried_again_only_when_asked() -> None:
@@ -160,8 +265,8 @@ def test_a_cell_put_back_is_taken_again_even_if_its_kind_is_not_worth_beginning(
 
 @pytest.mark.parametrize("retry", [False, True])
 def test_schedule_adds_what_a_finished_cell_decides(retry: bool) -> None:
-    low, low1, high, high1 = cells()
-    made = [low, low1, high, high1]
+    made = searched(seeds=(1,))
+    low, low1, high, _ = made
     stored = {low.cell_id: result(low, None, "error")} if retry else {}
     schedule = Schedule(made, stored, lambda c: c.config.lr, retry_failed=retry)
     assert schedule.take() == high
@@ -211,15 +316,16 @@ def test_a_larger_budget_carries_on_what_is_not_decided() -> None:
 
 
 def test_rates_are_compared_once_all_have_come_to_the_same_budget() -> None:
-    low, low1, high, high1 = cells()
+    made = searched(seeds=(1,))
+    low, low1, high, _ = made
     results = {low.cell_id: result(low, 0.9), high.cell_id: result(high, 0.2)}
     results[low1.cell_id] = result(low1, 0.9)
-    made = raised([low, low1, high, high1], 2000)
+    made = raised(made, 2000)
     plan = make_plan(made, results)
-    assert (where(plan.todo), plan.done) == ([(1e-3, 0), (4e-3, 0)], [])
+    assert (where(plan.todo), plan.done) == ([(1e-3, T), (4e-3, T)], [])
     assert where(plan.waiting) == [(1e-3, 1)]
     schedule = Schedule(made, results, lambda c: c.config.lr)
-    for validation, expected in ((0.95, (4e-3, 0)), (0.3, (1e-3, 0))):
+    for validation, expected in ((0.95, (4e-3, T)), (0.3, (1e-3, T))):
         cell = schedule.take()
         assert cell is not None
         assert (cell.config.lr, cell.config.seed) == expected
@@ -228,38 +334,3 @@ def test_rates_are_compared_once_all_have_come_to_the_same_budget() -> None:
     last = schedule.take()
     assert last is not None
     assert (last.config.lr, last.config.seed) == (4e-3, 1)  # the late one, whatever stood before
-
-
-def test_a_rate_that_went_further_is_looked_at_where_the_others_are(tmp_path: Path) -> None:
-    low, low1, high, high1 = cells()
-    for cell, tokens, validation in ((low, 5000, 0.99), (high, 1000, 0.5)):
-        config = dataclasses.replace(cell.config, budget_tokens=tokens)
-        folder = tmp_path / cell.cell_id
-        folder.mkdir()
-        data = {
-            "schema_version": 1, "cell_id": cell.cell_id, "chance": 0.1, "provenance": {},
-            "evaluations": [
-                {
-                    "seqlen": 64, "n": 1, "correct": 1, "accuracy": 1.0, "ci_low": 0.1,
-                    "ci_high": 1.0, "dense_n": 1, "dense_accuracy": 1.0, "shortcuts": {},
-                    "required_context": {},
-                }
-            ],
-            **result(cell, validation), "config": config.to_dict(), "train_tokens": tokens,
-            "solved": cell is low,
-        }  # fmt: skip
-        write_json(folder / "result.json", data)
-    rows = "".join(f"{i},{900 * i},64,0.5,0.5,{0.1 * i},,1,1\n" for i in range(1, 6))
-    path = tmp_path / low.cell_id / "metrics.csv"
-    path.write_text(
-        "step,tokens,seqlen,loss,train_accuracy,validation_accuracy,"
-        f"validation_dense_accuracy,tokens_per_s,train_s\n{rows}"
-    )
-    made = [low, low1, high, high1]
-    found = stored_results(made, tmp_path)
-    data = found[low.cell_id]
-    assert (data["validation_accuracy"], data["train_tokens"], data["solved"]) == (0.1, 900, False)
-    assert where(make_plan(made, found).todo) == [(4e-3, 1)]
-    assert stored_results(raised(made, 5000), tmp_path)[low.cell_id]["validation_accuracy"] == 0.99
-    path.write_text("damaged")
-    assert stored_results(made, tmp_path)[low.cell_id]["validation_accuracy"] is None
