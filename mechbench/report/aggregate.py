@@ -17,7 +17,7 @@ from mechbench.report.escape import markdown, plain
 from mechbench.report.intervals import Counts, bootstrap_interval
 from mechbench.report.labels import CODE, SETTINGS, called, crosses_lengths, labels, setting, texts
 from mechbench.report.leaders import Verdict, solvers, verdict
-from mechbench.report.solving import Solving, solving
+from mechbench.report.solving import Solving, by_experiment
 from mechbench.report.survival import Outcome
 from mechbench.report.tuning import Tuning, tuning_key, tunings
 
@@ -211,7 +211,7 @@ def _section(
     keys = dict(zip(identities, map(tuning_key, rows), strict=True))
     tuned = {decides: tuning.get(key, Tuning()) for decides, key in keys.items()}
     cost = {decides: _cost(group, rates, tuned[decides]) for decides, group in results.items()}
-    solved = {decides: solving(group) for decides, group in results.items()}
+    solved = by_experiment(results, hidden)
     at: dict[int, list[Row]] = defaultdict(list)
     for row in rows:
         at[row.eval_seqlen].append(row)

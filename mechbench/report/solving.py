@@ -7,10 +7,12 @@ memory, was no attempt, and is counted apart.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
+from mechbench.record.config import ANYTIME
 from mechbench.record.outcome import (
     CENSORED,
     DIVERGED,
@@ -21,7 +23,7 @@ from mechbench.record.outcome import (
     outcome_of,
 )
 from mechbench.record.trend import FLAT, RISING
-from mechbench.report.collect import Row
+from mechbench.report.collect import Row, identity
 from mechbench.report.intervals import Counts, bootstrap_interval
 from mechbench.report.survival import Outcome, Share, share_solved
 
@@ -93,6 +95,44 @@ class Solving:
             return None
         mean = sum(right / max(1, n) for right, n in counts) / len(counts)
         return mean, *bootstrap_interval(counts), len(counts)
+
+
+def by_experiment(
+    results: Mapping[str, Sequence[Row]], hidden: Sequence[str] = ()
+) -> dict[str, Solving]:
+    """Return what became of the results of each experiment, those of several budgets together.
+
+    Where no step depends on the budget, a cell that ended with a smaller one than its siblings is
+    censored there. What is solved or diverged stands at the largest budget, so to leave the others
+    apart would flatter it. Those together stand with the largest budget, and the smaller ones have
+    none.
+
+    Args:
+        results: rows by experiment and budget, one a result.
+        hidden: settings that tell no experiments apart.
+    """
+    groups: dict[str, list[str]] = defaultdict(list)
+    for key, rows in results.items():
+        together = rows and rows[0].config.protocol >= ANYTIME
+        name = identity(rows[0].config, (*hidden, "budget_tokens")) if together else key
+        groups[name].append(key)
+    found = dict.fromkeys(results, Solving())
+    for keys in groups.values():
+        of_all = sorted(
+            (row for key in keys for row in results[key]),
+            key=lambda row: (row.config.budget_tokens, row.data.get("train_tokens") or 0),
+        )
+        # One folder may hold an earlier end of a cell that went on in another.
+        furthest = {(row.config.seed, row.config.lr): row for row in of_all}
+        budgets = {
+            key: max((r.config.budget_tokens for r in results[key]), default=0) for key in keys
+        }
+        found[max(keys, key=lambda key: budgets[key])] = solving(list(furthest.values()))
+    return found
+
+
+def _budget(rows: Sequence[Row]) -> int:
+    return max((row.config.budget_tokens for row in rows), default=0)
 
 
 def solving(rows: Sequence[Row]) -> Solving:

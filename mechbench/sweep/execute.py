@@ -60,7 +60,8 @@ class Outlook:
         if plan.waiting:
             lines.append(f"  waiting  {len(plan.waiting):>6}  (for the choice of a learning rate)")
         lines += [f"  failed: {describe(cell)}: {reason}" for cell, reason in plan.failed]
-        lines += stage_lines(self.cells, lambda config: estimate_s(config, self.known)[0])
+        if plan.open:
+            lines += stage_lines(self.cells, lambda config: estimate_s(config, self.known)[0])
         estimates = [
             estimate_s(config, self.known, self.trained.get(config.cell_id, 0))
             for config in self.left

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from mechbench.record.outcome import CellOutcome
+from mechbench.report.aggregate import aggregate
 from mechbench.report.collect import collect
 from mechbench.report.intervals import bootstrap_interval
 from mechbench.report.solving import Solving, solving
@@ -81,3 +82,28 @@ def test_cells_of_one_budget_end_together(store: Store, tmp_path: Path) -> None:
     store({}, seed=5, budget_tokens=7000, status="diverged", train_tokens=10)
     # What diverged ends so with every larger budget.
     assert [o.tokens for o in read(tmp_path).outcomes] == [8000] * 3 + [3900, 8000, 8000]
+
+
+def test_budgets_of_one_experiment_are_censoring(store: Store, tmp_path: Path) -> None:
+    """A seed that stopped early counts where its siblings went on, as it would be left out else."""
+    store(seed=0, budget_tokens=1000, solved=True, **told(CellOutcome("solved", 900), 900))
+    store(seed=1, budget_tokens=5000, **told(flat(4900), 4900))
+    store(seed=2, budget_tokens=2000, **told(flat(1900), 1900))
+    store(seed=1, budget_tokens=2000, folder="older", **told(flat(1900), 1900))
+    rows = collect([tmp_path / "runs", tmp_path / "older"])[0]
+    (section,) = aggregate(rows)
+    (together,) = [p.solving for p in section.points if p.solving.cells]
+    assert [(o.tokens, o.solved) for o in together.outcomes] == [
+        (900, True), (4900, False), (1900, False),
+    ]  # fmt: skip
+    assert len(section.points) == 2  # accuracies are of one budget each
+
+
+def test_budgets_of_older_protocols_are_experiments_of_their_own(
+    store: Store, tmp_path: Path
+) -> None:
+    old = {"protocol": 2, "schedule": "cosine"}
+    for budget in (1000, 5000):
+        store(budget_tokens=budget, **old, **told(flat(budget), budget))
+    (section,) = aggregate(collect([tmp_path / "runs"])[0])
+    assert [len(point.solving.cells) for point in section.points] == [1, 1]
