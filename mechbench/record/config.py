@@ -122,7 +122,7 @@ class Config:
     @property
     def tunes(self) -> bool:
         """Whether the cell is there to choose a learning rate, and not reported; by its seed."""
-        return self.protocol >= ANYTIME and self.seed >= TUNING_SEED
+        return tunes(self.seed, self.protocol)
 
     @property
     def cell_id(self) -> str:
@@ -139,6 +139,11 @@ class Config:
         if self.protocol >= ANYTIME:
             del data["budget_tokens"]
         return hashlib.sha256(canonical_json(data).encode()).hexdigest()[:16]
+
+
+def tunes(seed: int, protocol: int) -> bool:
+    """Return whether a cell with this seed only chooses a learning rate."""
+    return protocol >= ANYTIME and seed >= TUNING_SEED
 
 
 _CHECKED = tuple(

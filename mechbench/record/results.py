@@ -255,13 +255,16 @@ def load_results(*paths: Path | str) -> pd.DataFrame:
     """Return one row per result and evaluation length, sorted, of every result below `paths`.
 
     Columns: the configuration's fields, the evaluation's fields (`eval_seqlen` for its length) and
-    the result's scalars, `outcome`, `outcome_tokens`, `slope` and `trend` of its outcome. A result
-    without evaluations keeps a row with status and reason.
+    the result's scalars, `outcome`, `outcome_tokens`, `slope` and `trend` of its outcome, and
+    `tuning`, whether it only chooses a learning rate. A result without evaluations keeps a row with
+    status and reason.
 
     Raises:
         ResultError: nothing found, or a result is corrupt.
     """
     import pandas as pd
+
+    from mechbench.record.config import tunes
 
     rows = []
     for path in find_results(*paths):
@@ -272,6 +275,7 @@ def load_results(*paths: Path | str) -> pd.DataFrame:
         if (told := outcome_of(data)) is not None:
             extra |= {"outcome": told.kind, "outcome_tokens": told.tokens}
             extra |= {"slope": told.slope, "trend": told.trend}
+        extra["tuning"] = tunes(data["config"]["seed"], data["config"]["protocol"])
         for evaluation in data["evaluations"] or [{}]:
             evaluated = {**evaluation, "eval_seqlen": evaluation.get("seqlen")}
             known = {**evaluated, **extra, **scalars}

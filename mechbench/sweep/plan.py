@@ -76,6 +76,11 @@ def _counts(cell: Cell, results: Mapping[str, Mapping[str, Any]]) -> bool:
     return data["status"] in RETRIED or answers(data, cell.config.budget_tokens)
 
 
+def without_failures(results: Mapping[str, Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:
+    """Return the results without those that are to be tried again."""
+    return {key: data for key, data in results.items() if data["status"] not in RETRIED}
+
+
 def make_plan(
     cells: Sequence[Cell],
     results: Mapping[str, Mapping[str, Any]],
@@ -95,16 +100,17 @@ def make_plan(
     groups: dict[str, list[Cell]] = defaultdict(list)
     for cell in cells:
         groups[cell.group].append(cell)
+    if retry_failed:
+        results = without_failures(results)
     plan = Plan()
     for group in groups.values():
         needed, waiting, still_open = _needed(group, results, by_rows)
         plan.waiting += waiting
         plan.open += still_open
         for cell in needed:
-            data = results.get(cell.cell_id, {"status": "not-run"})
-            if not _counts(cell, results) or (retry_failed and data["status"] in RETRIED):
+            if not _counts(cell, results):
                 plan.todo.append(cell)
-            elif data["status"] in RETRIED:
+            elif (data := results[cell.cell_id])["status"] in RETRIED:
                 plan.failed.append((cell, str(data.get("reason"))))
             else:
                 plan.done.append(cell)
@@ -212,7 +218,8 @@ class Schedule:
         self._groups: dict[str, list[Cell]] = defaultdict(list)
         for cell in cells:
             self._groups[cell.group].append(cell)
-        self._results: dict[str, Mapping[str, Any]] = dict(results)
+        # Those that are carried on say what their rates were at rungs before.
+        self._results = dict(without_failures(results) if retry_failed else results)
         self._cost = cost
         self._heaps: dict[str, _Heap] = defaultdict(_Heap)  # by kind
         self._longest: list[tuple[float, str, str]] = []  # of each kind, perhaps outdated
@@ -220,7 +227,6 @@ class Schedule:
         self._known: set[tuple[str, int]] = set()  # cells, and how far they are to go
         self.plan = make_plan(cells, results, retry_failed=retry_failed)
         for cell in self.plan.todo:
-            self._results.pop(cell.cell_id, None)  # of those tried again
             self._add(cell)
 
     def _add(self, cell: Cell) -> None:

@@ -334,3 +334,39 @@ def test_rates_are_compared_once_all_have_come_to_the_same_budget() -> None:
     last = schedule.take()
     assert last is not None
     assert (last.config.lr, last.config.seed) == (4e-3, 1)  # the late one, whatever stood before
+
+
+def test_a_restarted_schedule_goes_on_from_the_rung_that_was_begun() -> None:
+    """Cells to be carried on are not begun with what they have passed already."""
+    rates = (1e-3, 2e-3, 4e-3, 8e-3, 1.6e-2)
+    made = searched(lrs=rates, seeds=(0,))
+    trials = [cell for cell in made if cell.config.tunes]
+    ends = (0.1, 0.3, 0.5, 0.7, 0.9)
+    results = {
+        cell.cell_id: ran(cell, a, a, budget=250) for cell, a in zip(trials, ends, strict=True)
+    }
+    known = {cell.cell_id: a for cell, a in zip(trials, ends, strict=True)}
+    schedule = Schedule(
+        made, results, lambda c: c.config.lr,
+        complete=lambda cell, data: {**data, "validations": [(100, known[cell.cell_id])]},
+    )  # fmt: skip
+    taken = []
+    while (cell := schedule.take()) is not None:
+        taken.append((cell.config.lr, cell.config.budget_tokens))
+        schedule.finished(cell, {**result(cell, known.get(cell.cell_id)), "solved": False})
+    assert taken == [(1.6e-2, 500), (8e-3, 500), (4e-3, 500), (1.6e-2, 1000), (8e-3, 1000),
+                     (1.6e-2, 1000)]  # fmt: skip
+
+
+def test_no_rate_is_chosen_while_a_failure_is_tried_again() -> None:
+    made = searched()
+    low, _, _, high, *_ = made
+    results = {low.cell_id: result(low, 0.2), high.cell_id: result(high, None, "error")}
+    assert where(make_plan(made, results).todo) == [(1e-3, 0), (1e-3, 1)]
+    plan = make_plan(made, results, retry_failed=True)
+    assert (where(plan.todo), where(plan.waiting)) == ([(4e-3, T)], [(1e-3, 0), (1e-3, 1)])
+    schedule = Schedule(made, results, lambda c: c.config.lr, retry_failed=True)
+    assert schedule.take() == high
+    assert schedule.take() is None
+    schedule.finished(high, result(high, 0.9))
+    assert [schedule.take(), schedule.take()] in (made[4:], made[:3:-1])
