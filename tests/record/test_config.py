@@ -13,11 +13,14 @@ from mechbench.errors import ConfigError
 from mechbench.leaderboard.store import read_rows
 from mechbench.record.config import (
     ADDED,
+    PROTOCOL,
+    TUNING_SEED,
     Config,
     canonical_json,
     default_batch_size,
     default_budget_tokens,
     default_examples,
+    tunes,
 )
 
 # Every field is given, so that a new default does not touch the golden value.
@@ -218,3 +221,12 @@ def test_committed_results_keep_their_names() -> None:
     rows = [row for board in boards for row in read_rows(board)]
     assert len(rows) > 1000
     assert all(row.config.cell_id == row.data["cell_id"] for row in rows)
+
+
+def test_seeds_that_choose_rates_are_known_by_their_number() -> None:
+    for seed, protocol, expected in (
+        (TUNING_SEED, PROTOCOL, True), (TUNING_SEED - 1, PROTOCOL, False),
+        (TUNING_SEED + 5, 2, False), (2**62, PROTOCOL, True),
+    ):  # fmt: skip
+        config = dataclasses.replace(BASE, seed=seed, protocol=protocol)
+        assert config.tunes == tunes(seed, protocol) == expected

@@ -268,6 +268,9 @@ def test_frame_has_one_row_a_length_and_keeps_failures(tmp_path: Path) -> None:
     assert math.isnan(frame["accuracy"][0])
     assert (frame["status"][0], frame["reason"][0]) == ("error", "x")
     assert frame["path"][0] == str(failed)
+    assert not frame["tuning"].any()
+    stored(tmp_path, "d", seed=1_000_000)
+    assert load_results(tmp_path)["tuning"].tolist().count(True) == 2  # at both lengths
 
 
 def test_corrupt_result_is_not_left_out_of_a_frame_silently(tmp_path: Path) -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import shutil
 import signal
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +19,10 @@ from hypothesis import strategies as st
 from mechbench.errors import ConfigError, OperatorError
 from mechbench.record.config import SCHEDULES
 from mechbench.record.results import Result, read_result
-from mechbench.training import reuse, train_cell
+from mechbench.training import loop, reuse, train_cell
+from mechbench.training.branches import StableDecay
 from mechbench.training.cell import Interrupted
+from mechbench.training.evaluation import Score
 from training.conftest import FILES, B, L, Operator, Run, fall_short, outcome, rows
 
 pytestmark = pytest.mark.usefixtures("clean_registry")
@@ -251,3 +255,36 @@ def test_a_run_is_not_carried_on_once_a_built_in_operator_has_changed(
     shutil.copytree(tmp_path / "runs", tmp_path / "again")
     fresh = run("hyena", "again", budget_tokens=20 * STEP, resume=False)
     assert fresh.steps == 20
+
+
+def test_the_outcome_of_a_run_with_branches_is_that_of_its_loop(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Good are the validations in branches alone: two of one solve, whatever stands beside it."""
+    monkeypatch.setattr(
+        "mechbench.training.branches.StableDecay.__init__.__kwdefaults__",
+        {**StableDecay.__init__.__kwdefaults__, "first_tokens": 10.0 * STEP, "share": 0.5},
+    )
+    seen: list[tuple[int, bool]] = []
+
+    def graded(found: Callable[..., Score], good: Callable[[int, bool], bool]) -> Any:
+        def validate(*args: Any) -> Score:
+            score, schedule = found(*args), args[2]
+            seen.append((len(seen), schedule.branching))
+            return dataclasses.replace(score, correct=score.n * good(len(seen), seen[-1][1]))
+
+        return validate
+
+    own = loop.validate
+    monkeypatch.setattr(loop, "validate", graded(own, lambda i, branch: branch))
+    solved = run("attention", budget_tokens=60 * STEP, schedule="wsd")
+    assert (solved.solved, solved.outcome["kind"]) == (True, "solved")
+    assert solved.outcome["tokens"] == solved.train_tokens
+    assert [row[-1] for row in rows(solved.path.parent)][-2:] == ["1", "1"]
+    seen.clear()
+    # The last of a branch and the first beside it.
+    turns = [False, *[False, False, True], True, *[False] * 99]
+    monkeypatch.setattr(loop, "validate", graded(own, lambda i, branch: turns[i - 1]))
+    apart = run("attention", "apart", budget_tokens=60 * STEP, schedule="wsd")
+    assert [branch for _, branch in seen[:5]] == [False, True, True, True, False]
+    assert (apart.solved, apart.outcome["kind"]) == (False, "censored")
