@@ -95,9 +95,11 @@ __global__ void __launch_bounds__(T) finish(
   const long long d = blockIdx.x;
   Value x[E];
 #pragma unroll
-  for (int e = 0; e < E; ++e) {
-    x[e] = {0.0f, 0.0f};
-    for (long long part = 0; part < parts; ++part)
+  for (int e = 0; e < E; ++e) x[e] = {0.0f, 0.0f};
+#pragma unroll 1
+  for (long long part = 0; part < parts; ++part) {
+#pragma unroll
+    for (int e = 0; e < E; ++e)
       x[e] = x[e] + sums[(part * gridDim.x + d) * N + e * T + thread];
   }
   write_gradient(x, dh, d, K, L, scale, shared);
