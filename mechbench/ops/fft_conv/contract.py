@@ -73,9 +73,9 @@ class Mixing(Core, Protocol):
         """Return whether it does so for projections p (B, 3D, L)."""
 
     def mix_forward(
-        self, around: Projections, skip: Tensor, h: Tensor, y: Tensor
+        self, around: Projections, skip: Tensor, h: Tensor, y: Tensor, keep: bool
     ) -> tuple[Tensor, tuple[Tensor, ...]]:
-        """Write y (B, D, L); return z, contiguous, and tensors to keep for the backward."""
+        """Write y (B, D, L); return z, contiguous, and tensors to keep for a backward, if any."""
 
     def mix_backward(
         self, around: Projections, dy: Tensor, n_taps: int, kept: tuple[Tensor, ...]

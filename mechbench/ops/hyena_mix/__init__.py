@@ -54,7 +54,8 @@ def hyena_mix(
     core = pick_backend(p[:, :D], h, backend)
     # 3: the only number of taps that the kernels support.
     if isinstance(core, Core) and unavailable(p) is None and short_weight.shape[1] == 3:
-        y: Tensor = _Mix.apply(p, in_bias, short_weight, short_bias, h, skip, core)  # type: ignore[no-untyped-call]
+        args = (p, in_bias, short_weight, short_bias, h, skip, core, torch.is_grad_enabled())
+        y: Tensor = _Mix.apply(*args)  # type: ignore[no-untyped-call]
         return y
     p = p + in_bias[:, None].to(p.dtype)
     s = short_conv(p, short_weight.to(p.dtype), short_bias.to(p.dtype))
@@ -73,6 +74,7 @@ class _Mix(torch.autograd.Function):
         h: Tensor,
         skip: Tensor,
         core: Core,
+        keep: bool,
     ) -> Tensor:
         from mechbench.ops.hyena_mix.kernels import empty_rows, finish_forward, gate_forward
 
@@ -82,7 +84,8 @@ class _Mix(torch.autograd.Function):
         if isinstance(core, Mixing) and core.mixes(p):
             ctx.mixed = True
             y = empty_rows(p, len(skip))
-            z, kept = core.mix_forward(_around(p, taps, bias, shift), skip.float(), h, y)
+            around = _around(p, taps, bias, shift)
+            z, kept = core.mix_forward(around, skip.float(), h, y, keep)
         else:
             # Where any length is as good, one whose rows begin at whole vectors.
             width = -(-p.shape[2] // _EVEN) * _EVEN if core.ANY_SEQLEN else p.shape[2]
@@ -111,7 +114,7 @@ class _Mix(torch.autograd.Function):
             g.to(x.dtype) for g, x in ((dshift, shift), (dtaps, taps), (dbias, bias), (dskip, skip))
         )
         dshift, dtaps, dbias, dskip = small
-        return dp, dshift, dtaps, dbias, dh.to(ctx.taps_dtype), dskip, None
+        return dp, dshift, dtaps, dbias, dh.to(ctx.taps_dtype), dskip, None, None
 
 
 def _around(p: Tensor, taps: Tensor, bias: Tensor, shift: Tensor) -> Projections:

@@ -82,11 +82,11 @@ def mixes(p: Tensor) -> bool:
 
 
 def mix_forward(
-    around: Projections, skip: Tensor, h: Tensor, y: Tensor
+    around: Projections, skip: Tensor, h: Tensor, y: Tensor, keep: bool
 ) -> tuple[Tensor, tuple[Tensor, ...]]:
     """Write y; return z, and what is kept."""
     n = _length(y.shape[-1])
-    z, kept = _kernels(n).mix_forward(around, skip, h.float().contiguous(), y, n)
+    z, kept = _kernels(n).mix_forward(around, skip, h.float().contiguous(), y, n, keep)
     return z, kept
 
 

@@ -228,17 +228,18 @@ def backward(
 
 
 def mix_forward(
-    around: Projections, skip: Tensor, h: Tensor, y: Tensor, n: int
+    around: Projections, skip: Tensor, h: Tensor, y: Tensor, n: int, keep: bool
 ) -> tuple[Tensor, tuple[Tensor, ...]]:
     """Write y; return z and what to keep, as in `mechbench.ops.hyena_mix`."""
     steps, L = _steps(n, y.dtype, y.device), y.shape[2]
     w, z = (torch.empty(y.shape, dtype=y.dtype, device=y.device) for _ in range(2))
-    kept: list[Tensor] = [] if steps.halved else [w, h]
+    lines_kept = keep and steps.halved
+    kept: list[Tensor] = [w, h] if keep and not steps.halved else []
     for channels in _chunks(y, n):
         filters = steps.filters(h[channels], L)
         lines = steps.gated(around, w, channels)
-        kept += (*filters, *lines) if steps.halved else ()
-        lines = steps.multiplied(lines, filters, in_place=not steps.halved)
+        kept += (*filters, *lines) if lines_kept else ()
+        lines = steps.multiplied(lines, filters, in_place=not lines_kept)
         steps.mixed(around, skip, w, lines, z, y, channels)
     return z, tuple(kept)
 

@@ -158,14 +158,14 @@ def backward(
 
 
 def mix_forward(
-    around: Projections, skip: Tensor, h: Tensor, y: Tensor, n: int
+    around: Projections, skip: Tensor, h: Tensor, y: Tensor, n: int, keep: bool
 ) -> tuple[Tensor, tuple[Tensor, ...]]:
     """Write y; return z and what to keep, as in `mechbench.ops.hyena_mix`."""
     whole = _whole(n, y.dtype, y.device)
     w, z = (torch.empty(y.shape, dtype=y.dtype, device=y.device) for _ in range(2))
     H = whole.spectra(h)
     whole.mix(around, skip, H, w, z, y)
-    return z, (*H, w)
+    return z, (*H, w) if keep else ()
 
 
 def mix_backward(
