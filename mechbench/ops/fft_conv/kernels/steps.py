@@ -125,10 +125,8 @@ class _Steps:
     def backward(self, dz: Stored, v: Stored, filters: Stored) -> tuple[Stored, Stored]:
         """Return the lines of the gradients of v, in the place of dz, and of the filters."""
         B, D, _ = v.numbers.shape
-        dv_scales, dh = (
-            self._scales(B * D),
-            Stored(torch.empty_like(v.numbers[:1]), self._scales(D)),
-        )
+        dv_scales = self._scales(B * D)
+        dh = Stored(torch.empty_like(v.numbers[:1]), self._scales(D))
         arguments = (*dz, dv_scales, *v, *filters, *dh, B)
         self._lines("backward_lines", "pppppppppi", *arguments, channels=D)
         return Stored(dz.numbers, dv_scales), dh
@@ -141,26 +139,19 @@ class _Steps:
 
     def gated(self, around: Projections, w: Tensor, channels: slice) -> Stored:
         """Write some channels of w; return them as transformed columns."""
-        return self._sourced("gated_columns", (*around, w), around, w, channels, ())
+        return self._sourced("gated_columns", around, w, channels)
 
     def gradient(self, around: Projections, dy: Tensor, channels: slice) -> Stored:
         """Return some channels of dz as transformed columns."""
-        strides = dy.stride()[:2]
-        return self._sourced("gradient_columns", (*around, dy), around, dy, channels, strides)
+        return self._sourced("gradient_columns", around, dy, channels, *dy.stride()[:2])
 
     def _sourced(
-        self,
-        name: str,
-        tensors: tuple[Tensor, ...],
-        around: Projections,
-        like: Tensor,
-        channels: slice,
-        strides: tuple[int, ...],
+        self, name: str, around: Projections, x: Tensor, channels: slice, *strides: int
     ) -> Stored:
-        (B, D, L), rows = like.shape, channels.stop - channels.start
+        (B, D, L), rows = x.shape, channels.stop - channels.start
         lines = self._empty(B, rows)
         strides = (*around.p.stride()[:2], *strides)
-        arguments = (*tensors, *lines, channels.start, rows, D, L, *strides)
+        arguments = (*around, x, *lines, channels.start, rows, D, L, *strides)
         types = "p" * 7 + "iiii" + "l" * len(strides)
         self._columns(self._mixing, name, types, arguments, B * rows)
         return lines
