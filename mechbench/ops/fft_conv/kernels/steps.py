@@ -1,7 +1,7 @@
 """Long convolution of rows that no block holds: columns, lines, columns (`cuda/steps.cu`).
 
-Rows of half types stand in half precision between the steps, scaled: an error below theirs. Columns
-that the backward needs again are kept for it in that precision, but not in float32's.
+Rows of half types stand in half precision between the steps, scaled: an error below theirs. What
+the backward needs again is kept in that precision, but not in float32's.
 """
 
 from __future__ import annotations
@@ -114,13 +114,25 @@ class _Steps:
             shared=COMPLEX_BYTES * self.lines * (self.columns + self.columns // 16),
         )
 
-    def multiplied(self, lines: Stored, filters: Stored, *, in_place: bool) -> Stored:
-        """Return the product in the domain of frequencies."""
-        B, D, _ = lines.numbers.shape
+    def multiplied(
+        self, lines: Stored, filters: Stored, *, in_place: bool, keep: bool
+    ) -> tuple[Stored, Stored]:
+        """Return the product in the domain of frequencies, and the filters for the backward.
+
+        These take the place of `filters`, if they are to be kept.
+        """
+        B, D = len(lines.numbers), filters.numbers.shape[1]
         out = lines.numbers if in_place else torch.empty_like(lines.numbers)
-        product = Stored(out, self._scales(B * D))
-        self._lines("multiply_lines", "ppppppi", *lines, *product, *filters, B, channels=D)
-        return product
+        product, kept = Stored(out, self._scales(B * D)), Stored(filters.numbers, self._scales(D))
+        arguments = (*lines, *product, *filters, kept.scales, int(keep), B)
+        self._lines("multiply_lines", "pppppppii", *arguments, channels=D)
+        return product, kept
+
+    def spectra(self, h: Tensor, L: int) -> Stored:
+        """Return filters h (D, K) as `multiplied` keeps them."""
+        filters = self.filters(h, L)
+        none = Stored(filters.numbers[:0], filters.scales)
+        return self.multiplied(none, filters, in_place=True, keep=True)[1]
 
     def backward(self, dz: Stored, v: Stored, filters: Stored) -> tuple[Stored, Stored]:
         """Return the lines of the gradients of v, in the place of dz, and of the filters."""
@@ -196,7 +208,7 @@ def forward(v: Tensor, h: Tensor, n: int) -> tuple[Tensor, tuple[Tensor, ...]]:
     for channels in _chunks(v, n):
         filters = steps.filters(h[channels], L)
         lines = steps.split(v[:, channels], "columns")
-        lines = steps.multiplied(lines, filters, in_place=True)
+        lines, filters = steps.multiplied(lines, filters, in_place=True, keep=steps.halved)
         steps.join(lines, z[:, channels], "uncolumns")
         kept += filters if steps.halved else ()
     return z, tuple(kept)
@@ -207,12 +219,10 @@ def backward(
 ) -> tuple[Tensor, Tensor]:
     """Return the gradients of v and h."""
     steps = _steps(n, v.dtype, v.device)
-    dv, dh = (
-        torch.empty(v.shape, dtype=v.dtype, device=v.device),
-        empty_gradient(h.shape, v.shape[2], v.device),
-    )
+    dv = torch.empty(v.shape, dtype=v.dtype, device=v.device)
+    dh = empty_gradient(h.shape, v.shape[2], v.device)
     for i, channels in enumerate(_chunks(v, n)):
-        filters = _pair(kept, i) if kept else steps.filters(h[channels], v.shape[2])
+        filters = _pair(kept, i) if kept else steps.spectra(h[channels], v.shape[2])
         gradients, lines = (steps.split(x[:, channels], "columns") for x in (dz, v))
         steps.gradients(gradients, lines, filters, dv[:, channels], dh[channels])
     return dv, dh
@@ -224,14 +234,16 @@ def mix_forward(
     """Write y; return z and what to keep, as in `mechbench.ops.hyena_mix`."""
     steps, L = _steps(n, y.dtype, y.device), y.shape[2]
     w, z = (torch.empty(y.shape, dtype=y.dtype, device=y.device) for _ in range(2))
-    lines_kept = keep and steps.halved
-    kept: list[Tensor] = [w, h] if keep and not steps.halved else []
+    keep_lines = keep and steps.halved
+    kept: list[Tensor] = [] if steps.halved else [w, h]
     for channels in _chunks(y, n):
         filters = steps.filters(h[channels], L)
         lines = steps.gated(around, w, channels)
-        kept += (*filters, *lines) if lines_kept else ()
-        lines = steps.multiplied(lines, filters, in_place=not lines_kept)
-        steps.mixed(around, skip, w, lines, z, y, channels)
+        product, filters = steps.multiplied(
+            lines, filters, in_place=not keep_lines, keep=keep_lines
+        )
+        steps.mixed(around, skip, w, product, z, y, channels)
+        kept += (*filters, *lines) if keep_lines else ()
     return z, tuple(kept)
 
 
@@ -248,7 +260,7 @@ def mix_backward(
             filters, lines = _pair(kept, 2 * i), _pair(kept, 2 * i + 1)
         else:
             w, h = kept
-            filters = steps.filters(h[channels], L)
+            filters = steps.spectra(h[channels], L)
             lines = steps.split(w[:, channels], "columns")
         gradients = steps.gradient(around, dy, channels)
         steps.gradients(gradients, lines, filters, dw[:, channels], dh[channels])
