@@ -83,7 +83,7 @@ def test_rows_that_begin_anywhere_in_memory() -> None:
     p, *rest = inputs(2048, "cuda")
     wide = torch.randn(2, 12, 2053, device="cuda")
     wide[..., 3:2051] = p
-    assert torch.equal(hyena_mix(wide[..., 3:2051], *rest), hyena_mix(p, *rest))
+    assert relative_error(hyena_mix(wide[..., 3:2051], *rest), hyena_mix(p, *rest)) < 1e-6
 
 
 @pytest.mark.gpu
