@@ -40,6 +40,7 @@ class Core(Protocol):
     """
 
     ANY_SEQLEN: bool  # whether a length just above a power of two costs little more than that one
+    TAILS: bool  # whether it sums the few outputs beyond a power of two itself (`core.split`)
 
     def core_forward(self, v: Tensor, h: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
         """Return h * v (B, D, L) in v's dtype, and tensors to keep for the backward.

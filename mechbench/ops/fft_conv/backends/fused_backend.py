@@ -20,6 +20,7 @@ from mechbench.ops.triton import interpreted, unavailable
 
 PRIORITY = 40
 ANY_SEQLEN = False
+TAILS = True
 LEAST, MOST = 1 << 11, 1 << 20  # lengths of transforms
 _LEAST_HALF = 1760  # tokens: in half types fewer cost less by the direct sum
 _PIECE = 8  # numbers that a thread reads at once where it computes gates
@@ -27,7 +28,8 @@ _MOST_PADDING = 1.75  # above it a transform of another length by cuFFT costs le
 
 
 def _length(L: int) -> int:
-    return 1 << (L - 1).bit_length()
+    """Return the length of transforms for L tokens, of which the last few may stand beyond it."""
+    return 1 << (split(L) - 1).bit_length()
 
 
 def unsupported(u: Tensor, h: Tensor) -> str | None:
@@ -38,8 +40,7 @@ def unsupported(u: Tensor, h: Tensor) -> str | None:
     reason = reason or nvrtc.missing()
     if reason is not None:
         return reason
-    L = split(u.shape[-1])
-    n = _length(L)
+    L, n = split(u.shape[-1]), _length(u.shape[-1])
     if not LEAST <= n <= MOST:
         return f"a transform of {n}: expected {LEAST} to {MOST}"
     if u.dtype != torch.float32 and L < _LEAST_HALF:
@@ -61,8 +62,12 @@ def _kernels(n: int) -> ModuleType:
 
 def core_forward(v: Tensor, h: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
     """Return h * v, and what is kept of the filters."""
-    n = _length(v.shape[-1])
-    z, kept = _kernels(n).forward(_rows(v), h.float().contiguous(), n)
+    v, h, n = _rows(v), h.float().contiguous(), _length(v.shape[-1])
+    z, kept = _kernels(n).forward(v, h, n)
+    if v.shape[-1] > n:
+        from mechbench.ops.fft_conv.kernels.corners import add_late_outputs
+
+        add_late_outputs(v, h, z, n)
     return z, kept
 
 
@@ -70,8 +75,12 @@ def core_backward(
     dz: Tensor, v: Tensor, h: Tensor, kept: tuple[Tensor, ...]
 ) -> tuple[Tensor, Tensor]:
     """Return the gradients of v and h."""
-    n = _length(v.shape[-1])
-    dv, dh = _kernels(n).backward(_rows(dz), _rows(v), h.float().contiguous(), n, kept)
+    dz, v, taps, n = _rows(dz), _rows(v), h.float().contiguous(), _length(v.shape[-1])
+    dv, dh = _kernels(n).backward(dz, v, taps, n, kept)
+    if v.shape[-1] > n:
+        from mechbench.ops.fft_conv.kernels.corners import add_late_gradients
+
+        add_late_gradients(dz, v, taps, dv, dh, n)
     return dv, dh.to(h.dtype)
 
 

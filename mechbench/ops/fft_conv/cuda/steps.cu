@@ -8,7 +8,7 @@ __device__ __forceinline__ void transform_columns(
   const int column = blockIdx.x * WIDTH + place.column, thread = threadIdx.x / WIDTH;
   const long long row = blockIdx.y, b = row / D, d = row % D;
   Value y[E];
-  read_twisted<Columns, E>(y, x + b * batch + d * channel, C, column, L, thread, scale);
+  read_twisted<Columns, E>(y, x + b * batch + d * channel, C, column, N, L, thread, scale);
   put_columns(y, X, row, column, thread, place, shared);
 }
 
@@ -21,7 +21,7 @@ __device__ __forceinline__ void restore_columns(
   const long long row = blockIdx.y, b = row / D, d = row % D;
   Value y[E];
   get_columns(y, X, row, column, thread, place, shared);
-  write_untwisted<Columns, E>(y, x + b * batch + d * channel, C, column, L, thread, scale);
+  write_untwisted<Columns, E>(y, x + b * batch + d * channel, C, column, N, L, thread, scale);
 }
 
 extern "C" {

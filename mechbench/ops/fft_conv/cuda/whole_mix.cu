@@ -64,6 +64,6 @@ __global__ void __launch_bounds__(T, BLOCKS) mix_adjoint(
   multiply<true>(x, Stored{H, H_scales}, d, thread);
   thread = again(thread);
   Twisted::inverse(x, thread, shared, Padded());
-  write_untwisted<Twisted, E>(x, dw + (b * D + d) * L, 1, 0, L, thread, 1.0f);
+  write_untwisted<Twisted, E>(x, dw + (b * D + d) * L, 1, 0, N, L, thread, 1.0f);
 }
 }

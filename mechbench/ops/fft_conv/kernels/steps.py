@@ -87,7 +87,7 @@ class _Steps:
         )
 
     def split(self, x: Tensor, name: str, scale: float = 1.0) -> Stored:
-        """Return x (B, D, L) as transformed columns."""
+        """Return x (B, D, L) as transformed columns; what is beyond n are imaginary parts."""
         B, D, L = x.shape
         lines = self._empty(B, D)
         arguments = (x, *lines, D, L, *x.stride()[:2], scale)
@@ -102,7 +102,7 @@ class _Steps:
 
     def filters(self, h: Tensor, L: int) -> Stored:
         """Return filters h (D, K) as transformed columns, divided by n."""
-        return self.split(h[None, :, :L], "filter_columns", 1.0 / self.n)
+        return self.split(h[None, :, : min(L, self.n)], "filter_columns", 1.0 / self.n)
 
     def _lines(self, name: str, types: str, *arguments: object, channels: int) -> None:
         self._plain.launch(
@@ -146,8 +146,9 @@ class _Steps:
     def gradients(self, dz: Stored, v: Stored, filters: Stored, dv: Tensor, dh: Tensor) -> None:
         """Write the gradients of v (B, D, L) and of the filters (D, K), from lines."""
         products, sums = self.backward(dz, v, filters)
-        self.join(products, dv, "uncolumns")
-        self.join(sums, dh[None, :, : dv.shape[2]], "filter_uncolumns", 1.0 / self.n)
+        self.join(products, dv[..., : self.n], "uncolumns")
+        inside = min(self.n, dv.shape[2])
+        self.join(sums, dh[None, :, :inside], "filter_uncolumns", 1.0 / self.n)
 
     def gated(self, around: Projections, w: Tensor, channels: slice) -> Stored:
         """Write some channels of w; return them as transformed columns."""
@@ -198,16 +199,16 @@ def shared_bytes(n: int) -> int:
 
 
 def forward(v: Tensor, h: Tensor, n: int) -> tuple[Tensor, tuple[Tensor, ...]]:
-    """Return h * v (B, D, L) for float32 filters h (D, K), with transforms of length n >= L.
+    """Return h * v (B, D, L) for float32 filters h (D, K), with transforms of length n.
 
-    And what to keep for the backward.
+    And what to keep for the backward. For L > n both lack what `corners` adds.
     """
     steps, L = _steps(n, v.dtype, v.device), v.shape[2]
     z = torch.empty(v.shape, dtype=v.dtype, device=v.device)
     kept: list[Tensor] = []
     for channels in _chunks(v, n):
         filters = steps.filters(h[channels], L)
-        lines = steps.split(v[:, channels], "columns")
+        lines = steps.split(v[:, channels, :n], "columns")
         lines, filters = steps.multiplied(lines, filters, in_place=True, keep=steps.halved)
         steps.join(lines, z[:, channels], "uncolumns")
         kept += filters if steps.halved else ()
@@ -223,7 +224,8 @@ def backward(
     dh = empty_gradient(h.shape, v.shape[2], v.device)
     for i, channels in enumerate(_chunks(v, n)):
         filters = _pair(kept, i) if kept else steps.spectra(h[channels], v.shape[2])
-        gradients, lines = (steps.split(x[:, channels], "columns") for x in (dz, v))
+        rows = dz[:, channels], v[:, channels, :n]
+        gradients, lines = (steps.split(x, "columns") for x in rows)
         steps.gradients(gradients, lines, filters, dv[:, channels], dh[channels])
     return dv, dh
 

@@ -131,9 +131,9 @@ def _whole(n: int, dtype: torch.dtype, device: torch.device) -> _Whole:
 
 
 def forward(v: Tensor, h: Tensor, n: int) -> tuple[Tensor, Stored]:
-    """Return h * v (B, D, L) for float32 filters h (D, K), with transforms of length n >= L.
+    """Return h * v (B, D, L) for float32 filters h (D, K), with transforms of length n.
 
-    And what to keep for the backward.
+    And what to keep for the backward. For L > n both lack what `corners` adds.
     """
     whole = _whole(n, v.dtype, v.device)
     z, H = torch.empty(v.shape, dtype=v.dtype, device=v.device), whole.spectra(h)

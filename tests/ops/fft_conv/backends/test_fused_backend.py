@@ -75,7 +75,7 @@ def test_every_length_has_kernels_that_fit(n: int) -> None:
 class TestOnCuda:
     pytestmark = ON_CUDA
 
-    @pytest.mark.parametrize("L", [2050, 6000, 8192, 16384, 32775])
+    @pytest.mark.parametrize("L", [2050, 6000, 8192, 8200, 16384, 32775])
     @pytest.mark.parametrize(("dtype", "bound"), [(torch.float32, 1e-5), (torch.bfloat16, 2e-2)])
     def test_equals_float64(self, L: int, dtype: torch.dtype, bound: float) -> None:
         shapes = ((2, 5, L), (5, L), (5,), (2, 5, L), (2, 5, L))
