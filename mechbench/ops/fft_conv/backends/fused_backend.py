@@ -15,6 +15,7 @@ from torch import Tensor
 from mechbench.ops.fft_conv.contract import Projections
 from mechbench.ops.fft_conv.core import split
 from mechbench.ops.fft_conv.kernels import steps, whole
+from mechbench.ops.fft_conv.kernels.stored import empty_pieces
 from mechbench.ops.kernels import nvrtc
 from mechbench.ops.triton import interpreted, unavailable
 
@@ -64,10 +65,11 @@ def core_forward(v: Tensor, h: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
     """Return h * v, and what is kept of the filters."""
     v, h, n = _rows(v), h.float().contiguous(), _length(v.shape[-1])
     z, kept = _kernels(n).forward(v, h, n)
-    if v.shape[-1] > n:
-        from mechbench.ops.fft_conv.kernels.corners import add_late_outputs
+    late = v[..., n:]
+    if late.shape[2]:
+        from mechbench.ops.fft_conv.kernels.corners import add_late_outputs, corner_taps
 
-        add_late_outputs(v, h, z, n)
+        add_late_outputs(v, late, corner_taps(h, n, late.shape[2]), z[..., n:])
     return z, kept
 
 
@@ -77,40 +79,66 @@ def core_backward(
     """Return the gradients of v and h."""
     dz, v, taps, n = _rows(dz), _rows(v), h.float().contiguous(), _length(v.shape[-1])
     dv, dh = _kernels(n).backward(dz, v, taps, n, kept)
-    if v.shape[-1] > n:
-        from mechbench.ops.fft_conv.kernels.corners import add_late_gradients
+    late = v[..., n:]
+    if late.shape[2]:
+        from mechbench.ops.fft_conv.kernels.corners import add_late_gradients, corner_taps
 
-        add_late_gradients(dz, v, taps, dv, dh, n)
+        ends = corner_taps(taps, n, late.shape[2])
+        add_late_gradients(dz[..., n:], v, late, ends, dv, dh, n)
     return dv, dh.to(h.dtype)
 
 
-def mixes(p: Tensor) -> bool:
-    """Return whether all outputs come from one transform, and rows are whole vectors."""
+def mixes(p: Tensor) -> int:
+    """Return how many tokens one transform takes, if rows are whole vectors."""
     L = p.shape[2]
-    return split(L) == L and L % _PIECE == 0 and _in_pieces(p)
+    n = min(L, _length(L))
+    return n if n % _PIECE == 0 and _in_pieces(p) else 0
 
 
 def mix_forward(
-    around: Projections, skip: Tensor, h: Tensor, y: Tensor, keep: bool
+    around: Projections, skip: Tensor, h: Tensor, y: Tensor, late: Tensor, keep: bool
 ) -> tuple[Tensor, tuple[Tensor, ...]]:
     """Write y; return z, and what is kept."""
-    n = _length(y.shape[-1])
-    z, kept = _kernels(n).mix_forward(around, skip, h.float().contiguous(), y, n, keep)
-    return z, kept
+    n, h, R = _length(y.shape[-1]), h.float().contiguous(), late.shape[2]
+    z, w, kept = _kernels(n).mix_forward(around, skip, h, y, R, n, keep)
+    if R == 0:
+        return z, kept
+    from mechbench.ops.fft_conv.kernels.corners import add_late_outputs, corner_taps
+
+    early, taps = w[..., :R].clone(), corner_taps(h, n, R)
+    add_late_outputs(early, late, taps, z[..., n : n + R])
+    return z, (early, late, taps, *kept)
 
 
 def mix_backward(
-    around: Projections, dy: Tensor, n_taps: int, kept: tuple[Tensor, ...]
+    around: Projections, dy: Tensor, late: Tensor, n_taps: int, kept: tuple[Tensor, ...]
 ) -> tuple[Tensor, Tensor]:
     """Return the gradients of w and h."""
-    n, dy = _length(dy.shape[-1]), dy if _in_pieces(dy) else dy.contiguous()
-    dw, dh = _kernels(n).mix_backward(around, dy, n_taps, n, kept)
+    n, dy = _length(dy.shape[-1]), _pieces(dy)
+    if not late.shape[2]:
+        dw, dh = _kernels(n).mix_backward(around, dy, late, n_taps, n, kept)
+        return dw, dh
+    from mechbench.ops.fft_conv.kernels.corners import add_late_gradients
+
+    early_w, late_w, taps, *rest = kept
+    late = late.contiguous()
+    dw, dh = _kernels(n).mix_backward(around, dy, late, n_taps, n, tuple(rest))
+    add_late_gradients(late, early_w, late_w, taps, dw, dh, n)
     return dw, dh
 
 
 def _in_pieces(x: Tensor) -> bool:
     """Return whether each row of x can be read in pieces."""
     return x.data_ptr() % 16 == 0 and all(step % _PIECE == 0 for step in x.stride()[:2])
+
+
+def _pieces(x: Tensor) -> Tensor:
+    """Return x so that each row can be read in pieces."""
+    if _in_pieces(x):
+        return x
+    rows = empty_pieces(x)[..., : x.shape[2]]
+    rows.copy_(x)
+    return rows
 
 
 def _rows(x: Tensor) -> Tensor:

@@ -178,7 +178,8 @@ struct Transform {
   }
 
   template <int FROM, int TO>
-  static __device__ __forceinline__ void exchange(Value* x, int thread, Value* shared, Place place) {
+  static __device__ __forceinline__ void exchange(
+      Value* x, int thread, Value* shared, Place place) {
     constexpr int RF = P::at(FROM), RT = P::at(TO);
 #pragma unroll
     for (int e = 0; e < E; ++e)

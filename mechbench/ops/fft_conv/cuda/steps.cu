@@ -77,8 +77,9 @@ __global__ void __launch_bounds__(ALONG_THREADS, LINE_BLOCKS) multiply_lines(
   }
 }
 
-// The whole backward between the columns: dZ becomes its product with the conjugate of H, transforms
-// that were kept, and dH (D, R, C) the sum over the batch of dZ times the conjugate of V.
+// The whole backward between the columns: dZ becomes its product with the conjugate of H,
+// transforms that were kept, and dH (D, R, C) the sum over the batch of dZ times the conjugate of
+// V.
 __global__ void __launch_bounds__(ALONG_THREADS, BACKWARD_BLOCKS) backward_lines(
     Number* dZ, float* dZ_scales, float* dZ_out_scales, Number* V, float* V_scales, Number* H,
     float* H_scales, Number* dH, float* dH_scales, int B) {

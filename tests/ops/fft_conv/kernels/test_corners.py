@@ -4,7 +4,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from mechbench.ops.fft_conv.kernels.corners import add_late_gradients, add_late_outputs
+from mechbench.ops.fft_conv.kernels.corners import (
+    add_late_gradients,
+    add_late_outputs,
+    corner_taps,
+)
 from ops.conftest import kernel_device, relative_error  # noqa: F401
 
 N = 20  # of the transforms
@@ -52,8 +56,9 @@ def test_what_transforms_leave_out_is_added(
     taps, dh = (x.detach().float().to(kernel_device) for x in (h, started[1]))
     dh[:, N:L] = 7.0  # whatever lay in memory
     dv[..., N:] = 7.0
-    add_late_outputs(rows, taps, z, N)
-    add_late_gradients(grads, rows, taps, dv, dh, N)
+    taps = corner_taps(taps, N, tail)
+    add_late_outputs(rows, rows[..., N:], taps, z[..., N:])
+    add_late_gradients(grads[..., N:], rows, rows[..., N:], taps, dv, dh, N)
     bound = 2e-2 if dtype == torch.bfloat16 else 1e-6
     assert relative_error(z, whole) < bound
     assert relative_error(dv, wanted[0]) < bound
