@@ -129,7 +129,8 @@ def mix_backward(
 
 def _in_pieces(x: Tensor) -> bool:
     """Return whether each row of x can be read in pieces."""
-    return x.data_ptr() % 16 == 0 and all(step % _PIECE == 0 for step in x.stride()[:2])
+    steps_between = (step for n, step in zip(x.shape[:2], x.stride()[:2], strict=True) if n > 1)
+    return x.data_ptr() % 16 == 0 and all(step % _PIECE == 0 for step in steps_between)
 
 
 def _pieces(x: Tensor) -> Tensor:

@@ -88,6 +88,11 @@ def test_tokens_that_gates_are_computed_for(L: int, width: int, tokens: int) -> 
     assert backend.mixes(p) == tokens
 
 
+def test_where_a_single_sequence_begins_is_no_step() -> None:
+    rows = torch.empty(6, 2064, dtype=torch.bfloat16)[:, :2050]
+    assert backend.mixes(rows.unflatten(1, (1, 2050)).transpose(0, 1)) == 2048
+
+
 @pytest.mark.parametrize("L", [8, 9])
 def test_rows_are_copied_where_they_begin_anywhere(L: int) -> None:
     x = torch.randn(2, 3, L)
