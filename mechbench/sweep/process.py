@@ -103,9 +103,9 @@ class Template:
 
     def end(self) -> None:
         """End it; copies that have begun go on."""
-        self._link.close()
-        self._process.kill()
+        self._process.kill()  # first: it ends by itself where the link is closed
         self._process.wait()
+        self._link.close()
 
 
 class Copied:

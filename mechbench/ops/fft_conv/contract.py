@@ -40,6 +40,7 @@ class Core(Protocol):
     """
 
     ANY_SEQLEN: bool  # whether a length just above a power of two costs little more than that one
+    TAILS: bool  # whether it sums the few outputs beyond a power of two itself (`core.split`)
 
     def core_forward(self, v: Tensor, h: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
         """Return h * v (B, D, L) in v's dtype, and tensors to keep for the backward.
@@ -69,15 +70,35 @@ class Mixing(Core, Protocol):
     With s(p) the short convolution: w = s(p_v) s(p_x1), z = h * w, y = s(p_x2) (z + skip w).
     """
 
-    def mixes(self, p: Tensor) -> bool:
-        """Return whether it does so for projections p (B, 3D, L)."""
+    def mixes(self, p: Tensor) -> int:
+        """Return for how many tokens of projections p (B, 3D, L), from the first on; 0 for none.
+
+        The caller computes w, y and dz of those that are left.
+        """
 
     def mix_forward(
-        self, around: Projections, skip: Tensor, h: Tensor, y: Tensor
+        self,
+        around: Projections,
+        skip: Tensor,
+        h: Tensor,
+        y: Tensor,
+        late: Tensor,
+        keep: bool,
     ) -> tuple[Tensor, tuple[Tensor, ...]]:
-        """Write y (B, D, L); return z, contiguous, and tensors to keep for the backward."""
+        """Write y (B, D, L) as far as `mixes` says; return z, and what to keep for a backward.
+
+        `late` (B, D, R) is w of the tokens that are left. z is (B, D, L or more), contiguous.
+        """
 
     def mix_backward(
-        self, around: Projections, dy: Tensor, n_taps: int, kept: tuple[Tensor, ...]
+        self,
+        around: Projections,
+        dy: Tensor,
+        late: Tensor,
+        n_taps: int,
+        kept: tuple[Tensor, ...],
     ) -> tuple[Tensor, Tensor]:
-        """Return the gradients of w, contiguous, and of h (D, n_taps), in float32."""
+        """Return the gradients of w, in memory as z is, and of h (D, n_taps), in float32.
+
+        `late` (B, D, R) is dz of the tokens that are left.
+        """

@@ -1,8 +1,8 @@
 """The bare convolution of a CUDA backend, h * v, as a differentiable function.
 
 Fast transforms prefer powers of two, and a task's inputs are often a few tokens longer. So outputs
-up to the largest power of two come from the backend, unless it says that it takes any length as
-well, and the few beyond it are summed directly.
+up to the largest power of two come from the backend, and the few beyond it are summed directly,
+unless it says that it takes them as well.
 Gates and the skip term take a pass before and one behind it where the kernels can
 (`mechbench.ops.fft_conv.kernels.gates`); `mechbench.ops.hyena_mix` fuses them with more.
 """
@@ -38,7 +38,7 @@ def chunks(v: Tensor, n: int, most: int) -> Iterator[slice]:
 
 
 def _by_core(core: Core, L: int) -> int:
-    return L if core.ANY_SEQLEN else split(L)
+    return L if core.ANY_SEQLEN or core.TAILS else split(L)
 
 
 def conv_forward(core: Core, v: Tensor, h: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:

@@ -21,6 +21,7 @@ from mechbench.ops.fft_conv.core import conv_backward, conv_forward
 from mechbench.ops.short_conv import short_conv
 from mechbench.ops.triton import beside, unavailable
 
+_BEFORE = 16  # tokens before the last ones: a short convolution looks at two of them
 _EVEN = 16  # rows that begin at a multiple of it are read in whole vectors
 
 
@@ -54,7 +55,8 @@ def hyena_mix(
     core = pick_backend(p[:, :D], h, backend)
     # 3: the only number of taps that the kernels support.
     if isinstance(core, Core) and unavailable(p) is None and short_weight.shape[1] == 3:
-        y: Tensor = _Mix.apply(p, in_bias, short_weight, short_bias, h, skip, core)  # type: ignore[no-untyped-call]
+        args = (p, in_bias, short_weight, short_bias, h, skip, core, torch.is_grad_enabled())
+        y: Tensor = _Mix.apply(*args)  # type: ignore[no-untyped-call]
         return y
     p = p + in_bias[:, None].to(p.dtype)
     s = short_conv(p, short_weight.to(p.dtype), short_bias.to(p.dtype))
@@ -73,19 +75,30 @@ class _Mix(torch.autograd.Function):
         h: Tensor,
         skip: Tensor,
         core: Core,
+        keep: bool,
     ) -> Tensor:
         from mechbench.ops.hyena_mix.kernels import empty_rows, finish_forward, gate_forward
 
         p = beside(p)
-        ctx.core, ctx.mixed = core, False
-        ctx.n_taps, ctx.taps_dtype = h.shape[1], h.dtype
-        if isinstance(core, Mixing) and core.mixes(p):
-            ctx.mixed = True
+        L = p.shape[2]
+        ctx.core, ctx.n_taps, ctx.taps_dtype = core, h.shape[1], h.dtype
+        ctx.mixed = n = core.mixes(p) if isinstance(core, Mixing) else 0
+        if isinstance(core, Mixing) and n:
             y = empty_rows(p, len(skip))
-            z, kept = core.mix_forward(_around(p, taps, bias, shift), skip.float(), h, y)
+            around = _around(p, taps, bias, shift)
+            late = p[:, : len(skip), n:]  # of no token, mostly
+            if n < L:  # with what comes before, which a short convolution looks at
+                last = p[..., n - _BEFORE :]
+                w = gate_forward(last, taps, bias, shift)
+                late = w[..., _BEFORE:]
+            z, kept = core.mix_forward(around, skip.float(), h, y, late, keep)
+            if n < L:
+                z_last = z[..., n - _BEFORE : L].contiguous()
+                y_last = finish_forward(last, taps, bias, shift, z_last, w, skip)
+                y[..., n:] = y_last[..., _BEFORE:]
         else:
             # Where any length is as good, one whose rows begin at whole vectors.
-            width = -(-p.shape[2] // _EVEN) * _EVEN if core.ANY_SEQLEN else p.shape[2]
+            width = -(-L // _EVEN) * _EVEN if core.ANY_SEQLEN else L
             w = gate_forward(p, taps, bias, shift, width)
             z, others = conv_forward(core, w, h)
             y, kept = finish_forward(p, taps, bias, shift, z, w, skip), (w, h, *others)
@@ -100,8 +113,13 @@ class _Mix(torch.autograd.Function):
         p, shift, taps, bias, skip, z, *kept = ctx.saved_tensors
         dy = beside(dy)
         if ctx.mixed:
-            around = _around(p, taps, bias, shift)
-            dw, dh = ctx.core.mix_backward(around, dy, ctx.n_taps, tuple(kept))
+            n, around = ctx.mixed, _around(p, taps, bias, shift)
+            late = dy[..., n:]
+            if n < p.shape[2]:
+                last = slice(n - _BEFORE, None)
+                dz = finish_backward(p[..., last], taps, bias, shift, dy[..., last])
+                late = dz[..., _BEFORE:]
+            dw, dh = ctx.core.mix_backward(around, dy, late, ctx.n_taps, tuple(kept))
         else:
             w, h, *others = kept
             dz = finish_backward(p, taps, bias, shift, dy, w.shape[2])
@@ -111,7 +129,7 @@ class _Mix(torch.autograd.Function):
             g.to(x.dtype) for g, x in ((dshift, shift), (dtaps, taps), (dbias, bias), (dskip, skip))
         )
         dshift, dtaps, dbias, dskip = small
-        return dp, dshift, dtaps, dbias, dh.to(ctx.taps_dtype), dskip, None
+        return dp, dshift, dtaps, dbias, dh.to(ctx.taps_dtype), dskip, None, None
 
 
 def _around(p: Tensor, taps: Tensor, bias: Tensor, shift: Tensor) -> Projections:

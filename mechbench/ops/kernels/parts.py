@@ -10,6 +10,22 @@ import triton.language as tl
 
 
 @triton.jit
+def factor(x, row, N, column, W):
+    """Load rows of x (N, W), zeros beyond."""
+    mask = (row < N)[:, None] & (column < W)[None, :]
+    at = row[:, None].to(tl.int64) * W + column[None, :]
+    return tl.load(x + at, mask=mask, other=0.0)
+
+
+@triton.jit
+def transposed_factor(x, row, N, column, W):
+    """Load rows of x (N, W) as columns, zeros beyond."""
+    mask = (row < N)[None, :] & (column < W)[:, None]
+    at = row[None, :].to(tl.int64) * W + column[:, None]
+    return tl.load(x + at, mask=mask, other=0.0)
+
+
+@triton.jit
 def parts(x):
     """Return x rounded to ten bits behind the point, and the rest."""
     high = ((x.to(tl.int32, bitcast=True) + 4096) & -8192).to(tl.float32, bitcast=True)

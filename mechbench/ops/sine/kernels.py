@@ -10,7 +10,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from mechbench.ops.kernels.parts import parts, product_of_parts
+from mechbench.ops.kernels.parts import factor, parts, product_of_parts, transposed_factor
 from mechbench.ops.kernels.sums import summed
 from mechbench.ops.kernels.waves import cosine, sine
 from mechbench.ops.triton import roomy
@@ -48,33 +48,17 @@ def _backward_kernel(x, freq, dy, dx, part, N, W, ROWS: tl.constexpr, COLUMNS: t
 
 
 @triton.jit
-def _rows(x, row, N, column, M):
-    """Load rows of x (N, M), zeros beyond."""
-    mask = (row < N)[:, None] & (column < M)[None, :]
-    at = row[:, None].to(tl.int64) * M + column[None, :]
-    return tl.load(x + at, mask=mask, other=0.0)
-
-
-@triton.jit
-def _columns(x, row, N, column, M):
-    """Load rows of x (N, M) as columns, zeros beyond."""
-    mask = (row < N)[None, :] & (column < M)[:, None]
-    at = row[None, :].to(tl.int64) * M + column[:, None]
-    return tl.load(x + at, mask=mask, other=0.0)
-
-
-@triton.jit
 def _layer_kernel(
     x, weight, bias, freq, y, N, K, W, ROWS: tl.constexpr, BK: tl.constexpr, BW: tl.constexpr
 ):  # fmt: skip
     k, w = tl.arange(0, BK), tl.arange(0, BW)
     f = tl.load(freq + w, mask=w < W, other=0.0)
     b = (f * tl.load(bias + w, mask=w < W, other=0.0))[None, :]
-    high, low = parts(f[:, None] * _rows(weight, w, W, k, K))
+    high, low = parts(f[:, None] * factor(weight, w, W, k, K))
     high, low = tl.trans(high), tl.trans(low)
     for tile in range(tl.program_id(0), tl.cdiv(N, ROWS), tl.num_programs(0)):
         row = tile * ROWS + tl.arange(0, ROWS)
-        a, c = parts(_rows(x, row, N, k, K))
+        a, c = parts(factor(x, row, N, k, K))
         value = sine(product_of_parts(a, c, high, low) + b)
         at = y + row[:, None].to(tl.int64) * W + w[None, :]
         tl.store(at, value, mask=(row < N)[:, None] & (w < W)[None, :])
@@ -93,21 +77,21 @@ def _layer_backward_kernel(
     k, w = tl.arange(0, BK), tl.arange(0, BW)
     f = tl.load(freq + w, mask=w < W, other=0.0)
     b = (f * tl.load(bias + w, mask=w < W, other=0.0))[None, :]
-    high, low = parts(f[:, None] * _rows(weight, w, W, k, K))
+    high, low = parts(f[:, None] * factor(weight, w, W, k, K))
     sx = tl.zeros((BK, BW), tl.float32)
     s1 = tl.zeros((BW,), tl.float32)
     for tile in range(tl.program_id(0), tl.cdiv(N, ROWS), tl.num_programs(0)):
         row = tile * ROWS + tl.arange(0, ROWS)
-        a, c = parts(_rows(x, row, N, k, K))
+        a, c = parts(factor(x, row, N, k, K))
         angle = product_of_parts(a, c, tl.trans(high), tl.trans(low)) + b
-        slope = cosine(angle) * _rows(dy, row, N, w, W)
+        slope = cosine(angle) * factor(dy, row, N, w, W)
         s1 += tl.sum(slope, 0)
         d, e = parts(slope)
         if DX:
             da = product_of_parts(d, e, high, low)
             at = dx + row[:, None].to(tl.int64) * K + k[None, :]
             tl.store(at, da, mask=(row < N)[:, None] & (k < K)[None, :])
-        a, c = parts(_columns(x, row, N, k, K))
+        a, c = parts(transposed_factor(x, row, N, k, K))
         sx += product_of_parts(a, c, d, e)
     part += tl.program_id(0) * (K + 2) * W
     f = tl.load(freq + w, mask=w < W, other=0.0)
@@ -115,7 +99,7 @@ def _layer_backward_kernel(
     tl.store(at, sx * f[None, :], mask=(w < W)[None, :] & (k < K)[:, None])
     tl.store(part + K * W + w, s1 * f, mask=w < W)
     df = s1 * tl.load(bias + w, mask=w < W, other=0.0)
-    df += tl.sum(sx * _columns(weight, w, W, k, K), 0)
+    df += tl.sum(sx * transposed_factor(weight, w, W, k, K), 0)
     tl.store(part + (K + 1) * W + w, df, mask=w < W)
 
 

@@ -16,7 +16,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from mechbench.ops.kernels.parts import parts, product_of_parts
+from mechbench.ops.kernels.parts import factor, parts, product_of_parts, transposed_factor
 from mechbench.ops.kernels.sums import summed
 
 _BLOCK = 1024
@@ -47,22 +47,6 @@ def scale_rows(h: Tensor, alpha: Tensor, step: float, shift: float, scale: float
 
 
 @triton.jit
-def _matrix(x, row, N, column, W):
-    """Load rows of x (N, W), zeros beyond."""
-    mask = (row < N)[:, None] & (column < W)[None, :]
-    at = row[:, None].to(tl.int64) * W + column[None, :]
-    return tl.load(x + at, mask=mask, other=0.0)
-
-
-@triton.jit
-def _transposed(x, row, N, column, W):
-    """Load rows of x (N, W) as columns, zeros beyond."""
-    mask = (row < N)[None, :] & (column < W)[:, None]
-    at = row[None, :].to(tl.int64) * W + column[:, None]
-    return tl.load(x + at, mask=mask, other=0.0)
-
-
-@triton.jit
 def _rates(alpha, c, C, D, step):
     """Return the rates of channels c, for powers of two."""
     return tl.load(alpha + c % D, mask=c < C, other=0.0) * (step * -1.4426950408889634)
@@ -71,7 +55,7 @@ def _rates(alpha, c, C, D, step):
 @triton.jit
 def _tabulate(weight, alpha, table, c, k, C, D, W, step, shift):
     """Store what the backward reads of channels c: see `product`."""
-    high, low = parts(_transposed(weight, c, C, k, W))
+    high, low = parts(transposed_factor(weight, c, C, k, W))
     mask = (k < W)[:, None] & (c < C)[None, :]
     at = table + k[:, None] * C + c[None, :]
     tl.store(at, high, mask=mask)
@@ -95,14 +79,14 @@ def _product_kernel(
             _tabulate(weight, alpha, table, c, k, C, D, W, step, shift)
     else:
         t = (tl.program_id(0) - 1) * BT + tl.arange(0, BT)
-        high, low = parts(_matrix(inner, t, L, k, W))
+        high, low = parts(factor(inner, t, L, k, W))
         high, low = tl.trans(high), tl.trans(low)
         time = t.to(tl.float32)
         if start == 0:
             tl.store(times + t, time, mask=t < L)
         for first in range(start, tl.minimum(start + span, C), BC):
             c = first + tl.arange(0, BC)
-            a, b = parts(_matrix(weight, c, C, k, W))
+            a, b = parts(factor(weight, c, C, k, W))
             rate = _rates(alpha, c, C, D, step)
             h = product_of_parts(a, b, high, low)
             h *= (tl.exp2(rate[:, None] * time[None, :]) + shift) * scale
@@ -124,10 +108,10 @@ def _inner_gradient_kernel(
         c = first + tl.arange(0, BC)
         rate = tl.load(table + W * C + c, mask=c < C, other=0.0)
         shift = tl.load(rest + W * C + c, mask=c < C, other=0.0)
-        g = _transposed(grad, c, C, t, L)
+        g = transposed_factor(grad, c, C, t, L)
         g *= tl.exp2(rate[None, :] * time[:, None]) + shift[None, :]
         a, b = parts(g)
-        high, low = _matrix(table, k, W, c, C), _matrix(rest, k, W, c, C)
+        high, low = factor(table, k, W, c, C), factor(rest, k, W, c, C)
         total += product_of_parts(a, b, tl.trans(high), tl.trans(low))
     at = dinner + t[:, None].to(tl.int64) * W + k[None, :]
     tl.store(at, total * scale, mask=(t < L)[:, None] & (k < W)[None, :])
@@ -145,8 +129,8 @@ def _weight_gradient_kernel(
     start = tl.program_id(1) * span
     for first in range(start, tl.minimum(start + span, L), BT):
         t = first + tl.arange(0, BT)
-        a, b = parts(_transposed(inner, t, L, k, W))
-        g = _matrix(grad, c, C, t, L)
+        a, b = parts(transposed_factor(inner, t, L, k, W))
+        g = factor(grad, c, C, t, L)
         g *= tl.exp2(rate[:, None] * t.to(tl.float32)[None, :]) + shift
         high, low = parts(g)
         total += product_of_parts(a, b, tl.trans(high), tl.trans(low))

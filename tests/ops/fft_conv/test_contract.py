@@ -17,6 +17,7 @@ def test_every_backend_has_the_signatures_of_the_contract(name: str) -> None:
         contracts.append(Mixing)
     if isinstance(module, Core):
         assert isinstance(module.ANY_SEQLEN, bool)
+        assert isinstance(module.TAILS, bool)
     for contract in contracts:
         functions = [v for k, v in vars(contract).items() if not k.startswith("_")]
         for promised in filter(inspect.isfunction, functions):

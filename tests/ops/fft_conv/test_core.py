@@ -13,7 +13,7 @@ class DirectCore:
     """The convolution by the direct sum; notes the lengths that it is asked for."""
 
     def __init__(self, any_seqlen: bool = False) -> None:
-        self.ANY_SEQLEN = any_seqlen
+        self.ANY_SEQLEN, self.TAILS = any_seqlen, False
         self.lengths: list[int] = []
 
     def core_forward(self, v: Tensor, h: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:

@@ -61,10 +61,12 @@ def test_toeplitz_is_the_formula_to_bfloat16(kernel_device: str, L: int) -> None
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
-@pytest.mark.parametrize("L", [2000, 2048, 2050, 4093, 8192, 8193, 16384, 30001, 32768, 131072])
+@pytest.mark.parametrize("L", [2000, 2048, 2050, 4093, 8192, 8194, 16384, 30001, 32775, 131072])
 def test_gates_in_the_transforms_equal_float64(L: int, dtype: torch.dtype) -> None:
-    *low, h, skip = inputs(L, "cuda")
-    low = [t.to(dtype).requires_grad_() for t in (*low, h / L**0.5, skip)]  # no sum is too large
+    p, *low, h, skip = inputs(L, "cuda")
+    rows = torch.empty(*p.shape[:2], -(-L // 16) * 16, device="cuda")[..., :L].copy_(p)
+    # With these filters no sum is too large for half precision.
+    low = [t.to(dtype).requires_grad_() for t in (rows, *low, h / L**0.5, skip)]
     exact = [t.detach().double().requires_grad_() for t in low]
     p, in_bias, taps, bias, *rest = exact
     v, x1, x2 = short_conv_reference(p + in_bias[:, None], taps, bias).chunk(3, 1)
@@ -83,7 +85,7 @@ def test_rows_that_begin_anywhere_in_memory() -> None:
     p, *rest = inputs(2048, "cuda")
     wide = torch.randn(2, 12, 2053, device="cuda")
     wide[..., 3:2051] = p
-    assert torch.equal(hyena_mix(wide[..., 3:2051], *rest), hyena_mix(p, *rest))
+    assert relative_error(hyena_mix(wide[..., 3:2051], *rest), hyena_mix(p, *rest)) < 1e-6
 
 
 @pytest.mark.gpu

@@ -16,6 +16,7 @@ from mechbench.ops.triton import unavailable
 
 PRIORITY = 10
 ANY_SEQLEN = False
+TAILS = False
 CHUNK_BYTES = 1 << 28  # size of one complex buffer
 
 

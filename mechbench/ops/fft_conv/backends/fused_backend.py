@@ -15,11 +15,13 @@ from torch import Tensor
 from mechbench.ops.fft_conv.contract import Projections
 from mechbench.ops.fft_conv.core import split
 from mechbench.ops.fft_conv.kernels import steps, whole
+from mechbench.ops.fft_conv.kernels.stored import empty_pieces
 from mechbench.ops.kernels import nvrtc
 from mechbench.ops.triton import interpreted, unavailable
 
 PRIORITY = 40
 ANY_SEQLEN = False
+TAILS = True
 LEAST, MOST = 1 << 11, 1 << 20  # lengths of transforms
 _LEAST_HALF = 1760  # tokens: in half types fewer cost less by the direct sum
 _PIECE = 8  # numbers that a thread reads at once where it computes gates
@@ -27,7 +29,8 @@ _MOST_PADDING = 1.75  # above it a transform of another length by cuFFT costs le
 
 
 def _length(L: int) -> int:
-    return 1 << (L - 1).bit_length()
+    """Return the length of transforms for L tokens, of which the last few may stand beyond it."""
+    return 1 << (split(L) - 1).bit_length()
 
 
 def unsupported(u: Tensor, h: Tensor) -> str | None:
@@ -38,8 +41,7 @@ def unsupported(u: Tensor, h: Tensor) -> str | None:
     reason = reason or nvrtc.missing()
     if reason is not None:
         return reason
-    L = split(u.shape[-1])
-    n = _length(L)
+    L, n = split(u.shape[-1]), _length(u.shape[-1])
     if not LEAST <= n <= MOST:
         return f"a transform of {n}: expected {LEAST} to {MOST}"
     if u.dtype != torch.float32 and L < _LEAST_HALF:
@@ -61,8 +63,13 @@ def _kernels(n: int) -> ModuleType:
 
 def core_forward(v: Tensor, h: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
     """Return h * v, and what is kept of the filters."""
-    n = _length(v.shape[-1])
-    z, kept = _kernels(n).forward(_rows(v), h.float().contiguous(), n)
+    v, h, n = _rows(v), h.float().contiguous(), _length(v.shape[-1])
+    z, kept = _kernels(n).forward(v, h, n)
+    late = v[..., n:]
+    if late.shape[2]:
+        from mechbench.ops.fft_conv.kernels.corners import add_late_outputs, corner_taps
+
+        add_late_outputs(v, late, corner_taps(h, n, late.shape[2]), z[..., n:])
     return z, kept
 
 
@@ -70,38 +77,69 @@ def core_backward(
     dz: Tensor, v: Tensor, h: Tensor, kept: tuple[Tensor, ...]
 ) -> tuple[Tensor, Tensor]:
     """Return the gradients of v and h."""
-    n = _length(v.shape[-1])
-    dv, dh = _kernels(n).backward(_rows(dz), _rows(v), h.float().contiguous(), n, kept)
+    dz, v, taps, n = _rows(dz), _rows(v), h.float().contiguous(), _length(v.shape[-1])
+    dv, dh = _kernels(n).backward(dz, v, taps, n, kept)
+    late = v[..., n:]
+    if late.shape[2]:
+        from mechbench.ops.fft_conv.kernels.corners import add_late_gradients, corner_taps
+
+        ends = corner_taps(taps, n, late.shape[2])
+        add_late_gradients(dz[..., n:], v, late, ends, dv, dh, n)
     return dv, dh.to(h.dtype)
 
 
-def mixes(p: Tensor) -> bool:
-    """Return whether all outputs come from one transform, and rows are whole vectors."""
+def mixes(p: Tensor) -> int:
+    """Return how many tokens one transform takes, if rows are whole vectors."""
     L = p.shape[2]
-    return split(L) == L and L % _PIECE == 0 and _in_pieces(p)
+    n = min(L, _length(L))
+    return n if n % _PIECE == 0 and _in_pieces(p) else 0
 
 
 def mix_forward(
-    around: Projections, skip: Tensor, h: Tensor, y: Tensor
+    around: Projections, skip: Tensor, h: Tensor, y: Tensor, late: Tensor, keep: bool
 ) -> tuple[Tensor, tuple[Tensor, ...]]:
     """Write y; return z, and what is kept."""
-    n = _length(y.shape[-1])
-    z, kept = _kernels(n).mix_forward(around, skip, h.float().contiguous(), y, n)
-    return z, kept
+    n, h, R = _length(y.shape[-1]), h.float().contiguous(), late.shape[2]
+    z, w, kept = _kernels(n).mix_forward(around, skip, h, y, R, n, keep)
+    if R == 0:
+        return z, kept
+    from mechbench.ops.fft_conv.kernels.corners import add_late_outputs, corner_taps
+
+    early, taps = w[..., :R].clone(), corner_taps(h, n, R)
+    add_late_outputs(early, late, taps, z[..., n : n + R])
+    return z, (early, late, taps, *kept)
 
 
 def mix_backward(
-    around: Projections, dy: Tensor, n_taps: int, kept: tuple[Tensor, ...]
+    around: Projections, dy: Tensor, late: Tensor, n_taps: int, kept: tuple[Tensor, ...]
 ) -> tuple[Tensor, Tensor]:
     """Return the gradients of w and h."""
-    n, dy = _length(dy.shape[-1]), dy if _in_pieces(dy) else dy.contiguous()
-    dw, dh = _kernels(n).mix_backward(around, dy, n_taps, n, kept)
+    n, dy = _length(dy.shape[-1]), _pieces(dy)
+    if not late.shape[2]:
+        dw, dh = _kernels(n).mix_backward(around, dy, late, n_taps, n, kept)
+        return dw, dh
+    from mechbench.ops.fft_conv.kernels.corners import add_late_gradients
+
+    early_w, late_w, taps, *rest = kept
+    late = late.contiguous()
+    dw, dh = _kernels(n).mix_backward(around, dy, late, n_taps, n, tuple(rest))
+    add_late_gradients(late, early_w, late_w, taps, dw, dh, n)
     return dw, dh
 
 
 def _in_pieces(x: Tensor) -> bool:
     """Return whether each row of x can be read in pieces."""
-    return x.data_ptr() % 16 == 0 and all(step % _PIECE == 0 for step in x.stride()[:2])
+    steps_between = (step for n, step in zip(x.shape[:2], x.stride()[:2], strict=True) if n > 1)
+    return x.data_ptr() % 16 == 0 and all(step % _PIECE == 0 for step in steps_between)
+
+
+def _pieces(x: Tensor) -> Tensor:
+    """Return x so that each row can be read in pieces."""
+    if _in_pieces(x):
+        return x
+    rows = empty_pieces(x)[..., : x.shape[2]]
+    rows.copy_(x)
+    return rows
 
 
 def _rows(x: Tensor) -> Tensor:

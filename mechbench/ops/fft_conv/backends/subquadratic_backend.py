@@ -15,6 +15,7 @@ from mechbench.ops.triton import unavailable
 
 PRIORITY = 20
 ANY_SEQLEN = False
+TAILS = False
 _SHORT = 16384  # longest filter of the package's one-pass kernel on Hopper
 _MIN_SEQLEN = 128  # its shortest filter
 _ROWS = 1024  # channels needed to keep a GPU busy, since the one-pass kernel loops over the batch

@@ -13,6 +13,7 @@ from mechbench.ops.triton import unavailable
 
 PRIORITY = 30
 ANY_SEQLEN = True
+TAILS = False
 MAX_SEQLEN = 4224  # on an H100 as fast as transforms at 4,096; a task adds a few tokens
 
 

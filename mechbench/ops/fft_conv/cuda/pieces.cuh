@@ -1,5 +1,6 @@
 // Rows in pieces of eight numbers, which a thread reads and writes at once: for what stands around
-// the convolution of an order-2 Hyena (`mechbench.ops.hyena_mix`), which needs a token's neighbours.
+// the convolution of an order-2 Hyena (`mechbench.ops.hyena_mix`), which needs a token's
+// neighbours.
 //
 // Sources and sinks first `load` what they need of all pieces of a thread, so that it is under way
 // together, and compute then. Whether a piece `follows` that of the lane before is known beside it.
@@ -206,8 +207,8 @@ struct Mixed {
 // Where a real number lies in shared memory, so that neither pieces nor elements meet in a bank.
 __device__ __forceinline__ int real_place(int i) { return i + (i >> 5 << 2); }
 
-// COUNT pieces a thread, STEP apart, from a source to shared memory. `At` tells at what time piece q
-// begins, and whether it follows. Ends with a barrier.
+// COUNT pieces a thread, STEP apart, from a source to shared memory. `At` tells at what time piece
+// q begins, and whether it follows. Ends with a barrier.
 template <int COUNT, int STEP, class At, class Source>
 __device__ __forceinline__ void fill(float* shared, const Source& source, int first) {
   typename Source::Loaded found[COUNT];

@@ -8,7 +8,7 @@ __device__ __forceinline__ void transform_columns(
   const int column = blockIdx.x * WIDTH + place.column, thread = threadIdx.x / WIDTH;
   const long long row = blockIdx.y, b = row / D, d = row % D;
   Value y[E];
-  read_twisted<Columns, E>(y, x + b * batch + d * channel, C, column, L, thread, scale);
+  read_twisted<Columns, E>(y, x + b * batch + d * channel, C, column, N, L, thread, scale);
   put_columns(y, X, row, column, thread, place, shared);
 }
 
@@ -21,7 +21,7 @@ __device__ __forceinline__ void restore_columns(
   const long long row = blockIdx.y, b = row / D, d = row % D;
   Value y[E];
   get_columns(y, X, row, column, thread, place, shared);
-  write_untwisted<Columns, E>(y, x + b * batch + d * channel, C, column, L, thread, scale);
+  write_untwisted<Columns, E>(y, x + b * batch + d * channel, C, column, N, L, thread, scale);
 }
 
 extern "C" {
@@ -51,9 +51,10 @@ __global__ void __launch_bounds__(DOWN_THREADS) filter_uncolumns(
 }
 
 // The lines V (B, D, R, C) times those of the filters H (D, R, C), to Z, which may be V; scales are
-// new ones. Grid: blocks of lines, channels.
+// new ones. Where `keep`, H becomes its lines' transforms. Grid: blocks of lines, channels.
 __global__ void __launch_bounds__(ALONG_THREADS, LINE_BLOCKS) multiply_lines(
-    Number* V, float* V_scales, Number* Z, float* Z_scales, Number* H, float* H_scales, int B) {
+    Number* V, float* V_scales, Number* Z, float* Z_scales, Number* H, float* H_scales,
+    float* kept_scales, int keep, int B) {
   extern __shared__ Value shared[];
   const int thread = threadIdx.x % LINE_THREADS, among = threadIdx.x / LINE_THREADS;
   const Padded place = {among * (C + C / 16)};
@@ -63,6 +64,7 @@ __global__ void __launch_bounds__(ALONG_THREADS, LINE_BLOCKS) multiply_lines(
   Value h[E];
   read_line(h, Stored{H, H_scales}, d, line, thread);
   Lines::forward(h, thread, shared, place);
+  if (keep) write_line(h, Stored{H, kept_scales}, d, line, thread);
   __syncthreads();
   for (long long b = 0; b < B; ++b) {
     Value x[E];
@@ -75,8 +77,9 @@ __global__ void __launch_bounds__(ALONG_THREADS, LINE_BLOCKS) multiply_lines(
   }
 }
 
-// The whole backward between the columns: dZ becomes its product with the conjugate lines of the
-// filters H, and dH (D, R, C) the sum over the batch of dZ times the conjugate of V.
+// The whole backward between the columns: dZ becomes its product with the conjugate of H,
+// transforms that were kept, and dH (D, R, C) the sum over the batch of dZ times the conjugate of
+// V.
 __global__ void __launch_bounds__(ALONG_THREADS, BACKWARD_BLOCKS) backward_lines(
     Number* dZ, float* dZ_scales, float* dZ_out_scales, Number* V, float* V_scales, Number* H,
     float* H_scales, Number* dH, float* dH_scales, int B) {
@@ -85,12 +88,10 @@ __global__ void __launch_bounds__(ALONG_THREADS, BACKWARD_BLOCKS) backward_lines
   const Padded place = {among * (C + C / 16)};
   const int line = blockIdx.x * LINES + among;
   const long long d = blockIdx.y, D = gridDim.y;
-  Value h[E], sum[E];
-  read_line(h, Stored{H, H_scales}, d, line, thread);
-  Lines::forward(h, thread, shared, place);
+  const Stored filters = {H, H_scales};
+  Value sum[E];
 #pragma unroll
   for (int e = 0; e < E; ++e) sum[e] = {0.0f, 0.0f};
-  __syncthreads();
   for (long long b = 0; b < B; ++b) {
     Value x[E], y[E];
     read_line(x, Stored{dZ, dZ_scales}, b * D + d, line, thread);
@@ -100,8 +101,9 @@ __global__ void __launch_bounds__(ALONG_THREADS, BACKWARD_BLOCKS) backward_lines
     Lines::forward(y, thread, shared, place);
 #pragma unroll
     for (int e = 0; e < E; ++e) {
+      const long long i = d * N + line * C + Lines::index(e, thread);
       sum[e] = sum[e] + x[e] * conj(y[e]);
-      x[e] = x[e] * conj(h[e]);
+      x[e] = x[e] * conj(filters.get(i, d * gridDim.x + blockIdx.x));
     }
     Lines::inverse(x, thread, shared, place);
     write_line(x, Stored{dZ, dZ_out_scales}, b * D + d, line, thread);

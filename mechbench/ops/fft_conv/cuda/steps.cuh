@@ -3,8 +3,8 @@
 // A row of N = R C numbers is a matrix, C of them a line. `columns` transforms its columns, in
 // blocks of WIDTH side by side, and turns what it finds; `..._lines` transform its lines, multiply,
 // and take them back; `uncolumns` ends it. Lines stand in digit-reversed order between the steps.
-// Defined on the way in: ROWS and COLUMNS (radices of R and C), WIDTH, LINES (a block of `..._lines`
-// holds), REAL (type of the rows), HALVED.
+// Defined on the way in: ROWS and COLUMNS (radices of R and C), WIDTH, LINES (a block of
+// `..._lines` holds), REAL (type of the rows), HALVED.
 //
 // Source: Bailey 1990, "FFTs in external or hierarchical memory".
 

@@ -1,11 +1,11 @@
 // Long convolution of rows whose transform one block holds.
 
-// The gradient (K,) of filter d from its spectrum.
+// The gradient (K,) of filter d from its spectrum, of its first N numbers.
 __device__ __forceinline__ void write_gradient(
     Value* x, float* dh, long long d, int K, int L, float scale, Value* shared) {
   const int thread = again(threadIdx.x);
   Twisted::inverse(x, thread, shared, Padded());
-  write_untwisted<Twisted, E>(x, dh + d * K, 1, 0, K < L ? K : L, thread, scale);
+  write_untwisted<Twisted, E>(x, dh + d * K, 1, 0, N, inside(K < L ? K : L), thread, scale);
 }
 
 extern "C" {
@@ -17,13 +17,13 @@ __global__ void __launch_bounds__(T) spectra(
   const int thread = threadIdx.x;
   const long long d = blockIdx.x;
   Value x[E];
-  read_twisted<Twisted, E>(x, h + d * K, 1, 0, K < N ? K : N, thread, scale);
+  read_twisted<Twisted, E>(x, h + d * K, 1, 0, N, inside(K), thread, scale);
   Twisted::forward(x, thread, shared, Padded());
   keep(x, Stored{H, H_scales}, d, thread);
 }
 
-// z (B, D, L) = v * h. A block a row, the rows of a channel one after another, so that its spectrum
-// stays in the L2 cache.
+// z (B, D, L) = v * h, of the first N numbers of v. A block a row, the rows of a channel one after
+// another, so that its spectrum stays in the L2 cache.
 __global__ void __launch_bounds__(T, BLOCKS) convolve(
     const REAL* v, Number* H, float* H_scales, REAL* z, int B, int L, long long v_batch,
     long long v_channel) {
@@ -31,16 +31,16 @@ __global__ void __launch_bounds__(T, BLOCKS) convolve(
   int thread = threadIdx.x;
   const long long d = blockIdx.x / B, b = blockIdx.x % B;
   Value x[E];
-  read_twisted<Twisted, E>(x, v + b * v_batch + d * v_channel, 1, 0, L, thread, 1.0f);
+  read_twisted<Twisted, E>(x, v + b * v_batch + d * v_channel, 1, 0, N, inside(L), thread, 1.0f);
   Twisted::forward(x, thread, shared, Padded());
   multiply<false>(x, Stored{H, H_scales}, d, thread);
   thread = again(thread);
   Twisted::inverse(x, thread, shared, Padded());
-  write_untwisted<Twisted, E>(x, z + (b * (gridDim.x / B) + d) * L, 1, 0, L, thread, 1.0f);
+  write_untwisted<Twisted, E>(x, z + (b * (gridDim.x / B) + d) * L, 1, 0, N, L, thread, 1.0f);
 }
 
-// dv (B, D, L), the correlation of dz with h, for grid.x / B channels of D. Spectra of dz are
-// written to dZ (D, B, N).
+// dv (B, D, L), the correlation of dz with h, of its first N numbers, for grid.x / B channels of D.
+// Spectra of dz are written to dZ (D, B, N).
 __global__ void __launch_bounds__(T, BLOCKS) adjoint(
     const REAL* dz, Number* H, float* H_scales, REAL* dv, Number* dZ, float* dZ_scales, int B,
     int L, long long dz_batch, long long dz_channel, long long dv_batch) {
@@ -48,13 +48,13 @@ __global__ void __launch_bounds__(T, BLOCKS) adjoint(
   int thread = threadIdx.x;
   const long long row = blockIdx.x, d = row / B, b = row % B;
   Value x[E];
-  read_twisted<Twisted, E>(x, dz + b * dz_batch + d * dz_channel, 1, 0, L, thread, 1.0f);
+  read_twisted<Twisted, E>(x, dz + b * dz_batch + d * dz_channel, 1, 0, N, L, thread, 1.0f);
   Twisted::forward(x, thread, shared, Padded());
   keep(x, Stored{dZ, dZ_scales}, row, thread);
   multiply<true>(x, Stored{H, H_scales}, d, thread);
   thread = again(thread);
   Twisted::inverse(x, thread, shared, Padded());
-  write_untwisted<Twisted, E>(x, dv + b * dv_batch + d * L, 1, 0, L, thread, 1.0f);
+  write_untwisted<Twisted, E>(x, dv + b * dv_batch + d * L, 1, 0, N, inside(L), thread, 1.0f);
 }
 
 // Sums over parts of the batch: spectra dZ (D, B, N) times those of v, conjugate. Those of one part
@@ -72,7 +72,7 @@ __global__ void __launch_bounds__(T) correlate(
   for (long long b = part; b < B; b += gridDim.y) {
     const int thread = again(threadIdx.x);
     Value x[E];
-    read_twisted<Twisted, E>(x, v + b * batch + d * channel, 1, 0, L, thread, 1.0f);
+    read_twisted<Twisted, E>(x, v + b * batch + d * channel, 1, 0, N, inside(L), thread, 1.0f);
     Twisted::forward(x, thread, shared, Padded());
 #pragma unroll
     for (int e = 0; e < E; ++e)
@@ -95,9 +95,11 @@ __global__ void __launch_bounds__(T) finish(
   const long long d = blockIdx.x;
   Value x[E];
 #pragma unroll
-  for (int e = 0; e < E; ++e) {
-    x[e] = {0.0f, 0.0f};
-    for (long long part = 0; part < parts; ++part)
+  for (int e = 0; e < E; ++e) x[e] = {0.0f, 0.0f};
+#pragma unroll 1
+  for (long long part = 0; part < parts; ++part) {
+#pragma unroll
+    for (int e = 0; e < E; ++e)
       x[e] = x[e] + sums[(part * gridDim.x + d) * N + e * T + thread];
   }
   write_gradient(x, dh, d, K, L, scale, shared);

@@ -12,6 +12,9 @@ struct Padded {  // so that sixteen threads reach sixteen pairs of banks, at any
 };
 typedef Transform<Plan, E, true, Padded> Twisted;
 
+// How many of L numbers are real parts.
+__device__ __forceinline__ int inside(int L) { return L < N ? L : N; }
+
 // The same thread, for all the compiler knows another: what is computed from it is computed anew,
 // where factors that are kept would take the registers.
 __device__ __forceinline__ int again(int thread) {

@@ -1,7 +1,7 @@
 """Long convolution of rows that no block holds: columns, lines, columns (`cuda/steps.cu`).
 
-Rows of half types stand in half precision between the steps, scaled: an error below theirs. Columns
-that the backward needs again are kept for it in that precision, but not in float32's.
+Rows of half types stand in half precision between the steps, scaled: an error below theirs. What
+the backward needs again is kept in that precision, but not in float32's.
 """
 
 from __future__ import annotations
@@ -15,7 +15,13 @@ from torch import Tensor
 from mechbench.ops.fft_conv.contract import Projections
 from mechbench.ops.fft_conv.core import COMPLEX_BYTES, chunks
 from mechbench.ops.fft_conv.cuda import compiled, reals
-from mechbench.ops.fft_conv.kernels.stored import Stored, empty_gradient, is_halved, number_bytes
+from mechbench.ops.fft_conv.kernels.stored import (
+    Stored,
+    empty_gradient,
+    empty_pieces,
+    is_halved,
+    number_bytes,
+)
 from mechbench.ops.kernels.nvrtc import Module
 
 CHUNK_BYTES = 1 << 28  # size of one complex buffer: channels are taken in chunks
@@ -87,7 +93,7 @@ class _Steps:
         )
 
     def split(self, x: Tensor, name: str, scale: float = 1.0) -> Stored:
-        """Return x (B, D, L) as transformed columns."""
+        """Return x (B, D, L) as transformed columns; what is beyond n are imaginary parts."""
         B, D, L = x.shape
         lines = self._empty(B, D)
         arguments = (x, *lines, D, L, *x.stride()[:2], scale)
@@ -102,7 +108,7 @@ class _Steps:
 
     def filters(self, h: Tensor, L: int) -> Stored:
         """Return filters h (D, K) as transformed columns, divided by n."""
-        return self.split(h[None, :, :L], "filter_columns", 1.0 / self.n)
+        return self.split(h[None, :, : min(L, self.n)], "filter_columns", 1.0 / self.n)
 
     def _lines(self, name: str, types: str, *arguments: object, channels: int) -> None:
         self._plain.launch(
@@ -114,55 +120,59 @@ class _Steps:
             shared=COMPLEX_BYTES * self.lines * (self.columns + self.columns // 16),
         )
 
-    def multiplied(self, lines: Stored, filters: Stored, *, in_place: bool) -> Stored:
-        """Return the product in the domain of frequencies."""
-        B, D, _ = lines.numbers.shape
+    def multiplied(
+        self, lines: Stored, filters: Stored, *, in_place: bool, keep: bool
+    ) -> tuple[Stored, Stored]:
+        """Return the product in the domain of frequencies, and the filters for the backward.
+
+        These take the place of `filters`, if they are to be kept.
+        """
+        B, D = len(lines.numbers), filters.numbers.shape[1]
         out = lines.numbers if in_place else torch.empty_like(lines.numbers)
-        product = Stored(out, self._scales(B * D))
-        self._lines("multiply_lines", "ppppppi", *lines, *product, *filters, B, channels=D)
-        return product
+        product, kept = Stored(out, self._scales(B * D)), Stored(filters.numbers, self._scales(D))
+        arguments = (*lines, *product, *filters, kept.scales, int(keep), B)
+        self._lines("multiply_lines", "pppppppii", *arguments, channels=D)
+        return product, kept
+
+    def spectra(self, h: Tensor, L: int) -> Stored:
+        """Return filters h (D, K) as `multiplied` keeps them."""
+        filters = self.filters(h, L)
+        none = Stored(filters.numbers[:0], filters.scales)
+        return self.multiplied(none, filters, in_place=True, keep=True)[1]
 
     def backward(self, dz: Stored, v: Stored, filters: Stored) -> tuple[Stored, Stored]:
         """Return the lines of the gradients of v, in the place of dz, and of the filters."""
         B, D, _ = v.numbers.shape
-        dv_scales, dh = (
-            self._scales(B * D),
-            Stored(torch.empty_like(v.numbers[:1]), self._scales(D)),
-        )
+        dv_scales = self._scales(B * D)
+        dh = Stored(torch.empty_like(v.numbers[:1]), self._scales(D))
         arguments = (*dz, dv_scales, *v, *filters, *dh, B)
         self._lines("backward_lines", "pppppppppi", *arguments, channels=D)
         return Stored(dz.numbers, dv_scales), dh
 
     def gradients(self, dz: Stored, v: Stored, filters: Stored, dv: Tensor, dh: Tensor) -> None:
-        """Write the gradients of v (B, D, L) and of the filters (D, K), from lines."""
+        """Write the gradients of v (B, D, L), L <= n, and of the filters (D, K), from lines."""
         products, sums = self.backward(dz, v, filters)
         self.join(products, dv, "uncolumns")
         self.join(sums, dh[None, :, : dv.shape[2]], "filter_uncolumns", 1.0 / self.n)
 
-    def gated(self, around: Projections, w: Tensor, channels: slice) -> Stored:
-        """Write some channels of w; return them as transformed columns."""
-        return self._sourced("gated_columns", (*around, w), around, w, channels, ())
-
-    def gradient(self, around: Projections, dy: Tensor, channels: slice) -> Stored:
-        """Return some channels of dz as transformed columns."""
-        strides = dy.stride()[:2]
-        return self._sourced("gradient_columns", (*around, dy), around, dy, channels, strides)
-
-    def _sourced(
-        self,
-        name: str,
-        tensors: tuple[Tensor, ...],
-        around: Projections,
-        like: Tensor,
-        channels: slice,
-        strides: tuple[int, ...],
-    ) -> Stored:
-        (B, D, L), rows = like.shape, channels.stop - channels.start
+    def gated(self, around: Projections, w: Tensor, L: int, channels: slice) -> Stored:
+        """Write some channels of w, L tokens; return them as transformed columns."""
+        (B, D, width), rows = w.shape, channels.stop - channels.start
         lines = self._empty(B, rows)
-        strides = (*around.p.stride()[:2], *strides)
-        arguments = (*tensors, *lines, channels.start, rows, D, L, *strides)
-        types = "p" * 7 + "iiii" + "l" * len(strides)
-        self._columns(self._mixing, name, types, arguments, B * rows)
+        sizes = channels.start, rows, D, L, width
+        arguments = (*around, w, *lines, *sizes, *around.p.stride()[:2])
+        self._columns(self._mixing, "gated_columns", "p" * 7 + "iiiiill", arguments, B * rows)
+        return lines
+
+    def gradient(self, around: Projections, dy: Tensor, last: Tensor, channels: slice) -> Stored:
+        """Return some channels of dz, whose last tokens are given, as transformed columns."""
+        (B, D, L), rows, late = dy.shape, channels.stop - channels.start, last.shape[2]
+        lines = self._empty(B, rows)
+        sizes = channels.start, rows, D, L - late, late
+        strides = (*around.p.stride()[:2], *dy.stride()[:2])
+        arguments = (*around, dy, last, *lines, *sizes, *strides)
+        types = "p" * 8 + "iiiiillll"
+        self._columns(self._mixing, "gradient_columns", types, arguments, B * rows)
         return lines
 
     def mixed(
@@ -173,13 +183,15 @@ class _Steps:
         lines: Stored,
         z: Tensor,
         y: Tensor,
+        late: int,
         channels: slice,
     ) -> None:
-        """Write some channels of z and y, from the lines of z."""
-        (B, D, L), rows = y.shape, channels.stop - channels.start
+        """Write some channels of z and y, of the last tokens z alone, from the lines of z."""
+        (B, D, L), rows, width = y.shape, channels.stop - channels.start, z.shape[2]
+        sizes = channels.start, rows, D, L - late, late, width
         strides = (*around.p.stride()[:2], *y.stride()[:2])
-        arguments = (*around, skip, w, *lines, z, y, channels.start, rows, D, L, *strides)
-        types = "p" * 10 + "iiiillll"
+        arguments = (*around, skip, w, *lines, z, y, *sizes, *strides)
+        types = "p" * 10 + "iiiiiillll"
         self._columns(self._mixing, "mixed_uncolumns", types, arguments, B * rows)
 
 
@@ -195,17 +207,17 @@ def shared_bytes(n: int) -> int:
 
 
 def forward(v: Tensor, h: Tensor, n: int) -> tuple[Tensor, tuple[Tensor, ...]]:
-    """Return h * v (B, D, L) for float32 filters h (D, K), with transforms of length n >= L.
+    """Return h * v (B, D, L) for float32 filters h (D, K), with transforms of length n.
 
-    And what to keep for the backward.
+    And what to keep for the backward. For L > n both lack what `corners` adds.
     """
     steps, L = _steps(n, v.dtype, v.device), v.shape[2]
     z = torch.empty(v.shape, dtype=v.dtype, device=v.device)
     kept: list[Tensor] = []
     for channels in _chunks(v, n):
         filters = steps.filters(h[channels], L)
-        lines = steps.split(v[:, channels], "columns")
-        lines = steps.multiplied(lines, filters, in_place=True)
+        lines = steps.split(v[:, channels, :n], "columns")
+        lines, filters = steps.multiplied(lines, filters, in_place=True, keep=steps.halved)
         steps.join(lines, z[:, channels], "uncolumns")
         kept += filters if steps.halved else ()
     return z, tuple(kept)
@@ -216,50 +228,56 @@ def backward(
 ) -> tuple[Tensor, Tensor]:
     """Return the gradients of v and h."""
     steps = _steps(n, v.dtype, v.device)
-    dv, dh = (
-        torch.empty(v.shape, dtype=v.dtype, device=v.device),
-        empty_gradient(h.shape, v.shape[2], v.device),
-    )
+    dv = torch.empty(v.shape, dtype=v.dtype, device=v.device)
+    dh = empty_gradient(h.shape, v.shape[2], v.device)
     for i, channels in enumerate(_chunks(v, n)):
-        filters = _pair(kept, i) if kept else steps.filters(h[channels], v.shape[2])
-        gradients, lines = (steps.split(x[:, channels], "columns") for x in (dz, v))
-        steps.gradients(gradients, lines, filters, dv[:, channels], dh[channels])
+        filters = _pair(kept, i) if kept else steps.spectra(h[channels], v.shape[2])
+        rows = dz[:, channels], v[:, channels, :n]
+        gradients, lines = (steps.split(x, "columns") for x in rows)
+        steps.gradients(gradients, lines, filters, dv[:, channels, :n], dh[channels])
     return dv, dh
 
 
 def mix_forward(
-    around: Projections, skip: Tensor, h: Tensor, y: Tensor, n: int
-) -> tuple[Tensor, tuple[Tensor, ...]]:
-    """Write y; return z and what to keep, as in `mechbench.ops.hyena_mix`."""
-    steps, L = _steps(n, y.dtype, y.device), y.shape[2]
-    w, z = (torch.empty(y.shape, dtype=y.dtype, device=y.device) for _ in range(2))
+    around: Projections, skip: Tensor, h: Tensor, y: Tensor, late: int, n: int, keep: bool
+) -> tuple[Tensor, Tensor, tuple[Tensor, ...]]:
+    """Write y; return z, w and what to keep, as in `mechbench.ops.hyena_mix`.
+
+    Of the `late` last tokens z alone is made, without what `corners` adds.
+    """
+    steps, L = _steps(n, y.dtype, y.device), y.shape[2] - late
+    w, z = empty_pieces(y), empty_pieces(y)
+    keep_lines = keep and steps.halved
     kept: list[Tensor] = [] if steps.halved else [w, h]
     for channels in _chunks(y, n):
         filters = steps.filters(h[channels], L)
-        lines = steps.gated(around, w, channels)
-        kept += (*filters, *lines) if steps.halved else ()
-        lines = steps.multiplied(lines, filters, in_place=not steps.halved)
-        steps.mixed(around, skip, w, lines, z, y, channels)
-    return z, tuple(kept)
+        lines = steps.gated(around, w, L, channels)
+        product, filters = steps.multiplied(
+            lines, filters, in_place=not keep_lines, keep=keep_lines
+        )
+        steps.mixed(around, skip, w, product, z, y, late, channels)
+        kept += (*filters, *lines) if keep_lines else ()
+    return z, w, tuple(kept)
 
 
 def mix_backward(
-    around: Projections, dy: Tensor, n_taps: int, n: int, kept: tuple[Tensor, ...]
+    around: Projections, dy: Tensor, late: Tensor, n_taps: int, n: int, kept: tuple[Tensor, ...]
 ) -> tuple[Tensor, Tensor]:
-    """Return the gradients of w and of the filters (D, n_taps)."""
-    (B, D, L), device = dy.shape, dy.device
-    steps = _steps(n, dy.dtype, device)
-    dw = torch.empty(B, D, L, dtype=dy.dtype, device=device)
-    dh = empty_gradient((D, n_taps), L, device)
+    """Return the gradients of w and of the filters (D, n_taps), without what `corners` adds.
+
+    `late` (B, D, R) is dz of the last tokens.
+    """
+    steps, L = _steps(n, dy.dtype, dy.device), dy.shape[2] - late.shape[2]
+    dw, dh = empty_pieces(dy), empty_gradient((dy.shape[1], n_taps), dy.shape[2], dy.device)
     for i, channels in enumerate(_chunks(dy, n)):
         if steps.halved:
             filters, lines = _pair(kept, 2 * i), _pair(kept, 2 * i + 1)
         else:
             w, h = kept
-            filters = steps.filters(h[channels], L)
-            lines = steps.split(w[:, channels], "columns")
-        gradients = steps.gradient(around, dy, channels)
-        steps.gradients(gradients, lines, filters, dw[:, channels], dh[channels])
+            filters = steps.spectra(h[channels], L)
+            lines = steps.split(w[:, channels, :L], "columns")
+        gradients = steps.gradient(around, dy, late, channels)
+        steps.gradients(gradients, lines, filters, dw[:, channels, :L], dh[channels])
     return dw, dh
 
 

@@ -8,6 +8,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+_VECTOR = 16  # numbers in 32 bytes, of half types
+
 
 class Stored(NamedTuple):
     """Complex numbers, and the scale of each block that wrote them."""
@@ -37,3 +39,10 @@ def empty_gradient(shape: Sequence[int], L: int, device: torch.device) -> Tensor
     """Return where the gradient of filters (D, K) goes: zero for the taps beyond L."""
     make = torch.zeros if shape[1] > L else torch.empty
     return make(tuple(shape), dtype=torch.float32, device=device)
+
+
+def empty_pieces(like: Tensor) -> Tensor:
+    """Return an empty (B, D, L), or longer, whose rows begin at whole vectors; contiguous."""
+    B, D, L = like.shape
+    width = -(-L // _VECTOR) * _VECTOR
+    return torch.empty(B, D, width, dtype=like.dtype, device=like.device)

@@ -15,7 +15,13 @@ from torch import Tensor
 from mechbench.ops.fft_conv.contract import Projections
 from mechbench.ops.fft_conv.core import COMPLEX_BYTES, chunks
 from mechbench.ops.fft_conv.cuda import compiled, reals
-from mechbench.ops.fft_conv.kernels.stored import Stored, empty_gradient, is_halved, number_bytes
+from mechbench.ops.fft_conv.kernels.stored import (
+    Stored,
+    empty_gradient,
+    empty_pieces,
+    is_halved,
+    number_bytes,
+)
 from mechbench.ops.kernels.nvrtc import Module
 
 CHUNK_BYTES = 1 << 29  # size of the spectra of dz
@@ -94,32 +100,40 @@ class _Whole:
             self._plain.launch("finish", "ppiiif", finishing, grid=(D, 1), **self._block)
 
     def mix(
-        self, around: Projections, skip: Tensor, H: Stored, w: Tensor, z: Tensor, y: Tensor
+        self,
+        around: Projections,
+        skip: Tensor,
+        H: Stored,
+        w: Tensor,
+        z: Tensor,
+        y: Tensor,
+        late: int,
     ) -> None:
-        """Write w, z, both contiguous, and y, each (B, D, L)."""
-        B, D, L = y.shape
-        arguments = (*around, skip, *H, w, z, y, B, D, L)
+        """Write w, z, both contiguous, and y, each (B, D, L); of the last tokens z alone."""
+        (B, D, L), width = y.shape, z.shape[2]
         strides = (*around.p.stride()[:2], *y.stride()[:2])
-        types = "p" * 10 + "iiillll"
-        self._mixing.launch("mix", types, (*arguments, *strides), grid=(B * D, 1), **self._block)
+        arguments = (*around, skip, *H, w, z, y, B, D, L - late, late, width, *strides)
+        types = "p" * 10 + "iiiiillll"
+        self._mixing.launch("mix", types, arguments, grid=(B * D, 1), **self._block)
 
     def mix_adjoint(
         self,
         around: Projections,
         dy: Tensor,
+        last: Tensor,
         H: Stored,
         dw: Tensor,
         dZ: Stored,
         channels: slice,
     ) -> None:
-        """Write the gradient of w, and the spectra of dz as `adjoint`."""
-        B, D, L = dy.shape
-        arguments = (*around, dy, *H, dw, *dZ, channels.start, B, D, L)
+        """Write the gradient of w, and the spectra of dz, whose last tokens are given."""
+        (B, D, L), late, width = dy.shape, last.shape[2], dw.shape[2]
         strides = (*around.p.stride()[:2], *dy.stride()[:2])
+        sizes = channels.start, B, D, L - late, late, width
         self._mixing.launch(
             "mix_adjoint",
-            "p" * 10 + "iiiillll",
-            (*arguments, *strides),
+            "p" * 11 + "iiiiiillll",
+            (*around, dy, last, *H, dw, *dZ, *sizes, *strides),
             grid=(B * (channels.stop - channels.start), 1),
             **self._block,
         )
@@ -131,9 +145,9 @@ def _whole(n: int, dtype: torch.dtype, device: torch.device) -> _Whole:
 
 
 def forward(v: Tensor, h: Tensor, n: int) -> tuple[Tensor, Stored]:
-    """Return h * v (B, D, L) for float32 filters h (D, K), with transforms of length n >= L.
+    """Return h * v (B, D, L) for float32 filters h (D, K), with transforms of length n.
 
-    And what to keep for the backward.
+    And what to keep for the backward. For L > n both lack what `corners` adds.
     """
     whole = _whole(n, v.dtype, v.device)
     z, H = torch.empty(v.shape, dtype=v.dtype, device=v.device), whole.spectra(h)
@@ -158,27 +172,34 @@ def backward(
 
 
 def mix_forward(
-    around: Projections, skip: Tensor, h: Tensor, y: Tensor, n: int
-) -> tuple[Tensor, tuple[Tensor, ...]]:
-    """Write y; return z and what to keep, as in `mechbench.ops.hyena_mix`."""
+    around: Projections, skip: Tensor, h: Tensor, y: Tensor, late: int, n: int, keep: bool
+) -> tuple[Tensor, Tensor, tuple[Tensor, ...]]:
+    """Write y; return z, w and what to keep, as in `mechbench.ops.hyena_mix`.
+
+    Of the `late` last tokens z alone is made, without what `corners` adds.
+    """
     whole = _whole(n, y.dtype, y.device)
-    w, z = (torch.empty(y.shape, dtype=y.dtype, device=y.device) for _ in range(2))
+    w, z = empty_pieces(y), empty_pieces(y)
     H = whole.spectra(h)
-    whole.mix(around, skip, H, w, z, y)
-    return z, (*H, w)
+    whole.mix(around, skip, H, w, z, y, late)
+    return z, w, (*H, w) if keep else ()
 
 
 def mix_backward(
-    around: Projections, dy: Tensor, n_taps: int, n: int, kept: tuple[Tensor, ...]
+    around: Projections, dy: Tensor, late: Tensor, n_taps: int, n: int, kept: tuple[Tensor, ...]
 ) -> tuple[Tensor, Tensor]:
-    """Return the gradients of w and of the filters (D, n_taps)."""
+    """Return the gradients of w and of the filters (D, n_taps), without what `corners` adds.
+
+    `late` (B, D, R) is dz of the last tokens.
+    """
     *H, w = kept
-    whole = _whole(n, w.dtype, w.device)
-    dw, dh = torch.empty_like(w), empty_gradient((w.shape[1], n_taps), w.shape[2], w.device)
-    for channels in _chunks(w, n):
-        dZ = _spectra(whole, w, channels)
-        whole.mix_adjoint(around, dy, Stored(*H), dw, dZ, channels)
-        whole.correlate(dZ, w[:, channels], dh[channels])
+    _, D, L = dy.shape
+    whole, rows = _whole(n, dy.dtype, dy.device), w[..., : L - late.shape[2]]
+    dw, dh = torch.empty_like(w), empty_gradient((D, n_taps), L, dy.device)
+    for channels in _chunks(rows, n):
+        dZ = _spectra(whole, rows, channels)
+        whole.mix_adjoint(around, dy, late, Stored(*H), dw, dZ, channels)
+        whole.correlate(dZ, rows[:, channels], dh[channels])
     return dw, dh
 
 

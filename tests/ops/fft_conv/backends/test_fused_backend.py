@@ -72,10 +72,40 @@ def test_every_length_has_kernels_that_fit(n: int) -> None:
     assert 0 < backend._kernels(n).shared_bytes(n) <= 227 * 1024
 
 
+@pytest.mark.parametrize(
+    ("L", "width", "tokens"),
+    [
+        (2048, 2048, 2048),
+        (2050, 2064, 2048),  # the last two are the caller's
+        (2050, 2050, 0),  # rows that begin anywhere
+        (2000, 2000, 2000),
+        (2004, 2016, 0),  # no whole pieces
+        (131074, 131088, 131072),
+    ],
+)
+def test_tokens_that_gates_are_computed_for(L: int, width: int, tokens: int) -> None:
+    p = torch.empty(2, 3, width, dtype=torch.bfloat16)[..., :L]
+    assert backend.mixes(p) == tokens
+
+
+def test_where_a_single_sequence_begins_is_no_step() -> None:
+    rows = torch.empty(6, 2064, dtype=torch.bfloat16)[:, :2050]
+    assert backend.mixes(rows.unflatten(1, (1, 2050)).transpose(0, 1)) == 2048
+
+
+@pytest.mark.parametrize("L", [8, 9])
+def test_rows_are_copied_where_they_begin_anywhere(L: int) -> None:
+    x = torch.randn(2, 3, L)
+    rows = backend._pieces(x)
+    assert torch.equal(rows, x)
+    assert (rows is x) == (L == 8)
+    assert backend._in_pieces(rows)
+
+
 class TestOnCuda:
     pytestmark = ON_CUDA
 
-    @pytest.mark.parametrize("L", [2050, 6000, 8192, 16384, 32775])
+    @pytest.mark.parametrize("L", [2050, 6000, 8192, 8200, 16384, 32775])
     @pytest.mark.parametrize(("dtype", "bound"), [(torch.float32, 1e-5), (torch.bfloat16, 2e-2)])
     def test_equals_float64(self, L: int, dtype: torch.dtype, bound: float) -> None:
         shapes = ((2, 5, L), (5, L), (5,), (2, 5, L), (2, 5, L))

@@ -15,6 +15,7 @@ class Halved:
     """In place of a convolution: h_0 / 2 times v."""
 
     ANY_SEQLEN = True
+    TAILS = False
 
     def core_forward(self, v: Tensor, h: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
         assert v.is_contiguous()
