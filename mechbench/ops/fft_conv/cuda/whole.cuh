@@ -22,7 +22,7 @@ __device__ __forceinline__ int again(int thread) {
   return thread;
 }
 
-// The elements of a thread to the spectrum of row `row`, and back.
+// Store the elements of a thread as the spectrum of row `row`.
 __device__ __forceinline__ void keep(const Value* x, Stored X, long long row, int thread) {
   const float factor = scaled<E>(x, X.scales, row);
 #pragma unroll
