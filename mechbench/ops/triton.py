@@ -9,6 +9,7 @@ from functools import cache
 import torch
 from torch import Tensor
 
+VECTOR = 16  # numbers of half types in 32 bytes, which are read at once
 OLDEST = (3, 3)  # comes with PyTorch 2.7; 3.2 fails in the middle of compiling
 
 
@@ -52,6 +53,11 @@ def unavailable(*tensors: Tensor) -> str | None:
 def beside(x: Tensor) -> Tensor:
     """Return x with what its last axis counts side by side in memory, as kernels read it."""
     return x if x.stride(-1) == 1 else x.contiguous()
+
+
+def whole_vectors(n: int) -> int:
+    """Return n or the next number for which rows that follow one another begin at vectors."""
+    return -(-n // VECTOR) * VECTOR
 
 
 def roomy(device: torch.device) -> bool:

@@ -19,10 +19,9 @@ from mechbench.ops.fft_conv import fft_conv, pick_backend
 from mechbench.ops.fft_conv.contract import Core, Mixing, Projections
 from mechbench.ops.fft_conv.core import conv_backward, conv_forward
 from mechbench.ops.short_conv import short_conv
-from mechbench.ops.triton import beside, unavailable
+from mechbench.ops.triton import beside, unavailable, whole_vectors
 
 _BEFORE = 16  # tokens before the last ones: a short convolution looks at two of them
-_EVEN = 16  # rows that begin at a multiple of it are read in whole vectors
 
 
 def hyena_mix(
@@ -89,7 +88,7 @@ class _Around(torch.autograd.Function):
         from mechbench.ops.hyena_mix.kernels import finish_forward, gate_forward
 
         # Where any length is as good, one whose rows begin at whole vectors.
-        width = -(-p.shape[2] // _EVEN) * _EVEN if core.ANY_SEQLEN else p.shape[2]
+        width = whole_vectors(p.shape[2]) if core.ANY_SEQLEN else p.shape[2]
         w = gate_forward(p, taps, bias, shift, width)
         z, kept = conv_forward(core, w, h)
         ctx.core = core
