@@ -133,4 +133,6 @@ def test_the_package_equals_the_steps(
     ours = with_gradients(fast, low, dy.to(kernel_device, dtype))
     for got, expected in zip(ours, theirs, strict=True):
         assert got.shape == expected.shape
-        assert relative_error(got, expected) < (2e-2 if dtype == torch.bfloat16 else 5e-3)
+        bound = 2e-2 if dtype == torch.bfloat16 else 5e-3
+        # One token has no use for its decay, whose gradient is 0.
+        assert (got.double().cpu() - expected).norm() <= bound * max(1, expected.norm())

@@ -110,4 +110,5 @@ def test_the_package_equals_the_steps(
     ours = with_gradients(fast, low, dy.to(kernel_device, dtype))
     for got, expected in zip(ours, theirs, strict=True):
         assert got.shape == expected.shape
-        assert relative_error(got, expected) < 2e-2
+        # One token has no use for its decay, whose gradient is 0.
+        assert (got.double().cpu() - expected).norm() <= 2e-2 * max(1, expected.norm())
