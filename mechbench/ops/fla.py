@@ -10,6 +10,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import re
+import warnings
 from functools import cache
 
 import torch
@@ -32,7 +33,9 @@ def missing() -> str | None:
     if not found:
         return "the package flash-linear-attention is not installed: pip install 'mechbench[fla]'"
     try:
-        importlib.import_module("fla.ops")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of what it imports
+            importlib.import_module("fla.ops")
     except Exception as error:  # a version of Triton, of PyTorch or of its own that does not fit
         return f"flash-linear-attention does not load: {' '.join(str(error).split())[:200]}"
     return None
