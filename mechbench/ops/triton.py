@@ -67,4 +67,15 @@ def roomy(device: torch.device) -> bool:
 
 def state_fits(x: Tensor, K: int, P: int) -> bool:
     """Return whether the kernels can keep a state (K, P) on the device of x."""
-    return max(K, P) <= (128 if roomy(x.device) else 64)
+    return max(K, P) <= _widest(x.device)
+
+
+def without_room(x: Tensor, K: int, P: int) -> str | None:
+    """Say why the kernels cannot keep a state (K, P) on the device of x; None if they can."""
+    if state_fits(x, K, P):
+        return None
+    return f"a state of {K} x {P} numbers: the kernels take at most {_widest(x.device)} a side"
+
+
+def _widest(device: torch.device) -> int:
+    return 128 if roomy(device) else 64

@@ -14,6 +14,7 @@ from mechbench.ops.triton import (
     triton_version,
     unavailable,
     whole_vectors,
+    without_room,
 )
 
 
@@ -66,6 +67,9 @@ def test_states_are_as_wide_as_shared_memory_allows(
     assert state_fits(x, 16, widest)
     assert not state_fits(x, widest + 1, 16)
     assert not state_fits(x, 16, widest + 1)
+    assert without_room(x, 16, widest) is None
+    told = f"a state of 16 x {widest + 1} numbers: the kernels take at most {widest} a side"
+    assert without_room(x, 16, widest + 1) == told
 
 
 @pytest.mark.parametrize(("n", "expected"), [(1, 16), (16, 16), (17, 32), (131074, 131088)])
