@@ -90,6 +90,7 @@ def test_the_default_is_not_stored_so_that_older_results_stay_the_same_cells(nam
 
 
 @pytest.mark.gpu
+@pytest.mark.usefixtures("untuned")
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 @each
 @pytest.mark.parametrize("length", [37, 1000])

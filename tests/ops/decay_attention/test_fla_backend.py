@@ -112,6 +112,7 @@ def test_only_decays_that_vary_or_are_learnt_need_a_gated_kernel(
 
 
 @pytest.mark.gpu
+@pytest.mark.usefixtures("untuned")
 @pytest.mark.parametrize("L", [1, 37, 64, 150, 1030])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("decay", ["none", "constant", "step"])

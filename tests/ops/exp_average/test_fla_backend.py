@@ -67,6 +67,7 @@ def test_all_inputs_are_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.gpu
+@pytest.mark.usefixtures("untuned")
 @pytest.mark.parametrize("L", [1, 37, 150])
 @pytest.mark.parametrize("channels", [5, 64, 200])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
