@@ -1,6 +1,7 @@
 """Time a training step, its parts and the sampler; print one JSON line a setting.
 
     python scripts/time_training_step.py --operator hyena --seqlen 1024 --seqlen 131072
+    python scripts/time_training_step.py --operator retnet --option backend=fla --graph
 
 Median over repeated steps after warm-up, CUDA-synchronised; with --graph the step is captured, as
 `mechbench run` does it on a GPU. "all" stands for every built-in operator. Also times
@@ -22,8 +23,10 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # runs from a checkout, uninstalled
 
+from mechbench.catalogue.options import parse_pairs
 from mechbench.catalogue.registry import OPERATORS
 from mechbench.data.streams import TrainStream
+from mechbench.errors import MechbenchError
 from mechbench.record.config import default_batch_size
 from mechbench.tasks.base import make_task
 from mechbench.training.loop import backward
@@ -59,6 +62,7 @@ def time_fft(device: str) -> None:
 
 @click.command()
 @click.option("--operator", "operators", multiple=True, default=("hyena",))
+@click.option("--option", "options", multiple=True, help="key=value, of every operator.")
 @click.option("--task", default="recall")
 @click.option("--seqlen", "seqlens", multiple=True, type=int, default=(1024,))
 @click.option("--vocab-size", default=30)
@@ -70,6 +74,7 @@ def time_fft(device: str) -> None:
 @click.option("--profile", is_flag=True, help="Print the kernels of one step.")
 def main(
     operators: tuple[str, ...],
+    options: tuple[str, ...],
     task: str,
     seqlens: tuple[int, ...],
     vocab_size: int,
@@ -82,11 +87,14 @@ def main(
 ) -> None:
     if fft:
         time_fft("cuda" if torch.cuda.is_available() else "cpu")
+    given = parse_pairs(options)
     for operator in OPERATORS.built_in() if operators == ("all",) else operators:
         for seqlen in seqlens:
             sizes = (vocab_size, d_model, batch_size or default_batch_size(seqlen))
             try:
-                time_step(operator, task, seqlen, *sizes, repeats, graph, profile)
+                time_step(operator, given, task, seqlen, *sizes, repeats, graph, profile)
+            except MechbenchError as error:  # of several settings the others are timed all the same
+                click.echo(f"{operator} at {seqlen}: {error}", err=True)
             except torch.OutOfMemoryError:
                 click.echo(f"{operator} at {seqlen}: out of memory", err=True)
                 torch.cuda.empty_cache()
@@ -94,6 +102,7 @@ def main(
 
 def time_step(
     operator: str,
+    options: dict[str, str],
     task: str,
     seqlen: int,
     vocab_size: int,
@@ -110,7 +119,7 @@ def time_step(
     micro = first_micro_batch(batch_size, length, d_model, 2, device)
     model = Backbone(
         operator,
-        {},
+        options,
         vocab_size=vocab_size,
         d_model=d_model,
         n_layers=2,
@@ -147,6 +156,7 @@ def time_step(
     sample_s = median_s(sample, device, 3) / samples
     row = {
         "operator": operator,
+        **({"options": options} if options else {}),
         "graph": graph,
         "seqlen": seqlen,
         "batch_size": batch_size,

@@ -11,6 +11,7 @@ from hypothesis import settings
 
 from mechbench.bench.measure import wake_autograd
 from mechbench.catalogue import registry
+from mechbench.ops.triton import has_triton
 
 # Derandomised: a failure in CI is the failure on a desk. Raise max_examples to search wider.
 settings.register_profile(
@@ -38,6 +39,29 @@ _CUDA = pytest.param(
 def device(request: pytest.FixtureRequest) -> str:
     wake_autograd(request.param)
     return str(request.param)
+
+
+@pytest.fixture(scope="session")
+def untuned() -> Iterator[None]:
+    """Give kernels of Triton that are loaded meanwhile their first configuration alone.
+
+    Trying all of another package's takes minutes, and what they compute is the same.
+    """
+    if not has_triton():
+        yield
+        return
+    from triton.runtime.autotuner import Autotuner
+
+    make = Autotuner.__init__
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            Autotuner,
+            "__init__",
+            lambda self, fn, names, configs, *rest, **named: make(
+                self, fn, names, configs[:1], *rest, **named
+            ),
+        )
+        yield
 
 
 class _NoSkips:

@@ -27,6 +27,7 @@ from mechbench.ops import (
     short_conv_tokens,
     split_linear,
 )
+from mechbench.ops.backends import BackendName
 
 
 class Signals(NamedTuple):
@@ -35,7 +36,7 @@ class Signals(NamedTuple):
     q: Tensor  # (B, H, L, K), scaled by 1 / sqrt(K)
     k: Tensor  # (B, H, L, K), of norm 1
     v: Tensor  # (B, H, L, P)
-    log_decay: Tensor  # (B, H, L), or one a key channel
+    log_decay: Tensor | None  # (B, H, L), or one a key channel; None: no decay
     beta: Tensor  # (B, H, L)
     gate: Tensor | None  # (B, L, H P), of the normalised outputs, before its activation
 
@@ -50,6 +51,8 @@ class DeltaLayer(nn.Module):
         expand_v: width of the values, in multiples of d_model.
         short_filter: taps of the short convolutions on q, k and v.
         chunk: positions computed as one matrix; affects only speed.
+        backend: of the recurrence: "auto" (our kernels on a GPU, else PyTorch), or "triton",
+            "torch" or "fla" (flash-linear-attention) by name; affects only speed and rounding.
         allow_neg_eigval: whether beta reaches 2 instead of 1.
         rest: given the number of heads, the widths of the projections beside q, k and v.
         decay: given the number of heads, the module in `decay`. Built after the projections: the
@@ -72,6 +75,7 @@ class DeltaLayer(nn.Module):
         expand_v: int,
         short_filter: int,
         chunk: int,
+        backend: BackendName = "auto",
         allow_neg_eigval: bool,
         rest: Callable[[int], Sequence[int]],
         decay: Callable[[int], nn.Module] | None = None,
@@ -80,7 +84,7 @@ class DeltaLayer(nn.Module):
         super().__init__()
         check_options(expand_v=expand_v, short_filter=short_filter, chunk=chunk)
         self.n_heads = heads(d_model, n_heads)
-        self.max_seqlen, self.chunk = max_seqlen, chunk
+        self.max_seqlen, self.chunk, self.backend = max_seqlen, chunk, backend
         self.max_beta = 2.0 if allow_neg_eigval else 1.0
         d_value = expand_v * d_model
         self.convolved = [d_model, n_steps * d_model, n_steps * d_value]  # q, k, v
@@ -117,7 +121,7 @@ class DeltaLayer(nn.Module):
 
     def rule(self, s: Signals) -> Tensor:
         """Return y, (B, H, L, P)."""
-        return delta_rule(s.q, s.k, s.v, s.log_decay, s.beta, self.chunk)
+        return delta_rule(s.q, s.k, s.v, s.log_decay, s.beta, self.chunk, self.backend)
 
     def forward(self, u: Tensor) -> Tensor:
         """Mix along the sequence: (B, L, D) -> (B, L, D).

@@ -23,6 +23,7 @@ from mechbench.catalogue.registry import register_operator
 from mechbench.operators.delta_layer import DeltaLayer, Signals
 from mechbench.operators.fidelity import Fidelity
 from mechbench.ops import unit
+from mechbench.ops.backends import BackendName
 
 
 @register_operator("deltanet", source="Yang et al. 2024 (arXiv:2406.06484), sections 2 and 3")
@@ -38,6 +39,8 @@ class DeltaNet(DeltaLayer):
         allow_neg_eigval: whether beta reaches 2 instead of 1, so that a step may turn what a key
             held into its negative.
         chunk: positions computed as one matrix; affects only speed.
+        backend: of the recurrence: "auto" (our kernels on a GPU, else PyTorch), or "triton",
+            "torch" or "fla" (flash-linear-attention) by name; affects only speed and rounding.
 
     Raises:
         ConfigError: d_model is not a multiple of n_heads, or an option out of range.
@@ -53,6 +56,8 @@ class DeltaNet(DeltaLayer):
         ),
     )
 
+    implied: ClassVar = {"backend": "auto"}
+
     def __init__(
         self,
         d_model: int,
@@ -63,6 +68,7 @@ class DeltaNet(DeltaLayer):
         short_filter: int = 4,
         allow_neg_eigval: bool = False,
         chunk: int = 64,
+        backend: BackendName = "auto",
     ) -> None:
         super().__init__(
             d_model,
@@ -71,6 +77,7 @@ class DeltaNet(DeltaLayer):
             expand_v=expand_v,
             short_filter=short_filter,
             chunk=chunk,
+            backend=backend,
             allow_neg_eigval=allow_neg_eigval,
             rest=lambda heads: (heads,),  # logits of beta
         )
@@ -80,4 +87,4 @@ class DeltaNet(DeltaLayer):
         q, k, v, (b,) = self.project(u)
         beta = self.steps(b)
         q = unit(q, q.shape[-1] ** -0.5)
-        return Signals(q, unit(k), v, beta.new_zeros(beta.shape), beta, None)
+        return Signals(q, unit(k), v, None, beta, None)

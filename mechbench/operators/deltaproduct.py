@@ -27,6 +27,7 @@ from mechbench.operators.decay import Decay
 from mechbench.operators.delta_layer import DeltaLayer, Signals
 from mechbench.operators.fidelity import Fidelity
 from mechbench.ops import delta_product, delta_rule_matrix, unit
+from mechbench.ops.backends import BackendName
 
 _KEPT = "heads of 32 channels by default; PyTorch's initialisation"
 
@@ -46,6 +47,8 @@ class DeltaProduct(DeltaLayer):
             held into its negative.
         gated: whether the state decays once a token, at a rate the input sets.
         chunk: steps computed as one matrix; affects only speed.
+        backend: of the recurrence: "auto" (our kernels on a GPU, else PyTorch), or "triton",
+            "torch" or "fla" (flash-linear-attention) by name; affects only speed and rounding.
 
     Raises:
         ConfigError: d_model is not a multiple of n_heads, or an option out of range.
@@ -56,6 +59,8 @@ class DeltaProduct(DeltaLayer):
         Fidelity("Siems et al. 2025, recurrence", 5e-15, _KEPT),
         Fidelity("the same with a forget gate", 8e-15, _KEPT, variant="gated=true"),
     )
+
+    implied: ClassVar = {"backend": "auto"}
 
     def __init__(
         self,
@@ -69,6 +74,7 @@ class DeltaProduct(DeltaLayer):
         allow_neg_eigval: bool = True,
         gated: bool = False,
         chunk: int = 64,
+        backend: BackendName = "auto",
     ) -> None:
         check_options(n_householder=n_householder)
         n = n_householder
@@ -79,6 +85,7 @@ class DeltaProduct(DeltaLayer):
             expand_v=expand_v,
             short_filter=short_filter,
             chunk=chunk,
+            backend=backend,
             allow_neg_eigval=allow_neg_eigval,
             rest=lambda heads: (heads if gated else 0, n * heads),  # logits of alpha, of beta
             decay=(lambda heads: Decay(heads, 0.0)) if gated else None,
@@ -92,7 +99,7 @@ class DeltaProduct(DeltaLayer):
         q, k, v, (a, b) = self.project(u)
         k, v = (torch.unflatten(x, -1, (n, -1)) for x in (k, v))  # (B, H, L, n, d)
         beta = self.steps(torch.unflatten(b, -1, (n, -1)).flatten(1, 2))  # (B, H, L n)
-        log_alpha = beta.new_zeros(beta.shape)
+        log_alpha = None
         if self.gated:
             first = self.decay(a.transpose(1, 2))[1][..., None]  # (B, H, L, 1)
             log_alpha = F.pad(first, (0, n - 1)).flatten(2)
@@ -100,7 +107,7 @@ class DeltaProduct(DeltaLayer):
 
     def rule(self, s: Signals) -> Tensor:
         """Return y, (B, H, L, P)."""
-        return delta_product(s.q, s.k, s.v, s.log_decay, s.beta, self.chunk)
+        return delta_product(s.q, s.k, s.v, s.log_decay, s.beta, self.chunk, self.backend)
 
     def mixing_matrix(self, u: Tensor) -> Tensor:
         """Return the weights on the values before the norm, (B, H n, L, L): n matrices a head.

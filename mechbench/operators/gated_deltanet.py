@@ -26,6 +26,7 @@ from mechbench.operators.decay import Decay
 from mechbench.operators.delta_layer import DeltaLayer, Signals
 from mechbench.operators.fidelity import Fidelity
 from mechbench.ops import unit
+from mechbench.ops.backends import BackendName
 
 
 @register_operator(
@@ -44,6 +45,8 @@ class GatedDeltaNet(DeltaLayer):
         allow_neg_eigval: whether beta reaches 2 instead of 1, so that a step may turn what a key
             held into its negative.
         chunk: positions computed as one matrix; affects only speed.
+        backend: of the recurrence: "auto" (our kernels on a GPU, else PyTorch), or "triton",
+            "torch" or "fla" (flash-linear-attention) by name; affects only speed and rounding.
 
     Raises:
         ConfigError: d_model is not a multiple of n_heads, or an option out of range.
@@ -59,7 +62,7 @@ class GatedDeltaNet(DeltaLayer):
     )
 
     decay: Decay
-    implied: ClassVar = {"min_rate": 1.0, "allow_neg_eigval": False}
+    implied: ClassVar = {"min_rate": 1.0, "allow_neg_eigval": False, "backend": "auto"}
 
     def __init__(
         self,
@@ -72,6 +75,7 @@ class GatedDeltaNet(DeltaLayer):
         min_rate: float = 0.0,
         allow_neg_eigval: bool = False,
         chunk: int = 64,
+        backend: BackendName = "auto",
     ) -> None:
         check_options(expand_v=expand_v, min_rate=min_rate)
         super().__init__(
@@ -81,6 +85,7 @@ class GatedDeltaNet(DeltaLayer):
             expand_v=expand_v,
             short_filter=short_filter,
             chunk=chunk,
+            backend=backend,
             allow_neg_eigval=allow_neg_eigval,
             rest=lambda heads: (expand_v * d_model, heads, heads),  # gate, logits of alpha, of beta
             decay=lambda heads: Decay(heads, min_rate),

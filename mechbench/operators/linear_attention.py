@@ -23,6 +23,7 @@ from mechbench.operators.base import check_seqlen
 from mechbench.operators.fidelity import Fidelity
 from mechbench.operators.multihead import heads
 from mechbench.ops import decay_attention, decay_attention_matrix, linear, rotary
+from mechbench.ops.backends import BackendName
 
 
 @register_operator(
@@ -39,6 +40,8 @@ class LinearAttention(nn.Module):
         eps: added to the normaliser; 0: none, and phi is computed as elu + 1, which gives NaN
             where all features of a query vanish.
         chunk: positions computed as one matrix; affects only speed.
+        backend: of the recurrence: "auto" (our kernels on a GPU, else PyTorch), or "triton",
+            "torch" or "fla" (flash-linear-attention) by name; affects only speed and rounding.
 
     Raises:
         ConfigError: d_model is not an even multiple of n_heads, or an option out of range.
@@ -53,7 +56,7 @@ class LinearAttention(nn.Module):
         ),
     )
 
-    implied: ClassVar = {"eps": 0.0}
+    implied: ClassVar = {"eps": 0.0, "backend": "auto"}
 
     def __init__(
         self,
@@ -64,10 +67,11 @@ class LinearAttention(nn.Module):
         rotary_base: float = 10_000.0,
         eps: float = 1e-6,
         chunk: int = 64,
+        backend: BackendName = "auto",
     ) -> None:
         super().__init__()
         check_options(chunk=chunk, rotary_base=rotary_base, eps=eps)
-        self.eps = eps
+        self.eps, self.backend = eps, backend
         self.n_heads = heads(d_model, n_heads, even=True)
         self.max_seqlen, self.rotary_base, self.chunk = max_seqlen, rotary_base, chunk
         self.qkv = nn.Linear(d_model, 3 * d_model)
@@ -76,6 +80,9 @@ class LinearAttention(nn.Module):
     def _phi(self, x: Tensor) -> Tensor:
         return x.clamp_max(0).exp() + x.relu() if self.eps else F.elu(x) + 1
 
+    def _attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        return decay_attention(q, k, v, chunk=self.chunk, backend=self.backend)
+
     def _features(self, u: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Return rotated phi(q) and phi(k), v, each (B, H, L, d), and the normaliser (.., 1)."""
         qkv = torch.unflatten(linear(u, self.qkv), -1, (3, self.n_heads, -1))  # (B, L, 3, H, d)
@@ -83,7 +90,7 @@ class LinearAttention(nn.Module):
         wide = torch.promote_types(q.dtype, torch.float32)  # for sums over a whole sequence
         q, k = self._phi(q.to(wide)), self._phi(k.to(wide))
         ones = torch.ones_like(q[..., :1])
-        total = decay_attention(q, k, ones, chunk=self.chunk) + self.eps  # (B, H, L, 1)
+        total = self._attend(q, k, ones) + self.eps  # (B, H, L, 1)
         if self.rotary_base:
             q, k = rotary(q, self.rotary_base), rotary(k, self.rotary_base)
         return q, k, v, total
@@ -96,7 +103,7 @@ class LinearAttention(nn.Module):
         """
         check_seqlen(u, self.max_seqlen)
         q, k, v, total = self._features(u)
-        y = decay_attention(q, k, v.to(q.dtype), chunk=self.chunk) / total  # (B, H, L, d)
+        y = self._attend(q, k, v.to(q.dtype)) / total  # (B, H, L, d)
         out: Tensor = linear(y.to(v.dtype).transpose(1, 2).flatten(2), self.out_proj)  # (B, L, D)
         return out
 

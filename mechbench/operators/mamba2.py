@@ -32,6 +32,7 @@ from mechbench.ops import (
     short_conv_tokens,
     split_linear,
 )
+from mechbench.ops.backends import BackendName
 
 
 @register_operator("mamba2", source="Dao & Gu 2024 (arXiv:2405.21060), sections 6 and 7")
@@ -46,12 +47,16 @@ class Mamba2(nn.Module):
         n_heads: heads; 0: as many as make d_head 64 (at least one).
         short_filter: taps of the short convolution on x, B and C.
         chunk: positions computed as one matrix; affects only speed.
+        backend: of the recurrence: "auto" (our kernels on a GPU, else PyTorch), or "triton",
+            "torch" or "fla" (flash-linear-attention) by name; affects only speed and rounding.
 
     Raises:
         ConfigError: the inner channels are not a multiple of n_heads, or an option out of range.
     """
 
     fidelity: ClassVar[tuple[Fidelity, ...]] = (Fidelity("Dao & Gu 2024, recurrence", 5e-16),)
+
+    implied: ClassVar = {"backend": "auto"}
 
     def __init__(
         self,
@@ -63,6 +68,7 @@ class Mamba2(nn.Module):
         n_heads: int = 0,
         short_filter: int = 4,
         chunk: int = 64,
+        backend: BackendName = "auto",
     ) -> None:
         super().__init__()
         check_options(
@@ -74,7 +80,7 @@ class Mamba2(nn.Module):
             raise ConfigError(
                 f"{d_inner} inner channels over {self.n_heads} heads: expected a whole number each"
             )
-        self.max_seqlen, self.chunk = max_seqlen, chunk
+        self.max_seqlen, self.chunk, self.backend = max_seqlen, chunk, backend
         self.convolved = [d_inner, d_state, d_state]  # x, B, C
         self.in_proj = nn.Linear(d_model, d_inner + sum(self.convolved) + self.n_heads, bias=False)
         bound = short_filter**-0.5
@@ -106,7 +112,9 @@ class Mamba2(nn.Module):
         """
         check_seqlen(u, self.max_seqlen)
         z, x, b, c, dt, log_decay = self._signals(u)
-        y = decay_attention(c, b, x, log_decay, self.chunk, scale=dt, skip=self.skip)
+        y = decay_attention(
+            c, b, x, log_decay, self.chunk, scale=dt, skip=self.skip, backend=self.backend
+        )
         y = y.transpose(1, 2).flatten(2)  # (B, L, E)
         out: Tensor = linear(norm_gated(y, z, self.norm), self.out_proj)  # (B, L, D)
         return out

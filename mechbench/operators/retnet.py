@@ -24,6 +24,7 @@ from mechbench.operators.base import check_seqlen
 from mechbench.operators.fidelity import Fidelity
 from mechbench.operators.multihead import check_rotary, heads
 from mechbench.ops import decay_attention, decay_attention_matrix, gated_head_norm, linear, rotary
+from mechbench.ops.backends import BackendName
 
 
 @register_operator("retnet", source="Sun et al. 2023 (arXiv:2307.08621), section 2")
@@ -41,6 +42,8 @@ class RetNet(nn.Module):
         norm: of each head's outputs: "group" (mean and variance, with weights; the paper's text) or
             "rms" (root mean square, without weights; the paper's code).
         chunk: positions computed as one matrix; affects only speed.
+        backend: of the recurrence: "auto" (our kernels on a GPU, else PyTorch), or "triton",
+            "torch" or "fla" (flash-linear-attention) by name; affects only speed and rounding.
 
     Raises:
         ConfigError: d_model is not an even multiple of n_heads, or an option out of range.
@@ -57,7 +60,7 @@ class RetNet(nn.Module):
         ),
     )
 
-    implied: ClassVar = {"decays": "consecutive", "norm": "group"}
+    implied: ClassVar = {"decays": "consecutive", "norm": "group", "backend": "auto"}
 
     def __init__(
         self,
@@ -70,11 +73,12 @@ class RetNet(nn.Module):
         decays: Literal["spread", "consecutive"] = "spread",
         norm: Literal["group", "rms"] = "group",
         chunk: int = 64,
+        backend: BackendName = "auto",
     ) -> None:
         super().__init__()
         check_options(expand_v=expand_v, chunk=chunk)
         check_rotary(rotary_base)
-        self.n_heads = heads(d_model, n_heads, even=True)
+        self.n_heads, self.backend = heads(d_model, n_heads, even=True), backend
         self.max_seqlen, self.rotary_base, self.chunk = max_seqlen, rotary_base, chunk
         self.widths = [d_model, d_model, expand_v * d_model, expand_v * d_model]  # q, k, v, gate
         self.in_proj = nn.Linear(d_model, sum(self.widths), bias=False)
@@ -102,7 +106,7 @@ class RetNet(nn.Module):
         """
         check_seqlen(u, self.max_seqlen)
         q, k, v, gate = self._heads(u)
-        y = decay_attention(q, k, v, self.log_gamma, self.chunk)  # (B, H, L, d)
+        y = decay_attention(q, k, v, self.log_gamma, self.chunk, backend=self.backend)
         if self.norm is None:
             y = F.rms_norm(y, y.shape[-1:], eps=1e-6).transpose(1, 2).flatten(2)
             y = F.silu(gate) * y

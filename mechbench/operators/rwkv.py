@@ -27,6 +27,7 @@ from mechbench.operators.base import check_seqlen
 from mechbench.operators.channel_mixing import ChannelMixing
 from mechbench.operators.fidelity import Fidelity
 from mechbench.ops import decayed_average, linear
+from mechbench.ops.backends import BackendName
 
 
 @register_operator("rwkv", source="Peng et al. 2023 (arXiv:2305.13048), version 4, section 3")
@@ -38,6 +39,8 @@ class RWKV(nn.Module):
         max_seqlen: longest input, in tokens.
         depth: layers of the model, which decides how each starts; 0: all start as a first layer.
         channel_mixing: put RWKV's channel mixing in the place of the MLP that all operators have.
+        backend: of the recurrence: "auto" (our kernels on a GPU, else PyTorch), or "triton",
+            "torch" or "fla" (flash-linear-attention) by name; affects only speed and rounding.
         layer: index of its block, from 0.
 
     Raises:
@@ -54,7 +57,7 @@ class RWKV(nn.Module):
         ),
     )
 
-    implied: ClassVar = {"depth": 0, "channel_mixing": False}
+    implied: ClassVar = {"depth": 0, "channel_mixing": False, "backend": "auto"}
 
     def __init__(
         self,
@@ -63,6 +66,7 @@ class RWKV(nn.Module):
         *,
         depth: int = 0,
         channel_mixing: bool = False,
+        backend: BackendName = "auto",
         layer: int = 0,
     ) -> None:
         super().__init__()
@@ -73,7 +77,8 @@ class RWKV(nn.Module):
             )
         rise = layer / max(1, depth - 1) if depth else 0.0  # 0 in the first layer, 1 in the last
         fall = 1 - layer / depth if depth else 1.0  # 1 in the first layer, then towards 0
-        self.max_seqlen, self._mixes_channels, self._fall = max_seqlen, channel_mixing, fall
+        self.max_seqlen, self.backend = max_seqlen, backend
+        self._mixes_channels, self._fall = channel_mixing, fall
         place = torch.arange(d_model) / d_model
         self.mix_r = nn.Parameter(place ** (0.5 * fall))
         self.mix_k = nn.Parameter(place**fall)
@@ -108,7 +113,7 @@ class RWKV(nn.Module):
         """
         check_seqlen(u, self.max_seqlen)
         r, k, v = self._signals(u)
-        wkv = decayed_average(k, v, self.bonus, self.speed.exp())
+        wkv = decayed_average(k, v, self.bonus, self.speed.exp(), self.backend)
         out: Tensor = linear(torch.sigmoid(r) * wkv, self.out_proj)  # (B, L, D)
         return out
 

@@ -11,6 +11,7 @@ from torch.autograd.function import once_differentiable
 
 from mechbench.ops.linear import bias_gradient
 from mechbench.ops.precision import autocast_dtype
+from mechbench.ops.triton import VECTOR, whole_vectors
 
 
 def to_channels(u: Tensor, weight: Tensor) -> Tensor:
@@ -49,8 +50,6 @@ def from_channels(y: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     return out
 
 
-# Half-precision numbers in 32 bytes: matrix products and Triton then read whole vectors.
-_ALIGNED = 16
 _FEW = 8  # up to this batch size, multiply one by one: cuBLAS then splits long sums over the GPU
 
 
@@ -60,11 +59,11 @@ def _empty(batch: int, channels: int, L: int, like: Tensor) -> Tensor:
     Channels come first in memory, so that one matrix product makes all of it, unless that would
     leave the rows of most sequences unaligned: those of 131,074 tokens are.
     """
-    if batch == 1 or L % _ALIGNED == 0:
-        width = -(-batch * L // _ALIGNED) * _ALIGNED
+    if batch == 1 or L % VECTOR == 0:
+        width = whole_vectors(batch * L)
         rows = like.new_empty(channels, width)[:, : batch * L]
         return rows.view(channels, batch, L).transpose(0, 1)
-    return like.new_empty(batch, channels, -(-L // _ALIGNED) * _ALIGNED)[..., :L]
+    return like.new_empty(batch, channels, whole_vectors(L))[..., :L]
 
 
 def _matrix(x: Tensor) -> Tensor | None:

@@ -9,6 +9,7 @@ from functools import cache
 import torch
 from torch import Tensor
 
+VECTOR = 16  # numbers of half types in 32 bytes, which are read at once
 OLDEST = (3, 3)  # comes with PyTorch 2.7; 3.2 fails in the middle of compiling
 
 
@@ -54,6 +55,11 @@ def beside(x: Tensor) -> Tensor:
     return x if x.stride(-1) == 1 else x.contiguous()
 
 
+def whole_vectors(n: int) -> int:
+    """Return n or the next number for which rows that follow one another begin at vectors."""
+    return -(-n // VECTOR) * VECTOR
+
+
 def roomy(device: torch.device) -> bool:
     """Return whether a program may use 200 KB of shared memory: Hopper and its successors can."""
     return device.type != "cuda" or torch.cuda.get_device_capability(device)[0] in (9, 10)
@@ -61,4 +67,15 @@ def roomy(device: torch.device) -> bool:
 
 def state_fits(x: Tensor, K: int, P: int) -> bool:
     """Return whether the kernels can keep a state (K, P) on the device of x."""
-    return max(K, P) <= (128 if roomy(x.device) else 64)
+    return max(K, P) <= _widest(x.device)
+
+
+def without_room(x: Tensor, K: int, P: int) -> str | None:
+    """Say why the kernels cannot keep a state (K, P) on the device of x; None if they can."""
+    if state_fits(x, K, P):
+        return None
+    return f"a state of {K} x {P} numbers: the kernels take at most {_widest(x.device)} a side"
+
+
+def _widest(device: torch.device) -> int:
+    return 128 if roomy(device) else 64

@@ -38,8 +38,8 @@
     peak_memory_mib  the allocator's peak on CUDA, the process's on a CPU
     seconds          {"train": .., "evaluate": .., "total": ..}, over all resumed parts
     fft_conv_backend the backend in use, null if none was
-    kernels          {op: "triton", "torch" or both}, what ran of the ops that have kernels;
-                     absent from results of older versions
+    kernels          {op: "triton", "torch", "fla" or several}, what ran of the ops that have
+                     kernels; absent from results of older versions
     provenance       mechbench, torch and python version, platform, device, git commit, date,
                      command
 

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from mechbench.bench.measure import wake_autograd
 from mechbench.ops.triton import has_triton
 
 # Triton comes with the CUDA builds of torch.
@@ -31,6 +32,7 @@ def pytest_runtest_setup() -> None:
 )
 def kernel_device(request: pytest.FixtureRequest) -> str:
     """Where Triton's kernels run: on CUDA; with TRITON_INTERPRET=1 in its interpreter too."""
+    wake_autograd(request.param)
     return str(request.param)
 
 

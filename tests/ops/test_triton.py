@@ -7,7 +7,15 @@ import pytest
 import torch
 
 from mechbench.ops import triton
-from mechbench.ops.triton import has_triton, roomy, state_fits, triton_version, unavailable
+from mechbench.ops.triton import (
+    has_triton,
+    roomy,
+    state_fits,
+    triton_version,
+    unavailable,
+    whole_vectors,
+    without_room,
+)
 
 
 def test_without_triton_the_reason_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -59,3 +67,11 @@ def test_states_are_as_wide_as_shared_memory_allows(
     assert state_fits(x, 16, widest)
     assert not state_fits(x, widest + 1, 16)
     assert not state_fits(x, 16, widest + 1)
+    assert without_room(x, 16, widest) is None
+    told = f"a state of 16 x {widest + 1} numbers: the kernels take at most {widest} a side"
+    assert without_room(x, 16, widest + 1) == told
+
+
+@pytest.mark.parametrize(("n", "expected"), [(1, 16), (16, 16), (17, 32), (131074, 131088)])
+def test_rows_of_whole_vectors(n: int, expected: int) -> None:
+    assert whole_vectors(n) == expected

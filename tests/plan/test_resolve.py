@@ -329,6 +329,9 @@ BEFORE: dict[str, tuple[dict[str, Any], str]] = {
     "gated-deltanet": ({"min_rate": 1}, "eb3ee1e8405de2f4"),
     "gss": ({"variant": "small", "d_state": 64}, "5694c1d1a65eefcb"),
     "rwkv": ({}, "b3037055de34e4ab"),
+    "mamba2": ({}, "ccc75fea67466348"),
+    "deltanet": ({}, "50401a3bc99c6409"),
+    "deltaproduct": ({}, "395a884895b3de17"),
     "hyena": ({"variant": "gate-first"}, "238f6cac07c5b463"),
     "attention": ({}, "96c202d4078b2b45"),
     "hybrid": (

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from ops import fla_double
 from torch import Tensor, nn
 
 from mechbench.catalogue.registry import register_operator
@@ -272,6 +273,18 @@ def test_ops_with_kernels_say_what_ran_in_this_run_alone(run: Run) -> None:
     assert run("gated-deltanet").kernels == dict.fromkeys(ran, "torch")
     assert run("attention").kernels == {"rotary": "torch"}
     assert run("hyena").kernels == {}
+
+
+def test_a_backend_that_was_named_stands_in_the_result(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fla_double.install(monkeypatch)
+    result = run("retnet", operator_options={"backend": "fla"})
+    assert result.status == "ok"
+    assert result.kernels is not None
+    assert result.kernels["decay_attention"] == "fla"
+    assert result.config["operator_options"]["backend"] == "fla"
+    assert result.flops_per_token == run("retnet").flops_per_token
 
 
 def test_configuration_is_stored_when_training_begins_and_with_every_result(

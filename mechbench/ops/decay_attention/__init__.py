@@ -18,9 +18,10 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from mechbench.ops.affine_scan import affine_scan, before
+from mechbench.ops.backends import pick
+from mechbench.ops.decay_attention import fla_backend
 from mechbench.ops.precision import product_precision
-from mechbench.ops.triton import beside, state_fits, unavailable
-from mechbench.ops.used import noted
+from mechbench.ops.triton import beside, unavailable, without_room
 
 
 def decay_attention(
@@ -32,6 +33,7 @@ def decay_attention(
     *,
     scale: Tensor | None = None,
     skip: Tensor | None = None,
+    backend: str = "auto",
 ) -> Tensor:
     """Compute y of the module docstring, in O(L (chunk + K) P) time and O(L) memory per head.
 
@@ -46,14 +48,26 @@ def decay_attention(
             their own.
         scale: w, (B, H, L); None for 1.
         skip: d, (H,); None for 0.
+        backend: "auto", "triton", "torch" or "fla": see `mechbench.ops.backends`.
 
     Returns:
         (B, H, L, P) in the dtype of `v` (without kernels that to which scale, skip and v promote);
         products and states are float32 or wider. Under autocast
         the kernels round the factors of a product to TF32 (10 bits, where bfloat16 has 7).
+
+    Raises:
+        ConfigError: no such backend, or it cannot take the inputs.
     """
-    fits = unavailable(q, k, v) is None and state_fits(v, q.shape[-1], v.shape[-1])
-    if noted("decay_attention", v, fits):
+    chosen = pick(
+        "decay_attention",
+        v,
+        backend,
+        triton=lambda: unavailable(q, k, v) or without_room(v, q.shape[-1], v.shape[-1]),
+        fla=lambda: fla_backend.unsupported(q, k, v, log_decay),
+    )
+    if chosen == "fla":
+        return fla_backend.attend(q, k, v, log_decay, scale, skip)
+    if chosen == "triton":
         args = q, k, v, log_decay, scale, skip
         out: Tensor = _Fused.apply(*args)  # type: ignore[no-untyped-call]
         return out

@@ -28,16 +28,23 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from mechbench.ops.affine_scan import affine_scan, before
+from mechbench.ops.backends import pick
 from mechbench.ops.channel_decay import channel_decay_scores
 from mechbench.ops.decay_attention import decay_matrix, into_chunks
+from mechbench.ops.delta_rule import fla_backend
 from mechbench.ops.dplr import fused
 from mechbench.ops.precision import product_precision
-from mechbench.ops.triton import beside, state_fits, unavailable
-from mechbench.ops.used import noted
+from mechbench.ops.triton import beside, unavailable, without_room
 
 
 def delta_rule(
-    q: Tensor, k: Tensor, v: Tensor, log_decay: Tensor, beta: Tensor, chunk: int = 64
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    log_decay: Tensor | None,
+    beta: Tensor,
+    chunk: int = 64,
+    backend: str = "auto",
 ) -> Tensor:
     """Compute y of the module docstring: O(L (chunk + K) (K + P)) time, O(L) memory per head.
 
@@ -45,19 +52,27 @@ def delta_rule(
         q: (B, H, L, K).
         k: (B, H, L, K), of norm at most 1, otherwise states may grow.
         v: (B, H, L, P).
-        log_decay: g, (B, H, L) or, per key channel, (B, H, L, K), at most 0.
+        log_decay: g, (B, H, L) or, per key channel, (B, H, L, K), at most 0; None for no decay.
         beta: (B, H, L), how much of what the key held is taken away, from 0 (none) over 1 (all of
             it) to 2 (twice as much: a reflection).
         chunk: positions computed as one matrix; one state is kept per chunk. The kernels choose
             their own.
+        backend: "auto", "triton", "torch" or "fla": see `mechbench.ops.backends`.
 
     Returns:
         (B, H, L, P) in the dtype of `v` (without kernels that to which q and v promote); products
         and states are float32 or wider, as in
         `decay_attention`.
+
+    Raises:
+        ConfigError: no such backend, or it cannot take the inputs.
     """
     L, K = k.shape[-2:]
-    if noted("delta_rule", v, unavailable(q, k, v) is None and state_fits(v, K, v.shape[-1])):
+    chosen = _pick(q, k, v, log_decay, backend)
+    if chosen == "fla":
+        return fla_backend.rule(q, k, v, log_decay, beta)
+    log_decay = _decays(log_decay, beta)
+    if chosen == "triton":
         if log_decay.ndim == 4:
             return fused(q, k, v, None, beta, log_decay)
         return _fused(q, k[:, :, :, None], v[:, :, :, None], log_decay, beta)
@@ -83,7 +98,13 @@ def delta_rule(
 
 
 def delta_product(
-    q: Tensor, k: Tensor, v: Tensor, log_decay: Tensor, beta: Tensor, chunk: int = 64
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    log_decay: Tensor | None,
+    beta: Tensor,
+    chunk: int = 64,
+    backend: str = "auto",
 ) -> Tensor:
     """Compute the rule with n steps a token, one after the other; a query reads after the last.
 
@@ -91,20 +112,34 @@ def delta_product(
         q: (B, H, L, K).
         k: (B, H, L, n, K), of norm at most 1.
         v: (B, H, L, n, P).
-        log_decay: (B, H, L n), at most 0.
+        log_decay: (B, H, L n), at most 0; None for no decay.
         beta: (B, H, L n).
         chunk: steps computed as one matrix.
+        backend: as for `delta_rule`, of the steps one by one.
 
     Returns:
         (B, H, L, P), in the dtype that `delta_rule` has.
+
+    Raises:
+        ConfigError: no such backend, or it cannot take the inputs.
     """
     n = k.shape[3]
-    fits = unavailable(q, k, v) is None and state_fits(v, k.shape[-1], v.shape[-1])
-    if noted("delta_rule", v, fits):
-        return _fused(q, k, v, log_decay, beta)
+    chosen = _pick(q, k, v, log_decay, backend)
+    if chosen == "triton":
+        return _fused(q, k, v, _decays(log_decay, beta), beta)
     q = F.pad(q[..., None, :], (0, 0, n - 1, 0))  # zero but at the last step of a token
     q, k, v = (x.flatten(2, 3) for x in (q, k, v))
-    return delta_rule(q, k, v, log_decay, beta, chunk)[:, :, n - 1 :: n]
+    return delta_rule(q, k, v, log_decay, beta, chunk, chosen)[:, :, n - 1 :: n]
+
+
+def _pick(q: Tensor, k: Tensor, v: Tensor, log_decay: Tensor | None, backend: str) -> str:
+    return pick(
+        "delta_rule",
+        v,
+        backend,
+        triton=lambda: unavailable(q, k, v) or without_room(v, k.shape[-1], v.shape[-1]),
+        fla=lambda: fla_backend.unsupported(q, k, v, log_decay),
+    )
 
 
 def _fused(q: Tensor, k: Tensor, v: Tensor, g: Tensor, beta: Tensor) -> Tensor:
@@ -134,14 +169,20 @@ class _Fused(torch.autograd.Function):
         return tuple(d.to(x.dtype) for d, x in zip(grads, (q, k, v, g, beta), strict=True))
 
 
-def delta_rule_matrix(q: Tensor, k: Tensor, log_decay: Tensor, beta: Tensor) -> Tensor:
+def delta_rule_matrix(q: Tensor, k: Tensor, log_decay: Tensor | None, beta: Tensor) -> Tensor:
     """Return the matrix with which `delta_rule` maps v to y: (B, H, L, L), for a small L."""
-    read, system = _scores(q, k, _columns(log_decay).cumsum(-2), beta[..., None])
+    g = _columns(_decays(log_decay, beta)).cumsum(-2)
+    read, system = _scores(q, k, g, beta[..., None])
     w = torch.linalg.solve_triangular(
         system, torch.diag_embed(beta), upper=False, unitriangular=True
     )
     matrix: Tensor = read @ w
     return matrix
+
+
+def _decays(log_decay: Tensor | None, beta: Tensor) -> Tensor:
+    """Return the decays, zeros for none."""
+    return beta.new_zeros(beta.shape) if log_decay is None else log_decay
 
 
 def _columns(log_decay: Tensor) -> Tensor:

@@ -17,28 +17,42 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from mechbench.errors import ConfigError
+from mechbench.ops.backends import pick
+from mechbench.ops.exp_average import fla_backend
 from mechbench.ops.exp_scan import ExpSum, exp_delay, exp_merge, exp_scan, exp_term
 from mechbench.ops.triton import beside, unavailable
 from mechbench.ops.used import noted
 
 
-def decayed_average(k: Tensor, v: Tensor, bonus: Tensor, decay: Tensor) -> Tensor:
+def decayed_average(
+    k: Tensor, v: Tensor, bonus: Tensor, decay: Tensor, backend: str = "auto"
+) -> Tensor:
     """Average with weights exp(k_s - (t - 1 - s) decay), and exp(k_t + bonus) of the present.
 
     Args:
         k: (B, L, D) keys.
         v: (B, L, D) values.
         bonus: (D,).
-        decay: (D,), 0 or more.
+        decay: (D,), 0 or more; for "fla" above 0.
+        backend: "auto", "triton", "torch" or "fla": see `mechbench.ops.backends`.
 
     Returns:
         (B, L, D) in the dtype of `v`; computed in that of `decay`, by the kernels in float32.
 
     Raises:
-        ConfigError: shapes that do not match.
+        ConfigError: shapes that do not match, no such backend, or it cannot take the inputs.
     """
     _check(k, v, bonus[..., None], decay)
-    if noted("exp_average", v, unavailable(k, v, bonus, decay) is None):
+    chosen = pick(
+        "exp_average",
+        v,
+        backend,
+        triton=lambda: unavailable(k, v, bonus, decay),
+        fla=lambda: fla_backend.unsupported(k, v, bonus, decay),
+    )
+    if chosen == "fla":
+        return fla_backend.average(k, v, bonus, decay)
+    if chosen == "triton":
         return _fused(k, v, bonus[:, None], decay)
     keys, values = k.to(decay.dtype), v.to(decay.dtype)
     past = exp_delay(exp_scan(keys, values, decay), 1)

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
-from functools import cache
+from functools import cache, partial
 
 import torch
 from torch import Tensor
 
-from mechbench.errors import ConfigError, nearest
+from mechbench.errors import ConfigError
+from mechbench.ops.backends import choose
 from mechbench.ops.fft_conv import backends as _backends
 from mechbench.ops.fft_conv.contract import Backend, Core, Whole
 from mechbench.ops.fft_conv.core import gated_conv
@@ -37,21 +38,8 @@ def choose_backend(u: Tensor, h: Tensor, backend: str = "auto") -> str:
     Raises:
         ConfigError: no such backend, or the one named cannot take the inputs.
     """
-    known = available_backends()
-    if backend == "auto":
-        reasons = []
-        for name, module in known.items():
-            reason = module.unsupported(u, h)
-            if reason is None:
-                return name
-            reasons.append(f"{name}: {reason}")
-        raise ConfigError(f"no fft_conv backend can run: {'; '.join(reasons)}")
-    if backend not in known:
-        raise ConfigError(f"unknown fft_conv backend {backend!r}: {nearest(backend, known)}")
-    reason = known[backend].unsupported(u, h)
-    if reason is not None:
-        raise ConfigError(f"fft_conv backend {backend!r} cannot run: {reason}")
-    return backend
+    known = {name: partial(x.unsupported, u, h) for name, x in available_backends().items()}
+    return choose("fft_conv", u, backend, known)
 
 
 def pick_backend(u: Tensor, h: Tensor, backend: str = "auto") -> Backend:

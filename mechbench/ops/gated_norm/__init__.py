@@ -40,7 +40,7 @@ def gated_norm(y: Tensor, gate: Tensor, norm: nn.RMSNorm) -> Tensor:
     """
     if _fits(y, gate):
         return _fused(y, gate, norm, gate.dtype, place=1)
-    y = norm(y.to(torch.promote_types(y.dtype, torch.float32))).to(gate.dtype)
+    y = _widely(norm, y).to(gate.dtype)
     return y.transpose(1, 2).flatten(2) * F.silu(gate)
 
 
@@ -61,7 +61,7 @@ def heads_norm(
     """
     if _fits(y, gate):
         return _fused(y, gate, norm, dtype, place=0 if gate is None else 1, silu=act == "silu")
-    out: Tensor = norm(y.transpose(1, 2)).flatten(2).to(dtype)
+    out = _widely(norm, y.transpose(1, 2)).flatten(2).to(dtype)
     if gate is None:
         return out
     return out * (F.silu(gate) if act == "silu" else gate.sigmoid())
@@ -80,7 +80,12 @@ def norm_gated(y: Tensor, gate: Tensor, norm: nn.RMSNorm) -> Tensor:
     """
     if _fits(y, gate):
         return _fused(y[:, None], gate, norm, gate.dtype, place=2)
-    out: Tensor = norm(y * F.silu(gate)).to(gate.dtype)
+    return _widely(norm, y * F.silu(gate)).to(gate.dtype)
+
+
+def _widely(norm: nn.RMSNorm, y: Tensor) -> Tensor:
+    """Return the norm of y in float32 or wider: PyTorch warns where a weight is wider than that."""
+    out: Tensor = norm(y.to(torch.promote_types(y.dtype, torch.float32)))
     return out
 
 

@@ -19,10 +19,9 @@ from mechbench.ops.fft_conv import fft_conv, pick_backend
 from mechbench.ops.fft_conv.contract import Core, Mixing, Projections
 from mechbench.ops.fft_conv.core import conv_backward, conv_forward
 from mechbench.ops.short_conv import short_conv
-from mechbench.ops.triton import beside, unavailable
+from mechbench.ops.triton import beside, unavailable, whole_vectors
 
 _BEFORE = 16  # tokens before the last ones: a short convolution looks at two of them
-_EVEN = 16  # rows that begin at a multiple of it are read in whole vectors
 
 
 def hyena_mix(
@@ -55,8 +54,12 @@ def hyena_mix(
     core = pick_backend(p[:, :D], h, backend)
     # 3: the only number of taps that the kernels support.
     if isinstance(core, Core) and unavailable(p) is None and short_weight.shape[1] == 3:
-        args = (p, in_bias, short_weight, short_bias, h, skip, core, torch.is_grad_enabled())
-        y: Tensor = _Mix.apply(*args)  # type: ignore[no-untyped-call]
+        p = beside(p)
+        n = _tokens_within(core, p)
+        args: tuple[Any, ...] = (p, in_bias, short_weight, short_bias, h, skip, core)
+        if n:
+            args = *args, n, torch.is_grad_enabled()
+        y: Tensor = (_Within if n else _Around).apply(*args)  # type: ignore[no-untyped-call]
         return y
     p = p + in_bias[:, None].to(p.dtype)
     s = short_conv(p, short_weight.to(p.dtype), short_bias.to(p.dtype))
@@ -64,7 +67,13 @@ def hyena_mix(
     return fft_conv(v, h, skip, x1, x2, backend=backend)
 
 
-class _Mix(torch.autograd.Function):
+def _tokens_within(core: object, p: Tensor) -> int:
+    return core.mixes(p) if isinstance(core, Mixing) else 0
+
+
+class _Around(torch.autograd.Function):
+    """Passes of their own around the convolution of a core."""
+
     @staticmethod
     def forward(
         ctx: Any,
@@ -75,62 +84,96 @@ class _Mix(torch.autograd.Function):
         h: Tensor,
         skip: Tensor,
         core: Core,
+    ) -> Tensor:
+        from mechbench.ops.hyena_mix.kernels import finish_forward, gate_forward
+
+        # Where any length is as good, one whose rows begin at whole vectors.
+        width = whole_vectors(p.shape[2]) if core.ANY_SEQLEN else p.shape[2]
+        w = gate_forward(p, taps, bias, shift, width)
+        z, kept = conv_forward(core, w, h)
+        ctx.core = core
+        ctx.save_for_backward(p, shift, taps, bias, skip, h, w, z, *kept)
+        return finish_forward(p, taps, bias, shift, z, w, skip)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
+        from mechbench.ops.hyena_mix.kernels import finish_backward
+
+        p, shift, taps, bias, skip, h, w, z, *kept = ctx.saved_tensors
+        dy = beside(dy)
+        dz = finish_backward(p, taps, bias, shift, dy, w.shape[2])
+        dw, dh = conv_backward(ctx.core, dz, w, h, tuple(kept))
+        return *_gradients(p, shift, taps, bias, skip, dy, z, dw, dh), None
+
+
+class _Within(torch.autograd.Function):
+    """The first n tokens within the kernels of a core, the few that are left around them."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        p: Tensor,
+        shift: Tensor,
+        taps: Tensor,
+        bias: Tensor,
+        h: Tensor,
+        skip: Tensor,
+        core: Mixing,
+        n: int,
         keep: bool,
     ) -> Tensor:
         from mechbench.ops.hyena_mix.kernels import empty_rows, finish_forward, gate_forward
 
-        p = beside(p)
-        L = p.shape[2]
-        ctx.core, ctx.n_taps, ctx.taps_dtype = core, h.shape[1], h.dtype
-        ctx.mixed = n = core.mixes(p) if isinstance(core, Mixing) else 0
-        if isinstance(core, Mixing) and n:
-            y = empty_rows(p, len(skip))
-            around = _around(p, taps, bias, shift)
-            late = p[:, : len(skip), n:]  # of no token, mostly
-            if n < L:  # with what comes before, which a short convolution looks at
-                last = p[..., n - _BEFORE :]
-                w = gate_forward(last, taps, bias, shift)
-                late = w[..., _BEFORE:]
-            z, kept = core.mix_forward(around, skip.float(), h, y, late, keep)
-            if n < L:
-                z_last = z[..., n - _BEFORE : L].contiguous()
-                y_last = finish_forward(last, taps, bias, shift, z_last, w, skip)
-                y[..., n:] = y_last[..., _BEFORE:]
-        else:
-            # Where any length is as good, one whose rows begin at whole vectors.
-            width = -(-L // _EVEN) * _EVEN if core.ANY_SEQLEN else L
-            w = gate_forward(p, taps, bias, shift, width)
-            z, others = conv_forward(core, w, h)
-            y, kept = finish_forward(p, taps, bias, shift, z, w, skip), (w, h, *others)
+        D, L = len(skip), p.shape[2]
+        y, late = empty_rows(p, D), p[:, :D, n:]
+        if n < L:
+            last = p[..., n - _BEFORE :]
+            w = gate_forward(last, taps, bias, shift)
+            late = w[..., _BEFORE:]
+        around = Projections(p, taps.float(), bias.float(), shift.float())
+        z, kept = core.mix_forward(around, skip.float(), h, y, late, keep)
+        if n < L:
+            z_last = z[..., n - _BEFORE : L].contiguous()
+            y_last = finish_forward(last, taps, bias, shift, z_last, w, skip)
+            y[..., n:] = y_last[..., _BEFORE:]
+        ctx.core, ctx.n, ctx.n_taps, ctx.dtype = core, n, h.shape[1], h.dtype
         ctx.save_for_backward(p, shift, taps, bias, skip, z, *kept)
         return y
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
-        from mechbench.ops.hyena_mix.kernels import finish_backward, gate_backward
+        from mechbench.ops.hyena_mix.kernels import finish_backward
 
         p, shift, taps, bias, skip, z, *kept = ctx.saved_tensors
-        dy = beside(dy)
-        if ctx.mixed:
-            n, around = ctx.mixed, _around(p, taps, bias, shift)
-            late = dy[..., n:]
-            if n < p.shape[2]:
-                last = slice(n - _BEFORE, None)
-                dz = finish_backward(p[..., last], taps, bias, shift, dy[..., last])
-                late = dz[..., _BEFORE:]
-            dw, dh = ctx.core.mix_backward(around, dy, late, ctx.n_taps, tuple(kept))
-        else:
-            w, h, *others = kept
-            dz = finish_backward(p, taps, bias, shift, dy, w.shape[2])
-            dw, dh = conv_backward(ctx.core, dz, w, h, tuple(others))
-        dp, dtaps, dbias, dshift, dskip = gate_backward(p, taps, bias, shift, skip, dy, z, dw)
-        small = (
-            g.to(x.dtype) for g, x in ((dshift, shift), (dtaps, taps), (dbias, bias), (dskip, skip))
-        )
-        dshift, dtaps, dbias, dskip = small
-        return dp, dshift, dtaps, dbias, dh.to(ctx.taps_dtype), dskip, None, None
+        dy, n = beside(dy), ctx.n
+        late = dy[..., n:]
+        if n < p.shape[2]:
+            last = slice(n - _BEFORE, None)
+            dz = finish_backward(p[..., last], taps, bias, shift, dy[..., last])
+            late = dz[..., _BEFORE:]
+        around = Projections(p, taps.float(), bias.float(), shift.float())
+        dw, dh = ctx.core.mix_backward(around, dy, late, ctx.n_taps, tuple(kept))
+        dh = dh.to(ctx.dtype)
+        return *_gradients(p, shift, taps, bias, skip, dy, z, dw, dh), None, None, None
 
 
-def _around(p: Tensor, taps: Tensor, bias: Tensor, shift: Tensor) -> Projections:
-    return Projections(p, taps.float(), bias.float(), shift.float())
+def _gradients(
+    p: Tensor,
+    shift: Tensor,
+    taps: Tensor,
+    bias: Tensor,
+    skip: Tensor,
+    dy: Tensor,
+    z: Tensor,
+    dw: Tensor,
+    dh: Tensor,
+) -> tuple[Tensor, ...]:
+    """Return the gradients of p, shift, taps, bias, h and skip."""
+    from mechbench.ops.hyena_mix.kernels import gate_backward
+
+    dp, dtaps, dbias, dshift, dskip = gate_backward(p, taps, bias, shift, skip, dy, z, dw)
+    small = ((dshift, shift), (dtaps, taps), (dbias, bias), (dskip, skip))
+    dshift, dtaps, dbias, dskip = (g.to(x.dtype) for g, x in small)
+    return dp, dshift, dtaps, dbias, dh, dskip

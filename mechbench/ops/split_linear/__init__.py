@@ -17,9 +17,7 @@ from torch.autograd.function import once_differentiable
 
 from mechbench.ops.linear import _product, linear
 from mechbench.ops.precision import autocast_dtype
-from mechbench.ops.triton import unavailable
-
-_ALIGNED = 16  # numbers, 32 bytes of a half type: what Triton takes for well placed
+from mechbench.ops.triton import VECTOR, unavailable
 
 
 def split_linear(x: Tensor, layer: nn.Linear, widths: Sequence[int]) -> tuple[Tensor, ...]:
@@ -48,8 +46,8 @@ class _Split(torch.autograd.Function):
         ctx.dtypes = x.dtype, weight.dtype
         E = len(weight)
         x, weight = x.to(dtype), weight.to(dtype)
-        if E % _ALIGNED:
-            weight = F.pad(weight, (0, 0, 0, -E % _ALIGNED))
+        if E % VECTOR:
+            weight = F.pad(weight, (0, 0, 0, -E % VECTOR))
         ctx.save_for_backward(x, weight)
         y = F.linear(x, weight)  # (B, L, E or more)
         return torch.split(y[..., :E], list(widths), -1)

@@ -59,3 +59,15 @@ def test_a_norm_behind_its_gate_forgets_how_large_both_are() -> None:
     torch.testing.assert_close(out.square().mean(-1), torch.ones(B, L, dtype=torch.float64))
     torch.testing.assert_close(norm_gated(100 * y, gate, norm), out)
     torch.testing.assert_close(out.sign(), (y * F.silu(gate)).sign())
+
+
+def test_half_types_are_normed_in_float32_without_a_warning() -> None:
+    y, _, norm = draw(torch.bfloat16)
+    rows = torch.randn(B, L, P).to(torch.bfloat16)
+    torch.set_warn_always(True)  # PyTorch's own come once a process, and are errors here
+    try:
+        got = heads_norm(y, norm, torch.float32), norm_gated(rows, rows, norm)
+    finally:
+        torch.set_warn_always(False)
+    torch.testing.assert_close(got[0], heads_norm(y.float(), norm, torch.float32))
+    assert got[1].dtype == torch.bfloat16

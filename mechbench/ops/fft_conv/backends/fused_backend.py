@@ -17,7 +17,7 @@ from mechbench.ops.fft_conv.core import split
 from mechbench.ops.fft_conv.kernels import steps, whole
 from mechbench.ops.fft_conv.kernels.stored import empty_pieces
 from mechbench.ops.kernels import nvrtc
-from mechbench.ops.triton import interpreted, unavailable
+from mechbench.ops.triton import beside, interpreted, unavailable
 
 PRIORITY = 40
 ANY_SEQLEN = False
@@ -63,7 +63,7 @@ def _kernels(n: int) -> ModuleType:
 
 def core_forward(v: Tensor, h: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
     """Return h * v, and what is kept of the filters."""
-    v, h, n = _rows(v), h.float().contiguous(), _length(v.shape[-1])
+    v, h, n = beside(v), h.float().contiguous(), _length(v.shape[-1])
     z, kept = _kernels(n).forward(v, h, n)
     late = v[..., n:]
     if late.shape[2]:
@@ -77,7 +77,7 @@ def core_backward(
     dz: Tensor, v: Tensor, h: Tensor, kept: tuple[Tensor, ...]
 ) -> tuple[Tensor, Tensor]:
     """Return the gradients of v and h."""
-    dz, v, taps, n = _rows(dz), _rows(v), h.float().contiguous(), _length(v.shape[-1])
+    dz, v, taps, n = beside(dz), beside(v), h.float().contiguous(), _length(v.shape[-1])
     dv, dh = _kernels(n).backward(dz, v, taps, n, kept)
     late = v[..., n:]
     if late.shape[2]:
@@ -114,16 +114,14 @@ def mix_backward(
     around: Projections, dy: Tensor, late: Tensor, n_taps: int, kept: tuple[Tensor, ...]
 ) -> tuple[Tensor, Tensor]:
     """Return the gradients of w and h."""
-    n, dy = _length(dy.shape[-1]), _pieces(dy)
-    if not late.shape[2]:
-        dw, dh = _kernels(n).mix_backward(around, dy, late, n_taps, n, kept)
-        return dw, dh
-    from mechbench.ops.fft_conv.kernels.corners import add_late_gradients
+    n, R, late = _length(dy.shape[-1]), late.shape[2], late.contiguous()
+    rest = kept[3:] if R else kept
+    dw, dh = _kernels(n).mix_backward(around, _pieces(dy), late, n_taps, n, rest)
+    if R:
+        from mechbench.ops.fft_conv.kernels.corners import add_late_gradients
 
-    early_w, late_w, taps, *rest = kept
-    late = late.contiguous()
-    dw, dh = _kernels(n).mix_backward(around, dy, late, n_taps, n, tuple(rest))
-    add_late_gradients(late, early_w, late_w, taps, dw, dh, n)
+        early_w, late_w, taps = kept[:3]
+        add_late_gradients(late, early_w, late_w, taps, dw, dh, n)
     return dw, dh
 
 
@@ -140,7 +138,3 @@ def _pieces(x: Tensor) -> Tensor:
     rows = empty_pieces(x)[..., : x.shape[2]]
     rows.copy_(x)
     return rows
-
-
-def _rows(x: Tensor) -> Tensor:
-    return x if x.stride(2) == 1 else x.contiguous()

@@ -7,14 +7,14 @@ the backward needs again is kept in that precision, but not in float32's.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from functools import cache, cached_property
+from functools import cache
 
 import torch
 from torch import Tensor
 
 from mechbench.ops.fft_conv.contract import Projections
 from mechbench.ops.fft_conv.core import COMPLEX_BYTES, chunks
-from mechbench.ops.fft_conv.cuda import compiled, reals
+from mechbench.ops.fft_conv.kernels.modules import Modules
 from mechbench.ops.fft_conv.kernels.stored import (
     Stored,
     empty_gradient,
@@ -52,23 +52,15 @@ class _Steps:
         self.n, self.device, self.halved = n, device, is_halved(dtype)
         self.rows, self.columns = _SPLITS[n]
         self.lines = _LINE_THREADS * _ELEMENTS // self.columns  # lines a block
-        self._defined = {
-            "ROWS": ",".join(map(str, _RADICES[self.rows])),
-            "COLUMNS": ",".join(map(str, _RADICES[self.columns])),
-            "WIDTH": _WIDTH,
-            "LINES": self.lines,
-            "HALVED": int(self.halved),
-            "REAL": reals(dtype),
-        }
-
-    @cached_property
-    def _plain(self) -> Module:
-        return compiled("steps.cuh", "steps.cu", device=self.device, **self._defined)
-
-    @cached_property
-    def _mixing(self) -> Module:
-        names = ("steps.cuh", "pieces.cuh", "steps_mix.cu")
-        return compiled(*names, device=self.device, **self._defined)
+        self._built = Modules(
+            "steps",
+            dtype,
+            device,
+            ROWS=",".join(map(str, _RADICES[self.rows])),
+            COLUMNS=",".join(map(str, _RADICES[self.columns])),
+            WIDTH=_WIDTH,
+            LINES=self.lines,
+        )
 
     def _empty(self, B: int, D: int) -> Stored:
         """Return lines for columns to be written to."""
@@ -97,21 +89,21 @@ class _Steps:
         B, D, L = x.shape
         lines = self._empty(B, D)
         arguments = (x, *lines, D, L, *x.stride()[:2], scale)
-        self._columns(self._plain, name, "pppiillf", arguments, B * D)
+        self._columns(self._built.plain, name, "pppiillf", arguments, B * D)
         return lines
 
     def join(self, lines: Stored, out: Tensor, name: str, scale: float = 1.0) -> None:
         """Write what `lines` transform back to, to `out` (B, D, L)."""
         B, D, L = out.shape
         arguments = (*lines, out, D, L, *out.stride()[:2], scale)
-        self._columns(self._plain, name, "pppiillf", arguments, B * D)
+        self._columns(self._built.plain, name, "pppiillf", arguments, B * D)
 
     def filters(self, h: Tensor, L: int) -> Stored:
         """Return filters h (D, K) as transformed columns, divided by n."""
         return self.split(h[None, :, : min(L, self.n)], "filter_columns", 1.0 / self.n)
 
     def _lines(self, name: str, types: str, *arguments: object, channels: int) -> None:
-        self._plain.launch(
+        self._built.plain.launch(
             name,
             types,
             arguments,
@@ -161,7 +153,7 @@ class _Steps:
         lines = self._empty(B, rows)
         sizes = channels.start, rows, D, L, width
         arguments = (*around, w, *lines, *sizes, *around.p.stride()[:2])
-        self._columns(self._mixing, "gated_columns", "p" * 7 + "iiiiill", arguments, B * rows)
+        self._columns(self._built.mixing, "gated_columns", "p" * 7 + "iiiiill", arguments, B * rows)
         return lines
 
     def gradient(self, around: Projections, dy: Tensor, last: Tensor, channels: slice) -> Stored:
@@ -172,7 +164,7 @@ class _Steps:
         strides = (*around.p.stride()[:2], *dy.stride()[:2])
         arguments = (*around, dy, last, *lines, *sizes, *strides)
         types = "p" * 8 + "iiiiillll"
-        self._columns(self._mixing, "gradient_columns", types, arguments, B * rows)
+        self._columns(self._built.mixing, "gradient_columns", types, arguments, B * rows)
         return lines
 
     def mixed(
@@ -192,7 +184,7 @@ class _Steps:
         strides = (*around.p.stride()[:2], *y.stride()[:2])
         arguments = (*around, skip, w, *lines, z, y, *sizes, *strides)
         types = "p" * 10 + "iiiiiillll"
-        self._columns(self._mixing, "mixed_uncolumns", types, arguments, B * rows)
+        self._columns(self._built.mixing, "mixed_uncolumns", types, arguments, B * rows)
 
 
 @cache

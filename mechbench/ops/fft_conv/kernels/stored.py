@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-_VECTOR = 16  # numbers in 32 bytes, of half types
+from mechbench.ops.triton import whole_vectors
 
 
 class Stored(NamedTuple):
@@ -44,5 +44,4 @@ def empty_gradient(shape: Sequence[int], L: int, device: torch.device) -> Tensor
 def empty_pieces(like: Tensor) -> Tensor:
     """Return an empty (B, D, L), or longer, whose rows begin at whole vectors; contiguous."""
     B, D, L = like.shape
-    width = -(-L // _VECTOR) * _VECTOR
-    return torch.empty(B, D, width, dtype=like.dtype, device=like.device)
+    return torch.empty(B, D, whole_vectors(L), dtype=like.dtype, device=like.device)

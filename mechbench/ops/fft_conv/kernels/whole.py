@@ -7,14 +7,14 @@ for a moment, of some channels at a time. For half types both stand in half prec
 from __future__ import annotations
 
 from collections.abc import Iterator
-from functools import cache, cached_property
+from functools import cache
 
 import torch
 from torch import Tensor
 
 from mechbench.ops.fft_conv.contract import Projections
 from mechbench.ops.fft_conv.core import COMPLEX_BYTES, chunks
-from mechbench.ops.fft_conv.cuda import compiled, reals
+from mechbench.ops.fft_conv.kernels.modules import Modules
 from mechbench.ops.fft_conv.kernels.stored import (
     Stored,
     empty_gradient,
@@ -22,7 +22,6 @@ from mechbench.ops.fft_conv.kernels.stored import (
     is_halved,
     number_bytes,
 )
-from mechbench.ops.kernels.nvrtc import Module
 
 CHUNK_BYTES = 1 << 29  # size of the spectra of dz
 # Length of a transform: its radices, and elements a thread.
@@ -47,21 +46,13 @@ class _Whole:
         self.n, self.device, self.halved = n, device, is_halved(dtype)
         self._block = {"threads": n // elements, "shared": shared_bytes(n)}
         self._processors = torch.cuda.get_device_properties(device).multi_processor_count
-        self._defined = {
-            "RADICES": ",".join(map(str, radices)),
-            "ELEMENTS": elements,
-            "HALVED": int(self.halved),
-            "REAL": reals(dtype),
-        }
-
-    @cached_property
-    def _plain(self) -> Module:
-        return compiled("whole.cuh", "whole.cu", device=self.device, **self._defined)
-
-    @cached_property
-    def _mixing(self) -> Module:
-        names = ("whole.cuh", "pieces.cuh", "whole_mix.cu")
-        return compiled(*names, device=self.device, **self._defined)
+        self._built = Modules(
+            "whole",
+            dtype,
+            device,
+            RADICES=",".join(map(str, radices)),
+            ELEMENTS=elements,
+        )
 
     def stored(self, *shape: int, blocks: int) -> Stored:
         return Stored.empty(*shape, self.n, blocks=blocks, halved=self.halved, device=self.device)
@@ -71,21 +62,23 @@ class _Whole:
         D, K = h.shape
         H = self.stored(D, blocks=D)
         arguments = (h, *H, K, 1.0 / self.n)
-        self._plain.launch("spectra", "pppif", arguments, grid=(D, 1), **self._block)
+        self._built.plain.launch("spectra", "pppif", arguments, grid=(D, 1), **self._block)
         return H
 
     def convolve(self, v: Tensor, H: Stored, z: Tensor) -> None:
         """Write the product of v (B, D, L) and the spectra H to z, contiguous."""
         B, D, L = v.shape
         arguments = (v, *H, z, B, L, *v.stride()[:2])
-        self._plain.launch("convolve", "ppppiill", arguments, grid=(B * D, 1), **self._block)
+        self._built.plain.launch("convolve", "ppppiill", arguments, grid=(B * D, 1), **self._block)
 
     def adjoint(self, dz: Tensor, H: Stored, dv: Tensor, dZ: Stored, channels: slice) -> None:
         """Write the gradient of v and the spectra of dz (D, B, n), both of some channels."""
         dz, H, dv = dz[:, channels], Stored(*(x[channels] for x in H)), dv[:, channels]
         B, D, L = dz.shape
         arguments = (dz, *H, dv, *dZ, B, L, *dz.stride()[:2], dv.stride(0))
-        self._plain.launch("adjoint", "ppppppiilll", arguments, grid=(B * D, 1), **self._block)
+        self._built.plain.launch(
+            "adjoint", "ppppppiilll", arguments, grid=(B * D, 1), **self._block
+        )
 
     def correlate(self, dZ: Stored, v: Tensor, dh: Tensor) -> None:
         """Write the gradient of the filters to dh (D, K), from spectra dZ (D, B, n)."""
@@ -94,10 +87,12 @@ class _Whole:
         shape = (parts, D, self.n) if parts > 1 else (0,)
         sums = torch.empty(shape, dtype=torch.complex64, device=self.device)
         arguments = (*dZ, v, sums, dh, B, L, *v.stride()[:2], K, 1.0 / self.n)
-        self._plain.launch("correlate", "pppppiillif", arguments, grid=(D, parts), **self._block)
+        self._built.plain.launch(
+            "correlate", "pppppiillif", arguments, grid=(D, parts), **self._block
+        )
         if parts > 1:
             finishing = (sums, dh, parts, K, L, 1.0 / self.n)
-            self._plain.launch("finish", "ppiiif", finishing, grid=(D, 1), **self._block)
+            self._built.plain.launch("finish", "ppiiif", finishing, grid=(D, 1), **self._block)
 
     def mix(
         self,
@@ -114,7 +109,7 @@ class _Whole:
         strides = (*around.p.stride()[:2], *y.stride()[:2])
         arguments = (*around, skip, *H, w, z, y, B, D, L - late, late, width, *strides)
         types = "p" * 10 + "iiiiillll"
-        self._mixing.launch("mix", types, arguments, grid=(B * D, 1), **self._block)
+        self._built.mixing.launch("mix", types, arguments, grid=(B * D, 1), **self._block)
 
     def mix_adjoint(
         self,
@@ -130,7 +125,7 @@ class _Whole:
         (B, D, L), late, width = dy.shape, last.shape[2], dw.shape[2]
         strides = (*around.p.stride()[:2], *dy.stride()[:2])
         sizes = channels.start, B, D, L - late, late, width
-        self._mixing.launch(
+        self._built.mixing.launch(
             "mix_adjoint",
             "p" * 11 + "iiiiiillll",
             (*around, dy, last, *H, dw, *dZ, *sizes, *strides),
