@@ -31,7 +31,10 @@ GRID = (1e-3, 2e-3, 4e-3, 8e-3, 1.6e-2)  # learning rates, two to each side of t
 
 @dataclass(frozen=True)
 class Choice:
-    """An operator or task that a suite names; grid keys are settings, "task.X" and "operator.X"."""
+    """An operator or task that a suite names; grid keys are settings, "task.X" and "operator.X".
+
+    Rates are of operators, seeds of tasks: every operator is reported as often at a point.
+    """
 
     name: str
     where: Key
@@ -39,6 +42,7 @@ class Choice:
     settings: Mapping[str, Any] = field(default_factory=dict)
     grid: Mapping[str, Sequence[Any]] = field(default_factory=dict)
     lrs: tuple[float, ...] = ()
+    seeds: tuple[int, ...] = ()  # empty: the suite's
 
 
 @dataclass(frozen=True)
@@ -120,7 +124,7 @@ class Suite:
             axes = {**self.grid, **task.grid, **operator.grid}  # the inner one counts
             points = math.prod(len(values) for values in axes.values())
             lrs = operator.lrs or self.lrs or (0.0,)
-            n += points * len(lrs) * len((*self._tuning(lrs), *self.seeds))
+            n += points * len(lrs) * len((*self._tuning(lrs), *(task.seeds or self.seeds)))
         if n > CELLS.most:
             raise self.error((), f"{n} {CELLS.what}: expected at most {CELLS.most} ({CELLS.why})")
 
@@ -169,7 +173,7 @@ class Suite:
         group = dataclasses.replace(config, lr=1.0, seed=0).cell_id
         lrs = operator.lrs or self.lrs or (config.lr,)
         for lr in lrs:
-            for seed in (*self._tuning(lrs), *self.seeds):
+            for seed in (*self._tuning(lrs), *(point.task.seeds or self.seeds)):
                 cell = dataclasses.replace(config, lr=lr, seed=seed)
                 yield Cell(cell, cell.cell_id, group, {**call, "lr": lr, "seed": seed})
 

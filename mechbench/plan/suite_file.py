@@ -30,8 +30,8 @@ _TOP = (
     "title", "question", "protocol", "seeds", "lrs", "tuning_seeds", "plugins", "settings",
     "grid", "tasks", "operators",
 )  # fmt: skip
-_TASK = ("name", "options", "settings", "grid")
-_OPERATOR = (*_TASK, "lrs")
+_CHOICE = ("name", "options", "settings", "grid")
+_TASK, _OPERATOR = (*_CHOICE, "seeds"), (*_CHOICE, "lrs")
 
 
 def read_suite(path: Path | str) -> Suite:
@@ -71,7 +71,7 @@ class _Reader:
             path=self.path,
             title=self._text(data, "title"),
             question=self._text(data, "question") if "question" in data else "",
-            seeds=self._seeds(data.get("seeds", [0])),
+            seeds=self._seeds(data.get("seeds", [0]), ("seeds",)),
             lrs=self._lrs(data.get("lrs", []), ("lrs",)),
             tuning_seeds=self._tuning_seeds(data.get("tuning_seeds", [TUNING_SEED])),
             plugins=self._plugins(data.get("plugins", [])),
@@ -104,12 +104,12 @@ class _Reader:
             raise self._error(where, f"is {value!r}: a value stands in it twice")
         return value
 
-    def _seeds(self, value: Any) -> tuple[int, ...]:
-        seeds = self._each(value, "seed", ("seeds",), "is no seed: expected 0, 1, 2 ...")
+    def _seeds(self, value: Any, where: Key) -> tuple[int, ...]:
+        seeds = self._each(value, "seed", where, "is no seed: expected 0, 1, 2 ...")
         for seed in seeds:
             if seed >= TUNING_SEED:
                 raise self._error(
-                    ("seeds",),
+                    where,
                     f"{seed} is a seed that chooses learning rates: expected below {TUNING_SEED}",
                 )
         return tuple(seeds)
@@ -200,6 +200,7 @@ class _Reader:
                     self._settings(table.get("settings", {}), (*where, "settings")),
                     self._grid(table.get("grid", {}), (*where, "grid")),
                     self._lrs(table.get("lrs", []), (*where, "lrs")),
+                    self._seeds(table["seeds"], (*where, "seeds")) if "seeds" in table else (),
                 )
             )
         return tuple(out)

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
+import math
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -17,11 +19,13 @@ from mechbench.plan.suite_file import read_suite
 from mechbench.record.config import TUNING_SEED
 
 SHIPPED = sorted((Path(__file__).parents[2] / "tasks").glob("*.toml"))
-NAMES = {
-    "quick", "recall-vs-length", "recall-vs-vocab", "induction-vs-length", "filters",
-    "operators-long", "length-generalisation", "recall-distance", "mqar", "mad",
-    "first-release", "smoke",
+BOARDS = {
+    "recall-vs-length", "recall-vs-vocab", "recall-distance", "induction-vs-length", "filters",
+    "hyena-window", "operators-long", "length-generalisation", "mqar", "mad", "arithmetic",
+    "majority", "counting", "icl-functions",
 }  # fmt: skip
+NAMES = BOARDS | {"quick", "first-release", "smoke"}
+OF_FILTERS = {"filters", "hyena-window"}  # boards of one operator
 
 
 def suite(tmp_path: Path, text: str) -> Suite:
@@ -262,6 +266,8 @@ def test_shipped_suite_is_sound(path: Path) -> None:
     )
     assert known.operators
     cells = known.cells("cpu")
+    if path.stem in BOARDS:
+        check_board(found, cells)
     assert bool(cells) == bool(known.tasks)
     assert len(trials(cells)) <= 1, "as many trials for every operator"
     budgets: dict[tuple[object, ...], set[int]] = {}
@@ -270,6 +276,32 @@ def test_shipped_suite_is_sound(path: Path) -> None:
         point = (c.task, str(c.task_options), c.seqlen, c.vocab_size, c.d_model, c.n_train)
         budgets.setdefault(point, set()).add(c.budget_tokens)
     assert all(len(b) == 1 for b in budgets.values()), "one budget for all operators"
+
+
+def check_board(found: Suite, cells: list[Cell]) -> None:
+    """Check what a board owes its operators: enough of them, all at every point, tuned alike."""
+    points: dict[str, set[str]] = {}
+    seeds: dict[str, set[int]] = {}
+    for cell in cells:
+        c = cell.config
+        row = f"{c.operator} {sorted(c.operator_options.items())}"
+        alike = dataclasses.replace(
+            c, operator="", operator_options={}, sources={}, lr=1.0, seed=0, max_seqlen=0
+        )
+        points.setdefault(row, set()).add(alike.cell_id)
+        if not c.tunes:
+            seeds.setdefault(cell.group, set()).add(c.seed)
+    named = [math.prod(len(values) for values in e.grid.values()) for e in found.operators]
+    assert len(points) == sum(named), "no two entries plan the same cells"
+    assert len(points) >= (6 if found.name in OF_FILTERS else 12)
+    assert len({frozenset(found) for found in points.values()}) == 1, "all at every point"
+    assert {frozenset(found) for found in seeds.values()} <= {
+        frozenset(range(3)),
+        frozenset(range(5)),
+    }
+    rates = sorted({cell.config.lr for cell in cells if cell.config.tunes})
+    assert len(rates) >= 5
+    assert [b / a for a, b in itertools.pairwise(rates)] == pytest.approx([2.0] * (len(rates) - 1))
 
 
 def trials(cells: list[Cell]) -> set[int]:
@@ -300,6 +332,24 @@ def test_one_rate_needs_no_cells_to_choose_it(tmp_path: Path) -> None:
     cells = suite(tmp_path, text % "lrs = 'grid'").cells("cpu")
     assert sorted({cell.config.lr for cell in cells}) == [1e-3, 2e-3, 4e-3, 8e-3, 1.6e-2]
     assert trials(cells) == {5}
+
+
+def test_a_task_may_have_seeds_of_its_own(tmp_path: Path) -> None:
+    text = """operators = ["hyena", "attention"]
+    [[tasks]]
+    name = "recall"
+    [[tasks]]
+    name = "induction"
+    seeds = [5, 6, 7]
+    """
+    cells = suite(tmp_path, HEAD + text).cells("cpu")
+    assert len(cells) == 2 * 2 * ((2 + 1) + (3 + 1))
+    for task, seeds in (("recall", {0, 1}), ("induction", {5, 6, 7})):
+        own = [c.config for c in cells if c.config.task == task]
+        assert {c.seed for c in own} == seeds | {TUNING_SEED}
+    bound = HEAD + text.replace("[5, 6, 7]", f"{list(range(50_000))}")
+    with pytest.raises(ConfigError, match="200016 cells: expected at most"):
+        suite(tmp_path, bound).cells("cpu")
 
 
 def test_numbers_of_any_spelling_are_one_cell(tmp_path: Path) -> None:
