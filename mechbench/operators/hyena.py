@@ -73,8 +73,9 @@ class Hyena(nn.Module):
         Fidelity(
             "Poli et al. 2023: the released recurrence (`gate-first`), Definition 3.1 (`paper`)",
             2e-15,
-            "filters in relative time, scaled by 1024 / L, window rates over D channels, one "
-            "sine frequency set a layer: they carry over to other lengths without training",
+            "filters in relative time, scaled by 1024 / L, under a window of shift 1, its rates "
+            "over D channels, one sine frequency set a layer: they carry over to other lengths "
+            "without training and see far",
         ),
         Fidelity(
             "released operator (heads 1, blocks 1), orders 2 to 4, weights loaded; outputs and "
@@ -92,6 +93,14 @@ class Hyena(nn.Module):
         """Return the options with the variant's stored name, so that both names are one cell."""
         stored = "released" if options["variant"] == "gate-first" else options["variant"]
         return {**options, "variant": stored}
+
+    @staticmethod
+    def implied(options: Mapping[str, Any]) -> dict[str, Any]:
+        """Return what a stored `hybrid` means that names no option of its Hyena.
+
+        Alone, Hyena stores them all.
+        """
+        return {} if "order" in options else {"window_shift": 0.0}
 
     @staticmethod
     def parts(options: Mapping[str, Any]) -> list[Entry]:

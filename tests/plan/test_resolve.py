@@ -332,10 +332,11 @@ BEFORE: dict[str, tuple[dict[str, Any], str]] = {
     "mamba2": ({}, "ccc75fea67466348"),
     "deltanet": ({}, "50401a3bc99c6409"),
     "deltaproduct": ({}, "395a884895b3de17"),
-    "hyena": ({"variant": "gate-first"}, "238f6cac07c5b463"),
+    "hyena": ({"variant": "gate-first", "window_shift": 0}, "238f6cac07c5b463"),
     "attention": ({}, "96c202d4078b2b45"),
     "hybrid": (
-        {"pattern": "hyena,retnet", "retnet.decays": "consecutive"}, "8810c1453129faba",
+        {"pattern": "hyena,retnet", "hyena.window_shift": 0, "retnet.decays": "consecutive"},
+        "8810c1453129faba",
     ),
 }  # fmt: skip
 
@@ -368,6 +369,14 @@ def test_a_new_default_is_another_cell_that_says_so(operator: str) -> None:
     assert new.cell_id != BEFORE[operator][1]
     assert set(BEFORE[operator][0]) <= set(new.operator_options)
     assert Config.from_dict(new.to_dict()).cell_id == new.cell_id
+
+
+def test_a_hybrid_says_that_its_hyena_has_the_window_of_now() -> None:
+    assert config("hybrid").operator_options["hyena.window_shift"] == 1
+    older = config("hybrid", operator_options={"hyena.window_shift": 0})
+    assert "hyena.window_shift" not in older.operator_options
+    layers = build_model(older, 64).blocks
+    assert layers[0].operator.filter.shift == 0
 
 
 def test_a_curriculum_that_cannot_reach_full_length_is_refused() -> None:
