@@ -37,7 +37,7 @@ from mechbench.training.named_schedules import SCHEDULES
 V, L, B = 8, 16, 8
 STEP = B * (L + 2)  # tokens
 TASK = Recall(V, L)
-GOLDEN = 0.940799  # loss of a fixed run after 20 steps, on a CPU in float32
+GOLDEN = 0.835460  # loss of a fixed run after 20 steps, on a CPU in float32
 TIMED = ("tokens_per_s", "train_s")
 
 
