@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from mechbench.data.examples import TrainExamples
 from mechbench.data.streams import TrainStream, Unseen
 from mechbench.data.train_set import TrainSet
 from mechbench.ops import cross_entropy
@@ -173,10 +174,15 @@ def train(
     """
     config, task, device, group = run.config, run.task, run.device, run.group
     tasks = [stage_task(task, length) for length, _ in config.curriculum]
-    streams = [
-        TrainSet(task_, config.n_train, batch_size, config.seed, device)
-        if config.n_train
-        else TrainStream(task_, batch_size, config.seed, device)
+    examples = [
+        TrainExamples(
+            TrainSet(task_, config.n_train, batch_size, config.seed, device)
+            if config.n_train
+            else TrainStream(task_, batch_size, config.seed, device),
+            dense=config.loss_on == "dense",
+            # Shorter examples cannot stand in an evaluation set.
+            unseen=unseen if task_ is tasks[-1] else None,
+        )
         for task_, (_, batch_size) in zip(tasks, config.curriculum, strict=True)
     ]
     share = stage_budget(config.budget_tokens, len(tasks))
@@ -212,19 +218,16 @@ def train(
         now_task, batch_size = tasks[progress.stage], config.curriculum[progress.stage][1]
         step_tokens = batch_size * now_task.input_seqlen
         final = progress.stage == len(tasks) - 1
-        batch = streams[progress.stage].batch(progress.step)
-        targets = batch.dense_targets if config.loss_on == "dense" else batch.targets
-        if final:  # shorter examples cannot stand in an evaluation set
-            fresh = unseen(batch.inputs)
-            targets = torch.where(fresh[:, None], targets, IGNORE)
-            counts[2] += (~fresh).sum()
+        inputs, targets, held_out = examples[progress.stage].at(progress.step)
+        if held_out is not None:
+            counts[2] += held_out.sum()
         fraction = progress.tokens / config.budget_tokens
         factor = lr_factor(progress.step, fraction, config.warmup_steps)
         factor *= stage_lr(config.curriculum, progress.stage)
         seed_step(config.seed, progress.step, device, group.rank)
-        micro_batch = progress.micro_batch(config, *batch.inputs.shape[:2])
-        replayed = stepper.replay(batch.inputs, targets, factor, micro_batch)
-        loss, right, norm = replayed or stepper.gradients(batch.inputs, targets)
+        micro_batch = progress.micro_batch(config, *inputs.shape[:2])
+        replayed = stepper.replay(inputs, targets, factor, micro_batch)
+        loss, right, norm = replayed or stepper.gradients(inputs, targets)
         done = progress.step + 1
         spent = progress.tokens + step_tokens
         last = spent + step_tokens > config.budget_tokens
