@@ -43,15 +43,19 @@ class TrainStream:
         self._steps = max(1, _BLOCK_TOKENS // (batch_size * task.input_seqlen))
         self._block: tuple[int, Batch] | None = None
 
-    def batch(self, step: int) -> Batch:
-        """Return the batch of `step`."""
+    def at(self, step: int) -> tuple[Batch, slice]:
+        """Return the block that holds the batch of `step`, and its rows there."""
         number, offset = divmod(step, self._steps)
         if self._block is None or self._block[0] != number:
             size = self._batch_size * self._steps
             drawn = draw(self._task, size, self._seed, "train", number, self._device)
             self._block = number, drawn
-        rows = slice(offset * self._batch_size, (offset + 1) * self._batch_size)
-        return self._block[1].map(lambda tensor: tensor[rows])
+        return self._block[1], slice(offset * self._batch_size, (offset + 1) * self._batch_size)
+
+    def batch(self, step: int) -> Batch:
+        """Return the batch of `step`."""
+        block, rows = self.at(step)
+        return block.map(lambda tensor: tensor[rows])
 
 
 def evaluation_sizes(task: Task, n_examples: int) -> list[int]:

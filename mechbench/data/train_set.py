@@ -26,8 +26,8 @@ class TrainSet:
         self._whole: Batch | None = None
         self._order: tuple[int, Tensor] | None = None
 
-    def batch(self, step: int) -> Batch:
-        """Return the batch of `step`."""
+    def at(self, step: int) -> tuple[Batch, Tensor]:
+        """Return the whole set, and which of its rows are the batch of `step`."""
         epoch, offset = divmod(step, self._n // self._batch_size)
         if self._whole is None:
             self._whole = draw(self._task, self._n, self._seed, "train", 0, self._device)
@@ -36,4 +36,9 @@ class TrainSet:
             order = torch.randperm(self._n, generator=generator)
             self._order = epoch, order.to(self._device)
         rows = self._order[1][offset * self._batch_size : (offset + 1) * self._batch_size]
-        return self._whole.map(lambda tensor: tensor[rows])
+        return self._whole, rows
+
+    def batch(self, step: int) -> Batch:
+        """Return the batch of `step`."""
+        whole, rows = self.at(step)
+        return whole.map(lambda tensor: tensor[rows])

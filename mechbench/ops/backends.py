@@ -52,7 +52,7 @@ def pick(op: str, x: Tensor, backend: str, *, triton: Reason, fla: Reason) -> st
     """Return "triton", "torch" or "fla", and record that `op` takes x with it.
 
     PyTorch takes everything, so the kernels of flash-linear-attention run only where they are
-    named: on an H100 ours are faster, and they round less.
+    named: they keep states in the type of the values, and Hopper GPUs are refused some of them.
 
     Args:
         op: name of the op.

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from mechbench.data.examples import TrainExamples
 from mechbench.data.streams import TrainStream, Unseen
 from mechbench.data.train_set import TrainSet
 from mechbench.ops import cross_entropy
@@ -180,10 +181,15 @@ def train(
     """
     config, task, device, group = run.config, run.task, run.device, run.group
     tasks = [stage_task(task, length) for length, _ in config.curriculum]
-    streams = [
-        TrainSet(task_, config.n_train, batch_size, config.seed, device)
-        if config.n_train
-        else TrainStream(task_, batch_size, config.seed, device)
+    examples = [
+        TrainExamples(
+            TrainSet(task_, config.n_train, batch_size, config.seed, device)
+            if config.n_train
+            else TrainStream(task_, batch_size, config.seed, device),
+            dense=config.loss_on == "dense",
+            # Shorter examples cannot stand in an evaluation set.
+            unseen=unseen if task_ is tasks[-1] else None,
+        )
         for task_, (_, batch_size) in zip(tasks, config.curriculum, strict=True)
     ]
     on_cuda = device.startswith("cuda")
@@ -223,18 +229,15 @@ def train(
         if hooks.checkpoint_due():
             save()
         final = progress.stage == len(tasks) - 1
-        batch = streams[progress.stage].batch(progress.step)
-        targets = batch.dense_targets if config.loss_on == "dense" else batch.targets
-        if final:  # shorter examples cannot stand in an evaluation set
-            fresh = unseen(batch.inputs)
-            targets = torch.where(fresh[:, None], targets, IGNORE)
-            counts[2] += (~fresh).sum()
+        inputs, targets, held_out = examples[progress.stage].at(progress.step)
+        if held_out is not None:
+            counts[2] += held_out.sum()
         factor = schedule.factor(progress.step, progress.tokens)
         factor *= stage_lr(config.curriculum, progress.stage)
         seed_step(config.seed, progress.step, device, group.rank)
-        micro_batch = progress.micro_batch(config, *batch.inputs.shape[:2])
-        replayed = stepper.replay(batch.inputs, targets, factor, micro_batch)
-        loss, right, norm = replayed or stepper.gradients(batch.inputs, targets)
+        micro_batch = progress.micro_batch(config, *inputs.shape[:2])
+        replayed = stepper.replay(inputs, targets, factor, micro_batch)
+        loss, right, norm = replayed or stepper.gradients(inputs, targets)
         done, spent = progress.step + 1, progress.tokens + step_tokens
         due = schedule.due(spent) if schedule.branching else done % config.validate_every == 0
         # On CUDA they are fetched on fixed steps only: reading them stalls the queue.
