@@ -17,13 +17,13 @@ from typing import Any
 import torch
 
 from mechbench.catalogue.settings import setting
+from mechbench.data.examples import TrainExamples
 from mechbench.data.held_out import keep_apart
 from mechbench.data.streams import TrainStream, evaluation_batches
 from mechbench.errors import ConfigError, nearest
 from mechbench.plan.curriculum import ADVANCE, stage_lr, stage_task
 from mechbench.plan.resolve import resolve, task_of
 from mechbench.record.seeds import derive
-from mechbench.tasks.base import IGNORE
 from mechbench.training.branches import StableDecay
 from mechbench.training.draws import seed_step
 from mechbench.training.evaluation import evaluate
@@ -156,8 +156,12 @@ def train(
     held_out = keep_apart(task, validation, test, config.seed, device)
     validation = [batch.map(lambda tensor: tensor.to(device)) for batch in held_out.validation]
     tasks = [stage_task(task, length) for length, _ in config.curriculum]
-    streams = [
-        TrainStream(task_, batch_size, config.seed, device)
+    examples = [
+        TrainExamples(
+            TrainStream(task_, batch_size, config.seed, device),
+            dense=config.loss_on == "dense",
+            unseen=held_out.unseen if task_ is tasks[-1] else None,
+        )
         for task_, (_, batch_size) in zip(tasks, config.curriculum, strict=True)
     ]
     stepper = Stepper(
@@ -177,16 +181,13 @@ def train(
             return None
         now, batch_size = tasks[progress.stage], config.curriculum[progress.stage][1]
         final = progress.stage == len(tasks) - 1
-        batch = streams[progress.stage].batch(progress.step)
-        targets = batch.dense_targets if config.loss_on == "dense" else batch.targets
-        if final:
-            targets = torch.where(held_out.unseen(batch.inputs)[:, None], targets, IGNORE)
+        inputs, targets, _ = examples[progress.stage].at(progress.step)
         factor = schedule.factor(progress.step, progress.tokens)
         factor *= stage_lr(config.curriculum, progress.stage)
         seed_step(config.seed, progress.step, device)
-        micro_batch = progress.micro_batch(config, *batch.inputs.shape[:2])
-        replayed = stepper.replay(batch.inputs, targets, factor, micro_batch)
-        loss, right, norm = replayed or stepper.gradients(batch.inputs, targets)
+        micro_batch = progress.micro_batch(config, *inputs.shape[:2])
+        replayed = stepper.replay(inputs, targets, factor, micro_batch)
+        loss, right, norm = replayed or stepper.gradients(inputs, targets)
         if not replayed:
             stepper.update(factor)
         counts += right
