@@ -207,6 +207,7 @@ def train(
         capture=on_cuda and not eager and group.size == 1,
         warn=hooks.warn,
         graphs=graphs,
+        alone=run.lane.alone,
     )
     model.train()
     while not progress.stop:
@@ -232,6 +233,8 @@ def train(
         spent = progress.tokens + step_tokens
         last = spent + step_tokens > config.budget_tokens
         due = last or done % config.validate_every == 0
+        if due:
+            run.lane.wait(device)
         # On CUDA they are fetched on fixed steps only: reading them stalls the queue.
         if (due or not on_cuda) and not math.isfinite((loss + norm).item()):
             progress.stop = "diverged"
@@ -247,7 +250,7 @@ def train(
         if not due:
             continue
         if on_cuda:
-            torch.cuda.synchronize(device)
+            run.lane.wait(device)
         now = time.perf_counter()
         progress.train_s += now - mark
         correct, scored, excluded = counts.tolist()

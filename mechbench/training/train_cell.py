@@ -59,6 +59,7 @@ def run_cell(run: Run) -> Result:
         with naming(config.operator), dog.watching():
             train_and_score(run, result, dog)
     except OperatorError as error:
+        run.lane.failed(run.device)
         trained = result["stop"] is not None  # the other processes are waiting then
         result |= {"status": "error", "stop": "error", "reason": str(error)}
         _finish(result, folder, began)
@@ -66,6 +67,7 @@ def run_cell(run: Run) -> Result:
             run.group.any(False)
         raise
     except Exception as error:
+        run.lane.failed(run.device)
         if not is_out_of_memory(error):
             raise
         text = " ".join(str(error).split())[:300]
@@ -118,7 +120,7 @@ def _train_and_score(
     result["causal"] = progress.causal
     if (warning := check_extra_state(model, config.operator)) is not None:
         console.warn(warning)
-    if device.startswith("cuda"):
+    if device.startswith("cuda") and not run.lane.shared:
         torch.cuda.reset_peak_memory_stats(device)
 
     validation = evaluation_batches(task, config.n_validation, config.seed, "validation")
@@ -193,8 +195,9 @@ def _score(
     result["fft_conv_backend"] = used.pop("fft_conv", None)
     result["kernels"] = used
     result["seconds"]["evaluate"] = time.perf_counter() - start
-    trainer.peak_memory_mib = max(trainer.peak_memory_mib, peak_memory_mib(device))
-    result["peak_memory_mib"] = trainer.peak_memory_mib
+    if not run.lane.shared:  # it is the process's, not known of one of several cells
+        trainer.peak_memory_mib = max(trainer.peak_memory_mib, peak_memory_mib(device))
+        result["peak_memory_mib"] = trainer.peak_memory_mib
     for length, (scored, batches) in tests.items():
         rows, scored_rows = (
             progress.micro_batch(config, n, scored.input_seqlen)
@@ -239,8 +242,12 @@ def _train(
             if row["seqlen"] == config.seqlen:  # now the GPU has its work from graphs
                 flops.begin()
 
+        def interrupted() -> bool:
+            run.lane.pass_on()
+            return stopper.received is not None or run.lane.stopped is not None
+
         hooks = Hooks(
-            interrupted=lambda: stopper.received is not None,
+            interrupted=interrupted,
             checkpoint_due=lambda: time.perf_counter() - last_save >= run.checkpoint_s,
             checkpoint=save,
             report=report,
@@ -249,7 +256,7 @@ def _train(
         )
         train(run, model, optimizer, progress, validation, unseen, hooks, graphs=trainer.graphs)
     if not progress.stop:
-        number = stopper.received or 2
+        number = stopper.received or run.lane.stopped or 2
         raise Interrupted(
             number, f"interrupted at step {progress.step}; the same command continues from there"
         )

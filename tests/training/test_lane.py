@@ -1,0 +1,137 @@
+from __future__ import annotations
+
+import random
+import threading
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+
+from mechbench.ops.used import note, ops_used
+from mechbench.training import lane as module
+from mechbench.training.baton import Baton
+from mechbench.training.lane import SOLE, SharedLane
+
+PATIENCE_S = 30.0
+X = torch.zeros(1)
+
+
+def numbers() -> list[float]:
+    """Draw from every generator of the process."""
+    return [random.random(), float(np.random.rand()), float(torch.rand(()))]  # noqa: NPY002
+
+
+def seed(value: int) -> None:
+    random.seed(value)
+    np.random.seed(value)  # noqa: NPY002
+    torch.manual_seed(value)
+
+
+def together(work: Callable[[SharedLane, int], None], n: int, turn: int = 1) -> None:
+    baton, raised = Baton(), list[BaseException]()
+
+    def run(number: int) -> None:
+        lane = SharedLane(baton, lambda: None, turn)
+        try:
+            with lane.on("cpu"):
+                work(lane, number)
+        except BaseException as error:
+            raised.append(error)
+
+    threads = [threading.Thread(target=run, args=(i,), daemon=True) for i in range(n)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(PATIENCE_S)
+        assert not thread.is_alive()
+    assert raised == []
+
+
+def test_lanes_draw_what_they_would_draw_alone() -> None:
+    def draws(lane: SharedLane, number: int) -> list[list[float]]:
+        seed(number)
+        found = []
+        for _ in range(6):
+            found.append(numbers())
+            lane.pass_on()
+        return found
+
+    found: dict[int, list[list[float]]] = {}
+    before = random.getstate(), np.random.get_state(), torch.get_rng_state()  # noqa: NPY002
+    try:
+        together(lambda lane, number: found.update({number: draws(lane, number)}), 3)
+        for number in range(3):
+            alone = draws(SharedLane(Baton(), lambda: None), number)
+            assert found[number] == alone
+    finally:
+        random.setstate(before[0])
+        np.random.set_state(before[1])  # noqa: NPY002
+        torch.set_rng_state(before[2])
+
+
+def test_lanes_record_their_own_ops() -> None:
+    met = threading.Event()
+
+    def work(lane: SharedLane, number: int) -> None:
+        note(f"op-{number}", X, "torch")
+        while not lane._baton.wanted and not met.is_set():
+            met.wait(0.01)
+        met.set()
+        lane.pass_on()
+        note(f"op-{number}", X, "again")
+        assert ops_used("cpu") == {f"op-{number}": "again, torch"}
+
+    outside = ops_used("cpu")
+    together(work, 2)
+    assert ops_used("cpu") != {"op-0": "again, torch"}
+    assert {k: v for k, v in outside.items() if k.startswith("op-")} == {}
+
+
+def test_turns_are_several_steps_long() -> None:
+    order = list[int]()
+    both = threading.Barrier(2)
+
+    def work(lane: SharedLane, number: int) -> None:
+        with lane._baton.released():
+            both.wait(PATIENCE_S)
+        while number == 0 and not lane._baton.wanted and 1 not in order:
+            both_in.wait(0.01)
+        for _ in range(9):
+            order.append(number)
+            lane.pass_on()
+
+    both_in = threading.Event()
+    together(work, 2, turn=3)
+    changes = [i for i in range(1, len(order)) if order[i] != order[i - 1]]
+    assert changes
+    assert all(i % 3 == 0 for i in changes)
+
+
+def test_a_stop_is_seen_in_the_lane() -> None:
+    stopped: list[int] = []
+    lane = SharedLane(Baton(), lambda: stopped[0] if stopped else None)
+    assert (SOLE.stopped, lane.stopped) == (None, None)
+    stopped.append(15)
+    assert lane.stopped == 15
+
+
+def test_a_broken_gpu_ends_the_process_only_where_cells_share_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    ended: list[int] = []
+    monkeypatch.setattr(module.os, "_exit", ended.append)
+    monkeypatch.setattr(module, "broken", lambda device: device == "cuda:0")
+    baton = Baton()
+    lane = SharedLane(baton, lambda: None)
+    with lane.on("cpu"):
+        lane.failed("cuda:0")
+        assert ended == []  # its own fault: stored as such
+        baton.members += 1
+        lane.failed("cuda:1")
+        assert ended == []
+        lane.failed("cuda:0")
+        assert ended == [module.BROKEN]
+        baton.members -= 1
+    SOLE.failed("cuda:0")
+    assert len(ended) == 1
