@@ -47,7 +47,8 @@ class LocalExecutor:
         self._template, self._lanes = template, lanes
         self._devices, self._job, self._progress = tuple(devices), job, progress
         self._events: queue.SimpleQueue[Event] = queue.SimpleQueue()
-        self._threads = max(1, (os.cpu_count() or 1) * lanes // len(self._devices))
+        processes = -(-len(self._devices) // lanes)
+        self._threads = max(1, (os.cpu_count() or 1) // processes)
         self._deaths: Counter[str] = Counter()
         self._refusals: Counter[str] = Counter()
         self._later: list[tuple[float, Cell]] = []  # in use elsewhere, and when to try again

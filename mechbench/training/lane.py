@@ -2,8 +2,8 @@
 
 By default a process runs one cell at a time, in its only lane. Where cells share a process
 (`SharedLane`) each queues its steps on a stream of its own, so that a GPU which one small cell
-leaves idle works for several. Python runs in one lane at a time, and changes lanes between steps
-and while a lane waits for the GPU at a validation: nowhere else.
+leaves idle works for several. Python runs in one lane at a time, and changes lanes between steps,
+between the parts of a cell and while a lane waits for the GPU at a validation: nowhere else.
 
 What is the process's, and would be mixed there, goes with the lane: the random generators of
 Python, NumPy and the CPU, the record of ops used, and the state of the device's generator, of which
@@ -43,8 +43,8 @@ class Lane:
         """The number of the signal on which the cell is to write a checkpoint and end."""
         return None
 
-    def pass_on(self) -> None:
-        """Let other cells run, before a step."""
+    def pass_on(self, *, now: bool = False) -> None:
+        """Let other cells run, before a step, or anywhere between things that belong together."""
 
     def wait(self, device: str) -> None:
         """Wait until the GPU has done what this cell asked for."""
@@ -98,10 +98,10 @@ class SharedLane(Lane):
             finally:
                 self._depart()
 
-    def pass_on(self) -> None:
-        """Let other cells run, every few steps."""
+    def pass_on(self, *, now: bool = False) -> None:
+        """Let other cells run, every few steps or now."""
         self._steps += 1
-        if self._steps % self._turn == 0 and self._baton.wanted:
+        if (now or self._steps % self._turn == 0) and self._baton.wanted:
             with self._away():
                 self._baton.pass_on()
 

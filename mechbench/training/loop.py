@@ -20,7 +20,8 @@ from mechbench.plan.curriculum import ADVANCE, stage_budget, stage_lr, stage_tas
 from mechbench.record.config import Config
 from mechbench.tasks.base import IGNORE, Batch
 from mechbench.training.draws import seed_step
-from mechbench.training.evaluation import Score, autocast, count_right, evaluate
+from mechbench.training.evaluation import Score, autocast, count_right
+from mechbench.training.evaluation import counts as score_counts
 from mechbench.training.memory import first_micro_batch, is_out_of_memory
 from mechbench.training.optimiser import lr_factor
 from mechbench.training.run import Run
@@ -271,8 +272,9 @@ def train(
             # A CPU is no faster with more rows at once, a GPU is.
             rows = config.n_validation if on_cuda else batch_size
             micro_batch = progress.micro_batch(config, rows, task.input_seqlen)
-            score = evaluate(model, validation, micro_batch, device, config.dtype)
-            score = Score(*group.total(dataclasses.astuple(score)))
+            found = score_counts(model, validation, micro_batch, device, config.dtype)
+            run.lane.wait(device)
+            score = Score(*group.total(tuple(found.tolist())))
             row["validation_accuracy"] = score.accuracy
             row["validation_dense_accuracy"] = score.dense_accuracy
             progress.streak = progress.streak + 1 if score.accuracy >= SOLVED else 0

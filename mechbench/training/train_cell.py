@@ -117,6 +117,7 @@ def _train_and_score(
         lengths = list(tasks.values())
         settle(before(model, config, lengths, rows, device, console.warn), result, config)
         progress.causal = bool(result["causal"])
+        run.lane.pass_on(now=True)
     result["causal"] = progress.causal
     if (warning := check_extra_state(model, config.operator)) is not None:
         console.warn(warning)
@@ -139,9 +140,10 @@ def _train_and_score(
         shares = [batch.map(lambda tensor: tensor.to(device)) for batch in shares]
     if not group.rank:
         write_json_once(folder / "config.json", config.to_dict())
+    run.lane.pass_on(now=True)
     forget_ops_used()  # the probe's
     try:
-        _train(run, trainer, progress, shares, unseen, flops)
+        _train(run, trainer, progress, shares, unseen, flops, dog)
     finally:  # also where the operator fails: the row says how far it came
         result |= {
             "steps": progress.step,
@@ -189,6 +191,7 @@ def _score(
         with guarded(reader, config.operator, dog) if reader is not model else nullcontext():
             found = evaluation(reader, scored, batches, progress, config, device)
         result["evaluations"].append(found)
+        run.lane.pass_on(now=True)
     note_non_finite(result, config)
     # Of training and scoring: what goes on after the last step has only that.
     used = ops_used(config.device_type)
@@ -205,6 +208,7 @@ def _score(
         )
         fault = after(readers[length], config, scored, batches[0], rows, scored_rows, device)
         settle(fault, result, config)
+        run.lane.pass_on(now=True)
 
 
 def _train(
@@ -214,6 +218,7 @@ def _train(
     validation: list[Batch],
     unseen: Unseen,
     flops: FlopsBeside,
+    dog: Watchdog | None,
 ) -> None:
     """Train with a progress bar and checkpoints, and stop between steps on a signal."""
     config, folder, console = run.config, run.folder, run.console
@@ -243,6 +248,8 @@ def _train(
                 flops.begin()
 
         def interrupted() -> bool:
+            if dog is not None and run.lane.shared:
+                dog.idle()  # others may take long
             run.lane.pass_on()
             return stopper.received is not None or run.lane.stopped is not None
 

@@ -130,7 +130,7 @@ def test_what_kills_the_worker_is_found_and_the_others_go_on(
 @pytest.mark.skipif(sys.platform == "win32", reason="signals are POSIX's")
 @pytest.mark.usefixtures("clean_registry")
 def test_a_sweep_in_lanes_is_interrupted_and_goes_on(tmp_path: Path) -> None:
-    path = write(tmp_path, ["attention", "hyena", "draws"], sequences=24_000)
+    path = write(tmp_path, ["attention", "hyena", "draws"], sequences=8_000)
     out = tmp_path / "runs"
     command = [
         sys.executable, "-m", "mechbench", "sweep", str(path), "--out", str(out),
@@ -179,6 +179,10 @@ def test_on_a_gpu_a_fault_of_one_cell_is_found(tmp_path: Path) -> None:
     with (tmp_path / "plugin.py").open("a") as file:
         file.write(
             '\n@mechbench.register_operator("faults")\nclass Faults(Base):\n'
+            "    def forward(self, u):\n"
+            "        if u.is_cuda and u.detach().sum().item() == 0.5:  # no capture allows it\n"
+            "            return u\n"
+            "        return super().forward(u)\n\n"
             "    def act(self):\n        if self.mix.weight.is_cuda:\n"
             "            self.mix.weight[torch.tensor([10**6], device='cuda')]\n"
         )

@@ -108,6 +108,22 @@ def test_turns_are_several_steps_long() -> None:
     assert all(i % 3 == 0 for i in changes)
 
 
+def test_a_lane_may_hand_over_at_once() -> None:
+    order = list[int]()
+    both = threading.Barrier(2)
+
+    def work(lane: SharedLane, number: int) -> None:
+        with lane._baton.released():
+            both.wait(PATIENCE_S)
+        for _ in range(5):
+            order.append(number)
+            lane.pass_on(now=True)
+
+    together(work, 2, turn=1000)
+    assert sorted(order) == [0] * 5 + [1] * 5
+    assert order[1:6] not in ([0] * 5, [1] * 5)
+
+
 def test_a_stop_is_seen_in_the_lane() -> None:
     stopped: list[int] = []
     lane = SharedLane(Baton(), lambda: stopped[0] if stopped else None)
