@@ -2,16 +2,20 @@ from __future__ import annotations
 
 import random
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import pytest
 import torch
+from torch import Tensor, nn
 
 from mechbench.ops.used import note, ops_used
 from mechbench.training import lane as module
 from mechbench.training.baton import Baton
+from mechbench.training.draws import seed_step
 from mechbench.training.lane import SOLE, SharedLane
+from mechbench.training.optimiser import make_optimizer
+from mechbench.training.step import Stepper
 
 PATIENCE_S = 30.0
 X = torch.zeros(1)
@@ -28,18 +32,24 @@ def seed(value: int) -> None:
     torch.manual_seed(value)
 
 
-def together(work: Callable[[SharedLane, int], None], n: int, turn: int = 1) -> None:
+def together(
+    work: Callable[[SharedLane, int], None],
+    numbers: Sequence[int],
+    turn: int = 1,
+    device: str = "cpu",
+) -> None:
+    """Run `work` with each number, in a lane and a thread of its own."""
     baton, raised = Baton(), list[BaseException]()
 
     def run(number: int) -> None:
         lane = SharedLane(baton, lambda: None, turn)
         try:
-            with lane.on("cpu"):
+            with lane.on(device):
                 work(lane, number)
         except BaseException as error:
             raised.append(error)
 
-    threads = [threading.Thread(target=run, args=(i,), daemon=True) for i in range(n)]
+    threads = [threading.Thread(target=run, args=(i,), daemon=True) for i in numbers]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -60,7 +70,7 @@ def test_lanes_draw_what_they_would_draw_alone() -> None:
     found: dict[int, list[list[float]]] = {}
     before = random.getstate(), np.random.get_state(), torch.get_rng_state()  # noqa: NPY002
     try:
-        together(lambda lane, number: found.update({number: draws(lane, number)}), 3)
+        together(lambda lane, number: found.update({number: draws(lane, number)}), range(3))
         for number in range(3):
             alone = draws(SharedLane(Baton(), lambda: None), number)
             assert found[number] == alone
@@ -83,7 +93,7 @@ def test_lanes_record_their_own_ops() -> None:
         assert ops_used("cpu") == {f"op-{number}": "again, torch"}
 
     outside = ops_used("cpu")
-    together(work, 2)
+    together(work, range(2))
     assert ops_used("cpu") != {"op-0": "again, torch"}
     assert {k: v for k, v in outside.items() if k.startswith("op-")} == {}
 
@@ -102,7 +112,7 @@ def test_turns_are_several_steps_long() -> None:
             lane.pass_on()
 
     both_in = threading.Event()
-    together(work, 2, turn=3)
+    together(work, range(2), turn=3)
     changes = [i for i in range(1, len(order)) if order[i] != order[i - 1]]
     assert changes
     assert all(i % 3 == 0 for i in changes)
@@ -119,7 +129,7 @@ def test_a_lane_may_hand_over_at_once() -> None:
             order.append(number)
             lane.pass_on(now=True)
 
-    together(work, 2, turn=1000)
+    together(work, range(2), turn=1000)
     assert sorted(order) == [0] * 5 + [1] * 5
     assert order[1:6] not in ([0] * 5, [1] * 5)
 
@@ -151,3 +161,51 @@ def test_a_broken_gpu_ends_the_process_only_where_cells_share_it(
         baton.members -= 1
     SOLE.failed("cuda:0")
     assert len(ended) == 1
+
+
+def trained(lane: SharedLane, number: int) -> list[Tensor]:
+    """Take 40 steps that draw, in a graph once they are warm; return each step's loss and norm."""
+    torch.manual_seed(number)
+    layers = nn.Linear(64, 512), nn.Dropout(0.5), nn.Tanh(), nn.Linear(512, 64)
+    model, rows = nn.Sequential(*layers).cuda(), []
+    inputs = torch.randn(256, 64).cuda()
+
+    def gradients(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        model.zero_grad(set_to_none=True)
+        loss = (model(x) - y).square().mean()
+        loss.backward()
+        return loss.detach(), torch.zeros(2, device="cuda")
+
+    told: list[str] = []
+    stepper = Stepper(
+        model, make_optimizer(model, 1e-2, 0.1), gradients, 1.0, True, told.append,
+        alone=lane.alone,
+    )  # fmt: skip
+    for step in range(40):
+        lane.pass_on()
+        seed_step(number, step, "cuda")
+        results = stepper.replay(inputs, inputs, 1.0)
+        if results is None:
+            results = stepper.gradients(inputs, inputs)
+            stepper.update(1.0)
+        rows.append(torch.stack([results[0], results[2]]))
+        if step % 10 == 9:
+            lane.wait("cuda")
+    assert told == []
+    return rows
+
+
+@pytest.mark.gpu
+def test_graphs_replayed_side_by_side_compute_and_draw_as_alone() -> None:
+    def run(numbers: Sequence[int]) -> dict[int, list[list[float]]]:
+        found: dict[int, list[list[float]]] = {}
+
+        def work(lane: SharedLane, number: int) -> None:
+            found[number] = torch.stack(trained(lane, number)).tolist()
+
+        together(work, numbers, turn=2, device="cuda")
+        return found
+
+    alone = run([0]) | run([1]) | run([2])
+    for _ in range(3):
+        assert run([0, 1, 2]) == alone
