@@ -29,6 +29,7 @@ class Crew:
         self, numbers: Sequence[int], events: queue.SimpleQueue[Event], process: Process
     ) -> None:
         self.numbers, self.ready = tuple(numbers), False
+        self.ending = False  # it has said that it takes no more orders
         self._process = process
 
         def hear() -> None:

@@ -9,10 +9,10 @@ import traceback
 from collections.abc import Callable
 from typing import Any
 
-from mechbench.sweep.worker import RemoteConsole, run_order
+from mechbench.sweep.worker import RemoteConsole, ending, run_order
 from mechbench.training.baton import Baton
 from mechbench.training.kept import Kept
-from mechbench.training.lane import SharedLane, broken
+from mechbench.training.lane import SharedLane
 
 Send = Callable[[dict[str, Any]], None]
 Orders = queue.SimpleQueue[dict[str, Any] | None]
@@ -63,8 +63,7 @@ class Lanes:
             while self._stopped is None and (order := orders.get()) is not None:
                 with lane.on(order["device"]):
                     report = run_order(order, RemoteConsole(send), kept, lane)
-                    ends = report["event"] == "done" and report["result"]["status"] != "ok"
-                    ends = ends and broken(order["device"])
+                    ends = ending(report, order["device"])
                     send(report)
                     if ends:  # it was alone, or `SharedLane.failed` had ended the process
                         os._exit(1)

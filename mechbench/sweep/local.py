@@ -96,7 +96,7 @@ class LocalExecutor:
             if self._last_round and device in used:
                 continue
             used.add(device)
-            if worker is not None and worker.cell is not None:
+            if worker is not None and (worker.cell is not None or worker.crew.ending):
                 continue
             at = None if worker is None else worker.at
             if (cell := schedule.take(at, self._kinds_but(number))) is not None:
@@ -124,6 +124,7 @@ class LocalExecutor:
             self._ended(worker.crew, report["code"], schedule)
         elif event in ("done", "refused", "failed", "busy") and cell is not None:
             worker.cell = None
+            worker.crew.ending |= "ends" in report
             if event == "failed":
                 raise ResultError(report["reason"])
             if event == "busy":

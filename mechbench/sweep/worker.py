@@ -10,6 +10,8 @@ Orders come as JSON lines on standard input, reports go as JSON lines to standar
 "refused" is one cell's: it does not resolve here to what was planned. "failed" stops the sweep: a
 result cannot be stored.
 
+A report with "ends": the cell has broken the GPU for its process, which takes no more orders.
+
 Where orders name lanes, cells run at once, one in each lane, and reports name theirs, see
 `mechbench.sweep.lanes`.
 
@@ -138,6 +140,20 @@ def run_order(
     return {"event": "done", "result": result.data}
 
 
+def ending(report: dict[str, Any], device: str) -> bool:
+    """Return whether the process must end after a report, and say so in it.
+
+    A fault of a kernel breaks a GPU for all cells that would follow in the same process.
+    """
+    from mechbench.training.lane import broken
+
+    failed = report["event"] == "done" and report["result"]["status"] != "ok"
+    ends = failed and broken(device)
+    if ends:
+        report["ends"] = True
+    return ends
+
+
 def _other(config: Config, order: dict[str, Any]) -> str:
     """Say why a cell differs here from what was planned."""
     here = {**config.plugins, **config.sources}
@@ -181,7 +197,11 @@ def main() -> None:
             return
         kept = Kept(cells=True)
         while True:
-            send(run_order(order, RemoteConsole(send), kept))
+            report = run_order(order, RemoteConsole(send), kept)
+            ends = ending(report, order["device"])
+            send(report)
+            if ends:
+                os._exit(1)
             order = orders.get()
     except KeyboardInterrupt as stop:
         send({"event": "interrupted", "reason": str(stop)})

@@ -173,7 +173,8 @@ def test_on_a_gpu_cells_in_streams_find_what_they_find_one_by_one(tmp_path: Path
 
 @pytest.mark.gpu
 @pytest.mark.usefixtures("clean_registry")
-def test_on_a_gpu_a_fault_of_one_cell_is_found(tmp_path: Path) -> None:
+@pytest.mark.parametrize("lanes", [1, 3])
+def test_on_a_gpu_a_fault_of_one_cell_is_found(tmp_path: Path, lanes: int) -> None:
     """An index out of range breaks the GPU for the whole process."""
     path = write(tmp_path, ["faults", "attention", "hyena"], sequences=8000)
     with (tmp_path / "plugin.py").open("a") as file:
@@ -186,6 +187,6 @@ def test_on_a_gpu_a_fault_of_one_cell_is_found(tmp_path: Path) -> None:
             "    def act(self):\n        if self.mix.weight.is_cuda:\n"
             "            self.mix.weight[torch.tensor([10**6], device='cuda')]\n"
         )
-    results = sweep(path, tmp_path / "runs", 3, "cuda")
+    results = sweep(path, tmp_path / "runs", lanes, "cuda")
     ended = {d["config"]["operator"]: d["status"] for d in results.values()}
     assert ended == {"faults": "error", "attention": "ok", "hyena": "ok"}
