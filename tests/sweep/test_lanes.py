@@ -52,6 +52,23 @@ class Raises(Base):
     def act(self):
         raise ValueError("not this batch")
 
+spoilt = False  # as a GPU after a fault
+
+@mechbench.register_operator("spoils")
+class Spoils(Base):
+    def act(self):
+        global spoilt
+        from mechbench.training import lane
+        spoilt, lane.broken = True, lambda device: True
+        raise RuntimeError("illegal memory access")
+
+@mechbench.register_operator("fragile")
+class Fragile(Base):
+    def forward(self, u):
+        if spoilt:
+            raise RuntimeError("not my fault")
+        return super().forward(u)
+
 @mechbench.register_operator("draws")
 class Draws(Base):
     def forward(self, u):  # from the generator of the process, in scoring as well
@@ -125,6 +142,16 @@ def test_what_kills_the_worker_is_found_and_the_others_go_on(
         "hyena": ("ok", None),
     }
     assert "worker lost (signal 9) at dies" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("clean_registry")
+@pytest.mark.parametrize("lanes", [1, 3])
+def test_a_process_whose_gpu_a_cell_broke_runs_no_other(tmp_path: Path, lanes: int) -> None:
+    results = sweep(write(tmp_path, ["spoils", "fragile"], 2), tmp_path / "runs", lanes)
+    ended = sorted((d["config"]["operator"], d["status"]) for d in results.values())
+    assert ended == [("fragile", "ok")] * 2 + [("spoils", "error")] * 2
+    reasons = [d["reason"] for d in results.values() if d["reason"]]
+    assert all(reason.endswith("illegal memory access") for reason in reasons)
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals are POSIX's")
