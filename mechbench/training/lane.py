@@ -43,6 +43,11 @@ class Lane:
         """The number of the signal on which the cell is to write a checkpoint and end."""
         return None
 
+    @property
+    def crowded(self) -> bool:
+        """Whether other cells are in flight, which may take the memory that this one wants."""
+        return False
+
     def pass_on(self, *, now: bool = False) -> None:
         """Let other cells run, before a step, or anywhere between things that belong together."""
 
@@ -86,6 +91,11 @@ class SharedLane(Lane):
         """The number of the signal on which the cell is to write a checkpoint and end."""
         return self._stopped()
 
+    @property
+    def crowded(self) -> bool:
+        """Whether other cells are in flight, which may take the memory that this one wants."""
+        return self._baton.members > 1
+
     @contextmanager
     def on(self, device: str) -> Iterator[None]:
         """Run in this lane, on a device, once it is its turn."""
@@ -120,7 +130,7 @@ class SharedLane(Lane):
 
         The error may be of any of them: whoever started the process finds out, one by one.
         """
-        if self._baton.members > 1 and broken(device):
+        if self.crowded and broken(device):
             os._exit(BROKEN)
 
     def _settle(self, device: torch.device) -> None:

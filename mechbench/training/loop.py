@@ -132,7 +132,8 @@ def step_gradients(
     Of several processes each takes its own rows of the batch; gradients and sums are then added.
 
     Raises:
-        torch.OutOfMemoryError: a single sequence does not fit.
+        torch.OutOfMemoryError: a single sequence does not fit, or the batch does not beside other
+            cells in the same process: alone it may, and be summed as always.
     """
     config, device, group = run.config, run.device, run.group
     n_scored = (targets != IGNORE).sum().clamp_min(1)
@@ -144,7 +145,7 @@ def step_gradients(
             sums = backward(model, inputs, targets, micro_batch, device, config.dtype, n_scored)
             break
         except Exception as error:
-            if not is_out_of_memory(error) or micro_batch == 1:
+            if not is_out_of_memory(error) or micro_batch == 1 or run.lane.crowded:
                 raise
         # Outside the handler, as the exception's frames hold the tensors that must be freed.
         progress.halvings += 1

@@ -72,7 +72,8 @@ def run_cell(run: Run) -> Result:
             raise
         text = " ".join(str(error).split())[:300]
         result |= {"status": "out-of-memory", "stop": "out-of-memory", "reason": text}
-        console.warn(f"out of memory with a single sequence: {text}")
+        beside = "beside other cells" if run.lane.crowded else "with a single sequence"
+        console.warn(f"out of memory {beside}: {text}")
     _finish(result, folder, began)
     run.group.any(False)
     return read_result(folder / "result.json")

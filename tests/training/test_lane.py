@@ -153,7 +153,9 @@ def test_a_broken_gpu_ends_the_process_only_where_cells_share_it(
     with lane.on("cpu"):
         lane.failed("cuda:0")
         assert ended == []  # its own fault: stored as such
+        assert not lane.crowded
         baton.members += 1
+        assert lane.crowded
         lane.failed("cuda:1")
         assert ended == []
         lane.failed("cuda:0")
