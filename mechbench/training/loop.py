@@ -20,7 +20,8 @@ from mechbench.plan.curriculum import ADVANCE, stage_budget, stage_lr, stage_tas
 from mechbench.record.config import Config
 from mechbench.tasks.base import IGNORE, Batch
 from mechbench.training.draws import seed_step
-from mechbench.training.evaluation import Score, autocast, count_right, evaluate
+from mechbench.training.evaluation import Score, autocast, count_right
+from mechbench.training.evaluation import counts as score_counts
 from mechbench.training.memory import first_micro_batch, is_out_of_memory
 from mechbench.training.optimiser import lr_factor
 from mechbench.training.run import Run
@@ -131,7 +132,8 @@ def step_gradients(
     Of several processes each takes its own rows of the batch; gradients and sums are then added.
 
     Raises:
-        torch.OutOfMemoryError: a single sequence does not fit.
+        torch.OutOfMemoryError: a single sequence does not fit, or the batch does not beside other
+            cells in the same process: alone it may, and be summed as always.
     """
     config, device, group = run.config, run.device, run.group
     n_scored = (targets != IGNORE).sum().clamp_min(1)
@@ -143,7 +145,7 @@ def step_gradients(
             sums = backward(model, inputs, targets, micro_batch, device, config.dtype, n_scored)
             break
         except Exception as error:
-            if not is_out_of_memory(error) or micro_batch == 1:
+            if not is_out_of_memory(error) or micro_batch == 1 or run.lane.crowded:
                 raise
         # Outside the handler, as the exception's frames hold the tensors that must be freed.
         progress.halvings += 1
@@ -207,6 +209,7 @@ def train(
         capture=on_cuda and not eager and group.size == 1,
         warn=hooks.warn,
         graphs=graphs,
+        alone=run.lane.alone,
     )
     model.train()
     while not progress.stop:
@@ -232,6 +235,8 @@ def train(
         spent = progress.tokens + step_tokens
         last = spent + step_tokens > config.budget_tokens
         due = last or done % config.validate_every == 0
+        if due:
+            run.lane.wait(device)
         # On CUDA they are fetched on fixed steps only: reading them stalls the queue.
         if (due or not on_cuda) and not math.isfinite((loss + norm).item()):
             progress.stop = "diverged"
@@ -247,7 +252,7 @@ def train(
         if not due:
             continue
         if on_cuda:
-            torch.cuda.synchronize(device)
+            run.lane.wait(device)
         now = time.perf_counter()
         progress.train_s += now - mark
         correct, scored, excluded = counts.tolist()
@@ -268,8 +273,9 @@ def train(
             # A CPU is no faster with more rows at once, a GPU is.
             rows = config.n_validation if on_cuda else batch_size
             micro_batch = progress.micro_batch(config, rows, task.input_seqlen)
-            score = evaluate(model, validation, micro_batch, device, config.dtype)
-            score = Score(*group.total(dataclasses.astuple(score)))
+            found = score_counts(model, validation, micro_batch, device, config.dtype)
+            run.lane.wait(device)
+            score = Score(*group.total(tuple(found.tolist())))
             row["validation_accuracy"] = score.accuracy
             row["validation_dense_accuracy"] = score.dense_accuracy
             progress.streak = progress.streak + 1 if score.accuracy >= SOLVED else 0

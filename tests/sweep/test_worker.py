@@ -11,7 +11,7 @@ from mechbench.catalogue.registry import register_operator
 from mechbench.plan.resolve import resolve
 from mechbench.record.files import exclusive
 from mechbench.record.results import read_result
-from mechbench.sweep.worker import RemoteConsole, run_order
+from mechbench.sweep.worker import RemoteConsole, ending, run_order
 
 pytestmark = pytest.mark.usefixtures("clean_registry")
 CALL: dict[str, Any] = {
@@ -125,3 +125,21 @@ def test_cell_other_than_planned_is_refused(tmp_path: Path) -> None:
     report, _ = run(given)
     assert report["event"] == "refused"
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_worker_ends_after_a_cell_that_broke_its_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+
+    def broken(device: str) -> bool:
+        asked.append(device)
+        return True
+
+    monkeypatch.setattr("mechbench.training.lane.broken", broken)
+    for event, status in (("refused", ""), ("done", "ok")):
+        report: dict[str, Any] = {"event": event, "result": {"status": status}}
+        assert not ending(report, "cuda:0")
+        assert "ends" not in report
+    assert asked == []  # which takes a GPU its time
+    report = {"event": "done", "result": {"status": "error"}}
+    assert ending(report, "cuda:0")
+    assert (report["ends"], asked) == (True, ["cuda:0"])
