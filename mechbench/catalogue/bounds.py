@@ -74,6 +74,7 @@ SETTINGS: dict[str, Bound] = {
     "data_parallel": Bound(int, 1, 2**10, "each process takes sequences of every step"),
     "jobs": Bound(int, 1, 2**10, "each is a process with torch"),
     "jobs_per_device": Bound(int, 1, 64, "each is a process with torch"),
+    "lanes": Bound(int, 1, 16, "cells in one process take turns"),
     "tokens": Bound(int, 1, 2**28, "a batch of 268 million tokens is the largest"),
     "repeats": Bound(int, 1, 10**5, "the median is known long before"),
     "examples": Bound(int, 1, 2**20, "they are held in memory"),

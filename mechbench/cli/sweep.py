@@ -37,6 +37,12 @@ from mechbench.sweep.process import template
     help="Number of cells that share a GPU; a cell that runs out of memory is tried again alone.  "
     "[default: up to 4 small ones, else 1]",
 )
+@click.option(
+    "--lanes",
+    type=Setting("lanes"),
+    help="Number of cells at once in each worker process, on a GPU in streams; with more than one, "
+    "--jobs-per-device is 1 by default.  [default: 1]",
+)
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
 @click.option(
     "--dtype",
@@ -82,6 +88,7 @@ def command(
     dry_run: bool,
     jobs: int | None,
     jobs_per_device: int | None,
+    lanes: int | None,
     device: str,
     dtype: str,
     retry_failed: bool,
@@ -101,19 +108,23 @@ def command(
     """
     if ray_address is not None and executor != "ray":
         raise click.UsageError("--ray-address goes with --executor ray")
+    if lanes is not None and executor == "ray":
+        raise click.UsageError("--lanes goes with --executor local")
     read = read_suite(find_suite(suite))
     check_tracker(log)
     local = executor == "local" and not dry_run
     with template() if local else nullcontext() as ready:  # before this process imports torch
         from mechbench.sweep.execute import RayCluster, look, run_sweep, worker_devices
-        from mechbench.sweep.sharing import cells_a_gpu
+        from mechbench.sweep.sharing import cells_a_gpu, lanes_a_worker
 
         outlook = look(read, out, device=device, dtype=dtype, retry_failed=retry_failed)
         gpus = len(worker_devices(device, None, 1))
-        shared = jobs_per_device or cells_a_gpu(outlook.left, gpus)
+        if lanes is None:
+            lanes = lanes_a_worker(outlook.left) if executor == "local" else 1
+        shared = jobs_per_device or (cells_a_gpu(outlook.left, gpus) if lanes == 1 else 1)
         devices = worker_devices(device, jobs, shared)
         if not quiet or dry_run:
-            click.echo(outlook.text(suite, len(devices)))
+            click.echo(outlook.text(suite, lanes * len(devices)))
         if dry_run:
             return
         plan, signal_number = run_sweep(
@@ -126,6 +137,7 @@ def command(
             quiet=quiet,
             ray=RayCluster(ray_address, shared) if executor == "ray" else None,
             template=ready,
+            lanes=lanes,
         )
     if signal_number is not None:
         click.echo(

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from torch import Tensor
 
-_USED: dict[tuple[str, str], set[str]] = {}  # (op, type of device): its implementations
+Record = dict[tuple[str, str], set[str]]  # (op, type of device): its implementations
+
+_USED: Record = {}
 
 
 def note(op: str, x: Tensor, how: str) -> None:
@@ -33,3 +35,10 @@ def ops_used(device_type: str) -> dict[str, str]:
 def forget_ops_used() -> None:
     """Clear the record, at the start of a run."""
     _USED.clear()
+
+
+def exchange(record: Record) -> Record:
+    """Go on with another record, where several runs take turns; return the one so far."""
+    global _USED
+    before, _USED = _USED, record
+    return before

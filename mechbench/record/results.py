@@ -35,7 +35,8 @@
     flops_per_token  forward and backward, by torch's flop counter, FFTs counted as 2.5 n log2 n;
                      of causal attention half of its products, until protocol 2 all of them
     tokens_per_s     training only, median of the logged intervals
-    peak_memory_mib  the allocator's peak on CUDA, the process's on a CPU
+    peak_memory_mib  the allocator's peak on CUDA, the process's on a CPU; null of cells that ran
+                     beside others in one process
     seconds          {"train": .., "evaluate": .., "total": ..}, over all resumed parts
     fft_conv_backend the backend in use, null if none was
     kernels          {op: "triton", "torch", "fla" or several}, what ran of the ops that have

@@ -142,7 +142,7 @@ class RayCluster:
 def run_sweep(
     outlook: Outlook, suite: Suite, out: Path, devices: Sequence[str], *, checkpoint_s: float,
     log: str = "none", quiet: bool = False, ray: RayCluster | None = None,
-    template: Template | None = None,
+    template: Template | None = None, lanes: int = 1,
 ) -> tuple[Plan, int | None]:  # fmt: skip
     """Run what remains; return where the cells stand then, and the signal that ended it early.
 
@@ -150,12 +150,13 @@ def run_sweep(
         outlook: from `look`.
         suite: the suite of the outlook.
         out: folder of results.
-        devices: one a worker, from `worker_devices`.
+        devices: one a worker process, from `worker_devices`.
         checkpoint_s: seconds between checkpoints.
         log: tracker, see `mechbench.console.tracking`.
         quiet: warnings only.
         ray: run on this cluster in place of worker processes.
         template: that workers are copied from, from `mechbench.sweep.process.template`.
+        lanes: cells at once in each worker process, see `mechbench.training.lane`.
 
     Raises:
         ConfigError: `out` cannot be written, the tracker or Ray is not there, or an operator, task
@@ -174,13 +175,14 @@ def run_sweep(
     for cell in plan.done:
         _answer(cell, out)
     finished = {cell.cell_id for cell in (*plan.done, *(cell for cell, _ in plan.failed))}
-    workers = devices[: max(1, len(plan.todo) + len(plan.waiting))]
+    workers = [device for device in devices for _ in range(lanes)]
+    workers = workers[: max(1, len(plan.todo) + len(plan.waiting))]
     progress = SweepProgress(plan.total, finished, len(workers), quiet)
     try:
         job = Job(out, suite.plugins, checkpoint_s, log)
         executor: LocalExecutor | RayExecutor
         if ray is None:
-            executor = LocalExecutor(workers, job, progress, template)
+            executor = LocalExecutor(workers, job, progress, template, lanes)
         else:
             from mechbench.sweep.ray_cluster import RayExecutor
 

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import queue
-import signal
-import threading
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -16,73 +13,27 @@ from typing import Any
 from mechbench.console.signals import Stopper
 from mechbench.errors import ResultError
 from mechbench.plan.suite import Cell
+from mechbench.sweep.crew import Crew, Event, Worker
 from mechbench.sweep.failure import store_failure
 from mechbench.sweep.job import ATTEMPTS, Job
 from mechbench.sweep.plan import Schedule
-from mechbench.sweep.process import Process, Template, start
+from mechbench.sweep.process import Template, start
 from mechbench.sweep.progress import SweepProgress, describe
 
 _BUSY_S = 2.0  # until a cell that another process holds is tried again
 _BUSY_TRIES = 5
 _STOP_S = 60.0  # for a worker to write its checkpoint
 
-Event = tuple[int, dict[str, Any]]
-
-
-class Worker:
-    """One worker process and the thread that hears it."""
-
-    def __init__(
-        self, number: int, device: str, events: queue.SimpleQueue[Event], process: Process
-    ) -> None:
-        self.number, self.device = number, device
-        self.cell: Cell | None = None
-        self.at: str | None = None  # kind of the last cell, see `Schedule.take`
-        self.ready = False
-        self._process = process
-
-        def hear() -> None:
-            for line in process.reports():
-                with contextlib.suppress(ValueError):  # half a line of a killed worker
-                    events.put((number, json.loads(line)))
-            events.put((number, {"event": "ended", "code": process.ended()}))
-
-        self._thread = threading.Thread(target=hear, daemon=True)
-        self._thread.start()
-
-    def give(self, cell: Cell, order: dict[str, Any]) -> None:
-        """Send an order; if the worker is dead already, its end is reported."""
-        self.cell, self.at = cell, cell.group
-        with contextlib.suppress(OSError):
-            self._process.orders.write(json.dumps(order) + "\n")
-            self._process.orders.flush()
-
-    def stop(self) -> None:
-        """Ask the worker to write a checkpoint and end."""
-        self._process.send_signal(signal.SIGTERM)
-
-    def close(self) -> None:
-        """Send no more orders: an idle worker then ends."""
-        with contextlib.suppress(OSError):
-            self._process.orders.close()
-
-    def wait(self, seconds: float) -> None:
-        """Wait for the worker to end, and kill it after `seconds`."""
-        self._thread.join(seconds)
-        if self._thread.is_alive():
-            self._process.send_signal(signal.SIGKILL)
-            self._thread.join()
-        self.close()
-
 
 class LocalExecutor:
     """Runs a schedule on worker processes.
 
     Args:
-        devices: one for each worker.
+        devices: one for each worker; those of one process have the same.
         job: what all orders have in common.
         progress: told of what happens.
         template: that workers are copied from, if there is one.
+        lanes: workers a process.
     """
 
     def __init__(
@@ -91,15 +42,18 @@ class LocalExecutor:
         job: Job,
         progress: SweepProgress,
         template: Template | None = None,
+        lanes: int = 1,
     ) -> None:
-        self._template = template
+        self._template, self._lanes = template, lanes
         self._devices, self._job, self._progress = tuple(devices), job, progress
         self._events: queue.SimpleQueue[Event] = queue.SimpleQueue()
-        self._threads = max(1, (os.cpu_count() or 1) // len(self._devices))
+        processes = -(-len(self._devices) // lanes)
+        self._threads = max(1, (os.cpu_count() or 1) // processes)
         self._deaths: Counter[str] = Counter()
         self._refusals: Counter[str] = Counter()
         self._later: list[tuple[float, Cell]] = []  # in use elsewhere, and when to try again
-        # Out of memory beside others: once more with a device to itself, at the end.
+        # Out of memory beside others, or in flight with others when their process died: once more
+        # with a device to itself, at the end.
         self._alone: list[Cell] = []
         self._last_round = len(set(self._devices)) == len(self._devices)
         self.workers: dict[int, Worker] = {}
@@ -142,15 +96,20 @@ class LocalExecutor:
             if self._last_round and device in used:
                 continue
             used.add(device)
-            if worker is not None and worker.cell is not None:
+            if worker is not None and (worker.cell is not None or worker.crew.ending):
                 continue
             at = None if worker is None else worker.at
             if (cell := schedule.take(at, self._kinds_but(number))) is not None:
                 if worker is None:
-                    process = start(self._template, self._threads)
-                    worker = Worker(number, device, self._events, process)
-                    self.workers[number] = worker
-                worker.give(cell, self._job.order(cell, device))
+                    self._start(number)
+                self.workers[number].give(cell, self._job.order(cell, device))
+
+    def _start(self, number: int) -> None:
+        """Start the process of a worker, and with it the others that are its lanes."""
+        first = number - number % self._lanes
+        numbers = range(first, min(first + self._lanes, len(self._devices)))
+        crew = Crew(numbers, self._events, start(self._template, self._threads))
+        self.workers |= {number: Worker(number, crew) for number in numbers}
 
     def _kinds_but(self, number: int) -> list[str]:
         """Return the kinds that the other workers are at, of those that go on."""
@@ -160,16 +119,12 @@ class LocalExecutor:
     def _hear(self, worker: Worker, report: dict[str, Any], schedule: Schedule) -> None:
         event, cell = report["event"], worker.cell
         if event == "ready":
-            worker.ready = True
+            worker.crew.ready = True
         elif event == "ended":
-            del self.workers[worker.number]
-            worker.close()
-            if not worker.ready:
-                raise ResultError(f"a worker process cannot start: exit status {report['code']}")
-            if cell is not None:
-                self._died(cell, report["code"], schedule)
+            self._ended(worker.crew, report["code"], schedule)
         elif event in ("done", "refused", "failed", "busy") and cell is not None:
             worker.cell = None
+            worker.crew.ending |= "ends" in report
             if event == "failed":
                 raise ResultError(report["reason"])
             if event == "busy":
@@ -182,6 +137,15 @@ class LocalExecutor:
                 self._record(cell, report["result"], schedule)
         else:
             self._progress.heard(worker.number, report)
+
+    def _ended(self, crew: Crew, code: int, schedule: Schedule) -> None:
+        lost = [self.workers.pop(number).cell for number in crew.numbers]
+        crew.close()
+        if not crew.ready:
+            raise ResultError(f"a worker process cannot start: exit status {code}")
+        cells = [cell for cell in lost if cell is not None]
+        for cell in cells:
+            self._died(cell, code, schedule, beside_others=len(cells) > 1)
 
     def _record(self, cell: Cell, data: dict[str, Any], schedule: Schedule) -> None:
         schedule.finished(cell, data)
@@ -200,22 +164,30 @@ class LocalExecutor:
         else:
             self._progress.say(f"left to another process: {reason}")
 
-    def _died(self, cell: Cell, code: int, schedule: Schedule) -> None:
-        """Try a cell again after its worker was lost; store a failure if that repeats."""
+    def _died(self, cell: Cell, code: int, schedule: Schedule, beside_others: bool) -> None:
+        """Try a cell again after its worker was lost; store a failure if that repeats.
+
+        Of several in flight in one process any may be at fault: each is tried again alone.
+        """
         self._deaths[cell.cell_id] += 1
         how = f"signal {-code}" if code < 0 else f"exit status {code}"
         self._progress.say(f"worker lost ({how}) at {describe(cell)}")
-        if self._deaths[cell.cell_id] < ATTEMPTS:
-            schedule.again(cell)
+        if beside_others or self._deaths[cell.cell_id] < ATTEMPTS:
+            if self._lanes > 1:
+                self._alone.append(cell)
+            else:
+                schedule.again(cell)
             return
         text = f"the worker process died ({how}), {ATTEMPTS} times of {ATTEMPTS}"
         self._fail(cell, text, schedule)
 
     def _stop(self) -> None:
         """End the workers, those at work with a checkpoint."""
-        for worker in self.workers.values():
-            worker.stop() if worker.cell is not None else worker.close()
+        crews = {worker.crew for worker in self.workers.values()}
+        busy = {worker.crew for worker in self.workers.values() if worker.cell is not None}
+        for crew in crews:
+            crew.stop() if crew in busy else crew.close()
         deadline = time.monotonic() + _STOP_S
-        for worker in self.workers.values():
-            worker.wait(max(0.0, deadline - time.monotonic()))
+        for crew in crews:
+            crew.wait(max(0.0, deadline - time.monotonic()))
         self.workers.clear()

@@ -3,12 +3,17 @@
 Orders come as JSON lines on standard input, reports go as JSON lines to standard output:
 
     {"call": {..}, "cell_id": .., "device": .., "out": .., "plugins": [..], "code": {..},
-     "checkpoint_s": .., "log": ..}
+     "checkpoint_s": .., "log": .., "lane": ..}
     {"event": "ready" | "bar" | "tokens" | "row" | "warn" | "done" | "refused" | "failed" | "busy"
               | "interrupted", ..}
 
 "refused" is one cell's: it does not resolve here to what was planned. "failed" stops the sweep: a
 result cannot be stored.
+
+A report with "ends": the cell has broken the GPU for its process, which takes no more orders.
+
+Where orders name lanes, cells run at once, one in each lane, and reports name theirs, see
+`mechbench.sweep.lanes`.
 
 When standard input ends, the sweep is gone and so is the worker: whatever it was doing continues
 from the checkpoint at the next start.
@@ -35,9 +40,11 @@ from mechbench.record.results import RETRIED, read_result
 
 if TYPE_CHECKING:
     from mechbench.training.kept import Kept
+    from mechbench.training.lane import Lane
 
 Send = Callable[[dict[str, Any]], None]
 _EVERY_S = 0.2  # between reports of tokens
+_LOOK_S = 0.1  # between looks at whether a signal has come
 
 
 class RemoteBar:
@@ -76,13 +83,16 @@ class RemoteConsole(Console):
         yield RemoteBar(self._send)
 
 
-def run_order(order: dict[str, Any], console: Console, kept: Kept | None = None) -> dict[str, Any]:
+def run_order(
+    order: dict[str, Any], console: Console, kept: Kept | None = None, lane: Lane | None = None
+) -> dict[str, Any]:
     """Run one cell and return the report of how it ended.
 
     Args:
         order: see the module.
         console: told of progress.
         kept: what the worker keeps from cell to cell.
+        lane: the cell's place beside others in this process.
 
     Raises:
         KeyboardInterrupt: the worker was told to stop; the checkpoint is written.
@@ -92,6 +102,7 @@ def run_order(order: dict[str, Any], console: Console, kept: Kept | None = None)
     from mechbench.plan.resolve import resolve
     from mechbench.sweep.failure import store_failure
     from mechbench.training.cell import run
+    from mechbench.training.lane import SOLE
 
     try:
         load_plugins(tuple(order["plugins"]))
@@ -110,6 +121,7 @@ def run_order(order: dict[str, Any], console: Console, kept: Kept | None = None)
                 checkpoint_s=order["checkpoint_s"],
                 console=console,
                 kept=kept,
+                lane=lane or SOLE,
             )
         except OperatorError as error:
             result = read_result(Path(order["out"]) / config.cell_id / "result.json")
@@ -128,6 +140,20 @@ def run_order(order: dict[str, Any], console: Console, kept: Kept | None = None)
     except MechbenchError as error:
         return {"event": "refused", "reason": str(error)}
     return {"event": "done", "result": result.data}
+
+
+def ending(report: dict[str, Any], device: str) -> bool:
+    """Return whether the process must end after a report, and say so in it.
+
+    A fault of a kernel breaks a GPU for all cells that would follow in the same process.
+    """
+    from mechbench.training.lane import broken
+
+    failed = report["event"] == "done" and report["result"]["status"] != "ok"
+    ends = failed and broken(device)
+    if ends:
+        report["ends"] = True
+    return ends
 
 
 def _other(config: Config, order: dict[str, Any]) -> str:
@@ -150,7 +176,8 @@ def main() -> None:
     orders: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
 
     def send(report: dict[str, Any]) -> None:
-        print(json.dumps(report), file=reports, flush=True)
+        reports.write(json.dumps(report) + "\n")
+        reports.flush()
 
     def listen() -> None:
         for line in sys.stdin:
@@ -165,9 +192,34 @@ def main() -> None:
 
         keep_plugins()
         gc.freeze()  # what is loaded is no garbage, and takes long to go through
-        kept = Kept(cells=True)
         send({"event": "ready"})
+        order = orders.get()
+        if "lane" in order:
+            _run_lanes(order, orders, send)
+            return
+        kept = Kept(cells=True)
         while True:
-            send(run_order(orders.get(), RemoteConsole(send), kept))
+            report = run_order(order, RemoteConsole(send), kept)
+            ends = ending(report, order["device"])
+            send(report)
+            if ends:
+                os._exit(1)
+            order = orders.get()
     except KeyboardInterrupt as stop:
         send({"event": "interrupted", "reason": str(stop)})
+
+
+def _run_lanes(
+    order: dict[str, Any], orders: queue.SimpleQueue[dict[str, Any]], send: Send
+) -> None:
+    """Hand orders to lanes until a signal comes: only this thread hears of one."""
+    from mechbench.console.signals import Stopper
+    from mechbench.sweep.lanes import Lanes
+
+    lanes = Lanes(send)
+    with Stopper() as stopper:
+        lanes.give(order)
+        while stopper.received is None:
+            with contextlib.suppress(queue.Empty):
+                lanes.give(orders.get(timeout=_LOOK_S))
+        lanes.stop(stopper.received)

@@ -16,6 +16,7 @@ from mechbench.record.files import discard_if_empty, exclusive, make_folder
 from mechbench.record.results import RETRIED, Result, answers, read_or_set_aside, read_result
 from mechbench.training.draws import callers_generators
 from mechbench.training.kept import Kept
+from mechbench.training.lane import SOLE, Lane
 from mechbench.training.parallel import Group, join
 from mechbench.training.reuse import may_resume, with_budget
 from mechbench.training.run import Run
@@ -55,6 +56,7 @@ def run(
     console: Console | None = None,
     data_parallel: int = 1,
     kept: Kept | None = None,
+    lane: Lane = SOLE,
     **settings: Any,
 ) -> Result:
     """Train one operator on one task and score it; a finished cell is read, or carried on.
@@ -90,6 +92,7 @@ def run(
         data_parallel: number of processes that share the sequences of every step; each of them
             calls this, as under torchrun, and the first one stores the result.
         kept: what cells of one kind, run one after another, share: captured steps.
+        lane: the cell's place beside others in this process, by default its only one.
         settings: further fields of `mechbench.record.config.Config`.
 
     Returns:
@@ -135,7 +138,7 @@ def run(
         return _follow(Run(config, device, task_of(config), group, folder))
     console = console or Console(quiet)
     kept = kept or Kept()
-    run_ = Run(config, device, task_of(config), group, folder, console, checkpoint_s, kept)
+    run_ = Run(config, device, task_of(config), group, folder, console, checkpoint_s, kept, lane)
     return _lead(run_, resume)
 
 

@@ -21,7 +21,8 @@ from mechbench.record.config import Config
 from mechbench.record.outcome import MARK
 from mechbench.tasks.base import IGNORE, Batch
 from mechbench.training.draws import seed_step
-from mechbench.training.evaluation import Score, autocast, count_right, evaluate
+from mechbench.training.evaluation import Score, autocast, count_right
+from mechbench.training.evaluation import counts as score_counts
 from mechbench.training.memory import first_micro_batch, is_out_of_memory
 from mechbench.training.run import Run
 from mechbench.training.schedules import Constant
@@ -136,7 +137,8 @@ def step_gradients(
     Of several processes each takes its own rows of the batch; gradients and sums are then added.
 
     Raises:
-        torch.OutOfMemoryError: a single sequence does not fit.
+        torch.OutOfMemoryError: a single sequence does not fit, or the batch does not beside other
+            cells in the same process: alone it may, and be summed as always.
     """
     config, device, group = run.config, run.device, run.group
     n_scored = (targets != IGNORE).sum().clamp_min(1)
@@ -148,7 +150,7 @@ def step_gradients(
             sums = backward(model, inputs, targets, micro_batch, device, config.dtype, n_scored)
             break
         except Exception as error:
-            if not is_out_of_memory(error) or micro_batch == 1:
+            if not is_out_of_memory(error) or micro_batch == 1 or run.lane.crowded:
                 raise
         # Outside the handler, as the exception's frames hold the tensors that must be freed.
         progress.halvings += 1
@@ -213,6 +215,7 @@ def train(
         capture=on_cuda and not eager and group.size == 1,
         warn=hooks.warn,
         graphs=graphs,
+        alone=run.lane.alone,
     )
     if progress.stop == "budget":
         progress.stop = ""
@@ -240,6 +243,8 @@ def train(
         loss, right, norm = replayed or stepper.gradients(inputs, targets)
         done, spent = progress.step + 1, progress.tokens + step_tokens
         due = schedule.due(spent) if schedule.branching else done % config.validate_every == 0
+        if due:
+            run.lane.wait(device)
         # On CUDA they are fetched on fixed steps only: reading them stalls the queue.
         if (due or not on_cuda) and not math.isfinite((loss + norm).item()):
             progress.stop = "diverged"
@@ -256,7 +261,7 @@ def train(
         if not due:
             continue
         if on_cuda:
-            torch.cuda.synchronize(device)
+            run.lane.wait(device)
         now = time.perf_counter()
         progress.train_s += now - mark
         correct, scored, excluded = counts.tolist()
@@ -300,8 +305,9 @@ def validate(
     rows = config.n_validation if device.startswith("cuda") else config.curriculum[-1][1]
     micro_batch = progress.micro_batch(config, rows, run.task.input_seqlen)
     with schedule.weights():
-        score = evaluate(model, validation, micro_batch, device, config.dtype)
-    return Score(*run.group.total(dataclasses.astuple(score)))
+        found = score_counts(model, validation, micro_batch, device, config.dtype)
+    run.lane.wait(device)
+    return Score(*run.group.total(tuple(found.tolist())))
 
 
 def _note(progress: Progress, schedule: Constant, accuracy: float) -> None:

@@ -10,6 +10,7 @@ from mechbench.plan.resolve import task_of
 from mechbench.record.config import Config
 from mechbench.tasks.base import Task
 from mechbench.training.kept import Kept
+from mechbench.training.lane import SOLE, Lane
 from mechbench.training.parallel import ALONE, Group
 
 
@@ -25,7 +26,8 @@ class Run:
         folder: gets its files; only the leader of the group writes.
         console: where messages and the bar go.
         checkpoint_s: seconds between checkpoints.
-        kept: the process's trainer.
+        kept: the process's trainer, or the lane's.
+        lane: the cell's place beside others in the process.
     """
 
     config: Config
@@ -36,6 +38,7 @@ class Run:
     console: Console = field(default_factory=lambda: Console(quiet=True))
     checkpoint_s: float = float("inf")
     kept: Kept = field(default_factory=Kept)
+    lane: Lane = SOLE
 
     def tasks(self) -> dict[int, Task]:
         """Return the task at every length that is scored, the trained one among them."""

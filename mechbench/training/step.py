@@ -9,6 +9,7 @@ kernels, workspaces); an operator that cannot be captured goes on eagerly.
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NamedTuple
 
 import torch
@@ -70,6 +71,7 @@ class Stepper:
         capture: allow CUDA graphs.
         warn: told once if a step cannot be captured.
         graphs: steps that were captured before, with the same optimizer and `grad_clip`.
+        alone: gives a context in which no other thread calls CUDA.
     """
 
     def __init__(
@@ -81,10 +83,12 @@ class Stepper:
         capture: bool,
         warn: Callable[[str], None],
         graphs: Graphs | None = None,
+        alone: Callable[[], AbstractContextManager[None]] = nullcontext,
     ) -> None:
         self._model, self._optimizer, self._gradients = model, optimizer, gradients
         self._grad_clip, self._capture, self._warn = grad_clip, capture, warn
         self._graphs = Graphs() if graphs is None else graphs
+        self._alone = alone
         self._shape: Hashable = ()
         self._eager_steps = 0
 
@@ -137,7 +141,7 @@ class Stepper:
         graph = torch.cuda.CUDAGraph()
         torch.cuda.synchronize(inputs.device)
         try:
-            with torch.cuda.graph(graph, pool=pool):
+            with self._alone(), torch.cuda.graph(graph, pool=pool, stream=_own_stream(inputs)):
                 results = self.gradients(*static)
                 self._optimizer.step()
         except Exception as error:
@@ -152,6 +156,12 @@ class Stepper:
         step = _Captured(graph, *static, results)
         self._graphs.add(self._shape, step)
         return step
+
+
+def _own_stream(x: Tensor) -> torch.cuda.Stream | None:
+    """Return the current stream if it can capture; None, one of PyTorch's, for the default one."""
+    stream = torch.cuda.current_stream(x.device)
+    return None if stream == torch.cuda.default_stream(x.device) else stream
 
 
 def _release_generator(device: torch.device) -> None:

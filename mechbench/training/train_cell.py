@@ -72,6 +72,7 @@ def run_cell(run: Run, *, keep: bool = False) -> Result:
         with naming(config.operator), dog.watching():
             train_and_score(run, result, dog)
     except OperatorError as error:
+        run.lane.failed(run.device)
         trained = result["stop"] is not None  # the other processes are waiting then
         result |= {"status": "error", "stop": "error", "reason": str(error)}
         if not keep:
@@ -80,11 +81,13 @@ def run_cell(run: Run, *, keep: bool = False) -> Result:
             run.group.any(False)
         raise
     except Exception as error:
+        run.lane.failed(run.device)
         if not is_out_of_memory(error):
             raise
         text = " ".join(str(error).split())[:300]
         result |= {"status": "out-of-memory", "stop": "out-of-memory", "reason": text}
-        console.warn(f"out of memory with a single sequence: {text}")
+        beside = "beside other cells" if run.lane.crowded else "with a single sequence"
+        console.warn(f"out of memory {beside}: {text}")
         if keep:
             run.group.any(False)
             return Result(folder / "result.json", result)
@@ -137,10 +140,11 @@ def _train_and_score(
         lengths = list(tasks.values())
         settle(before(model, config, lengths, rows, device, console.warn), result, config)
         progress.causal = bool(result["causal"])
+        run.lane.pass_on(now=True)
     result["causal"] = progress.causal
     if (warning := check_extra_state(model, config.operator)) is not None:
         console.warn(warning)
-    if device.startswith("cuda"):
+    if device.startswith("cuda") and not run.lane.shared:
         torch.cuda.reset_peak_memory_stats(device)
 
     validation = evaluation_batches(task, config.n_validation, config.seed, "validation")
@@ -159,13 +163,14 @@ def _train_and_score(
         shares = [batch.map(lambda tensor: tensor.to(device)) for batch in shares]
     if not group.rank:
         write_json_once(folder / "config.json", result["config"])
+    run.lane.pass_on(now=True)
     forget_ops_used()  # the probe's
     save = partial(
         save_checkpoint, folder / "checkpoint.pt", config.cell_id, model, optimizer,
         schedule=schedule, code=code,
     )  # fmt: skip
     try:
-        _train(run, trainer, schedule, progress, shares, unseen, flops, save)
+        _train(run, trainer, schedule, progress, shares, unseen, flops, dog, save)
     finally:  # also where the operator fails: the row says how far it came
         result |= {
             "steps": progress.step,
@@ -267,14 +272,16 @@ def _score(
         with guarded(reader, config.operator, dog) if reader is not model else nullcontext():
             found = evaluation(reader, scored, batches, progress, config, device)
         result["evaluations"].append(found)
+        run.lane.pass_on(now=True)
     note_non_finite(result, config)
     # Of training and scoring: what goes on after the last step has only that.
     used = ops_used(config.device_type)
     result["fft_conv_backend"] = used.pop("fft_conv", None)
     result["kernels"] = used
     result["seconds"]["evaluate"] = time.perf_counter() - start
-    trainer.peak_memory_mib = max(trainer.peak_memory_mib, peak_memory_mib(device))
-    result["peak_memory_mib"] = trainer.peak_memory_mib
+    if not run.lane.shared:  # it is the process's, not known of one of several cells
+        trainer.peak_memory_mib = max(trainer.peak_memory_mib, peak_memory_mib(device))
+        result["peak_memory_mib"] = trainer.peak_memory_mib
     for length, (scored, batches) in tests.items():
         rows, scored_rows = (
             progress.micro_batch(config, n, scored.input_seqlen)
@@ -282,6 +289,7 @@ def _score(
         )
         fault = after(readers[length], config, scored, batches[0], rows, scored_rows, device)
         settle(fault, result, config)
+        run.lane.pass_on(now=True)
 
 
 def _train(
@@ -292,6 +300,7 @@ def _train(
     validation: list[Batch],
     unseen: Unseen,
     flops: FlopsBeside,
+    dog: Watchdog | None,
     store: Callable[[Progress], None],
 ) -> None:
     """Train with a progress bar and checkpoints, and stop between steps on a signal."""
@@ -321,8 +330,14 @@ def _train(
             if row["seqlen"] == config.seqlen:  # now the GPU has its work from graphs
                 flops.begin()
 
+        def interrupted() -> bool:
+            if dog is not None and run.lane.shared:
+                dog.idle()  # others may take long
+            run.lane.pass_on()
+            return stopper.received is not None or run.lane.stopped is not None
+
         hooks = Hooks(
-            interrupted=lambda: stopper.received is not None,
+            interrupted=interrupted,
             checkpoint_due=lambda: time.perf_counter() - last_save >= run.checkpoint_s,
             checkpoint=save,
             report=report,
@@ -334,7 +349,7 @@ def _train(
             graphs=trainer.graphs,
         )  # fmt: skip
     if not progress.stop:
-        number = stopper.received or 2
+        number = stopper.received or run.lane.stopped or 2
         raise Interrupted(
             number, f"interrupted at step {progress.step}; the same command continues from there"
         )

@@ -37,6 +37,15 @@ def test_dry_run_shows_the_plan_and_runs_nothing(suite: Path, tmp_path: Path) ->
     assert not out.exists()
 
 
+def test_lanes_count_as_workers_and_are_for_this_machine(suite: Path) -> None:
+    args = [str(suite), "--dry-run", "--device", "cpu", "--jobs", "2", "--lanes", "3"]
+    got = CliRunner().invoke(command, args)
+    assert "with 6 workers" in got.output
+    got = CliRunner().invoke(command, [*args, "--executor", "ray"])
+    assert got.exit_code == 2
+    assert "--lanes goes with --executor local" in got.output
+
+
 def test_mistake_in_a_suite_is_raised_before_torch_is_loaded(suite: Path) -> None:
     suite.write_text(SUITE.replace("seeds", "seedz"))
     with pytest.raises(ConfigError, match=r"mine.toml:4: seedz: unknown key: did you mean 'seeds'"):

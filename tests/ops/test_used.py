@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from mechbench.ops import delta_rule, rotary, used
-from mechbench.ops.used import forget_ops_used, noted, ops_used
+from mechbench.ops.used import exchange, forget_ops_used, noted, ops_used
 
 
 @pytest.fixture(autouse=True)
@@ -22,6 +22,16 @@ def test_what_ran_is_told_by_op_and_device() -> None:
     assert ops_used("meta") == {"third": "triton"}
     forget_ops_used()
     assert ops_used("cpu") == {}
+
+
+def test_records_are_exchanged() -> None:
+    x = torch.zeros(2)
+    noted("one", x, True)
+    first = exchange({})
+    noted("other", x, False)
+    assert ops_used("cpu") == {"other": "torch"}
+    exchange(first)
+    assert ops_used("cpu") == {"one": "triton"}
 
 
 def test_ops_tell() -> None:

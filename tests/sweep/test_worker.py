@@ -12,7 +12,7 @@ from mechbench.errors import OperatorError
 from mechbench.plan.resolve import resolve
 from mechbench.record.files import exclusive
 from mechbench.record.results import read_result
-from mechbench.sweep.worker import RemoteConsole, run_order
+from mechbench.sweep.worker import RemoteConsole, ending, run_order
 
 pytestmark = pytest.mark.usefixtures("clean_registry")
 CALL: dict[str, Any] = {
@@ -142,3 +142,21 @@ def test_an_operator_that_fails_on_the_way_on_is_reported_and_costs_no_result(
     assert (report["event"], report["result"]["status"]) == ("done", "error")
     assert "worn out" in report["result"]["reason"]
     assert read_result(tmp_path / given["cell_id"] / "result.json").data == first
+
+
+def test_a_worker_ends_after_a_cell_that_broke_its_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+
+    def broken(device: str) -> bool:
+        asked.append(device)
+        return True
+
+    monkeypatch.setattr("mechbench.training.lane.broken", broken)
+    for event, status in (("refused", ""), ("done", "ok")):
+        report: dict[str, Any] = {"event": event, "result": {"status": status}}
+        assert not ending(report, "cuda:0")
+        assert "ends" not in report
+    assert asked == []  # which takes a GPU its time
+    report = {"event": "done", "result": {"status": "error"}}
+    assert ending(report, "cuda:0")
+    assert (report["ends"], asked) == (True, ["cuda:0"])

@@ -23,6 +23,7 @@ from mechbench.training import loop as module
 from mechbench.training import run as running
 from mechbench.training.branches import StableDecay
 from mechbench.training.checkpoint import load_checkpoint, save_checkpoint
+from mechbench.training.lane import Lane
 from mechbench.training.loop import (
     Hooks,
     Progress,
@@ -216,6 +217,18 @@ def test_half_done_step_leaves_nothing_in_the_gradient() -> None:
     expected = gradients(plain)
     for name, gradient in gradients(tight).items():
         torch.testing.assert_close(gradient, expected[name], rtol=1e-4, atol=1e-6, msg=name)
+
+
+class Crowded(Lane):
+    crowded = True
+
+
+def test_no_micro_batch_is_halved_for_the_memory_that_other_cells_hold() -> None:
+    data, run = batch(), running.Run(config(), "cpu", TASK, lane=Crowded())
+    progress = Progress()
+    with pytest.raises(torch.cuda.OutOfMemoryError):
+        step_gradients(Wrapped(fits(1)), data.inputs, data.targets, run, progress, lambda _: None)
+    assert progress.halvings == 0
 
 
 def test_single_sequence_that_does_not_fit_raises() -> None:
@@ -494,13 +507,13 @@ def test_validations_are_of_the_weights_that_the_schedule_evaluates(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     seen = []
-    real = module.evaluate
+    real = module.score_counts
 
-    def evaluate(model: nn.Module, *args: Any) -> Any:
+    def counts(model: nn.Module, *args: Any) -> Any:
         seen.append([p.detach().clone() for p in model.parameters()])
         return real(model, *args)
 
-    monkeypatch.setattr(module, "evaluate", evaluate)
+    monkeypatch.setattr(module, "score_counts", counts)
     run = Run(config(10, schedule="averaged"), make_model())
     run.go()
     assert len(seen) == 2
