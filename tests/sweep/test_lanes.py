@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from mechbench.plan.suite_file import read_suite
 from mechbench.sweep.execute import look, run_sweep
@@ -188,6 +189,7 @@ def test_lanes_end_when_stopped_without_an_order_left() -> None:
 
 
 @pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 @pytest.mark.usefixtures("clean_registry")
 def test_on_a_gpu_cells_in_streams_find_what_they_find_one_by_one(tmp_path: Path) -> None:
     """Steps are replayed as graphs side by side, one kind with numbers drawn in them."""
@@ -199,6 +201,7 @@ def test_on_a_gpu_cells_in_streams_find_what_they_find_one_by_one(tmp_path: Path
 
 
 @pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 @pytest.mark.usefixtures("clean_registry")
 @pytest.mark.parametrize("lanes", [1, 3])
 def test_on_a_gpu_a_fault_of_one_cell_is_found(tmp_path: Path, lanes: int) -> None:

@@ -198,6 +198,7 @@ def trained(lane: SharedLane, number: int) -> list[Tensor]:
 
 
 @pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 def test_graphs_replayed_side_by_side_compute_and_draw_as_alone() -> None:
     def run(numbers: Sequence[int]) -> dict[int, list[list[float]]]:
         found: dict[int, list[list[float]]] = {}
