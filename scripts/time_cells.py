@@ -91,8 +91,8 @@ def main() -> None:
 
         timed("warm", 1, 1, 1)
         for repeat in range(given.repeats):
-            for processes, lanes in ways:
-                name = f"{processes}x{lanes}-{repeat}"
+            for number, (processes, lanes) in enumerate(ways):
+                name = f"{number}-{processes}x{lanes}-{repeat}"
                 seconds, out = timed(name, given.seeds, processes, lanes)
                 these = found(out)
                 first = these if first is None else first
