@@ -40,8 +40,10 @@ from mechbench.sweep.process import template
 @click.option(
     "--lanes",
     type=Setting("lanes"),
+    default=1,
+    show_default=True,
     help="Number of cells at once in each worker process, on a GPU in streams; with more than one, "
-    "--jobs-per-device is 1 by default.  [default: 1]",
+    "--jobs-per-device is 1 by default.",
 )
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
 @click.option(
@@ -88,7 +90,7 @@ def command(
     dry_run: bool,
     jobs: int | None,
     jobs_per_device: int | None,
-    lanes: int | None,
+    lanes: int,
     device: str,
     dtype: str,
     retry_failed: bool,
@@ -108,19 +110,17 @@ def command(
     """
     if ray_address is not None and executor != "ray":
         raise click.UsageError("--ray-address goes with --executor ray")
-    if lanes is not None and executor == "ray":
+    if lanes > 1 and executor == "ray":
         raise click.UsageError("--lanes goes with --executor local")
     read = read_suite(find_suite(suite))
     check_tracker(log)
     local = executor == "local" and not dry_run
     with template() if local else nullcontext() as ready:  # before this process imports torch
         from mechbench.sweep.execute import RayCluster, look, run_sweep, worker_devices
-        from mechbench.sweep.sharing import cells_a_gpu, lanes_a_worker
+        from mechbench.sweep.sharing import cells_a_gpu
 
         outlook = look(read, out, device=device, dtype=dtype, retry_failed=retry_failed)
         gpus = len(worker_devices(device, None, 1))
-        if lanes is None:
-            lanes = lanes_a_worker(outlook.left) if executor == "local" else 1
         shared = jobs_per_device or (cells_a_gpu(outlook.left, gpus) if lanes == 1 else 1)
         devices = worker_devices(device, jobs, shared)
         if not quiet or dry_run:

@@ -19,8 +19,9 @@ from torch import Tensor
 from mechbench.ops.triton import unavailable
 
 # From the first to before the second, gradients of decays and of what they weigh are wrong on
-# Hopper GPUs (https://github.com/fla-org/flash-linear-attention/issues/640); fla refuses them.
-_WRONG_ON_HOPPER = (3, 4, 0), (3, 7, 1)
+# Hopper GPUs (https://github.com/fla-org/flash-linear-attention/issues/640); fla refuses them, but
+# for constant decays, with which the kernel reads beyond its memory there (seen with 0.6.0).
+_BROKEN_ON_HOPPER = (3, 4, 0), (3, 7, 1)
 
 
 @cache
@@ -41,28 +42,28 @@ def missing() -> str | None:
     return None
 
 
-def refused(*tensors: Tensor, gated: bool = False) -> str | None:
+def refused(*tensors: Tensor, decays: bool = False) -> str | None:
     """Say why the package's kernels cannot take these tensors; None if they can.
 
     Args:
         tensors: what is read, all on one device.
-        gated: whether a state decays by what the input says.
+        decays: whether the state decays.
     """
     reason = missing() or unavailable(*tensors)
-    if reason is None and gated and tensors[0].is_cuda:
-        return _wrong_gradients(torch.cuda.get_device_capability(tensors[0].device))
+    if reason is None and decays and tensors[0].is_cuda:
+        return _miscompiled(torch.cuda.get_device_capability(tensors[0].device))
     return reason
 
 
-def _wrong_gradients(capability: tuple[int, int]) -> str | None:
+def _miscompiled(capability: tuple[int, int]) -> str | None:
     import triton
 
-    first, fixed = _WRONG_ON_HOPPER
+    first, fixed = _BROKEN_ON_HOPPER
     version = tuple(int(n) for n in re.findall(r"\d+", triton.__version__)[:3])
     if capability[0] != 9 or not first <= version < fixed:
         return None
     needed = ".".join(str(n) for n in fixed)
     return (
-        f"Triton {triton.__version__} makes wrong gradients of its kernels with decays on Hopper "
-        f"GPUs: expected Triton {needed} or later"
+        f"Triton {triton.__version__} miscompiles its kernels with decays on Hopper GPUs: "
+        f"expected Triton {needed} or later"
     )

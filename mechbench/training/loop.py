@@ -260,8 +260,7 @@ def train(
         progress.train_s += elapsed  # after every step: it may be the last before an error
         if not due:
             continue
-        if on_cuda:
-            run.lane.wait(device)
+        run.lane.wait(device)
         now = time.perf_counter()
         progress.train_s += now - mark
         correct, scored, excluded = counts.tolist()

@@ -38,7 +38,7 @@ def test_the_package_is_asked_for_before_the_device(monkeypatch: pytest.MonkeyPa
     assert fla.refused(torch.zeros(2)) == "not there"
     monkeypatch.setattr(fla, "missing", lambda: None)
     monkeypatch.setattr(fla, "unavailable", lambda *_: "on cpu")
-    assert fla.refused(torch.zeros(2), gated=True) == "on cpu"
+    assert fla.refused(torch.zeros(2), decays=True) == "on cpu"
 
 
 @pytest.mark.parametrize(
@@ -54,10 +54,10 @@ def test_the_package_is_asked_for_before_the_device(monkeypatch: pytest.MonkeyPa
         ("3.6.0", (10, 0), False),
     ],
 )
-def test_gradients_that_would_be_wrong_are_refused(
+def test_kernels_that_would_be_wrong_are_refused(
     monkeypatch: pytest.MonkeyPatch, version: str, capability: tuple[int, int], wrong: bool
 ) -> None:
     versioned(monkeypatch, version)
-    told = fla._wrong_gradients(capability)
+    told = fla._miscompiled(capability)
     assert told is None or (version in told and told.endswith("expected Triton 3.7.1 or later"))
     assert (told is not None) == wrong

@@ -6,7 +6,7 @@ import pytest
 
 from mechbench.record.config import Config
 from mechbench.sweep import sharing
-from mechbench.sweep.sharing import cells_a_gpu, lanes_a_worker
+from mechbench.sweep.sharing import cells_a_gpu
 
 
 def cells(n: int, device: str = "cuda", **settings: int) -> list[Config]:
@@ -27,14 +27,6 @@ def test_small_cells_share_and_large_ones_do_not() -> None:
         assert cells_a_gpu(cells(64, **large) + cells(63)) == 1
     assert cells_a_gpu(cells(64, "cpu")) == 1
     assert cells_a_gpu([]) == 1
-
-
-def test_small_cells_alone_may_share_a_worker(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert lanes_a_worker(cells(64)) == 1  # not measured yet
-    monkeypatch.setattr(sharing, "LANES", 3)
-    assert lanes_a_worker(cells(64)) == 3
-    assert lanes_a_worker(cells(2, seqlen=2048) + cells(1)) == 1
-    assert lanes_a_worker(cells(64, "cpu")) == lanes_a_worker([]) == 1
 
 
 def test_no_worker_starts_for_a_few_cells() -> None:

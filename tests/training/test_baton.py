@@ -7,27 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from mechbench.training.baton import Baton
-
-PATIENCE_S = 30.0
-
-
-def run(*works: Callable[[], None]) -> list[BaseException]:
-    """Run each in a thread of its own to its end; return what they raised."""
-    raised: list[BaseException] = []
-
-    def guarded(work: Callable[[], None]) -> None:
-        try:
-            work()
-        except BaseException as error:
-            raised.append(error)
-
-    threads = [threading.Thread(target=guarded, args=(work,), daemon=True) for work in works]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(PATIENCE_S)
-        assert not thread.is_alive()
-    return raised
+from training.threads import PATIENCE_S, in_threads
 
 
 def test_one_thread_at_a_time_runs() -> None:
@@ -45,7 +25,7 @@ def test_one_thread_at_a_time_runs() -> None:
                 with baton.released():
                     pass
 
-    assert run(*[work] * 5) == []
+    assert in_threads(*[work] * 5) == []
     assert (inside, most, baton.members) == (0, 1, 0)
 
 
@@ -69,7 +49,7 @@ def test_turns_go_round(n: int) -> None:
 
         return turn
 
-    assert run(*(work(i) for i in range(n))) == []
+    assert in_threads(*(work(i) for i in range(n))) == []
     settled = turns[5 * n : 19 * n]  # the first come when all are there
     assert all(len(set(settled[i : i + n])) == n for i in range(len(settled) - n))
 
@@ -89,7 +69,7 @@ def test_an_error_frees_it() -> None:
         with baton:
             done.append("works")
 
-    raised = run(fails, works, fails_outside, works)
+    raised = in_threads(fails, works, fails_outside, works)
     assert {type(error) for error in raised} == {ValueError, KeyError}
     assert (done, baton.members) == (["works"] * 2, 0)
 
@@ -115,7 +95,7 @@ def test_alone_waits_for_those_that_released_it_and_keeps_others_in() -> None:
                 time.sleep(0.05)
                 events.append("captured")
 
-    assert run(waits, captures) == []
+    assert in_threads(waits, captures) == []
     assert events == ["waited", "captures", "captured", "back"]
 
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 import random
 import threading
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import numpy as np
 import pytest
@@ -16,8 +17,8 @@ from mechbench.training.draws import seed_step
 from mechbench.training.lane import SOLE, SharedLane
 from mechbench.training.optimiser import make_optimizer
 from mechbench.training.step import Stepper
+from training.threads import PATIENCE_S, in_threads
 
-PATIENCE_S = 30.0
 X = torch.zeros(1)
 
 
@@ -39,23 +40,14 @@ def together(
     device: str = "cpu",
 ) -> None:
     """Run `work` with each number, in a lane and a thread of its own."""
-    baton, raised = Baton(), list[BaseException]()
+    baton = Baton()
 
     def run(number: int) -> None:
         lane = SharedLane(baton, lambda: None, turn)
-        try:
-            with lane.on(device):
-                work(lane, number)
-        except BaseException as error:
-            raised.append(error)
+        with lane.on(device):
+            work(lane, number)
 
-    threads = [threading.Thread(target=run, args=(i,), daemon=True) for i in numbers]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(PATIENCE_S)
-        assert not thread.is_alive()
-    assert raised == []
+    assert in_threads(*(partial(run, number) for number in numbers)) == []
 
 
 def test_lanes_draw_what_they_would_draw_alone() -> None:

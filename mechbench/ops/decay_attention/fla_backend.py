@@ -1,7 +1,7 @@
 """`decay_attention` with the chunked kernels of flash-linear-attention, `fla.ops.simple_gla`.
 
 They keep states in the dtype of the values and multiply float32 as TF32, so they round more than
-ours. A constant decay without a gradient is passed as such, which needs no gated kernel.
+ours. A constant decay without a gradient is passed as such.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from mechbench.ops.fla import refused
 
 def unsupported(q: Tensor, k: Tensor, v: Tensor, log_decay: Tensor | None) -> str | None:
     """Say why these inputs are refused: the package, CUDA and at most 32 bits are needed."""
-    return refused(q, k, v, gated=log_decay is not None and not _is_constant(log_decay))
+    return refused(q, k, v, decays=log_decay is not None)
 
 
 def attend(

@@ -15,7 +15,7 @@ _MOST_CHANNELS = 256  # of a key
 
 def unsupported(q: Tensor, k: Tensor, v: Tensor, log_decay: Tensor | None) -> str | None:
     """Say why these inputs are refused: the package, CUDA and a half type are needed."""
-    reason = refused(q, k, v, gated=log_decay is not None)
+    reason = refused(q, k, v, decays=log_decay is not None)
     if reason is not None:
         return reason
     if v.dtype == torch.float32:

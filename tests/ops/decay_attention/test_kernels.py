@@ -9,8 +9,8 @@ from torch import Tensor
 from mechbench.ops import decay_attention, decay_attention_reference
 from mechbench.ops.decay_attention import kernels
 from ops.conftest import relative_error
+from ops.decay_attention.draws import B, H, inputs
 
-B, H = 2, 2
 CASES: dict[str, dict[str, Any]] = {
     "two tokens": {"L": 2},
     "less than a chunk": {"L": 37},
@@ -24,21 +24,6 @@ CASES: dict[str, dict[str, Any]] = {
 }
 
 
-def draw(L: int, K: int, P: int, heads: int, decay: str) -> list[Tensor | None]:
-    generator = torch.Generator().manual_seed(L + K + P)
-
-    def normal(*shape: int) -> Tensor:
-        return torch.randn(*shape, generator=generator, dtype=torch.float64)
-
-    g = {
-        "none": None,
-        "constant": torch.tensor([-0.01, -0.7]).double()[:, None],
-        "step": -normal(B, H, L).square(),
-    }[decay]
-    q, k = (normal(B, L, heads, K).transpose(1, 2) for _ in range(2))  # as operators have them
-    return [q, k, normal(B, L, H, P).transpose(1, 2), g]
-
-
 def with_gradients(function: Any, given: list[Tensor | None], dy: Tensor) -> list[Tensor]:
     leaves = [None if x is None else x.detach().requires_grad_() for x in given]
     y = function(*leaves)
@@ -50,7 +35,7 @@ def test_values_and_gradients_are_those_of_the_steps(
     kernel_device: str, case: dict[str, Any]
 ) -> None:
     sizes = {"K": 8, "P": 16, "heads": H, "decay": "step"} | case
-    given = draw(**sizes)
+    given = inputs(**sizes)
     dy = torch.randn(B, H, sizes["L"], sizes["P"], dtype=torch.float64)
     low = [None if x is None else x.to(kernel_device, torch.float32) for x in given]
     ours = with_gradients(decay_attention, low, dy.to(kernel_device, torch.float32))
@@ -62,7 +47,7 @@ def test_values_and_gradients_are_those_of_the_steps(
 
 
 def test_half_types_round_once(kernel_device: str) -> None:
-    given = draw(150, 16, 32, 1, "step")
+    given = inputs(150, 16, 32, 1, "step")
     dy = torch.randn(B, H, 150, 32, dtype=torch.float64).bfloat16().double()
     given = [x.bfloat16().double() for x in given[:3] if x is not None] + given[3:]
     low = [x.to(kernel_device, torch.bfloat16) for x in given[:3] if x is not None]
@@ -86,7 +71,7 @@ def test_values_are_scaled_and_skip_on_the_way(
     if case == "one segment":  # of several chunks
         monkeypatch.setattr(kernels, "_PROGRAMS", 1)
     sizes = {"K": 8, "P": 16, "heads": H, "decay": "step", "L": 150} | CASES.get(case, {})
-    q, k, v, g = draw(**sizes)
+    q, k, v, g = inputs(**sizes)
     L = sizes["L"]
     w = torch.rand(B, L, H, dtype=torch.float64).transpose(1, 2)
     d = torch.randn(H, dtype=torch.float64)

@@ -75,17 +75,17 @@ def test_half_types_keep_their_dtype(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_what_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fla_backend, "refused", lambda *_, gated: "gated" if gated else None)
+    monkeypatch.setattr(fla_backend, "refused", lambda *_, decays: "decays" if decays else None)
     x, g = torch.zeros(B, H, 5, K, dtype=torch.bfloat16), torch.zeros(B, H, 5)
     assert fla_backend.unsupported(x, x, x, None) is None
-    assert fla_backend.unsupported(x, x, x, g) == "gated"
+    assert fla_backend.unsupported(x, x, x, g) == "decays"
     told = fla_backend.unsupported(x, x, x.float(), None)
     assert told == "the values are float32: its delta rule takes bfloat16 or float16"
     wide = torch.zeros(B, H, 5, 257, dtype=torch.bfloat16)
     assert "257 channels: its delta rule takes at most 256" in str(
         fla_backend.unsupported(wide, wide, x, None)
     )
-    monkeypatch.setattr(fla_backend, "refused", lambda *_, gated: None)
+    monkeypatch.setattr(fla_backend, "refused", lambda *_, decays: None)
     assert "takes one a head" in str(fla_backend.unsupported(x, x, x, x))
 
 
