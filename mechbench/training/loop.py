@@ -290,8 +290,7 @@ def train(
         counts.zero_()
         mark = row_time = time.perf_counter()
         row_tokens = spent
-    if on_cuda:
-        torch.cuda.synchronize(device)
+    run.lane.wait(device)
     save()
 
 
