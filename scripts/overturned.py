@@ -42,7 +42,7 @@ GRID: dict[str, Sequence[float]] = {
     "part": (0.5, 0.75),
     "sigmas": (1.0, 1.96, 3.0),
     "times": (2.0, 10.0, 100.0),
-    "least_tokens": (0.0, 1e7, 3e7),
+    "least_tokens": (0.0, 1e7, 3e7, 1e8),
 }
 _NEARLY = 0.95  # of the tokens asked for: a budget ends up to a step early
 

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from mechbench.record.outcome import CellOutcome, cell_outcome, ended, outcome_faults, outcome_of
+from mechbench.record.trend import Rule
 
 CENSORED = CellOutcome("censored", 6000, 0.995, 0.7, 512, 3)
 
@@ -36,10 +37,11 @@ def test_censored_with_too_few_validations_has_no_trend() -> None:
 
 
 def test_censored_flat_and_rising() -> None:
-    flat = cell_outcome(rows(*[0.25] * 40), 512)
+    flat = cell_outcome(rows(*[0.25] * 40), 512, rule=Rule())
     assert (flat.kind, flat.tokens, flat.trend) == ("censored", 40_000, "flat")
+    assert cell_outcome(rows(*[0.25] * 40), 512).trend is None  # of 40,000 tokens
     assert (flat.slope_low, flat.slope, flat.slope_high) == (0.0, 0.0, 0.0)
-    rising = cell_outcome(rows(*[i / 50 for i in range(40)]), 512)
+    rising = cell_outcome(rows(*[i / 50 for i in range(40)]), 512, rule=Rule())
     assert rising.trend == "rising"
     assert rising.slope is not None
     # 20 of 50 gained over the last doubling
@@ -73,7 +75,7 @@ def test_a_branch_solves_by_itself_and_does_not_bend_the_slope() -> None:
         assert cell_outcome(marked(*pairs), 512).kind == "censored"
     flat = [(0.25, 0)] * 40
     bent = [pair for base in flat for pair in (base, (0.25 + 0.1 * (base[1] == 0), 1))]
-    assert cell_outcome(marked(*flat, (0.9, 1), (0.95, 1)), 512).trend is not None
+    assert cell_outcome(marked(*flat, (0.9, 1), (0.95, 1)), 512, rule=Rule()).trend is not None
     assert cell_outcome(marked(*bent), 512).slope == 0.0
 
 

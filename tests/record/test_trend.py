@@ -109,6 +109,7 @@ def test_curves_with_the_noise_of_their_validations(slope: float, least: int, mo
     flat = 0
     for seed in range(100):
         tokens, accuracies = noisy(slope, 60, seed=seed)
-        found = trend(late_slope(tokens, accuracies), tokens[-1], accuracies[-1], N, 0.995)
+        slope_found = late_slope(tokens, accuracies)
+        found = trend(slope_found, tokens[-1], accuracies[-1], N, 0.995, Rule())
         flat += found == FLAT
     assert least <= flat <= most

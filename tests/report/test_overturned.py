@@ -17,6 +17,7 @@ from mechbench.record.results import wilson_interval
 
 SCRIPT = Path(mechbench.__file__).parent.parent / "scripts" / "overturned.py"
 Store = Callable[..., Path]
+EVERY = 600_000  # tokens between validations: 60 are more than the rule asks for
 STILL, CLIMBING = [0.25] * 60, [0.25 + 0.01 * i for i in range(60)]
 
 
@@ -31,7 +32,7 @@ def run(store: Store, tmp_path: Path) -> Callable[..., Any]:
     return invoke
 
 
-def metrics(path: Path, accuracies: Sequence[float], every: int = 1000) -> None:
+def metrics(path: Path, accuracies: Sequence[float], every: int = EVERY) -> None:
     lines = ["step,tokens,loss,train_accuracy,validation_accuracy"]
     lines += [f"{i},{i * every},1.0,0.5,{a}" for i, a in enumerate(accuracies, 1)]
     path.with_name("metrics.csv").write_text("\n".join(lines) + "\n")
@@ -39,7 +40,7 @@ def metrics(path: Path, accuracies: Sequence[float], every: int = 1000) -> None:
 
 def cell(store: Store, seed: int, accuracies: Sequence[float], later: str | None) -> None:
     """Store a short run and, if told what became of it, a long one."""
-    tokens = 1000 * len(accuracies)
+    tokens = EVERY * len(accuracies)
     short = {"folder": "short", "seed": seed, "budget_tokens": tokens, "train_tokens": tokens}
     metrics(store(**short), accuracies)
     if later is None:
@@ -74,8 +75,8 @@ def test_share_of_the_flat_that_are_solved(
     first = told["rules"][0]
     assert (first["flat"], first["rising"], first["unclear"]) == ([2, 6], [3, 3], [0, 1])
     assert f"flat and then solved: 2 of 6: 33.3 {interval} percent" in done.output
-    assert len(told["rules"]) == 2 * 3 * 3 * 3
-    later = [r for r in told["rules"] if r["rule"]["least_tokens"] == 1e7]
+    assert len(told["rules"]) == 2 * 3 * 3 * 4
+    later = [r for r in told["rules"] if r["rule"]["least_tokens"] == 1e8]
     assert all(r["flat"] == [0, 0] for r in later)
 
 
@@ -83,11 +84,11 @@ def test_a_long_run_stands_for_its_beginning(
     run: Callable[..., Any], store: Store, tmp_path: Path
 ) -> None:
     for seed in range(4):
-        path = store(folder="long", seed=seed, train_tokens=600_000, solved=seed == 0)
+        path = store(folder="long", seed=seed, train_tokens=600 * EVERY, solved=seed == 0)
         end = [1.0, 1.0] if seed == 0 else [0.25, 0.25]
         metrics(path, [0.25] * 598 + end)
     (tmp_path / "short").symlink_to(tmp_path / "long")
-    done = run("--at", "60000")
+    done = run("--at", str(60 * EVERY))
     assert "4 cells judged" in done.output
     assert "flat and then solved: 1 of 4" in done.output
 
