@@ -3,9 +3,9 @@
     python scripts/time_cells.py 1x1 4x1 1x4 2x3 --repeats 2
 
 Each argument is worker processes a GPU times cells at once in each (`--jobs-per-device` and
-`--lanes`). A first sweep compiles the kernels and is not counted. Start-up is; and what cells
-find in each sweep is compared with the first: equal to the last bit, or how many are not, by
-operator, and by how much. Sums of a kernel in the order in which its blocks end may differ.
+`--lanes`). A first sweep compiles the kernels and is not counted. Start-up is; and the steps and
+accuracies of every sweep are compared with those of the first: how many cells of which operator
+differ, and by how much. A kernel that adds in the order in which its blocks end may make them.
 """
 
 from __future__ import annotations

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import multiprocessing
-import os
 from collections import defaultdict
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from mechbench.leaderboard.heatmap import draw_heatmap
+from mechbench.processors import processors
 from mechbench.record.results import NOT_RUN
 from mechbench.report import style
 from mechbench.report.aggregate import Point, Section
@@ -48,7 +48,7 @@ def draw(sections: Sequence[Section], folder: Path) -> list[Path]:
         drawn = [_draw_one(*arguments) for arguments in work]
     else:
         context = multiprocessing.get_context("spawn")
-        with ProcessPoolExecutor(min(len(work), os.cpu_count() or 1), context) as pool:
+        with ProcessPoolExecutor(min(len(work), processors()), context) as pool:
             drawn = list(pool.map(_draw_one, *zip(*work, strict=True)))
     return [path for paths in drawn for path in paths]
 

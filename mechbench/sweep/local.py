@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import queue
 import time
 from collections import Counter
@@ -13,6 +12,7 @@ from typing import Any
 from mechbench.console.signals import Stopper
 from mechbench.errors import ResultError
 from mechbench.plan.suite import Cell
+from mechbench.processors import processors
 from mechbench.sweep.crew import Crew, Event, Worker
 from mechbench.sweep.failure import store_failure
 from mechbench.sweep.job import ATTEMPTS, Job
@@ -48,7 +48,7 @@ class LocalExecutor:
         self._devices, self._job, self._progress = tuple(devices), job, progress
         self._events: queue.SimpleQueue[Event] = queue.SimpleQueue()
         processes = -(-len(self._devices) // lanes)
-        self._threads = max(1, (os.cpu_count() or 1) // processes)
+        self._threads = max(1, processors() // processes)
         self._deaths: Counter[str] = Counter()
         self._refusals: Counter[str] = Counter()
         self._later: list[tuple[float, Cell]] = []  # in use elsewhere, and when to try again
