@@ -3,9 +3,9 @@
     python scripts/time_cells.py 1x1 4x1 1x4 2x3 --repeats 2
 
 Each argument is worker processes a GPU times cells at once in each (`--jobs-per-device` and
-`--lanes`). A first sweep compiles the kernels and is not counted. Start-up is; and the steps and
-accuracies of every sweep are compared with those of the first: how many cells of which operator
-differ, and by how much. A kernel that adds in the order in which its blocks end may make them.
+`--lanes`). A first sweep compiles the kernels and is not counted. Start-up is; and every sweep must
+find what the first did, or the exit code is 1 and it says how many cells of which operator differ,
+and by how much. A kernel that adds in the order in which its blocks end may make them.
 """
 
 from __future__ import annotations
@@ -42,12 +42,12 @@ def sweep(suite: Path, out: Path, processes: int, lanes: int, device: str) -> fl
 
 
 def found(out: Path) -> dict[str, Any]:
-    """Return the steps and evaluations of every cell, by operator and name."""
+    """Return the steps and evaluations of every cell, by operator and seed."""
     results = [json.loads(path.read_text()) for path in out.glob("*/result.json")]
     return {
         f"{data['config']['operator']} {data['config']['seed']}": (
             data["steps"],
-            [(row["seqlen"], row["accuracy"]) for row in data["evaluations"]],
+            data["evaluations"],
         )
         for data in results
     }
@@ -59,17 +59,17 @@ def differences(these: dict[str, Any], first: dict[str, Any]) -> str:
         return "OTHER CELLS"
     other = Counter(name.split()[0] for name in these if these[name] != first[name])
     most = max(
-        abs(a - b)
+        abs(a["accuracy"] - b["accuracy"])
         for name in these
-        for (_, a), (_, b) in zip(these[name][1], first[name][1], strict=True)
+        for a, b in zip(these[name][1], first[name][1], strict=True)
     )
     steps = sum(these[name][0] != first[name][0] for name in these)
     told = ", ".join(f"{n} of {operator}" for operator, n in other.items()) or "none"
     return f"other results: {told}; accuracies by at most {most:.4f}, steps of {steps} cells"
 
 
-def main() -> None:
-    """Time every way and print the seconds."""
+def main() -> int:
+    """Time every way, print the seconds, return the exit code."""
     parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
     parser.add_argument("ways", nargs="+", help="processes x lanes, such as 2x3")
     parser.add_argument("--repeats", type=int, default=1)
@@ -80,6 +80,7 @@ def main() -> None:
     given = parser.parse_args()
     ways = [tuple(map(int, way.split("x"))) for way in given.ways]
     first: dict[str, Any] | None = None
+    same = True
     with tempfile.TemporaryDirectory() as folder:
         suite = Path(folder) / "suite.toml"
 
@@ -96,12 +97,14 @@ def main() -> None:
                 seconds, out = timed(name, given.seeds, processes, lanes)
                 these = found(out)
                 first = these if first is None else first
+                same &= these == first
                 told = differences(these, first)
                 print(
                     f"{processes} processes, {lanes} lanes each: {seconds:.1f} s; {told}",
                     flush=True,
                 )
+    return int(not same)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -176,8 +176,11 @@ def main() -> None:
     orders: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
 
     def send(report: dict[str, Any]) -> None:
-        reports.write(json.dumps(report) + "\n")
-        reports.flush()
+        try:
+            reports.write(json.dumps(report) + "\n")
+            reports.flush()
+        except BrokenPipeError:  # the sweep is gone, which is no failure of the cell
+            os._exit(0)
 
     def listen() -> None:
         for line in sys.stdin:

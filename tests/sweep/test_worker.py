@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from mechbench.errors import OperatorError
 from mechbench.plan.resolve import resolve
 from mechbench.record.files import exclusive
 from mechbench.record.results import read_result
+from mechbench.sweep.process import Started
 from mechbench.sweep.worker import RemoteConsole, ending, run_order
 
 pytestmark = pytest.mark.usefixtures("clean_registry")
@@ -160,3 +162,16 @@ def test_a_worker_ends_after_a_cell_that_broke_its_gpu(monkeypatch: pytest.Monke
     report = {"event": "done", "result": {"status": "error"}}
     assert ending(report, "cuda:0")
     assert (report["ends"], asked) == (True, ["cuda:0"])
+
+
+def test_a_worker_that_nobody_hears_ends_and_its_cell_has_not_failed(tmp_path: Path) -> None:
+    worker, given = Started(threads=1), order(tmp_path)
+    reports = worker.reports()
+    assert json.loads(next(reports)) == {"event": "ready"}
+    worker._process.stdout.close()  # the sweep is gone; its orders have not ended yet
+    worker.orders.write(json.dumps(given) + "\n")
+    worker.orders.flush()
+    assert worker.ended() == 0
+    worker.orders.close()
+    assert (tmp_path / given["cell_id"]).exists()
+    assert not (tmp_path / given["cell_id"] / "result.json").exists()

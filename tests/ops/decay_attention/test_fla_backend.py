@@ -95,9 +95,11 @@ def test_whatever_decays_is_said_to_decay(monkeypatch: pytest.MonkeyPatch) -> No
     asked = []
     monkeypatch.setattr(fla_backend, "refused", lambda *_, decays: asked.append(decays))
     x = torch.zeros(B, H, 5, K)
-    for g in (None, torch.zeros(H, 1), torch.zeros(B, H, 5)):
+    fixed = torch.zeros(H, 1)
+    for g in (None, fixed, torch.zeros(()), torch.zeros(B, H, 1), torch.zeros(5)):
         fla_backend.unsupported(x, x, x, g)
-    assert asked == [False, True, True]
+    fla_backend.unsupported(x, x, x, fixed.requires_grad_())
+    assert asked == [False, True, True, True, True, True]
 
 
 @pytest.mark.gpu
