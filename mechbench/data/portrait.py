@@ -27,7 +27,7 @@ def portrait(name: str, task: Task, seed: int, n_examples: int | None) -> str:
     batch = draw(task, n_examples, seed, "test", 0, "cpu")
     scored = batch.targets != IGNORE
     n = int(scored.sum())
-    right = int(matches(task.oracle(batch.inputs), batch.targets)[scored].sum())
+    right = int(matches(task.oracle(batch.inputs), batch.targets, batch.also)[scored].sum())
     low, high = wilson_interval(right, n)
     own = repr(task).replace("vocab_size=", f"{task.vocab_name}=", 1)
     lines = [f"{name}: {own}", "", *_example(task, batch), ""]

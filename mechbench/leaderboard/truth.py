@@ -101,8 +101,6 @@ class Truths:
         return self._given[key]
 
     def _draw(self, config: Config, length: int, split: str) -> Batch:
-        import torch
-
         from mechbench.data.streams import evaluation_batches
         from mechbench.tasks.base import Batch
 
@@ -117,8 +115,7 @@ class Truths:
         if tokens > _TOLD_TOKENS:
             self._say(f"drawing {n} {split} examples of {config.task} at {length} again")
         batches = evaluation_batches(task, n, config.seed, split)  # type: ignore[arg-type]
-        names = [field.name for field in dataclasses.fields(Batch)]
-        return Batch(*(torch.cat([getattr(b, name) for b in batches]) for name in names))
+        return Batch.joined(batches)
 
     def _validated(self, data: dict[str, Any], config: Config) -> list[str]:
         """Return whether the validation accuracy is a share of the positions that there are."""
@@ -156,7 +153,7 @@ def _give(config: Config, length: int, whole: Batch) -> Given:
     task = task_of(config, length)
     context = required_context(task, whole)
     answers = task.oracle(whole.inputs)
-    right = matches(answers, whole.targets).double()
+    right = matches(answers, whole.targets, whole.also).double()
     right[answers == UNKNOWN] = task.chance
     scored = whole.targets != IGNORE
     columns = scored.any(0).nonzero().flatten()

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-@register_task("mqar", source="Arora et al. 2023 (Zoology), section 3")
+@register_task("mqar", source="Arora et al. 2023 (Zoology), section 3", measures="recall")
 @dataclass(frozen=True)
 class Mqar(Task):
     """Multi-query associative recall: name the value of every key when it occurs again.

@@ -91,11 +91,11 @@ def test_running_out_of_memory_between_two_counts_counts_nothing_twice(
 
     counted = module._count_right
 
-    def count(answers: Tensor, finite: Tensor, targets: Tensor) -> Tensor:
+    def count(answers: Tensor, finite: Tensor, targets: Tensor, also: Tensor | None) -> Tensor:
         calls.append(len(answers))
         if len(calls) == 2:
             raise torch.cuda.OutOfMemoryError("CUDA out of memory")
-        return counted(answers, finite, targets)
+        return counted(answers, finite, targets, also)
 
     monkeypatch.setattr(module, "_count_right", count)
     assert evaluate(Echo(), batches(), 4, "cpu", "float32") == EXPECTED
