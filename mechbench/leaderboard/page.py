@@ -18,6 +18,7 @@ from mechbench.leaderboard.board import Board
 from mechbench.record.files import write_text
 from mechbench.report.aggregate import Point, Section
 from mechbench.report.escape import html_text, plain
+from mechbench.report.overview import scaled
 from mechbench.report.plot import references
 from mechbench.report.solving_table import solved_after
 from mechbench.report.style import HIGHEST, colour
@@ -140,6 +141,7 @@ def _line(section: Section, point: Point, best: bool) -> dict[str, Any]:
         "operator": plain(point.label),
         "length": point.eval_seqlen,
         "accuracy, %": rounded(point.accuracy),
+        "scaled, %": rounded(scaled(point.accuracy, section.chance[point.eval_seqlen])),
         "low": rounded(point.ci_low),
         "high": rounded(point.ci_high),
         "seeds": point.n_seeds,

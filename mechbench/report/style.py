@@ -21,6 +21,7 @@ TITLE, BENCH_TITLE, SUPTITLE = 11, 10, 12  # points
 LABEL, SMALL, SMALLER, SMALLEST = 9, 8, 7, 6
 
 CURVE, THIN, REFERENCE, FINE = 1.8, 1.0, 1.2, 1  # widths of lines, points
+SHADE = "#EEEEEE"  # of the lengths of training
 BAND_ALPHA = 0.18  # of a confidence interval's colour
 CAP = 4  # of an error bar
 CROSS, LARGE_CROSS = 8, 9  # sizes of what marks a failure

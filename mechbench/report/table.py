@@ -11,6 +11,8 @@ from mechbench.record.config import canonical_json
 from mechbench.report.aggregate import Cost, Point, Section
 from mechbench.report.collect import NAN, OUTCOMES
 from mechbench.report.escape import csv_text, markdown
+from mechbench.report.held import HELD, held_up_to
+from mechbench.report.overview import overview_lines, scaled
 from mechbench.report.solving_table import flat, solving_lines, verdicts
 
 WINDOWS = (16, 128)  # of the short-sighted oracle: within a short filter's reach, and a long one's
@@ -32,6 +34,10 @@ _SOLVING = (
     "cases of three seeds each, in 7 of five."
 )
 
+_SCALED = (
+    "Settings whose chance differs, side by side: accuracy in percent, and scaled, that is "
+    "(accuracy - chance) / (1 - chance): 0 is a guess, 100 is all right."
+)
 _TUNING = (
     "The learning rate is chosen with seeds that are not reported: by the share solved, then the "
     "tokens to solve, then validation accuracy. Trials: cells trained for that, with as many rates "
@@ -54,6 +60,8 @@ def to_csv(sections: Sequence[Section]) -> str:
     nan = any(NAN in point.statuses for section in sections for point in section.points)
     outcomes = [outcome for outcome in OUTCOMES if nan or outcome != NAN]
     found = [_flat(section, point, outcomes) for section, point in lines]
+    if not any(section.crossing for section in sections):
+        found = [{k: v for k, v in line.items() if k != "held_up_to"} for line in found]
     if not any(map(tuned, sections)):
         absent = ("tuning_trials", "tuning_tokens", "lr_at_edge")
         found = [{k: v for k, v in line.items() if k not in absent} for line in found]
@@ -76,8 +84,10 @@ def _flat(section: Section, point: Point, outcomes: Sequence[str]) -> dict[str, 
         **own,
         "ranked": point.ranked,
         "best": point.label == section.best(length),
+        "held_up_to": held_up_to(section.curves[point.label]),
         **{f"n_{s.replace('-', '_')}": point.statuses.get(s, 0) for s in outcomes},
         "chance": section.chance[length],
+        "scaled_accuracy": scaled(point.accuracy, section.chance[length]),
         "best_shortcut": shortcut[0],
         "best_shortcut_accuracy": shortcut[1],
         "required_context": canonical_json(context),
@@ -97,6 +107,9 @@ def to_markdown(
         blocks.append(_TUNING)
     if warnings:
         blocks += ["Warnings:", _bullets(map(markdown, warnings))]
+    if overview := overview_lines(sections):
+        cells = [[markdown(text) for text in line] for line in overview]
+        blocks += ["## Overview", _SCALED, markdown_table(cells)]
     for section in sections:
         blocks += [f"## {markdown(section.title)}", _accuracies(section), *_solved(section)]
         blocks.append(_costs(section))
@@ -123,12 +136,14 @@ def row_label(points: Iterable[Point]) -> str:
 def _accuracies(section: Section) -> str:
     lengths = section.lengths
     trained = "" if section.crossing else ", each trained at that length"
-    lines = [[f"accuracy at length{trained}", *map(str, lengths)]]
+    held = [f"above {HELD:.0%} up to"] if section.crossing else []
+    lines = [[f"accuracy at length{trained}", *map(str, lengths), *held]]
     best = {length: section.best(length) for length in lengths}
     for label, points in section.curves.items():
         at = {p.eval_seqlen: p for p in points}
         cells = [_cell(at[n], label == best[n]) if n in at else "-" for n in lengths]
-        lines.append([markdown(row_label(points)), *cells])
+        far = [str(held_up_to(points) or "-")] if held else []
+        lines.append([markdown(row_label(points)), *cells, *far])
     lines.append(["chance", *(_percent(section.chance[n]) for n in lengths)])
     shortcuts = [section.best_shortcut(n) for n in lengths]
     names = {s[0] for s in shortcuts if s is not None}
@@ -144,7 +159,7 @@ def _accuracies(section: Section) -> str:
         reached = [section.required_context[n].get(window) for n in lengths]
         if any(accuracy is not None for accuracy in reached):
             lines.append([f"oracle, last {window} tokens", *map(_percent, reached)])
-    return markdown_table(lines)
+    return markdown_table([[*line, *[""] * (len(lines[0]) - len(line))] for line in lines])
 
 
 def _cell(point: Point, bold: bool) -> str:

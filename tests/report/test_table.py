@@ -7,6 +7,8 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
 from mechbench.report.aggregate import aggregate
 from mechbench.report.collect import collect
 from mechbench.report.table import to_csv, to_markdown
@@ -38,6 +40,34 @@ def test_table_of_two_operators_at_two_lengths(store: Store, tmp_path: Path) -> 
     ]
     assert "- attention at 256, seed 0: out-of-memory: the loss \\| is not finite" in lines
     assert any(line.startswith("| hyena | 128 | 1,234 | 5,000 | 1,000 |") for line in lines)
+
+
+def test_how_far_accuracy_holds_beyond_training_is_a_column(store: Store, tmp_path: Path) -> None:
+    store({64: 0.99, 128: 0.95, 256: 0.5})
+    store({64: 0.5, 128: 0.5}, operator="h3")
+    rows, _ = collect([tmp_path / "runs"])
+    lines = markdown(tmp_path)
+    start = lines.index("## recall, vocab_size 20, d_model 64, 2 layers") + 2
+    assert lines[start] == "| accuracy at length | 64 | 128 | 256 | above 90% up to |"
+    rows_shown = lines[start + 2 : start + 5]
+    assert [line.split("|")[-2].strip() for line in rows_shown] == ["128", "-", ""]
+    found = list(csv.DictReader(io.StringIO(to_csv(aggregate(rows)))))
+    assert [line["held_up_to"] for line in found] == ["", "", "128", "128", "128"]
+
+
+def test_tables_of_tasks_of_different_chance_begin_with_scaled_accuracies(
+    store: Store, tmp_path: Path
+) -> None:
+    store({64: 0.55})
+    store({64: 0.75}, task="majority", chance=0.5)
+    lines = markdown(tmp_path)
+    start = lines.index("## Overview")
+    assert lines[start + 4] == "| accuracy (scaled) where trained | length | chance | hyena |"
+    assert lines[start + 6].endswith("| 64 | 50.0 | 75.0 (50.0) |")
+    rows, _ = collect([tmp_path / "runs"])
+    found = list(csv.DictReader(io.StringIO(to_csv(aggregate(rows)))))
+    assert [float(line["scaled_accuracy"]) for line in found] == pytest.approx([0.5, 0.5])
+    assert "held_up_to" not in found[0]
 
 
 def test_failures_and_lookahead_are_never_bold(store: Store, tmp_path: Path) -> None:
@@ -111,7 +141,7 @@ def test_outputs_that_are_not_finite_are_a_failure_of_their_length(
     lines = markdown(tmp_path)
     row = next(line for line in lines if line.startswith("| ssm, trained at 64 |"))
     assert row.split(" | ")[1].startswith("**90.0**")
-    assert row.endswith("] n=1; nan at 1024 (2 of 3) |")
+    assert row.endswith("] n=1; nan at 1024 (2 of 3) | - |")  # 90.0 is not above 90
     assert row.split(" | ")[2].startswith("0.0 [")  # of the one seed whose outputs are numbers
     failed = "- ssm, trained at 64, seed 1: nan at 1024: 12 of 1000 scored outputs not finite"
     assert failed in lines
