@@ -183,6 +183,20 @@ def test_task_is_rebuilt_from_the_configuration() -> None:
     assert task_of(found, 256) == Recall(30, 256, 5)
 
 
+def test_a_task_of_varying_length_is_scored_at_other_lengths_exactly(clean_registry: None) -> None:
+    @register_task("varying")
+    @dataclasses.dataclass(frozen=True)
+    class Varying(Recall):
+        min_seqlen: int = 0
+
+    config, _ = resolve(
+        "hyena", "varying", seqlen=64, task_options={"min_seqlen": 8}, eval_seqlens=[32, 128],
+        device="cpu",
+    )  # fmt: skip
+    assert config.eval_seqlens == (32, 64, 128)
+    assert [task_of(config, n).min_seqlen for n in config.eval_seqlens] == [0, 8, 0]
+
+
 def test_quick_check_finds_what_resolve_would() -> None:
     check_without_torch("hyena", "recall", seqlen=64, eval_seqlens=(32,))
     wrong: dict[str, Any]

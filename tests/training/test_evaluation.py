@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -55,6 +57,22 @@ def test_counts_are_those_made_by_hand(micro_batch: int, device: str) -> None:
     score = evaluate(Echo().to(device), batches(), micro_batch, device, "float32")
     assert score == EXPECTED
     assert (score.accuracy, score.dense_accuracy) == (0.75, 0.75)
+
+
+def test_every_right_answer_counts(device: str) -> None:
+    """Row 2 is right already; of rows 3 and 4 one gets its answer, a row not scored does not."""
+    also = torch.full((5, 3, 2), IGNORE)
+    also[1, 2, 1] = 1
+    also[3, 0, 0], also[4, 2, 0] = 3, 4  # not targets there
+    wrong = [
+        replace(batch, targets=torch.where(batch.targets == 1, 2, batch.targets), also=part)
+        for batch, part in zip(batches(), (also[:3], also[3:]), strict=True)
+    ]
+    without = evaluate(
+        Echo().to(device), [replace(batch, also=None) for batch in wrong], 2, device, "float32"
+    )
+    assert (without.correct, without.n) == (2, 4)
+    assert evaluate(Echo().to(device), wrong, 2, device, "float32") == EXPECTED
 
 
 def test_counts_are_the_fields_of_the_score_on_the_device(device: str) -> None:
