@@ -20,7 +20,7 @@ from mechbench.record.config import (
     default_budget_tokens,
     default_examples,
 )
-from mechbench.tasks.base import RESERVED, Task, make_task, task_parameters
+from mechbench.tasks.base import RESERVED, Task, as_task, make_task, task_parameters
 
 _CUT = ("n_taps", "n_modes", "window")
 _QUICK = 1024  # channels of an operator that is built in milliseconds
@@ -231,6 +231,11 @@ def task_of(config: Config, seqlen: int | None = None) -> Task:
     length = config.seqlen if seqlen is None else seqlen
     options = config.task_options if length == config.seqlen else _exact(config.task_options)
     return make_task(config.task, vocab_size=config.vocab_size, seqlen=length, **options)
+
+
+def tested_task(config: Config, seqlen: int) -> Task:
+    """Return the task of the test set at a length."""
+    return as_task(task_of(config, seqlen).tested(), f"the tested form of task {config.task!r}")
 
 
 def _exact(options: Mapping[str, Any]) -> Mapping[str, Any]:

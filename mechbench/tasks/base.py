@@ -159,6 +159,13 @@ class Task(ABC):
         shorter: Task = dataclasses.replace(cast(Any, self), seqlen=seqlen, **least)
         return shorter
 
+    def tested(self) -> Task:
+        """Return the task of the test set, where that is another distribution by design.
+
+        It has the same vocabulary and lengths. By default training and test draw from one.
+        """
+        return self
+
     def window_guess(self, inputs: Tensor, at: Tensor) -> Tensor:
         """Return (B,): the likeliest answer at the last position, where the oracle cannot tell.
 
