@@ -22,7 +22,7 @@ from mechbench import __version__
 from mechbench.catalogue.registry import OPERATORS
 from mechbench.errors import ConfigError, MechbenchError
 from mechbench.plan.curriculum import most_tokens, stage_costs
-from mechbench.plan.resolve import task_of, tested_task
+from mechbench.plan.resolve import scored_task, task_of
 from mechbench.record.config import ANYTIME, Config, canonical_json
 
 if TYPE_CHECKING:
@@ -104,7 +104,7 @@ class Truths:
         from mechbench.data.streams import evaluation_batches
         from mechbench.tasks.base import Batch
 
-        task = tested_task(config, length) if split == "test" else task_of(config, length)
+        task = scored_task(config, length) if split == "test" else task_of(config, length)
         n = config.n_test if split == "test" else config.n_validation
         tokens = n * task.input_seqlen
         if tokens > _MOST_TOKENS:
@@ -150,7 +150,7 @@ def _give(config: Config, length: int, whole: Batch) -> Given:
     from mechbench.data.baselines import required_context, shortcut_accuracies
     from mechbench.tasks.base import IGNORE, UNKNOWN, matches
 
-    task = tested_task(config, length)
+    task = scored_task(config, length)
     context = required_context(task, whole)
     answers = task.oracle(whole.inputs)
     right = matches(answers, whole.targets, whole.also).double()

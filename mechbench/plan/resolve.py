@@ -233,7 +233,7 @@ def task_of(config: Config, seqlen: int | None = None) -> Task:
     return make_task(config.task, vocab_size=config.vocab_size, seqlen=length, **options)
 
 
-def tested_task(config: Config, seqlen: int) -> Task:
+def scored_task(config: Config, seqlen: int) -> Task:
     """Return the task of the test set at a length."""
     return as_task(task_of(config, seqlen).tested(), f"the tested form of task {config.task!r}")
 

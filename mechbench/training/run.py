@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from mechbench.console.progress_bar import Console
-from mechbench.plan.resolve import tested_task
+from mechbench.plan.resolve import scored_task
 from mechbench.record.config import Config
 from mechbench.tasks.base import Task
 from mechbench.training.kept import Kept
@@ -42,4 +42,4 @@ class Run:
 
     def tasks(self) -> dict[int, Task]:
         """Return the task of the test set at every length, the trained one among them."""
-        return {length: tested_task(self.config, length) for length in self.config.eval_seqlens}
+        return {length: scored_task(self.config, length) for length in self.config.eval_seqlens}

@@ -13,7 +13,7 @@ from mechbench.catalogue.plugins import load_plugin
 from mechbench.catalogue.registry import register_operator, register_task
 from mechbench.errors import ConfigError, SeqlenError
 from mechbench.operators.base import implied_options, make_operator
-from mechbench.plan.resolve import check_without_torch, resolve, task_of, tested_task
+from mechbench.plan.resolve import check_without_torch, resolve, scored_task, task_of
 from mechbench.record.config import SCHEDULE, SCHEDULES, Config
 from mechbench.tasks.flip_flop import FlipFlop
 from mechbench.tasks.recall import Recall
@@ -201,9 +201,9 @@ def test_a_task_of_varying_length_is_scored_at_other_lengths_exactly(clean_regis
 def test_the_test_set_is_of_the_task_that_the_task_names() -> None:
     made = config(task="flip-flop", seqlen=64, task_options={"tested_p_ignore": 0.98})
     assert task_of(made) == FlipFlop(5, 64, 0.8, 0.98)
-    assert tested_task(made, 64) == FlipFlop(5, 64, 0.98)
-    assert tested_task(made, 128) == FlipFlop(5, 128, 0.98)
-    assert tested_task(config(), 64) == task_of(config(), 64)
+    assert scored_task(made, 64) == FlipFlop(5, 64, 0.98)
+    assert scored_task(made, 128) == FlipFlop(5, 128, 0.98)
+    assert scored_task(config(), 64) == task_of(config(), 64)
 
 
 def test_quick_check_finds_what_resolve_would() -> None:
