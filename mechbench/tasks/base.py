@@ -88,7 +88,7 @@ class Task(ABC):
     # A task of variable length has this as an option, 0 by default: lengths are then uniform in
     # [min_seqlen, seqlen], and an example ends in padding that nothing scored stands behind. At
     # any other length than the trained one it is scored with 0, which is that length exactly.
-    min_seqlen: ClassVar[int] = 0
+    min_seqlen: int = 0
 
     version: ClassVar[int] = 1  # raised whenever the same seed gives other examples
     # vocab_size and seqlen where the user gives none; a size missing here must be given.
