@@ -40,6 +40,8 @@ CASES: list[tuple[str, dict[str, Any], list[int]]] = [
     ("compression", {"vocab_size": 4, "seqlen": 5}, [2, 4]),
     ("selective-copying", {"vocab_size": 4, "seqlen": 9, "n_copied": 2}, [2, 4, 6]),
     ("memorization", {"vocab_size": 9, "seqlen": 8}, [1, 2]),
+    ("k-hop", {"vocab_size": 7, "seqlen": 9, "n_symbols": 3, "max_hops": 2}, [1, 2, 4, 6, 7]),
+    ("k-hop", {"vocab_size": 12, "seqlen": 9, "n_symbols": 4, "hops": 4, "max_hops": 6}, [2, 4]),
 ]  # fmt: skip
 
 
