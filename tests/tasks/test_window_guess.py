@@ -42,6 +42,7 @@ CASES: list[tuple[str, dict[str, Any], list[int]]] = [
     ("memorization", {"vocab_size": 9, "seqlen": 8}, [1, 2]),
     ("k-hop", {"vocab_size": 7, "seqlen": 9, "n_symbols": 3, "max_hops": 2}, [1, 2, 4, 6, 7]),
     ("k-hop", {"vocab_size": 12, "seqlen": 9, "n_symbols": 4, "hops": 4, "max_hops": 6}, [2, 4]),
+    ("dyck", {"vocab_size": 5, "seqlen": 10, "n_kinds": 2, "max_depth": 2}, [1, 2, 4, 6]),
     ("sort", {"vocab_size": 5, "seqlen": 6}, [2, 4, 6, 8]),
     ("sort", {"vocab_size": 8, "seqlen": 4}, [1, 2, 3, 4, 6]),
 ]  # fmt: skip
