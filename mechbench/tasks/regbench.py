@@ -10,9 +10,10 @@ One example with V = 5 (`|` = 0, symbols 1 to 4) and L = 13:
 Each example has its own random automaton: 4 to 12 states; an alphabet of 4 to 18 symbols, a random
 part of those of the vocabulary; from every state 1 to 3 edges to distinct other states with
 distinct symbols; all of these uniform. Words are uniform walks, 1 to 49 symbols long, which all
-begin in state 0 as in the released generator, with `|` between. A prediction is right if it is legal: a symbol with which an edge leaves the
-current state. Source: Akyuerek et al. 2024, arXiv:2401.12973. There an example has 10 to 19 words;
-here words go on until L tokens are full, and the last may be cut (15 words are about L = 390).
+begin in state 0 as in the released generator, with `|` between. A prediction is right if it is
+legal: a symbol with which an edge leaves the current state. Source: Akyuerek et al. 2024,
+arXiv:2401.12973. There an example has 10 to 19 words; here words go on until L tokens are full, and
+the last may be cut (15 words are about L = 390).
 
 What is scored differs. The source scores every symbol, also where nothing before tells what is
 legal. Here an answer must be determined: a position is scored if an earlier word began like the
