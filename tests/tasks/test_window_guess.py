@@ -40,6 +40,11 @@ CASES: list[tuple[str, dict[str, Any], list[int]]] = [
     ("compression", {"vocab_size": 4, "seqlen": 5}, [2, 4]),
     ("selective-copying", {"vocab_size": 4, "seqlen": 9, "n_copied": 2}, [2, 4, 6]),
     ("memorization", {"vocab_size": 9, "seqlen": 8}, [1, 2]),
+    ("k-hop", {"vocab_size": 7, "seqlen": 9, "n_symbols": 3, "max_hops": 2}, [1, 2, 4, 6, 7]),
+    ("k-hop", {"vocab_size": 12, "seqlen": 9, "n_symbols": 4, "hops": 4, "max_hops": 6}, [2, 4]),
+    ("dyck", {"vocab_size": 5, "seqlen": 10, "n_kinds": 2, "max_depth": 2}, [1, 2, 4, 6]),
+    ("sort", {"vocab_size": 5, "seqlen": 6}, [2, 4, 6, 8]),
+    ("sort", {"vocab_size": 8, "seqlen": 4}, [1, 2, 3, 4, 6]),
 ]  # fmt: skip
 
 
@@ -85,7 +90,8 @@ def test_required_context_is_what_learning_windows_by_heart_gives(
 
 def test_every_task_has_a_case() -> None:
     built_in = {name for name in TASKS.names() if TASKS.entry(name).origin == "built-in"}
-    assert built_in == {name for name, *_ in CASES} | {"icl-functions"}  # the test below
+    others = {"icl-functions", "list-ops", "regbench"}  # the test below; lower bounds
+    assert built_in == {name for name, *_ in CASES} | others
 
 
 def test_icl_functions_from_too_few_points_is_the_mean_of_the_posterior() -> None:
