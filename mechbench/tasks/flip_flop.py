@@ -138,6 +138,12 @@ class FlipFlop(Task):
         """Name the bit behind the last w or r, which shows what was written as well."""
         return self._reach(inputs, inputs.shape[1])
 
+    def window_guess(self, inputs: Tensor, at: Tensor) -> Tensor:
+        """Name a bit that the window begins with: what stood before it may have been w or r."""
+        import torch
+
+        return torch.where(inputs[:, 0] < 2, inputs[:, 0], UNKNOWN)
+
     def _reach(self, inputs: Tensor, window: int) -> Tensor:
         """Answer as the oracle where what tells is among the last `window` tokens, else -1."""
         import torch
