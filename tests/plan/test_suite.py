@@ -22,7 +22,8 @@ SHIPPED = sorted((Path(__file__).parents[2] / "tasks").glob("*.toml"))
 BOARDS = {
     "recall-vs-length", "recall-vs-vocab", "recall-distance", "induction-vs-length", "filters",
     "hyena-window", "operators-long", "length-generalisation", "mqar", "mad", "arithmetic",
-    "majority", "counting", "icl-functions",
+    "majority", "counting", "icl-functions", "state-tracking", "flip-flop", "copying", "regbench",
+    "lookup",
 }  # fmt: skip
 NAMES = BOARDS | {"quick", "first-release", "smoke"}
 OF_FILTERS = {"filters", "hyena-window"}  # boards of one operator
