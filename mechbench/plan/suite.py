@@ -172,10 +172,15 @@ class Suite:
             self._blame(point, error)
         group = dataclasses.replace(config, lr=1.0, seed=0).cell_id
         lrs = operator.lrs or self.lrs or (config.lr,)
+        # What chooses a rate is scored where it is trained: at long lengths that takes longer than
+        # to train it. But for models that are built for the longest.
+        short = (config, call) if config.max_seqlen else _at_trained_length(config, call)
+        tuning = self._tuning(lrs)
         for lr in lrs:
-            for seed in (*self._tuning(lrs), *(point.task.seeds or self.seeds)):
-                cell = dataclasses.replace(config, lr=lr, seed=seed)
-                yield Cell(cell, cell.cell_id, group, {**call, "lr": lr, "seed": seed})
+            for seed in (*tuning, *(point.task.seeds or self.seeds)):
+                whole, asked = short if seed in tuning else (config, call)
+                cell = dataclasses.replace(whole, lr=lr, seed=seed)
+                yield Cell(cell, cell.cell_id, group, {**asked, "lr": lr, "seed": seed})
 
     def _blame(self, point: _Point, error: ConfigError) -> NoReturn:
         """Say where the value stands that an error is about: what its text names first."""
@@ -199,6 +204,12 @@ def error_at(path: Path, lines: Mapping[Key, int], key: Key, text: str) -> Confi
     for part in key:
         name += f"[{part}]" if isinstance(part, int) else f".{part}" if name else part
     return ConfigError(f"{path}{f':{line}' if line else ''}: {f'{name}: ' if name else ''}{text}")
+
+
+def _at_trained_length(config: Config, call: dict[str, Any]) -> tuple[Config, dict[str, Any]]:
+    """Return a configuration, and the call for it, that is scored at no other length."""
+    scored = dataclasses.replace(config, eval_seqlens=(config.seqlen,))
+    return scored, {**call, "eval_seqlens": ()}
 
 
 @dataclass

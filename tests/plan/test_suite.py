@@ -58,6 +58,31 @@ def test_cells_are_the_product_of_everything(tmp_path: Path) -> None:
     assert {c.config.lr for c in cells} == {1e-3, 4e-3}
 
 
+def test_cells_that_choose_a_rate_are_scored_where_they_are_trained(tmp_path: Path) -> None:
+    """But for what is another model where it is built for longer inputs."""
+    cells = suite(
+        tmp_path,
+        HEAD
+        + """tasks = ["recall"]
+        operators = ["attention", "aft"]
+        [settings]
+        seqlen = 64
+        eval_seqlens = [128, 256]
+        """,
+    ).cells("cpu")
+    found = {(c.config.operator, c.config.tunes, c.config.eval_seqlens) for c in cells}
+    assert found == {
+        ("attention", True, (64,)),
+        ("attention", False, (64, 128, 256)),
+        ("aft", True, (64, 128, 256)),
+        ("aft", False, (64, 128, 256)),
+    }
+    assert all(
+        resolve(**cell.call, device="cpu")[0].cell_id == cell.cell_id == cell.config.cell_id
+        for cell in cells
+    )
+
+
 def test_a_cell_is_what_run_resolves(tmp_path: Path) -> None:
     cells = suite(
         tmp_path,
@@ -287,8 +312,9 @@ def check_board(found: Suite, cells: list[Cell]) -> None:
         c = cell.config
         row = f"{c.operator} {sorted(c.operator_options.items())}"
         alike = dataclasses.replace(
-            c, operator="", operator_options={}, sources={}, lr=1.0, seed=0, max_seqlen=0
-        )
+            c, operator="", operator_options={}, sources={}, lr=1.0, seed=0, max_seqlen=0,
+            eval_seqlens=(c.seqlen,) if c.tunes else c.eval_seqlens,
+        )  # fmt: skip
         points.setdefault(row, set()).add(alike.cell_id)
         if not c.tunes:
             seeds.setdefault(cell.group, set()).add(c.seed)
