@@ -42,6 +42,15 @@ class Automata:
     symbols: Tensor
     n_edges: Tensor
 
+    def chosen(self, which: Tensor) -> Automata:
+        """Return the automata with these numbers, (B,) int64."""
+        return Automata(self.follows[which], self.symbols[which], self.n_edges[which])
+
+    def to(self, device: torch.device) -> Automata:
+        """Return them on a device."""
+        parts = (tensor.to(device) for tensor in (self.follows, self.symbols, self.n_edges))
+        return Automata(*parts)
+
     def walk(self, lots: Tensor, n_lots: int) -> tuple[Tensor, Tensor]:
         """Walk from state 0 and return (B, T): the states, and the edge taken from each.
 

@@ -23,20 +23,22 @@ here. That is all that determinism alone tells of which states are the same. The
 (asked for at `|`) is always determined. `|` itself is never an answer, because all states accept
 and lengths are drawn: positions before it are not scored.
 
-The source also varies the number of automata in training, and tests on others. A task here has one
-distribution for both, so each example has a new automaton: no model can learn one by heart.
+The source also varies the number of automata in training, and tests on others: with n_automata, all
+of training and validation is of so many, the same for every seed, and each test example has a new
+one. By default all examples have new ones, so that no model can learn one by heart.
 """
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from mechbench.catalogue.registry import register_task
 from mechbench.errors import ConfigError, SeqlenError
-from mechbench.tasks.automata import Ranges, draw_automata, n_lots
+from mechbench.tasks.automata import Automata, Ranges, draw_automata, n_lots
 from mechbench.tasks.base import IGNORE, UNKNOWN, Batch, Task
 from mechbench.tasks.previous_occurrence import previous_occurrence
 from mechbench.tasks.shortcuts import after_match, backing_off, most_frequent
@@ -46,6 +48,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 _APART = 32  # tokens in which about 40 bits of an automaton and its walk have been drawn
+_POOL_SEED = 2024  # of the automata of training
 _MOST_EDGES = 6  # the walk needs tables of lcm(1, 2, ..) columns
 
 
@@ -66,6 +69,7 @@ class Regbench(Task):
         max_edges: most edges from a state; 1 is the fewest.
         min_word: shortest word.
         max_word: longest word.
+        n_automata: how many there are in training; 0 for new ones in every example.
 
     Raises:
         ConfigError: a range that is empty, more edges than states or symbols allow, or too few
@@ -82,6 +86,7 @@ class Regbench(Task):
     max_edges: int = 3
     min_word: int = 1
     max_word: int = 49
+    n_automata: int = 0
 
     version: ClassVar[int] = 1
     defaults: ClassVar[Mapping[str, Any]] = {"vocab_size": 19, "seqlen": 384}
@@ -106,6 +111,8 @@ class Regbench(Task):
                 )
             if high < low:
                 raise ConfigError(f"max_{name} is {high}: expected at least min_{name}, {low}")
+        if self.n_automata < 0:
+            raise ConfigError(f"n_automata is {self.n_automata}: expected 0, for new ones, or more")
         if self.vocab_size <= self.max_alphabet:
             raise ConfigError(
                 f"vocab_size is {self.vocab_size}: regbench with alphabets of up to "
@@ -169,7 +176,10 @@ class Regbench(Task):
         def draw(low: int, high: int, *shape: int) -> Tensor:
             return torch.randint(low, high, shape, generator=generator, device=device)
 
-        automata = draw_automata(B, self.vocab_size - 1, self._ranges, generator)
+        if self.n_automata:
+            automata = _pool(self, device).chosen(draw(0, self.n_automata, B))
+        else:
+            automata = draw_automata(B, self.vocab_size - 1, self._ranges, generator)
         words = draw(self.min_word, self.max_word + 1, B, L // (self.min_word + 1) + 1)
         ends = (words + 1).cumsum(1) - 1  # where `|` stands
         lots = draw(0, n, B, L + 2).scatter(1, ends.clamp_max(L + 1), n)[:, : L + 1]
@@ -186,6 +196,10 @@ class Regbench(Task):
         other = known[..., None] & (legal[:, 1:] != tokens[:, 1:, None])
         inputs = tokens[:, :-1].contiguous()
         return Batch(inputs, targets, dense, torch.where(other, legal[:, 1:], IGNORE))
+
+    def tested(self) -> Regbench:
+        """Return the task of a test set, whose automata are all new."""
+        return dataclasses.replace(self, n_automata=0)
 
     def oracle(self, inputs: Tensor) -> Tensor:
         """Name what came next in the last word that began like the current one."""
@@ -225,6 +239,16 @@ class Regbench(Task):
         ends = (start < 0).logical_or_(torch.nn.functional.pad(tokens[:, 1:] <= 0, (0, 1)))
         before = previous_occurrence(torch.where(ends, -1 - position, ids))
         return torch.where(ends, UNKNOWN, before)
+
+
+@lru_cache(maxsize=4)
+def _pool(task: Regbench, device: torch.device) -> Automata:
+    """Return the automata of training, the same on every device and for every seed and length."""
+    import torch
+
+    generator = torch.Generator().manual_seed(_POOL_SEED)
+    pool = draw_automata(task.n_automata, task.vocab_size - 1, task._ranges, generator)
+    return pool.to(device)
 
 
 def _mixed(numbers: Tensor) -> Tensor:

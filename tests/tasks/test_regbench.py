@@ -11,7 +11,7 @@ from mechbench.data.baselines import required_context, shortcut_accuracies
 from mechbench.errors import ConfigError, SeqlenError
 from mechbench.tasks import regbench
 from mechbench.tasks.automata import Automata
-from mechbench.tasks.base import IGNORE, UNKNOWN, make_task
+from mechbench.tasks.base import IGNORE, UNKNOWN, make_task, matches
 from mechbench.tasks.regbench import Regbench
 
 # Settings whose streams are kept as digests, see CONTRIBUTING.
@@ -19,6 +19,7 @@ GOLDEN = (
     {"vocab_size": 19, "seqlen": 384},
     {"vocab_size": 30, "seqlen": 100, "max_states": 6, "max_edges": 2, "min_word": 4,
      "max_word": 20},
+    {"vocab_size": 19, "seqlen": 100, "n_automata": 50},
 )  # fmt: skip
 
 
@@ -163,6 +164,23 @@ def test_beginnings_of_32_tokens_are_hardly_drawn_twice() -> None:
     assert len(inputs.unique(dim=0)) > 0.99 * len(inputs)
 
 
+def test_training_may_have_few_automata_and_the_test_set_has_new_ones(device: str) -> None:
+    def beginnings(task: Regbench, seed: int) -> set[int]:
+        drawn = task.sample(500, torch.Generator(device).manual_seed(seed)).inputs
+        return set(drawn[:, 0].tolist())
+
+    task = Regbench(19, 64, n_automata=1)
+    assert 1 <= len(beginnings(task, 0)) <= task.max_edges
+    assert beginnings(task, 0) == beginnings(task, 1) == beginnings(task.easier(51), 2)
+    assert len(beginnings(task.tested(), 0)) == 18
+    assert task.tested() == Regbench(19, 64)
+    many = Regbench(19, 64, n_automata=1000)
+    assert len(beginnings(many, 0)) > 10
+    batch = many.sample(64, torch.Generator(device).manual_seed(0))
+    scored = batch.dense_targets != IGNORE
+    assert matches(many.oracle(batch.inputs), batch.dense_targets, batch.also)[scored].all()
+
+
 def test_sizes() -> None:
     assert make_task("regbench").vocab_size == 19
     assert make_task("regbench", max_alphabet=30).vocab_size == 31
@@ -178,6 +196,7 @@ def test_sizes() -> None:
         (ConfigError, {"min_alphabet": 2}, "min_alphabet is 2: expected at least 3"),
         (ConfigError, {"min_word": 0}, "min_word is 0: expected at least 1"),
         (ConfigError, {"max_word": 0}, "max_word is 0: expected at least min_word, 1"),
+        (ConfigError, {"n_automata": -1}, "n_automata is -1: expected 0, for new ones, or more"),
         (SeqlenError, {"seqlen": 50}, "seqlen is 50: regbench .* needs at least 51"),
     ],
 )
