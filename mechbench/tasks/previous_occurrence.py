@@ -1,22 +1,26 @@
-"""Where each entry of a row occurred last before."""
+"""Where each entry of a row occurred before."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from mechbench.tasks.base import UNKNOWN
+
 if TYPE_CHECKING:
     from torch import Tensor
 
 
-def previous_occurrence(ids: Tensor) -> Tensor:
-    """Return (B, L) int64: the latest earlier index in the row that holds the same id, else -1.
+def previous_occurrence(ids: Tensor, n: int = 1) -> Tensor:
+    """Return (B, P) int64: index of the n-th last earlier entry with the same id, -1 if none.
 
     It sorts, so the cost does not depend on the number of distinct ids.
     """
     import torch
 
-    order = ids.sort(stable=True, dim=1)
-    before = torch.full_like(order.indices, -1)
-    same = order.values[:, 1:] == order.values[:, :-1]
-    before[:, 1:] = torch.where(same, order.indices[:, :-1], -1)
+    if n >= ids.shape[1]:
+        return torch.full_like(ids, UNKNOWN, dtype=torch.int64)
+    order = torch.sort(ids, dim=1, stable=True)
+    same = order.values[:, n:] == order.values[:, :-n]
+    before = torch.where(same, order.indices[:, :-n], UNKNOWN)
+    before = torch.nn.functional.pad(before, (n, 0), value=UNKNOWN)
     return torch.empty_like(before).scatter_(1, order.indices, before)
