@@ -40,7 +40,7 @@ class Palindrome(Repeating):
 
     vocab_size: int
     seqlen: int
-    min_seqlen: int = 0  # type: ignore[misc]
+    min_seqlen: int = 0
 
     version: ClassVar[int] = 1
     defaults: ClassVar[Mapping[str, Any]] = {"vocab_size": 29, "seqlen": 64}

@@ -17,7 +17,7 @@ def draw_places(
     """Draw (rows, n) distinct places in [0, n_places), place i with weight (i + 1)^(power - 1).
 
     One after the other and without replacement: the first n arrivals in a race of exponential
-    clocks, as in `mqar`.
+    clocks. Source: Arora et al. 2023 (Zoology), section 3.
     """
     import torch
 
