@@ -16,12 +16,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from mechbench.catalogue.registry import register_task
 from mechbench.errors import ConfigError, SeqlenError
 from mechbench.tasks.base import IGNORE, UNKNOWN, Batch, Task
 from mechbench.tasks.lengths import check_min_seqlen, draw_lengths
+from mechbench.tasks.shortcuts import latest
 
 if TYPE_CHECKING:
     import torch
@@ -81,7 +83,7 @@ class Sort(Task):
     def shortcuts(self) -> Mapping[str, Callable[[Tensor], Tensor]]:
         """The last number again, the next one, and the number that is expected at that place."""
         return {
-            "the last number": lambda inputs: inputs,
+            "the last number": partial(latest, low=1, high=self.vocab_size - 1),
             "the next number": lambda inputs: inputs + 1,
             "place in the order": self._by_place,
         }
