@@ -101,7 +101,11 @@ class Task(ABC):
 
     @classmethod
     def sizes(cls, options: Mapping[str, Any]) -> Mapping[str, Any]:
-        """Return vocab_size and seqlen where the user gives none but these options: `defaults`."""
+        """Return vocab_size and seqlen where the user gives none: `defaults`.
+
+        Args:
+            options: all of the task's own, with their values.
+        """
         return cls.defaults
 
     @property
@@ -270,16 +274,16 @@ def make_task(
     owner = f"task {name!r}"
     if isinstance(cls, type):
         task_class(cls, owner)
+    options = resolve_options(cls, params, owner=owner, reserved=RESERVED)
     # A factory, or a class beside `Task`, may have neither.
     own = getattr(cls, "sizes", None)
-    sizes = dict(getattr(cls, "defaults", {}) if own is None else own(params))
+    sizes = dict(getattr(cls, "defaults", {}) if own is None else own(options))
     for key, value in (("vocab_size", vocab_size), ("seqlen", seqlen)):
         if value is not None:
             sizes[key] = value
         if sizes.get(key) is None:
             raise ConfigError(f"{owner} has no default {key}: give one")
     given = {key: setting(key, sizes[key]) for key in ("vocab_size", "seqlen")}
-    options = resolve_options(cls, params, owner=owner, reserved=RESERVED)
     try:
         made = cls(**given, **options)
     except MechbenchError:

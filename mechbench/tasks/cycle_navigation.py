@@ -71,8 +71,7 @@ class CycleNavigation(Marked):
     @classmethod
     def sizes(cls, options: Mapping[str, Any]) -> Mapping[str, Any]:
         """Return as many tokens as the positions need, and L 40."""
-        n = str(options.get("n_positions", cls.n_positions))
-        return {**cls.defaults, **({"vocab_size": int(n) + _FIRST} if n.isdigit() else {})}
+        return {**cls.defaults, "vocab_size": options["n_positions"] + _FIRST}
 
     @property
     def chance(self) -> float:

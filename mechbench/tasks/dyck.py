@@ -64,8 +64,7 @@ class Dyck(Task):
     @classmethod
     def sizes(cls, options: Mapping[str, Any]) -> Mapping[str, Any]:
         """Return the smallest vocabulary that holds the kinds."""
-        kinds = options.get("n_kinds", cls.n_kinds)
-        return {**cls.defaults, "vocab_size": 2 * int(kinds) + 1 if str(kinds).isdigit() else 17}
+        return {**cls.defaults, "vocab_size": 2 * options["n_kinds"] + 1}
 
     def __post_init__(self) -> None:
         if self.n_kinds < 2:

@@ -18,8 +18,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from mechbench.catalogue.registry import register_task
-from mechbench.errors import ConfigError
-from mechbench.tasks.marked import Marked
+from mechbench.tasks.marked import MarkedBits
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -29,7 +28,7 @@ if TYPE_CHECKING:
     "even-pairs", source="Deletang et al. 2022 (arXiv:2207.02098)", measures="state tracking"
 )
 @dataclass(frozen=True)
-class EvenPairs(Marked):
+class EvenPairs(MarkedBits):
     """Even pairs: say whether the number of unequal neighbours is even.
 
     Attributes:
@@ -48,30 +47,16 @@ class EvenPairs(Marked):
     min_seqlen: int = 0
 
     version: ClassVar[int] = 1
-    n_symbols: ClassVar[int] = 2
     shortest: ClassVar[int] = 2
     defaults: ClassVar[Mapping[str, Any]] = {"vocab_size": 3, "seqlen": 40}
 
     def __post_init__(self) -> None:
-        if self.vocab_size < 3:
-            raise ConfigError(
-                f"vocab_size is {self.vocab_size}: even-pairs needs at least 3 (two bits, `=`)"
-            )
-        self.check_lengths("even-pairs")
-
-    @property
-    def chance(self) -> float:
-        """A uniform guess between two answers."""
-        return 0.5
+        self.check_sizes("even-pairs")
 
     @property
     def shortcuts(self) -> Mapping[str, Callable[[Tensor], Tensor]]:
         """The last bit, and whether the last two are the same."""
         return {"last bit": self._last_bit, "last two bits are the same": self._last_two}
-
-    def describe(self, token: int) -> str:
-        """Return the bit or `=`; of what is not used the number."""
-        return "=" if token == self.n_symbols else str(token)
 
     def answers(self, symbols: Tensor) -> Tensor:
         """Return whether each bit is the first one."""

@@ -85,8 +85,7 @@ class GroupWord(Task):
     @classmethod
     def sizes(cls, options: Mapping[str, Any]) -> Mapping[str, Any]:
         """Return the group's order, and L 64."""
-        group = options.get("group")
-        return {**cls.defaults, **({"vocab_size": make_group(str(group)).order} if group else {})}
+        return {**cls.defaults, "vocab_size": make_group(options["group"]).order}
 
     @property
     def chance(self) -> float:

@@ -67,12 +67,7 @@ class KHop(Task):
     @classmethod
     def sizes(cls, options: Mapping[str, Any]) -> Mapping[str, Any]:
         """Return the smallest vocabulary that the options allow."""
-        given = {"n_symbols": cls.n_symbols, "max_hops": cls.max_hops, **options}
-        try:
-            least = int(given["n_symbols"]) + int(given["max_hops"]) + 2
-        except (TypeError, ValueError):  # the options' own check says what is wrong
-            return cls.defaults
-        return {**cls.defaults, "vocab_size": least}
+        return {**cls.defaults, "vocab_size": options["n_symbols"] + options["max_hops"] + 2}
 
     def __post_init__(self) -> None:
         if self.n_symbols < 3:

@@ -56,8 +56,7 @@ class ListOps(Task):
     @classmethod
     def sizes(cls, options: Mapping[str, Any]) -> Mapping[str, Any]:
         """Return the smallest vocabulary that holds the numbers."""
-        given = options.get("modulus", cls.modulus)
-        return {**cls.defaults, "vocab_size": int(given) + 4 if str(given).isdigit() else 27}
+        return {**cls.defaults, "vocab_size": options["modulus"] + 4}
 
     def __post_init__(self) -> None:
         if not 2 <= self.modulus <= MOST:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from typing import TYPE_CHECKING, ClassVar
 
-from mechbench.errors import SeqlenError
+from mechbench.errors import ConfigError, SeqlenError
 from mechbench.tasks.base import IGNORE, UNKNOWN, Batch, Task
 from mechbench.tasks.lengths import check_min_seqlen, draw_lengths
 
@@ -77,6 +77,36 @@ class Marked(Task):
 
         before = torch.nn.functional.pad(answers, (1, 0), value=UNKNOWN)[:, :-1]
         return torch.where(inputs == self.n_symbols, before, UNKNOWN)
+
+
+class MarkedBits(Marked):
+    """A task of uniform bits and the mark `=`; the answer is a bit as well."""
+
+    __slots__ = ()
+
+    n_symbols = 2
+
+    def check_sizes(self, name: str) -> None:
+        """Check vocab_size, seqlen and min_seqlen.
+
+        Raises:
+            ConfigError: vocab_size below 3, or min_seqlen outside [shortest, seqlen].
+            SeqlenError: seqlen below the shortest.
+        """
+        if self.vocab_size < 3:
+            raise ConfigError(
+                f"vocab_size is {self.vocab_size}: {name} needs at least 3 (two bits, `=`)"
+            )
+        self.check_lengths(name)
+
+    @property
+    def chance(self) -> float:
+        """A uniform guess between two answers."""
+        return 0.5
+
+    def describe(self, token: int) -> str:
+        """Return the bit or `=`; of what is not used the number."""
+        return "=" if token == self.n_symbols else str(token)
 
 
 def of_the_last(values: Tensor, count: int) -> Tensor:

@@ -78,8 +78,7 @@ class ModularArithmetic(Task):
     @classmethod
     def sizes(cls, options: Mapping[str, Any]) -> Mapping[str, Any]:
         """Return as many tokens as the modulus needs, and L 40."""
-        given = str(options.get("modulus", cls.modulus))
-        return {**cls.defaults, **({"vocab_size": int(given) + 4} if given.isdigit() else {})}
+        return {**cls.defaults, "vocab_size": options["modulus"] + 4}
 
     @property
     def input_seqlen(self) -> int:

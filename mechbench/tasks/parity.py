@@ -20,8 +20,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from mechbench.catalogue.registry import register_task
-from mechbench.errors import ConfigError
-from mechbench.tasks.marked import Marked, of_the_last
+from mechbench.tasks.marked import MarkedBits, of_the_last
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -31,7 +30,7 @@ if TYPE_CHECKING:
     "parity", source="Deletang et al. 2022 (arXiv:2207.02098)", measures="state tracking"
 )
 @dataclass(frozen=True)
-class Parity(Marked):
+class Parity(MarkedBits):
     """Parity: say whether the number of ones is odd.
 
     Attributes:
@@ -50,20 +49,10 @@ class Parity(Marked):
     min_seqlen: int = 0
 
     version: ClassVar[int] = 1
-    n_symbols: ClassVar[int] = 2
     defaults: ClassVar[Mapping[str, Any]] = {"vocab_size": 3, "seqlen": 40}
 
     def __post_init__(self) -> None:
-        if self.vocab_size < 3:
-            raise ConfigError(
-                f"vocab_size is {self.vocab_size}: parity needs at least 3 (two bits, `=`)"
-            )
-        self.check_lengths("parity")
-
-    @property
-    def chance(self) -> float:
-        """A uniform guess between two answers."""
-        return 0.5
+        self.check_sizes("parity")
 
     @property
     def shortcuts(self) -> Mapping[str, Callable[[Tensor], Tensor]]:
@@ -73,10 +62,6 @@ class Parity(Marked):
             "parity of the last 8 bits": partial(self._of_the_last, count=8),
             "more ones than zeros": self._more_ones,
         }
-
-    def describe(self, token: int) -> str:
-        """Return the bit or `=`; of what is not used the number."""
-        return "=" if token == self.n_symbols else str(token)
 
     def answers(self, symbols: Tensor) -> Tensor:
         """Return whether the ones are odd in number, up to each position."""

@@ -94,10 +94,7 @@ class Regbench(Task):
     @classmethod
     def sizes(cls, options: Mapping[str, Any]) -> Mapping[str, Any]:
         """Return a vocabulary of the largest alphabet."""
-        most = options.get("max_alphabet", cls.max_alphabet)
-        return (
-            {**cls.defaults, "vocab_size": int(most) + 1} if str(most).isdigit() else cls.defaults
-        )
+        return {**cls.defaults, "vocab_size": options["max_alphabet"] + 1}
 
     def __post_init__(self) -> None:
         edges = self.max_edges

@@ -75,8 +75,7 @@ class Stack(Task):
     @classmethod
     def sizes(cls, options: Mapping[str, Any]) -> Mapping[str, Any]:
         """Return tokens for the stacks and 32 values, and L 128."""
-        given = str(options.get("n_stacks", cls.n_stacks))
-        return {**cls.defaults, **({"vocab_size": int(given) + 34} if given.isdigit() else {})}
+        return {**cls.defaults, "vocab_size": options["n_stacks"] + 34}
 
     @property
     def n_values(self) -> int:

@@ -173,7 +173,7 @@ def test_sizes_may_depend_on_options(clean_registry: None) -> None:
 
         @classmethod
         def sizes(cls, options: Mapping[str, Any]) -> Mapping[str, Any]:
-            return {"vocab_size": 10 + int(options.get("more", 0)), "seqlen": 64}
+            return {"vocab_size": 10 + options["more"], "seqlen": 64}
 
     assert make_task("of-a-size").vocab_size == 10
     assert make_task("of-a-size", more="5").vocab_size == 15
