@@ -19,6 +19,7 @@ equally likely, that is reflected at 0 and at max_depth.
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
+_DEPTH = 8  # by default
 _BITS = 40  # drawn before the first scored position
 
 
@@ -46,17 +48,18 @@ class Dyck(Task):
         vocab_size: V: opening brackets of each kind, `)`, the answers of each kind, unused ones.
         seqlen: L, brackets.
         n_kinds: k, kinds of brackets.
-        max_depth: m, most brackets open at once.
+        max_depth: m, most brackets open at once; 0 for 8, or as many as the length allows.
 
     Raises:
-        ConfigError: n_kinds below 2, max_depth below 1, or vocab_size below 2 n_kinds + 1.
+        ConfigError: n_kinds below 2, max_depth below 0 or above seqlen / 2, or vocab_size below
+            2 n_kinds + 1.
         SeqlenError: seqlen odd or below 2.
     """
 
     vocab_size: int
     seqlen: int
     n_kinds: int = 8
-    max_depth: int = 8
+    max_depth: int = 0
 
     version: ClassVar[int] = 1
     defaults: ClassVar[Mapping[str, Any]] = {"vocab_size": 17, "seqlen": 64}
@@ -69,8 +72,10 @@ class Dyck(Task):
     def __post_init__(self) -> None:
         if self.n_kinds < 2:
             raise ConfigError(f"n_kinds is {self.n_kinds}: expected at least 2")
-        if self.max_depth < 1:
-            raise ConfigError(f"max_depth is {self.max_depth}: expected at least 1")
+        if self.max_depth < 0:
+            raise ConfigError(
+                f"max_depth is {self.max_depth}: expected 0, for the default, or more"
+            )
         if self.vocab_size <= 2 * self.n_kinds:
             raise ConfigError(
                 f"vocab_size is {self.vocab_size}: dyck with {self.n_kinds} kinds needs at least "
@@ -82,6 +87,20 @@ class Dyck(Task):
                 f"seqlen is {self.seqlen}: dyck needs an even number of at least 2 (every bracket "
                 f"closes); the nearest is {near}"
             )
+        if self.max_depth > self.seqlen // 2:
+            raise ConfigError(
+                f"max_depth is {self.max_depth}: {self.seqlen} brackets are at most "
+                f"{self.seqlen // 2} deep"
+            )
+
+    def easier(self, seqlen: int) -> Dyck:
+        """Return the task with fewer brackets, which cannot be as deep."""
+        return dataclasses.replace(self, seqlen=seqlen, max_depth=min(self.max_depth, seqlen // 2))
+
+    @property
+    def depth(self) -> int:
+        """Most brackets open at once."""
+        return self.max_depth or min(_DEPTH, self.seqlen // 2)
 
     @property
     def apart_by(self) -> int:
@@ -89,7 +108,7 @@ class Dyck(Task):
 
         Half of them open and draw a kind; all but one in m may open or close.
         """
-        bits = math.log2(self.n_kinds) / 2 + 1 - 1 / self.max_depth
+        bits = math.log2(self.n_kinds) / 2 + 1 - 1 / self.depth
         return min(self.seqlen, math.ceil(_BITS / bits))
 
     @property
@@ -118,7 +137,7 @@ class Dyck(Task):
         """Draw (B, L) examples on the generator's device."""
         import torch
 
-        B, L, k, m = batch_size, self.seqlen, self.n_kinds, self.max_depth
+        B, L, k, m = batch_size, self.seqlen, self.n_kinds, self.depth
         device = generator.device
         up = draw_wide((B, L), generator).argsort(1) % 2
         height = (2 * up - 1).cumsum(1)

@@ -35,7 +35,8 @@ def test_the_example_of_the_docstring() -> None:
 def tasks(draw: st.DrawFn) -> Dyck:
     kinds = draw(st.integers(2, 9))
     vocab_size = 2 * kinds + draw(st.integers(1, 4))
-    return Dyck(vocab_size, 2 * draw(st.integers(1, 40)), kinds, draw(st.integers(1, 20)))
+    pairs = draw(st.integers(1, 40))
+    return Dyck(vocab_size, 2 * pairs, kinds, draw(st.integers(0, min(pairs, 20))))
 
 
 @given(task=tasks(), seed=st.integers(0, 2**40))
@@ -52,7 +53,7 @@ def test_every_example_has_the_structure_of_the_docstring(task: Dyck, seed: int)
                 expected.append(IGNORE)
             else:
                 expected.append(stack.pop() + k + 1)
-            assert len(stack) <= task.max_depth
+            assert len(stack) <= task.depth
         assert not stack
         assert dense == expected
         scored = task.apart_by - 1
@@ -74,7 +75,7 @@ def test_kinds_are_uniform_and_depths_those_of_a_reflected_walk() -> None:
 def test_without_a_bound_all_orders_of_steps_fold_to_the_same_share() -> None:
     """Of the 6 orders of 2 steps up and 2 down, 4 stay within one of 0."""
     shapes = [
-        "".join("(" if t < 2 else ")" for t in row) for row in sample(Dyck(5, 4, 2, 9), 6000)[0]
+        "".join("(" if t < 2 else ")" for t in row) for row in sample(Dyck(5, 4, 2, 2), 6000)[0]
     ]
     assert shapes.count("()()") / 6000 == pytest.approx(2 / 3, abs=0.02)
     assert shapes.count("(())") / 6000 == pytest.approx(1 / 3, abs=0.02)
@@ -132,7 +133,8 @@ def test_sizes() -> None:
     [
         (ConfigError, {"vocab_size": 16}, "vocab_size is 16: dyck .* needs at least 17"),
         (ConfigError, {"n_kinds": 1}, "n_kinds is 1: expected at least 2"),
-        (ConfigError, {"max_depth": 0}, "max_depth is 0: expected at least 1"),
+        (ConfigError, {"max_depth": -1}, "max_depth is -1: expected 0, for a default, or more"),
+        (ConfigError, {"max_depth": 33}, "max_depth is 33: 64 brackets are at most 32 deep"),
         (SeqlenError, {"seqlen": 63}, "seqlen is 63: dyck .* the nearest is 64"),
         (SeqlenError, {"seqlen": 0}, "the nearest is 2"),
     ],
