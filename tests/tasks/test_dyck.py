@@ -133,7 +133,7 @@ def test_sizes() -> None:
     [
         (ConfigError, {"vocab_size": 16}, "vocab_size is 16: dyck .* needs at least 17"),
         (ConfigError, {"n_kinds": 1}, "n_kinds is 1: expected at least 2"),
-        (ConfigError, {"max_depth": -1}, "max_depth is -1: expected 0, for a default, or more"),
+        (ConfigError, {"max_depth": -1}, "max_depth is -1: expected 0, for the default, or more"),
         (ConfigError, {"max_depth": 33}, "max_depth is 33: 64 brackets are at most 32 deep"),
         (SeqlenError, {"seqlen": 63}, "seqlen is 63: dyck .* the nearest is 64"),
         (SeqlenError, {"seqlen": 0}, "the nearest is 2"),
