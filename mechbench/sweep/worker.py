@@ -15,8 +15,8 @@ A report with "ends": the cell has broken the GPU for its process, which takes n
 Where orders name lanes, cells run at once, one in each lane, and reports name theirs, see
 `mechbench.sweep.lanes`.
 
-When standard input ends, the sweep is gone and so is the worker: whatever it was doing continues
-from the checkpoint at the next start.
+When standard input ends, or nobody reads the reports any more, the sweep is gone and so is the
+worker: whatever it was doing continues from the checkpoint at the next start.
 """
 
 from __future__ import annotations
