@@ -12,6 +12,7 @@ from typing import Any
 import click
 
 from mechbench import __version__
+from mechbench.console.signals import send_lost_interrupts_again
 from mechbench.errors import MechbenchError
 
 _WAIT_S = 1.0  # for threads that are about to end
@@ -86,6 +87,7 @@ def program() -> None:
     Python would take down what it has loaded piece by piece, which lasts half a second with torch.
     """
     code: object = 0
+    send_lost_interrupts_again()
     try:
         main()
     except SystemExit as stop:

@@ -1,10 +1,14 @@
-"""Ctrl-C and SIGTERM, noted and acted on between steps, so that a run can be resumed."""
+"""Ctrl-C and SIGTERM, noted and acted on between steps, so that a run can be resumed; none lost."""
 
 from __future__ import annotations
 
+import os
 import signal
+import sys
 import threading
 from types import FrameType, TracebackType
+
+_MOMENT_S = 0.01  # in which a finaliser or callback has returned
 
 
 class Stopper:
@@ -38,3 +42,22 @@ class Stopper:
     ) -> None:
         """Put the handlers back."""
         self._restore()
+
+
+def send_lost_interrupts_again() -> None:
+    """Have a Ctrl-C that Python could not raise where it arrived sent again, a moment later.
+
+    In a finaliser or a callback, of which Python's import machinery has some, an exception can only
+    be reported: the program would go on as if nobody had asked it to stop.
+    """
+    report = sys.unraisablehook
+
+    def heed(lost: sys.UnraisableHookArgs) -> None:
+        if not issubclass(lost.exc_type, KeyboardInterrupt):
+            report(lost)
+            return
+        again = threading.Timer(_MOMENT_S, os.kill, (os.getpid(), signal.SIGINT))
+        again.daemon = True
+        again.start()
+
+    sys.unraisablehook = heed

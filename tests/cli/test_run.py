@@ -457,6 +457,16 @@ def test_terminated_then_killed_run_continues_to_the_same_result(
 WAITS = {
     "while a plugin loads": "here()\ntime.sleep(60)\n",
     "while torch is imported": "here()\nimport torch\n",
+    "while nothing can be raised": """
+class Left:
+    def __del__(self):
+        here()
+        time.sleep(60)
+
+
+Left()
+time.sleep(60)
+""",
     "while the operator is checked": """
 import torch
 import mechbench

@@ -5,12 +5,13 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from types import FrameType
 
 import pytest
 
-from mechbench.console.signals import Stopper
+from mechbench.console.signals import Stopper, send_lost_interrupts_again
 
 NUMBERS = [signal.SIGINT, signal.SIGTERM]
 
@@ -100,3 +101,31 @@ def test_second_signal_ends_a_process_that_does_not_ask(number: int) -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.stdout == f"noted {number:d}\n"
     assert done.returncode == -number
+
+
+class Left:
+    """What raises an error as it is taken down, where Python can only report it."""
+
+    def __init__(self, error: type[BaseException]) -> None:
+        self.error = error
+
+    def __del__(self) -> None:
+        raise self.error
+
+
+def test_an_interrupt_that_could_not_be_raised_is_sent_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    reported: list[type[BaseException]] = []
+    monkeypatch.setattr(sys, "unraisablehook", lambda lost: reported.append(lost.exc_type))
+    send_lost_interrupts_again()
+    Left(ValueError)
+    assert reported == [ValueError]
+
+    def lose_one_and_wait() -> None:
+        Left(KeyboardInterrupt)
+        time.sleep(60)
+
+    with pytest.raises(KeyboardInterrupt):
+        lose_one_and_wait()
+    assert reported == [ValueError]
