@@ -159,7 +159,7 @@ def train(
     examples = [
         TrainExamples(
             TrainStream(task_, batch_size, config.seed, device),
-            dense=config.loss_on == "dense",
+            loss_on=config.loss_on,
             unseen=held_out.unseen if task_ is tasks[-1] else None,
         )
         for task_, (_, batch_size) in zip(tasks, config.curriculum, strict=True)

@@ -96,7 +96,7 @@ _CALL = ("out", "resume", "checkpoint_s", "data_parallel", "quiet")
 @TASK_OPTION
 @click.option(
     "--loss-on",
-    type=click.Choice(["dense", "scored"]),
+    type=click.Choice(["dense", "scored", "both"]),
     help="dense: train on every predictable position; scored: only on those that are scored.  "
     "[default: dense]",
 )

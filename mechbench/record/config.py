@@ -18,7 +18,7 @@ ANYTIME = 3  # from this protocol on no step depends on the budget, and neither 
 # other weights, than any cell that is reported, and are known by this alone wherever they lie.
 TUNING_SEED = 1_000_000
 
-LOSSES = ("dense", "scored")
+LOSSES = ("dense", "scored", "both")
 # Schedules of the learning rate; none knows the budget.
 SCHEDULES = ("constant", "averaged", "wsd", "schedule-free")
 SCHEDULE = "averaged"  # the default

@@ -51,11 +51,12 @@ class Batch:
         return cls(**{name: torch.cat([getattr(b, name) for b in batches]) for name in names})
 
     def map(self, function: Callable[[Tensor], Tensor]) -> Batch:
-        """Return the batch with `function` applied to each of its tensors."""
+        """Return the batch with `function` applied to each of its tensors; one stays one."""
+        targets, same = function(self.targets), self.dense_targets is self.targets
         return Batch(
             function(self.inputs),
-            function(self.targets),
-            function(self.dense_targets),
+            targets,
+            targets if same else function(self.dense_targets),
             None if self.also is None else function(self.also),
         )
 

@@ -102,26 +102,43 @@ def backward(
 ) -> tuple[Tensor, Tensor]:
     """Accumulate the gradient of the mean loss over all scored positions of the batch.
 
-    The division by the whole batch's count makes the gradient independent of `micro_batch`.
-    `n_scored` is that count where the inputs are a part of the batch.
+    Of several sets of targets the mean losses are averaged. The division by the whole batch's
+    counts makes the gradient independent of `micro_batch`.
+
+    Args:
+        model: maps (B, L) or (B, L, d) to (B, L, V).
+        inputs: (B, L) or (B, L, d).
+        targets: (B, L), or (B, S, L): S sets of them.
+        micro_batch: sequences at once.
+        device: of the model.
+        dtype: of the forward pass.
+        n_scored: as `scored`, of the whole batch where the inputs are a part of it.
 
     Returns:
-        The loss and (2,) int64 counts of right and scored positions, on the device.
+        The loss and (2,) int64 counts of right and scored positions of the first set.
     """
     if n_scored is None:
-        n_scored = (targets != IGNORE).sum().clamp_min(1)
+        n_scored = scored(targets)
     loss = torch.zeros((), device=inputs.device)
     counts = torch.zeros(2, dtype=torch.int64, device=inputs.device)
     pieces = (torch.split(t, micro_batch) for t in (inputs, targets))
     for x, y in zip(*pieces, strict=True):
         with autocast(device, dtype):
             logits = model(x)
-        total, right = loss_and_counts(logits, y)
-        part = total / n_scored
+        sets = y.unbind(1) if y.dim() == 3 else (y,)
+        found = [loss_and_counts(logits, one) for one in sets]
+        parts = [total / n for (total, _), n in zip(found, n_scored, strict=True)]
+        part = parts[0] if len(parts) == 1 else torch.stack(parts).mean()
         part.backward()  # type: ignore[no-untyped-call]
         loss += part.detach()
-        counts += right
+        counts += found[0][1]
     return loss, counts
+
+
+def scored(targets: Tensor) -> Tensor:
+    """Return (S,): how many positions each of S sets of targets scores, at least 1."""
+    sets = targets if targets.dim() == 3 else targets[:, None]
+    return (sets != IGNORE).sum((0, 2)).clamp_min(1)
 
 
 def step_gradients(
@@ -141,7 +158,7 @@ def step_gradients(
             cells in the same process: alone it may, and be summed as always.
     """
     config, device, group = run.config, run.device, run.group
-    n_scored = (targets != IGNORE).sum().clamp_min(1)
+    n_scored = scored(targets)
     inputs, targets = group.share(inputs), group.share(targets)
     while True:
         micro_batch = progress.micro_batch(config, *inputs.shape[:2])
@@ -188,7 +205,7 @@ def train(
             TrainSet(task_, config.n_train, batch_size, config.seed, device)
             if config.n_train
             else TrainStream(task_, batch_size, config.seed, device),
-            dense=config.loss_on == "dense",
+            loss_on=config.loss_on,
             # Shorter examples cannot stand in an evaluation set.
             unseen=unseen if task_ is tasks[-1] else None,
         )

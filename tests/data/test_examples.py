@@ -34,7 +34,7 @@ def test_are_the_stream_s_batches_without_targets_where_an_example_is_held_out(
     batches = [make().batch(step) for step in range(5)]
     held_out = [batches[i].map(lambda tensor: tensor[1:2]) for i in (0, 3)]
     unseen = Unseen.of(held_out, "cpu")
-    examples = TrainExamples(make(), dense=dense, unseen=unseen)
+    examples = TrainExamples(make(), loss_on="dense" if dense else "scored", unseen=unseen)
     dropped = 0
     for step in (0, 1, 2, 3, 4, 2):  # also one of a block before
         batch, got = batches[step], examples.at(step)
@@ -48,7 +48,7 @@ def test_are_the_stream_s_batches_without_targets_where_an_example_is_held_out(
 
 
 def test_nothing_is_compared_where_nothing_can_be_held_out(make: Make) -> None:
-    got, batch = TrainExamples(make(), dense=False, unseen=None).at(1), make().batch(1)
+    got, batch = TrainExamples(make(), loss_on="scored", unseen=None).at(1), make().batch(1)
     assert got.held_out is None
     assert torch.equal(got.targets, batch.targets)
 
@@ -62,7 +62,7 @@ def test_a_block_is_compared_once(make: Make, monkeypatch: pytest.MonkeyPatch) -
         return own(self, inputs)
 
     monkeypatch.setattr(Unseen, "__call__", counted)
-    examples = TrainExamples(make(), dense=False, unseen=Unseen.of([], "cpu"))
+    examples = TrainExamples(make(), loss_on="scored", unseen=Unseen.of([], "cpu"))
     for step in range(4):
         examples.at(step)
     assert compared in ([2 * B, 2 * B], [10])  # blocks of a stream; the whole set
