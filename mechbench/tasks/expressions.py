@@ -1,19 +1,15 @@
-"""Values of arithmetic expressions modulo m, with brackets and products before sums.
-
-Numbers are whole, but held as floats, which are multiplied and reduced several times faster.
-"""
+"""Values of arithmetic expressions modulo m, with brackets and products before sums."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from mechbench.tasks.modulo import floats_for, reduce_
+
 if TYPE_CHECKING:
     from torch import Tensor
 
 PLUS, MINUS, TIMES = range(3)
-
-# Up to these, floats of 32 and 64 bits are whole numbers and `_reduce` is exact.
-_NARROW, _WIDE = 1 << 22, 1 << 50
 
 
 def evaluate(values: Tensor, operators: Tensor, depth: Tensor, levels: int, modulus: int) -> Tensor:
@@ -35,8 +31,7 @@ def evaluate(values: Tensor, operators: Tensor, depth: Tensor, levels: int, modu
     import torch
 
     N = values.shape[1]
-    most = _NARROW if modulus * max(modulus, N) < _NARROW else _WIDE
-    dtype = torch.float32 if most == _NARROW else torch.float64
+    dtype, most = floats_for(modulus * max(modulus, N))
     values, times = values.to(dtype, copy=True), (operators == TIMES).to(dtype)
     first = 1 - times  # of a term
     sign = first.sub((operators == MINUS).to(dtype), alpha=2)
@@ -47,10 +42,10 @@ def evaluate(values: Tensor, operators: Tensor, depth: Tensor, levels: int, modu
         product = _products(factors, first * here, modulus, most)
         terms = here.mul_(values).mul_(sign)
         terms[:, :-1].mul_(product[:, 1:])
-        _reduce(terms, modulus)
+        reduce_(terms, modulus)
         if level:
             around = torch.where(depth < level, index, -1).cummax(1).indices
-            _reduce(values.scatter_add_(1, around, terms), modulus)
+            reduce_(values.scatter_add_(1, around, terms), modulus)
     return terms.sum(1, keepdim=True).long() % modulus
 
 
@@ -70,8 +65,8 @@ def _products(going: Tensor, stopped: Tensor, modulus: int, most: int) -> Tensor
     spare, bound, reach = (torch.empty_like(going), torch.empty_like(going)), modulus, 1
     while reach < going.shape[1]:
         if bound * bound > most:
-            _reduce(going, modulus)
-            _reduce(stopped, modulus)
+            reduce_(going, modulus)
+            reduce_(stopped, modulus)
             bound = modulus
         near = going[:, :-reach]
         torch.mul(near, going[:, reach:], out=spare[0][:, :-reach])
@@ -80,13 +75,4 @@ def _products(going: Tensor, stopped: Tensor, modulus: int, most: int) -> Tensor
         spare[1][:, -reach:] = stopped[:, -reach:]
         (going, stopped), spare = spare, (going, stopped)
         bound, reach = bound * bound, 2 * reach
-    return _reduce(going.add_(stopped), modulus)
-
-
-def _reduce(numbers: Tensor, modulus: int) -> Tensor:
-    """Replace whole numbers by themselves modulo m, and return them.
-
-    The half keeps quotients from whole numbers by more than they are rounded.
-    """
-    quotients = numbers + 0.5
-    return numbers.sub_(quotients.mul_(1 / modulus).floor_(), alpha=modulus)
+    return reduce_(going.add_(stopped), modulus)
