@@ -88,7 +88,7 @@ def values(operation: Tensor, content: Tensor, modulus: int) -> Tensor:
     while leaves.shape[1] > 1:
         odd = leaves[:, 1::2].contiguous()
         known, there = shift.gather(1, odd), slot.gather(1, odd)
-        right = there % 2 == 1
+        right = (there & 1) == 1
         for now in (0, 1) if leaves.shape[1] > 2 else (1,):  # the second of two is on the right
             mine = there.masked_fill(~right if now else right, 2 * T)  # the rest is done in vain
             top, other = mine >> 1, below.gather(1, mine ^ 1)
