@@ -5,17 +5,11 @@ from __future__ import annotations
 import gc
 import time
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
 
 import torch
 
 WARM_UP = {"cuda": 3, "cpu": 1}  # passes before the first timed one: plans, compiled kernels
 _FLUSH_BYTES = 1 << 28  # written before every timed pass on CUDA: more than any L2 cache holds
-
-
-def on(device: str) -> AbstractContextManager[object]:
-    """Return the context in which `device` is the current one, for events and kernels."""
-    return torch.cuda.device(device) if device.startswith("cuda") else nullcontext()
 
 
 def wake_autograd(device: str) -> None:

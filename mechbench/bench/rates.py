@@ -6,8 +6,9 @@ import statistics
 
 import torch
 
-from mechbench.bench.measure import on, release, times_ms
+from mechbench.bench.measure import release, times_ms
 from mechbench.bench.record import Rates
+from mechbench.training.devices import on
 
 _COPY_BYTES = {"cuda": 1 << 29, "cpu": 1 << 25}
 _SIDE = {"cuda": 8192, "cpu": 512}  # of the square matrices

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from mechbench.bench.measure import on, peak_mib, release, times_ms
+from mechbench.bench.measure import peak_mib, release, times_ms
 from mechbench.bench.record import (
     ERROR,
     NOT_RUN,
@@ -39,6 +39,7 @@ from mechbench.ops.fft_conv import (
 from mechbench.ops.used import forget_ops_used, ops_used
 from mechbench.record.seeds import derive
 from mechbench.training.cost import counting
+from mechbench.training.devices import on
 from mechbench.training.evaluation import autocast
 from mechbench.training.gate.contract import breach
 from mechbench.training.memory import is_out_of_memory

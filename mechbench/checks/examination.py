@@ -17,6 +17,7 @@ from mechbench.operators.base import operator_options
 from mechbench.record.files import make_folder
 from mechbench.record.provenance import provenance
 from mechbench.record.results import write_json
+from mechbench.training.devices import on
 
 _TITLES = {
     "soundness": "is it sound?",
@@ -102,9 +103,10 @@ def check_operator(
     check_product(CHECK, seqlen=seqlen, d_model=d_model)
     resolved = operator_options(operator, options)
     subject = Subject(operator, resolved, d_model, seqlen, device, seed)
-    sections = {"soundness": soundness(subject)}
-    if sections["soundness"][0].verdict != "FAIL":
-        sections |= {"properties": properties(subject), "growth": growth(subject)}
+    with on(device):
+        sections = {"soundness": soundness(subject)}
+        if sections["soundness"][0].verdict != "FAIL":
+            sections |= {"properties": properties(subject), "growth": growth(subject)}
     return Examination(subject, options, sections)
 
 

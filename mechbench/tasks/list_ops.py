@@ -107,10 +107,10 @@ class ListOps(Task):
         operation = draw_shapes(batch_size, self.seqlen, generator)
         operands = torch.randint(m, shape, generator=generator, device=device)
         signs = torch.randint(N_OPERATIONS, shape, generator=generator, device=device)
-        inputs = torch.where(operation, m + signs, operands)
-        inputs = torch.nn.functional.pad(inputs, (0, 1), value=m + N_OPERATIONS)
+        content = torch.where(operation, signs, operands)
+        inputs = torch.nn.functional.pad(content + m * operation, (0, 1), value=m + N_OPERATIONS)
         targets = torch.full_like(inputs, IGNORE)
-        targets[:, -1] = self._value(inputs)
+        targets[:, -1] = values(operation, content, m)
         return Batch(inputs, targets, targets)
 
     def oracle(self, inputs: Tensor) -> Tensor:
@@ -119,7 +119,9 @@ class ListOps(Task):
 
         answers = torch.full_like(inputs, UNKNOWN)
         if inputs.shape[1] == self.input_seqlen:
-            answers[:, -1] = self._value(inputs)
+            tokens, m = inputs[:, :-1], self.modulus
+            operation = tokens >= m
+            answers[:, -1] = values(operation, tokens - m * operation, m)
         return answers
 
     def window_guess(self, inputs: Tensor, at: Tensor) -> Tensor:
@@ -128,15 +130,6 @@ class ListOps(Task):
         What is seen of one may favour another number, so this is a lower bound.
         """
         return at * 0
-
-    def _value(self, inputs: Tensor) -> Tensor:
-        """Return (B,): the values of whole examples."""
-        import torch
-
-        inputs = inputs[:, :-1]
-        operation = inputs >= self.modulus
-        content = torch.where(operation, inputs - self.modulus, inputs)
-        return values(operation, content, self.modulus)
 
     def _sum(self, inputs: Tensor) -> Tensor:
         total = (inputs * (inputs < self.modulus)).sum(1, keepdim=True) % self.modulus

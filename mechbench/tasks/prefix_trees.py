@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from mechbench.tasks.distinct import draw_wide
-from mechbench.tasks.previous_occurrence import previous_occurrence
+from mechbench.tasks.modulo import floats_for, reduce_
 
 if TYPE_CHECKING:
     import torch
@@ -34,15 +34,25 @@ def draw_shapes(rows: int, n: int, generator: torch.Generator) -> Tensor:
     return operation.gather(1, torch.where(turned < length, turned, turned - length))
 
 
-def parents(operation: Tensor) -> Tensor:
-    """Return (B, T) int64: the place of each one's parent, of the first -1."""
+def slots(operation: Tensor) -> Tensor:
+    """Return (B, T) int64: twice the place above each one, plus 1 on its right; of the first 2 T.
+
+    Args:
+        operation: (B, T) bool, where operations stand in prefix expressions.
+    """
     import torch
 
-    step = 2 * operation.long() - 1
-    due = step.cumsum(1) - step  # expressions still due before each place, less one
-    behind = torch.nn.functional.pad(operation, (1, 0))[:, :-1]  # a left operand, or operation
-    place = torch.arange(operation.shape[1], device=operation.device)
-    return torch.where(behind, place - 1, previous_occurrence(due))
+    T = operation.shape[1]
+    step = 2 * operation.int() - 1
+    due = step.cumsum(1, dtype=torch.int32) - step  # expressions still due before each, less one
+    # A left operand stands behind its operation. A right one is the next place with as many due:
+    # those of one number are sorted alike, whichever type holds them.
+    order = (due.short() if T < 1 << 15 else due).sort(dim=1, stable=True).indices
+    right = torch.empty_like(order).scatter_(1, order, (2 * order + 1).roll(1, 1))
+    left = 2 * torch.arange(T - 1, device=operation.device)
+    found = torch.full_like(right, 2 * T)
+    found[:, 1:] = torch.where(operation[:, :-1], left, right[:, 1:])
+    return found
 
 
 def values(operation: Tensor, content: Tensor, modulus: int) -> Tensor:
@@ -63,37 +73,39 @@ def values(operation: Tensor, content: Tensor, modulus: int) -> Tensor:
     B, T = operation.shape
     pad = torch.nn.functional.pad
     place = torch.arange(T, device=operation.device).expand(B, T)
-    # Each place has a slot: the place above, doubled, and 1 on a right side. Slot 2 T is nowhere.
-    above = parents(operation)
-    right = above != place - 1
-    slot = pad((2 * above + right).where(above >= 0, 2 * T), (0, 1))
-    below = slot.new_full((B, 2 * T + 1), T).scatter_(1, slot[:, :T], place)
-    # What a place passes on is factor times its value, plus shift, which is all for an operand. To
-    # subtract is to add what is passed on negatively, so that + and x are left.
-    content = content.int()
-    negative = right & (content.gather(1, above.clamp_min(0)) == 1)
-    factor = torch.where(negative, modulus - 1, 1).int()
-    shift = torch.where(negative & (content > 0), modulus - content, content)
-    shift = shift.where(~operation, 0)
-    factor, shift, times = pad(factor, (0, 1)), pad(shift, (0, 1)), content == 2
-    nth = torch.where(operation, T // 2 + 1, (~operation).cumsum(1) - 1)
-    leaves = place.new_zeros(B, T // 2 + 2).scatter_(1, nth, place)[:, :-1]  # operands in order
+    # Each place has a slot, under the one above. Place T and the slots 2 T and 2 T + 1 are nowhere.
+    slot = pad(slots(operation), (0, 1), value=2 * T)
+    below = slot.new_empty(B, 2 * T + 2).scatter_(1, slot[:, :T], place)
+    below[:, 2 * T :] = T
+    dtype, _ = floats_for(modulus**3 + modulus**2)
+    numbers = pad(content.to(dtype), (0, 1))
+    sign = (numbers == 0).to(dtype) - (numbers == 1).to(dtype)  # 1, -1 and 0 for + - x
+    # What a place passes on is factor times its value, plus shift, which is all for an operand.
+    shift = numbers.mul_(pad(~operation, (0, 1)))
+    factor = torch.ones_like(shift)
+    nth = (~operation).cumsum(1).masked_fill_(operation, T // 2 + 2) - 1
+    leaves = place.new_empty(B, T // 2 + 2).scatter_(1, nth, place)[:, :-1]  # operands in order
     while leaves.shape[1] > 1:
         odd = leaves[:, 1::2].contiguous()
-        known = shift.gather(1, odd)
+        known, there = shift.gather(1, odd), slot.gather(1, odd)
+        right = (there & 1) == 1
         for now in (0, 1) if leaves.shape[1] > 2 else (1,):  # the second of two is on the right
-            there = slot.gather(1, odd)
-            mine = (there & 1) == now
-            other = below.gather(1, there ^ 1).where(mine, T)  # T is written in vain
-            top = there >> 1
-            x = times.gather(1, top)
-            outer = factor.gather(1, top)
-            slope = torch.where(x, known, 1) * outer
-            offset = torch.where(x, 0, known) * outer + shift.gather(1, top)
-            shift.scatter_(1, other, (slope * shift.gather(1, other) + offset) % modulus)
-            factor.scatter_(1, other, slope * factor.gather(1, other) % modulus)
+            mine = there.masked_fill(~right if now else right, 2 * T)  # the rest is done in vain
+            top, other = mine >> 1, below.gather(1, mine ^ 1)
+            outer, plus = factor.gather(1, top), sign.gather(1, top)
+            added = plus * plus
+            multiplied = known - added * known
+            if now:  # the other plus or minus what is known
+                slope, offset = multiplied + added, plus * known
+            else:
+                slope, offset = multiplied + plus, added * known
+            inner = offset.addcmul_(slope, shift.gather(1, other))
+            passed = inner.mul_(outer).add_(shift.gather(1, top))
+            shift.scatter_(1, other, reduce_(passed, modulus))
+            slope.mul_(outer).mul_(factor.gather(1, other))
+            factor.scatter_(1, other, reduce_(slope, modulus))
             higher = slot.gather(1, top)
             slot.scatter_(1, other, higher)
-            below.scatter_(1, higher.where(mine, 2 * T), other)
+            below.scatter_(1, higher, other)
         leaves = leaves[:, ::2]
     return shift.gather(1, leaves)[:, 0].long()

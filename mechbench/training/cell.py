@@ -14,6 +14,8 @@ from mechbench.plan.resolve import resolve, task_of
 from mechbench.record.config import Config
 from mechbench.record.files import discard_if_empty, exclusive, make_folder
 from mechbench.record.results import RETRIED, Result, answers, read_or_set_aside, read_result
+from mechbench.record.results import Result, read_or_set_aside, read_result
+from mechbench.training.devices import on
 from mechbench.training.draws import callers_generators
 from mechbench.training.kept import Kept
 from mechbench.training.lane import SOLE, Lane
@@ -158,7 +160,7 @@ def _lead(run: Run, resume: bool = True) -> Result:
     """Run the cell unless its result is stored already, and store what comes of it."""
     config, folder, console = run.config, run.folder, run.console
     make_folder(folder)
-    with exclusive(folder), callers_generators(run.device):
+    with exclusive(folder), on(run.device), callers_generators(run.device):
         resume = resume and may_resume(config, folder, console)
         if not resume:
             for name in ("result.json", "checkpoint.pt", "metrics.csv", "config.json"):

@@ -7,7 +7,8 @@ import time
 import pytest
 import torch
 
-from mechbench.bench.measure import WARM_UP, on, peak_mib, release, times_ms
+from mechbench.bench.measure import WARM_UP, peak_mib, release, times_ms
+from mechbench.training.devices import on
 
 
 def test_times_are_of_the_work_and_not_of_its_preparation() -> None:

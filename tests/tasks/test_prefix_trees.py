@@ -4,31 +4,31 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mechbench.tasks.prefix_trees import MOST, draw_shapes, parents, values
+from mechbench.tasks.prefix_trees import MOST, draw_shapes, slots, values
 
 
 def generator(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-def read(row: list[bool], start: int, above: int, found: list[int]) -> int:
-    """Fill in the parents of the expression at `start`, and return where it ends."""
-    found[start] = above
+def read(row: list[bool], start: int, slot: int, found: list[int]) -> int:
+    """Fill in the slots of the expression at `start`, and return where it ends."""
+    found[start] = slot
     end = start + 1
     if row[start]:
-        for _ in range(2):
-            end = read(row, end, start, found)
+        for side in range(2):
+            end = read(row, end, 2 * start + side, found)
     return end
 
 
 @given(n=st.integers(0, 30), seed=st.integers(0, 2**40))
-def test_shapes_are_expressions_and_parents_are_those_of_reading_them(n: int, seed: int) -> None:
+def test_shapes_are_expressions_and_slots_are_those_of_reading_them(n: int, seed: int) -> None:
     shapes = draw_shapes(5, n, generator(seed))
     assert (shapes.sum(1) == n).all()
-    for row, above in zip(shapes.tolist(), parents(shapes).tolist(), strict=True):
+    for row, slot in zip(shapes.tolist(), slots(shapes).tolist(), strict=True):
         found = [0] * len(row)
-        assert read(row, 0, -1, found) == len(row)
-        assert found == above
+        assert read(row, 0, 2 * len(row), found) == len(row)
+        assert found == slot
 
 
 def test_all_trees_are_equally_likely() -> None:

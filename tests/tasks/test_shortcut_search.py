@@ -66,7 +66,12 @@ SETTINGS: dict[str, list[dict[str, Any]]] = {
     "parity": [{}, {"seqlen": 20, "min_seqlen": 3}],
     "even-pairs": [{}, {"seqlen": 20, "min_seqlen": 3}],
     "cycle-navigation": [{}, {"seqlen": 20, "min_seqlen": 8}],
-    "modular-arithmetic": [{}, {"seqlen": 20, "min_seqlen": 9}],
+    "modular-arithmetic": [
+        {},
+        {"seqlen": 20, "min_seqlen": 9},
+        {"brackets": True},
+        {"seqlen": 20, "brackets": True, "depth": 1},
+    ],
     "stack": [{"seqlen": 64}, {"vocab_size": 12, "seqlen": 32, "n_stacks": 2}],
     "flip-flop": [{"seqlen": 64}, {"seqlen": 32, "p_ignore": 0.5}],
     "k-hop": [{"seqlen": 64}, {"vocab_size": 8, "seqlen": 30, "n_symbols": 3, "max_hops": 3}],

@@ -48,6 +48,7 @@ CASES: list[tuple[str, dict[str, Any], list[int]]] = [
     ("even-pairs", {"vocab_size": 3, "seqlen": 8}, [1, 3, 5]),
     ("cycle-navigation", {"vocab_size": 7, "seqlen": 30, "n_positions": 3}, [1, 3]),
     ("modular-arithmetic", {"vocab_size": 9, "seqlen": 15}, [1, 2]),
+    ("modular-arithmetic", {"vocab_size": 11, "seqlen": 39, "brackets": True}, [1, 2]),
     ("k-hop", {"vocab_size": 7, "seqlen": 9, "n_symbols": 3, "max_hops": 2}, [1, 2, 4, 6, 7]),
     ("k-hop", {"vocab_size": 12, "seqlen": 9, "n_symbols": 4, "hops": 4, "max_hops": 6}, [2, 4]),
     ("dyck", {"vocab_size": 5, "seqlen": 10, "n_kinds": 2, "max_depth": 2}, [1, 2, 4, 6]),
