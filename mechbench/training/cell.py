@@ -14,7 +14,6 @@ from mechbench.plan.resolve import resolve, task_of
 from mechbench.record.config import Config
 from mechbench.record.files import discard_if_empty, exclusive, make_folder
 from mechbench.record.results import RETRIED, Result, answers, read_or_set_aside, read_result
-from mechbench.record.results import Result, read_or_set_aside, read_result
 from mechbench.training.devices import on
 from mechbench.training.draws import callers_generators
 from mechbench.training.kept import Kept
