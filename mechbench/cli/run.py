@@ -96,9 +96,9 @@ _CALL = ("out", "resume", "checkpoint_s", "data_parallel", "quiet")
 @TASK_OPTION
 @click.option(
     "--loss-on",
-    type=click.Choice(["dense", "scored", "both"]),
-    help="dense: train on every predictable position; scored: only on those that are scored.  "
-    "[default: dense]",
+    type=click.Choice(["both", "dense", "scored"]),
+    help="dense: train on every predictable position; scored: only on those that are scored; both: "
+    "these have a tenth of the loss to themselves.  [default: both]",
 )
 @click.option("--test-examples", "n_test", type=Setting("n_test"), help="Number of test examples.")
 @click.option(

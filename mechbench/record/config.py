@@ -18,7 +18,7 @@ ANYTIME = 3  # from this protocol on no step depends on the budget, and neither 
 # other weights, than any cell that is reported, and are known by this alone wherever they lie.
 TUNING_SEED = 1_000_000
 
-LOSSES = ("dense", "scored", "both")
+LOSSES = ("both", "dense", "scored")
 # Schedules of the learning rate; none knows the budget.
 SCHEDULES = ("constant", "averaged", "wsd", "schedule-free")
 SCHEDULE = "averaged"  # the default
@@ -58,7 +58,7 @@ class Config:
     seed: int = 0
     dtype: str = "float32"  # float32, or bfloat16 (autocast; filters and FFT stay float32)
     device_type: str = "cpu"  # where training examples are drawn, with that device's generator
-    loss_on: str = "dense"  # "dense": every predictable position; "scored": only scored ones
+    loss_on: str = "both"  # "dense": every predictable position; "scored": only those; or "both"
     n_train: int = 0  # distinct training examples per stage; 0: every example is fresh
     n_validation: int = 512
     n_test: int = 2048

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mechbench.data.examples import TrainExamples
+from mechbench.data.examples import SHARES, TrainExamples
 from mechbench.data.streams import TrainStream, Unseen
 from mechbench.data.train_set import TrainSet
 from mechbench.ops import cross_entropy
@@ -102,13 +102,13 @@ def backward(
 ) -> tuple[Tensor, Tensor]:
     """Accumulate the gradient of the mean loss over all scored positions of the batch.
 
-    Of several sets of targets the mean losses are averaged. The division by the whole batch's
-    counts makes the gradient independent of `micro_batch`.
+    Of two sets of targets, those that are determined and those that are scored, each mean has its
+    share. The division by the whole batch's counts makes the gradient independent of `micro_batch`.
 
     Args:
         model: maps (B, L) or (B, L, d) to (B, L, V).
         inputs: (B, L) or (B, L, d).
-        targets: (B, L), or (B, S, L): S sets of them.
+        targets: (B, L), or (B, 2, L) as `mechbench.data.examples` gives them.
         micro_batch: sequences at once.
         device: of the model.
         dtype: of the forward pass.
@@ -125,18 +125,19 @@ def backward(
     for x, y in zip(*pieces, strict=True):
         with autocast(device, dtype):
             logits = model(x)
-        sets = y.unbind(1) if y.dim() == 3 else (y,)
-        found = [loss_and_counts(logits, one) for one in sets]
-        parts = [total / n for (total, _), n in zip(found, n_scored, strict=True)]
-        part = parts[0] if len(parts) == 1 else torch.stack(parts).mean()
+        sets, shares = ((y,), (1.0,)) if y.dim() == 2 else (y.unbind(1), SHARES)
+        total, right = loss_and_counts(logits, sets[0])
+        part = shares[0] * (total / n_scored[0])
+        for one, n, share in zip(sets[1:], n_scored[1:], shares[1:], strict=True):
+            part = part + share * (loss_and_counts(logits, one)[0] / n)
         part.backward()  # type: ignore[no-untyped-call]
         loss += part.detach()
-        counts += found[0][1]
+        counts += right
     return loss, counts
 
 
 def scored(targets: Tensor) -> Tensor:
-    """Return (S,): how many positions each of S sets of targets scores, at least 1."""
+    """Return (1,) or (2,): how many positions each set of targets scores, at least 1."""
     sets = targets if targets.dim() == 3 else targets[:, None]
     return (sets != IGNORE).sum((0, 2)).clamp_min(1)
 

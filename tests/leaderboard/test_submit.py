@@ -87,7 +87,7 @@ def test_one_refused_result_keeps_the_others_out_unless_asked(
     at: Make, save: Save, suite: Path, tmp_path: Path
 ) -> None:
     save(at())
-    path = save(at(seed=1, loss_on="dense") | {"chance": 0.9})
+    path = save(at(seed=1) | {"chance": 0.9})
     broken = save(at(seed=2))
     broken.write_text("{")
     done = submit([tmp_path / "runs"], tmp_path / "b", suite)

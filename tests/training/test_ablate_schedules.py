@@ -99,7 +99,7 @@ def test_trunk_is_the_constant_run_and_branches_stand_aside(
     call: Call, out: Path, device: str
 ) -> None:
     more = ["--budget", "40000", "--device", device, "--lr", "1e-2"]
-    names = schedules("constant", "wsd,first_tokens=3000,growth=3,share=0.5")
+    names = schedules("constant", "wsd,first_tokens=3000,growth=3,stalled_growth=3,share=0.5")
     call(*SMALL, *more, "--tune-seed", "-1", *names, "--out", str(out))
     constant, other = (row["validations"] for row in rows_of(out) if row["lr"] == 1e-2)
     trunk = [accuracy for _, accuracy, branch in other if not branch]
