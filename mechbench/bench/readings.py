@@ -14,10 +14,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.overrides import TorchFunctionMode
 
 from mechbench.bench.measure import peak_mib, release, times_ms
 from mechbench.bench.record import (
@@ -191,43 +189,22 @@ def _measure(case: _Case, setting: Setting) -> Measured:
     return Measured(forward, both, peak)
 
 
-class _CausalSdpa(TorchFunctionMode):
-    """Sums the FLOPs that a full count gives causal SDPA and that a causal one does not need."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.spared = 0.0
-
-    def __torch_function__(
-        self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        kwargs = kwargs or {}
-        if func is F.scaled_dot_product_attention and kwargs.get("is_causal"):
-            q = args[0]
-            # Two products forward, four backward, 2 L L d each; half of that.
-            products = 6 if torch.is_grad_enabled() and q.requires_grad else 2
-            self.spared += products * q.numel() * q.shape[-2]
-        return func(*args, **kwargs)
-
-
 def count_flops(module: nn.Module, shape: tuple[int, int, int], *, backward: bool) -> float | None:
     """Return the FLOPs of a pass over an input of `shape`, counted on the meta device.
 
-    Matrix products, SDPA (the causal half of it, without what a kernel computes again) and FFTs
-    count; elementwise work does not. None where the operator cannot run without data.
+    As `mechbench.training.cost.counting` counts. None where the operator cannot run without data.
     """
-    causal = _CausalSdpa()
     try:
         ghost = copy.deepcopy(module).to("meta")
         u = torch.zeros(shape, device="meta", requires_grad=backward)
-        with counting(ghost) as counter, causal, torch.set_grad_enabled(backward):
+        with counting(ghost) as counter, torch.set_grad_enabled(backward):
             y = ghost(u)
             if backward:
                 y.backward(torch.empty_like(y))
     except Exception:
         # As in `mechbench.training.cost`: a plugin may need real data; its cost is then unknown.
         return None
-    return counter.total - causal.spared
+    return counter.total
 
 
 def _is_cuda(setting: Setting) -> bool:

@@ -24,6 +24,10 @@ from mechbench.errors import ConfigError, PluginError, nearest
 
 T = TypeVar("T", bound=Callable[..., Any])
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:-]{0,63}")
+# What built-in tasks measure; those of plugins may say something else.
+MEASURES = (
+    "recall", "copying", "state tracking", "arithmetic", "in-context learning", "language",
+)  # fmt: skip
 PREFIX = "mechbench_plugin_"  # prefix of the module names of plugin files
 
 
@@ -40,6 +44,7 @@ class Entry:
     obj: Any = None
     digest: str = ""  # SHA-256 of the plugin file, empty for the rest
     home: str = ""  # module that registered it, or the module of its package
+    measures: str = ""  # what a task tells of an operator, in a word or two
 
 
 @dataclass
@@ -53,12 +58,13 @@ class Registry:
     packages: tuple[Package, ...] = ()  # packages whose classes are listed if installed
     _discovered: bool = False
 
-    def register(self, name: str, *, source: str = "") -> Callable[[T], T]:
+    def register(self, name: str, *, source: str = "", measures: str = "") -> Callable[[T], T]:
         """Return the decorator that registers a class or factory as `name`.
 
         Args:
             name: what users write after `--operator`, `--task` or `--option filter=`.
             source: the paper and section it comes from.
+            measures: what a task tells of an operator, such as "recall": tasks are listed by it.
 
         If a notebook or script registers the same thing again, edited or not, the new one counts.
 
@@ -76,7 +82,9 @@ class Registry:
             origin, digest = PLUGIN_FILES.get(home, (f"module {module}", ""))
             if module.startswith("mechbench.") and home == module and name in self.names():
                 origin = "built-in"
-            new = Entry(name, self.kind, origin, summary, source, target, obj, digest, home)
+            new = Entry(
+                name, self.kind, origin, summary, source, target, obj, digest, home, measures
+            )
             self._add(new)
             if origin.startswith("module "):
                 self.sources(name)  # read now: a file may be edited before the run
@@ -245,8 +253,8 @@ def _scan_built_ins(kind: str, folder: str) -> list[Entry]:
                     given = {k.arg: ast.literal_eval(k.value) for k in call.keywords}
                     summary = (ast.get_docstring(node) or "").split("\n")[0]
                     target = f"mechbench.{folder}.{path.stem}:{node.name}"
-                    source = given.get("source", "")
-                    found.append(Entry(name, kind, "built-in", summary, source, target))
+                    said = {key: given.get(key, "") for key in ("source", "measures")}
+                    found.append(Entry(name, kind, "built-in", summary, target=target, **said))
     return found
 
 

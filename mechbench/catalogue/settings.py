@@ -30,7 +30,8 @@ _WORDS: dict[Any, str] = {
 }
 _OTHERS: dict[str, Any] = {
     **dict.fromkeys(
-        ("operator", "task", "device", "dtype", "device_type", "curriculum", "loss_on"), str
+        ("operator", "task", "device", "dtype", "device_type", "curriculum", "schedule", "loss_on"),
+        str,
     ),
     **dict.fromkeys(("allow_noncausal", "resume", "quiet"), bool),
     **dict.fromkeys(("operator_options", "task_options"), dict),

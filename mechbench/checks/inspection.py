@@ -28,7 +28,7 @@ from mechbench.report.reach import plot_reach
 from mechbench.training.checkpoint import load_weights
 from mechbench.training.gate import naming
 from mechbench.training.lengths import tokens_built_for
-from mechbench.training.model import build_model
+from mechbench.training.model import Backbone, build_model
 
 _EXAMPLES = 8  # that the reach is a mean over
 _CHANNELS = 4  # that are drawn
@@ -85,12 +85,7 @@ def trained(folder: Path, *, layer: int = 0, seqlen: int | None = None) -> Speci
     """
     if seqlen is not None:
         _check_seqlen(seqlen)
-    config = read_config(folder / "config.json")
-    _load_code(config, folder)
-    if not 0 <= layer < config.n_layers:
-        raise ConfigError(f"layer is {layer}: the model has layers 0 to {config.n_layers - 1}")
-    model = build_model(config, tokens_built_for(config)).eval()
-    load_weights(folder / "checkpoint.pt", config.cell_id, model)
+    config, model = load_trained(folder, layer)
     task = task_of(config)
     tokens = draw(task, _EXAMPLES, config.seed, "validation", 0, "cpu").inputs
     if seqlen is not None and seqlen > task.input_seqlen:
@@ -101,6 +96,27 @@ def trained(folder: Path, *, layer: int = 0, seqlen: int | None = None) -> Speci
         u = _input_of(module, model, tokens[:, : seqlen or _LONGEST])
     title = f"{config.operator}, layer {layer}, trained on {config.task} at {config.seqlen}"
     return Specimen(config.operator, title, module, u)
+
+
+def load_trained(folder: Path, layer: int = 0) -> tuple[Config, Backbone]:
+    """Return a stored run's configuration, and its model with the weights that were evaluated.
+
+    Args:
+        folder: as in `trained`.
+        layer: a block that the model must have.
+
+    Raises:
+        ConfigError: no such layer, or a plugin that changed since.
+        PluginError: a plugin of the run cannot be loaded.
+        ResultError: a file is missing or corrupt.
+    """
+    config = read_config(folder / "config.json")
+    _load_code(config, folder)
+    if not 0 <= layer < config.n_layers:
+        raise ConfigError(f"layer is {layer}: the model has layers 0 to {config.n_layers - 1}")
+    model = build_model(config, tokens_built_for(config)).eval()
+    load_weights(folder / "checkpoint.pt", config, model)
+    return config, model
 
 
 def portraits(specimen: Specimen, folder: Path) -> list[Path]:
@@ -124,13 +140,21 @@ def portraits(specimen: Specimen, folder: Path) -> list[Path]:
     return paths + plot_reach(norms.numpy(), f"{title}: gradient reach", folder / "gradient_reach")
 
 
-def _filters(module: nn.Module, seqlen: int) -> Tensor | None:
-    """Return a few channels' taps, (C, L), of an operator with a `filter` that gives (N, D, L)."""
+def all_taps(module: nn.Module, seqlen: int) -> Tensor | None:
+    """Return every channel's taps, (C, L), of an operator with a `filter` that gives (N, D, L)."""
     make = getattr(module, "filter", None)
     if not callable(make):
         return None
     with torch.no_grad():
         taps: Tensor = make(seqlen).flatten(0, -2)  # (N D, L)
+    return taps
+
+
+def _filters(module: nn.Module, seqlen: int) -> Tensor | None:
+    """Return the taps of a few channels, (C, L)."""
+    taps = all_taps(module, seqlen)
+    if taps is None:
+        return None
     # Spread over the channels, whose windows may differ in order.
     chosen = torch.linspace(0, len(taps) - 1, min(_CHANNELS, len(taps))).long()
     return taps[chosen]

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import click
 
 from mechbench.catalogue.plugins import load_plugins
-from mechbench.catalogue.registry import CATALOGUES
+from mechbench.catalogue.registry import CATALOGUES, MEASURES, Entry
 from mechbench.cli.arguments import PLUGIN
 
 
@@ -17,8 +17,9 @@ from mechbench.cli.arguments import PLUGIN
 def command(kind: str, plugins: tuple[str, ...]) -> None:
     """Print every available operator, task, filter or suite.
 
-    Operators, tasks and filters are printed with their sources and origins, suites with their
-    titles. Filters are those of the operator hyena: --option filter=NAME.
+    Operators, tasks and filters are printed with their sources and origins, tasks by what they
+    measure, suites with their titles. Filters are those of the operator hyena: --option
+    filter=NAME.
     """
     load_plugins(plugins)
     if kind == "suites":
@@ -29,11 +30,19 @@ def command(kind: str, plugins: tuple[str, ...]) -> None:
         _print([("NAME", "TITLE"), *((name, read_suite(path).title) for name, path in suites)])
         return
     registry = CATALOGUES[kind.removesuffix("s")]
-    rows = [("NAME", "WHAT IT IS", "SOURCE", "FROM")]
-    for name in registry.names():
-        entry = registry.entry(name)
-        rows.append((name, entry.summary or "-", entry.source or "-", entry.origin))
-    _print(rows)
+    entries = sorted(map(registry.entry, registry.names()), key=_place)
+    columns = {"NAME": "name", "MEASURES": "measures", "WHAT IT IS": "summary", "SOURCE": "source",
+        "FROM": "origin"}  # fmt: skip
+    if kind != "tasks":
+        del columns["MEASURES"]
+    rows = [[getattr(entry, column) or "-" for column in columns.values()] for entry in entries]
+    _print([list(columns), *rows])
+
+
+def _place(entry: Entry) -> tuple[int, str, str]:
+    """Order by what a task measures, as built-in ones do first, and by name."""
+    what = entry.measures
+    return MEASURES.index(what) if what in MEASURES else len(MEASURES), what, entry.name
 
 
 def _print(rows: Sequence[Sequence[str]]) -> None:

@@ -14,6 +14,7 @@ from mechbench.catalogue.registry import OPERATORS, TASKS
 from mechbench.cli.arguments import OPERATOR_OPTION, TASK_OPTION, Setting
 from mechbench.console.progress_bar import Console
 from mechbench.console.tracking import TRACKERS, TrackedConsole, check_tracker
+from mechbench.record.config import SCHEDULE, SCHEDULES
 from mechbench.training.parallel import follows, launched
 
 # What `mechbench.training.cell.run` takes beside the configuration.
@@ -47,8 +48,8 @@ _CALL = ("out", "resume", "checkpoint_s", "data_parallel", "quiet")
 @click.option(
     "--budget",
     type=Setting("budget_tokens"),
-    help="Most tokens to train on; training ends earlier once the task is solved.  "
-    "[default: 1500 steps' worth]",
+    help="Most tokens to train on; training ends earlier once the task is solved. A larger budget "
+    "carries a stored run on.  [default: 1500 steps' worth]",
 )
 @click.option(
     "--batch-size",
@@ -62,6 +63,12 @@ _CALL = ("out", "resume", "checkpoint_s", "data_parallel", "quiet")
     default="auto",
     show_default=True,
     help="auto: start with short sequences and grow to --seqlen; none: full length from the start.",
+)
+@click.option(
+    "--schedule",
+    type=click.Choice(SCHEDULES),
+    help="Schedule of the learning rate after the warm-up; none depends on the budget.  "
+    f"[default: {SCHEDULE}]",
 )
 @click.option(
     "--seed",
@@ -89,9 +96,9 @@ _CALL = ("out", "resume", "checkpoint_s", "data_parallel", "quiet")
 @TASK_OPTION
 @click.option(
     "--loss-on",
-    type=click.Choice(["dense", "scored"]),
-    help="dense: train on every predictable position; scored: only on those that are scored.  "
-    "[default: dense]",
+    type=click.Choice(["both", "dense", "scored"]),
+    help="dense: train on every predictable position; scored: only on those that are scored; both: "
+    "these have a tenth of the loss to themselves.  [default: both]",
 )
 @click.option("--test-examples", "n_test", type=Setting("n_test"), help="Number of test examples.")
 @click.option(
@@ -153,7 +160,8 @@ def command(
 ) -> None:
     """Train one operator on one task, score it on unseen examples and store the result.
 
-    The same command continues an interrupted run, and shows the result of a finished one.
+    The same command continues an interrupted run, and shows the result of a finished one; with a
+    larger --budget it carries an unsolved one on from where it stopped.
     """
     check_tracker(log)
     operator_options = parse_pairs(options)

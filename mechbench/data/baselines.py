@@ -19,9 +19,10 @@ _FREE_TOKENS = 1 << 21  # tokens per window length before a small standard error
 def shortcut_accuracies(task: Task, batch: Batch) -> dict[str, float]:
     """Return the accuracy of each shortcut on the scored positions of `batch`."""
     scored = batch.targets != IGNORE
+    guesses = {name: predict(batch.inputs) for name, predict in task.shortcuts.items()}
     return {
-        name: matches(predict(batch.inputs), batch.targets)[scored].double().mean().item()
-        for name, predict in task.shortcuts.items()
+        name: matches(guess, batch.targets, batch.also)[scored].double().mean().item()
+        for name, guess in guesses.items()
     }
 
 
@@ -46,6 +47,7 @@ def required_context(task: Task, batch: Batch) -> dict[int, float]:
     order = torch.randperm(len(rows), generator=generator)[:_POSITIONS].to(rows.device)
     rows, columns = rows[order], columns[order]
     answers = batch.targets[rows, columns]
+    also = None if batch.also is None else batch.also[rows, columns]
     score = torch.zeros(len(rows), dtype=torch.float64, device=rows.device)
     told = torch.zeros(len(rows), dtype=torch.bool, device=rows.device)
     # Where the window holds everything before a position, the whole example's answers apply.
@@ -60,7 +62,8 @@ def required_context(task: Task, batch: Batch) -> dict[int, float]:
             these = undecided[start : start + size]
             at = rows[these], columns[these]
             sure, guess = _guesses(task, batch.inputs, *at, whole[these], window)
-            right = matches(guess, answers[these]).double()
+            accepted = None if also is None else also[these]
+            right = matches(guess, answers[these], accepted).double()
             score[these] = torch.where(guess == UNKNOWN, task.chance, right)
             told[these] = sure
             done = start + size
@@ -96,7 +99,7 @@ def _guesses(
     `whole` holds the answers from all tokens.
     """
     guess = whole.clone()
-    cut = columns + 1 >= window
+    cut = columns + 1 > window
     if not cut.any():
         return guess != UNKNOWN, guess
     rows, columns = rows[cut], columns[cut]

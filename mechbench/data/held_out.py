@@ -45,7 +45,8 @@ def keep_apart(
     """
     if task.train_is_test:
         return HeldOut(validation, Unseen.of([], device), "")
-    not_tested = Unseen.of(test, "cpu")
+    apart_by = None if task.input_dim else task.apart_by
+    not_tested = Unseen.of(test, "cpu", apart_by)
     kept, missing = [], 0
     for batch in validation:
         fresh = not_tested(batch.inputs)
@@ -70,7 +71,7 @@ def keep_apart(
         f"{wanted - missing} validation examples instead of {wanted}: the task has few distinct "
         "ones, and those of the test set are left out"
     )
-    return HeldOut(kept, Unseen.of([*kept, *test], device), note if missing else "")
+    return HeldOut(kept, Unseen.of([*kept, *test], device, apart_by), note if missing else "")
 
 
 def check_something_to_train_on(

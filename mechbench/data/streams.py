@@ -90,8 +90,16 @@ class Unseen:
     held_out: Tensor  # sorted hashes
 
     @classmethod
-    def of(cls, batches: list[Batch], device: str | torch.device) -> Unseen:
-        """Hash every row of `batches`, all of one length; without batches, every row is unseen."""
+    def of(
+        cls, batches: list[Batch], device: str | torch.device, apart_by: int | None = None
+    ) -> Unseen:
+        """Hash every row of `batches`, all of one length; without batches, every row is unseen.
+
+        Args:
+            batches: of the evaluation sets.
+            device: of training.
+            apart_by: tokens that are compared, from the first on; None for all of a row.
+        """
         if not batches:
             zero = torch.zeros(1, dtype=torch.int64, device=device)
             return cls(zero, zero + 1)  # every row hashes to 0
@@ -99,6 +107,8 @@ class Unseen:
         generator = torch.Generator().manual_seed(derive(0, "row hash", length))
         weights = torch.randint(1 << 31, (length, 2), generator=generator)
         weights = weights[:, 0] * (1 << 32) + weights[:, 1] * 2 + 1
+        if apart_by is not None:
+            weights[apart_by:] = 0
         held_out = (
             torch.cat([(_integers(b.inputs) * weights).sum(1) for b in batches]).sort().values
         )

@@ -73,7 +73,7 @@ def make_filter(
     for key, value in options.items():
         if key not in known:
             raise ConfigError(f"filter {family!r} has no option {key!r}: {nearest(key, taken)}")
-        if key not in taken and value != known[key].default:
+        if key not in taken and value not in _defaults(key):
             raise ConfigError(
                 f"option {key!r} has no effect on filter {family!r}, which takes: "
                 + (", ".join(sorted(taken)) or "(none)")
@@ -95,6 +95,12 @@ def make_filter(
             f"filter {family!r} gave a {type(made).__name__}: expected a torch.nn.Module"
         )
     return made
+
+
+def _defaults(key: str) -> list[Any]:
+    """Return the defaults of an option: configurations store those of other families, too."""
+    families = (own_options(family) for family in FILTERS.built_in())
+    return [options[key].default for options in families if key in options]
 
 
 def filter_depends_on_max_seqlen(family: str, options: Mapping[str, Any]) -> bool:

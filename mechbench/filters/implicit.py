@@ -98,7 +98,8 @@ class ImplicitFilter(nn.Module):
         sine_freq: initial frequency of the sines.
         fast_decay: the fastest channel decays to 1e-2 at this fraction of the length.
         slow_decay: the same for the slowest channel.
-        window_shift: constant added to the window, so that it never decays below it.
+        window_shift: constant added to the window, so that it never decays below it. The released
+            default is 0, with which taps far back begin too small to be learnt.
         filter_init_std: standard deviation of the FFN's initial weights. The released code starts
             its FFN at 0.02, so that filters start smooth in spite of the sine frequency; PyTorch's
             own default starts them as noise, and recall then needs several times the steps.
@@ -130,7 +131,7 @@ class ImplicitFilter(nn.Module):
         sine_freq: float = 10.0,
         fast_decay: float = 0.3,
         slow_decay: float = 1.5,
-        window_shift: float = 0.0,
+        window_shift: float = 1.0,
         filter_init_std: float = 0.02,
         filter_time: FilterTime = "relative",
         filter_norm: FilterNorm = "length",

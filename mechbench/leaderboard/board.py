@@ -14,7 +14,7 @@ from mechbench.leaderboard.store import FILE, read_rows
 from mechbench.plan.suite import Suite
 from mechbench.plan.suite_file import read_suite
 from mechbench.report.aggregate import Section, aggregate
-from mechbench.report.collect import Row
+from mechbench.report.collect import Row, levelled
 from mechbench.report.selection import selected
 
 SUITE = "suite.toml"  # a copy of the suite, beside the results
@@ -42,11 +42,14 @@ def read_board(folder: Path) -> Board:
         ResultError: there is no results.csv, or it is damaged or empty.
         ConfigError: the copy of the suite is damaged.
     """
-    rows = read_rows(folder / FILE)
+    rows = levelled(read_rows(folder / FILE))
     if not rows:
         raise ResultError(f"{folder / FILE} holds no result")
     suite = read_suite(folder / SUITE) if (folder / SUITE).exists() else None
-    return Board(folder, rows, aggregate(selected(rows), hidden=("lr",)), suite)
+    sections = aggregate(selected(rows), hidden=("lr",))
+    if not sections:
+        raise ResultError(f"{folder / FILE} holds only results that choose learning rates")
+    return Board(folder, rows, sections, suite)
 
 
 def find_boards(root: Path) -> list[Path]:

@@ -18,7 +18,9 @@ from mechbench.leaderboard.board import Board
 from mechbench.record.files import write_text
 from mechbench.report.aggregate import Point, Section
 from mechbench.report.escape import html_text, plain
+from mechbench.report.overview import scaled
 from mechbench.report.plot import references
+from mechbench.report.solving_table import solved_after
 from mechbench.report.style import HIGHEST, colour
 
 _STYLE = """
@@ -110,7 +112,7 @@ def _table(board: Board, table_id: str) -> str:
     from itables import to_html_datatable
 
     lines = [
-        _line(section, point, point.label in section.best(point.eval_seqlen))
+        _line(section, point, point.label == section.best(point.eval_seqlen))
         for section in board.sections
         for points in section.curves.values()
         for point in points
@@ -133,22 +135,27 @@ def _line(section: Section, point: Point, best: bool) -> dict[str, Any]:
     def rounded(value: float | None) -> float | None:
         return None if value is None else round(100 * value, 2)
 
-    cost = point.cost
+    cost, solving = point.cost, point.solving
     return {
         "setting": plain(section.title),
         "operator": plain(point.label),
         "length": point.eval_seqlen,
         "accuracy, %": rounded(point.accuracy),
+        "scaled, %": rounded(scaled(point.accuracy, section.chance[point.eval_seqlen])),
         "low": rounded(point.ci_low),
         "high": rounded(point.ci_high),
         "seeds": point.n_seeds,
         "best": "yes" if best else "",
         "status": point.failures or ("ok" if point.causal is not False else "non-causal"),
+        "solved": f"{solving.solved} of {len(solving.cells)}" if solving.cells else "",
+        "tokens to solve": solved_after(solving),
+        "unsolved": ", ".join(f"{n} {trend}" for trend, n in solving.trends.items()),
         "parameters": _whole(cost.parameters),
         "training tokens": _whole(cost.train_tokens),
         "training FLOPs": None if cost.train_flops is None else float(f"{cost.train_flops:.3g}"),
         "training, s": None if cost.train_s is None else round(cost.train_s, 1),
-        "lr": cost.lr,
+        "lr": cost.lr + (" (edge)" if cost.lr_at_edge else ""),
+        "trials for it": cost.tuning_trials or None,
         "device": plain(cost.devices),
     }
 

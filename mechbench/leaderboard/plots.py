@@ -1,4 +1,4 @@
-"""The plots of a leaderboard: accuracy against length, vocabulary, options and compute."""
+"""The plots of a leaderboard: accuracy by length, vocabulary, options, compute; solve curves."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ from mechbench.report.plot import (
     plot_accuracy,
     references,
 )
+from mechbench.report.solving_plot import draw_solving
 from mechbench.report.style import Styles, show_legend
 
 _LARGE = 500  # points: from here on processes are worth their start
@@ -41,7 +42,7 @@ def draw(sections: Sequence[Section], folder: Path) -> list[Path]:
     sections = [shown for section in sections if (shown := _measured(section)).points]
     if not sections:
         return []
-    figures = ["seqlen", "vocab", *further_axes(sections), "compute", "heatmap"]
+    figures = ["seqlen", "vocab", *further_axes(sections), "compute", "heatmap", "solve"]
     work = [(sections, folder, name) for name in figures]
     if sum(len(section.points) for section in sections) < _LARGE:
         drawn = [_draw_one(*arguments) for arguments in work]
@@ -58,6 +59,8 @@ def _measured(section: Section) -> Section:
 
 
 def _draw_one(sections: Sequence[Section], folder: Path, name: str) -> list[Path]:
+    if name == "solve":
+        return draw_solving(sections, folder / "solve_curves")
     stem = folder / (name if name == "heatmap" else f"accuracy_vs_{name}")
     if name == "seqlen":
         return plot_accuracy(sections, stem)

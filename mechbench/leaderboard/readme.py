@@ -18,6 +18,13 @@ _HOW = (
     "one with the highest validation accuracy stands for its operator at each point; the others "
     "are in `results.csv` only."
 )
+_TUNED = (
+    "Everything here is made from `results.csv` by `mechbench leaderboard build`; its columns are "
+    "described in `mechbench/leaderboard/store.py`. Learning rates are chosen with seeds that are "
+    "not reported, for each operator at each point, and with as many trials for every operator: "
+    "by the share solved, then the tokens to solve, then validation accuracy. These {} cells are "
+    "in `results.csv` only, and counted in the table of costs."
+)
 
 
 def readme(
@@ -26,6 +33,7 @@ def readme(
 ) -> str:  # fmt: skip
     """Return the text of README.md."""
     results = {row.data["cell_id"]: row for row in rows}
+    tuning = [row for row in results.values() if row.config.tunes]
     counts = Counter(row.status for row in results.values())
     said = [f"{counts[s]} {s}" for s in (*STATUSES, NOT_RUN) if counts[s]]
     blocks = [f"# {markdown(title)}"]
@@ -34,7 +42,8 @@ def readme(
     blocks.append(f"{len(results)} cells: {', '.join(said)}. Numbers: [table.md](table.md).")
     pictures = [path for path in plots if path.suffix == ".png"]
     blocks += [f"![{path.stem.replace('_', ' ')}]({path.name})" for path in pictures]
-    blocks += ["## Provenance", _HOW, _provenance(list(results.values()))]
+    how = _TUNED.format(len(tuning)) if tuning else _HOW
+    blocks += ["## Provenance", how, _provenance(list(results.values()))]
     missing = _not_run(sections)
     if missing:
         blocks += ["## Not run", "\n".join(missing)]

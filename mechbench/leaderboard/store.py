@@ -11,7 +11,7 @@ build` makes. Empty means unknown; lists, tables, true and false are JSON. Colum
     scored there. Shortcuts and required context are computed by `leaderboard submit`, not handed in
     chance, solved, causal, stop, validation_accuracy, parameters, steps, train_tokens,
     excluded_examples, micro_batch_size, flops_per_token, tokens_per_s, peak_memory_mib,
-    fft_conv_backend: the result, as in mechbench/record/results.py
+    fft_conv_backend, outcome (JSON): the result, as in mechbench/record/results.py
     seconds_train, seconds_evaluate, seconds_total
     mechbench, torch, python, platform, device, git_commit, date, command: its provenance
 """
@@ -43,9 +43,10 @@ _EVALUATION = (
 _RESULT = (
     "chance", "solved", "causal", "stop", "validation_accuracy", "parameters", "steps",
     "train_tokens", "excluded_examples", "micro_batch_size", "flops_per_token", "tokens_per_s",
-    "peak_memory_mib", "fft_conv_backend",
+    "peak_memory_mib", "fft_conv_backend", "outcome",
 )  # fmt: skip
-_LATER = ("non_finite",)  # columns that tables from before lack; absent where unknown or 0
+# Columns that tables from before lack; absent where unknown or 0.
+_LATER = ("non_finite", "outcome")
 _SECONDS = ("train", "evaluate", "total")
 _PROVENANCE = (
     "mechbench", "torch", "python", "platform", "device", "git_commit", "date", "command",
@@ -138,7 +139,11 @@ def _gather(cells: dict[str, str], results: dict[str, dict[str, Any]]) -> None:
         raise ValueError(f"schema version {values['schema_version']}: expected {SCHEMA_VERSION}")
     data = results.get(values["cell_id"])
     if data is None:
-        data = results[values["cell_id"]] = {name: values[name] for name in (*_HEAD, *_RESULT)}
+        data = results[values["cell_id"]] = {
+            name: values[name]
+            for name in (*_HEAD, *_RESULT)
+            if name not in _LATER or values.get(name)
+        }
         data["config"] = {name: values[name] for name in _CONFIG if name in values}
         data["seconds"] = {s: values[f"seconds_{s}"] for s in _SECONDS}
         data["provenance"] = {name: values[name] for name in _PROVENANCE}

@@ -21,7 +21,7 @@ from mechbench.leaderboard.validate import faults
 from mechbench.plan.resolve import task_of
 from mechbench.plan.suite import Suite
 from mechbench.plan.suite_file import read_suite
-from mechbench.record.config import Config
+from mechbench.record.config import PROTOCOL, Config
 from mechbench.record.files import make_folder, write_text
 from mechbench.record.results import NOT_RUN, SCHEMA_VERSION, find_results, read_result
 from mechbench.report.collect import Row, age, identity, newest, rows_of
@@ -75,7 +75,8 @@ def submit(
         say: told what takes long.
 
     Raises:
-        ConfigError: the suite cannot be read or resolved, or `folder` cannot be written.
+        ConfigError: the suite cannot be read or resolved, `folder` cannot be written, or it holds
+            results of another protocol.
         ResultError: a path holds no result, or what is stored is damaged.
         BusyError: another submission holds the leaderboard for long.
     """
@@ -83,10 +84,15 @@ def submit(
     if suite_path is None and not source.exists():
         raise ConfigError(f"{folder} has no {SUITE}: name the suite with --suite NAME")
     suite = read_suite(source)
-    points = {_point(cell.config) for cell in suite.cells("cpu")}
+    points = {_point(cell.config) for cell in suite.cells("cpu")}  # of both kinds of cells
     judged, refused, elsewhere = _judge(find_results(*paths), points, Truths(say))
     with _held(folder):
         stored = read_rows(folder / FILE) if (folder / FILE).exists() else []
+        if others := sorted({row.config.protocol for row in stored} - {PROTOCOL}):
+            raise ConfigError(
+                f"{folder} holds results of protocol {', '.join(map(str, others))}: those of "
+                f"protocol {PROTOCOL} are not mixed with them; choose another folder"
+            )
         before = {row.data["cell_id"]: row.data for row in stored if row.status != NOT_RUN}
         repeated = copies((data for _, data in judged), list(before.values()))
         refused += [
@@ -98,7 +104,8 @@ def submit(
             return Submission(0, 0, elsewhere, tuple(refused), 0)
         fresh = [data for _, data in judged if data["cell_id"] not in repeated]
         found = [*before.values(), *fresh]
-        merged = {data["cell_id"]: data for data in sorted(found, key=age)}
+        # Of one cell the furthest counts, then the newest.
+        merged = {data["cell_id"]: data for data in sorted(found, key=_how_far)}
         rows, _ = newest([rows_of(data) for data in sorted(merged.values(), key=age)])
         rows, _ = newest(
             [*([row] for row in rows), *_not_run(suite, rows)]
@@ -167,7 +174,12 @@ def _read(path: Path) -> tuple[dict[str, Any], list[str]]:
 
 
 def _point(config: Config) -> str:
-    """Return what results of one point share: seed and the operator's own left out."""
+    """Return what results of one point share: seed and the operator's own left out.
+
+    A cell that chooses a learning rate may end before the budget.
+    """
+    if config.tunes:
+        return "tuning " + identity(config, without=(*_FREE, "budget_tokens"))
     return identity(config, without=_FREE)
 
 
@@ -179,9 +191,15 @@ def _not_run(suite: Suite, rows: Sequence[Row]) -> list[list[Row]]:
     for cell in suite.cells("cpu"):
         config = dataclasses.replace(cell.config, device_type=device_type, dtype=dtype)
         cells.append(dataclasses.replace(cell, config=config, cell_id=config.cell_id))
-    plan = make_plan(cells, {row.data["cell_id"]: row.data for row in rows})
-    planned = (*plan.todo, *plan.waiting)
+    stored = {row.data["cell_id"]: row.data for row in rows}
+    plan = make_plan(cells, stored, by_rows=False)
+    # A cell whose result is of a smaller budget stands there already, with that budget.
+    planned = [cell for cell in (*plan.todo, *plan.waiting) if cell.cell_id not in stored]
     return [rows_of(_unknown(cell.config, cell.cell_id)) for cell in planned]
+
+
+def _how_far(data: dict[str, Any]) -> tuple[int, str]:
+    return data["config"]["budget_tokens"], age(data)
 
 
 def _unknown(config: Config, cell_id: str) -> dict[str, Any]:

@@ -21,9 +21,9 @@ from typing import TYPE_CHECKING, Any
 from mechbench import __version__
 from mechbench.catalogue.registry import OPERATORS
 from mechbench.errors import ConfigError, MechbenchError
-from mechbench.plan.curriculum import stage_budget, stage_task
-from mechbench.plan.resolve import task_of
-from mechbench.record.config import Config, canonical_json
+from mechbench.plan.curriculum import most_tokens, stage_costs
+from mechbench.plan.resolve import scored_task, task_of
+from mechbench.record.config import ANYTIME, Config, canonical_json
 
 if TYPE_CHECKING:
     from mechbench.tasks.base import Batch
@@ -32,6 +32,8 @@ _MOST_TOKENS = 1 << 28  # of an evaluation set; memory for several copies is nee
 _TOLD_TOKENS = 1 << 20  # sets above this take seconds, and are told of
 _EQUAL = 1e-6
 _LUCK = 1e-6  # probability of an accuracy above the oracle's by the draw of its mistakes
+_SQUARED = 2  # the last protocol whose results may count the full square of causal attention,
+_SQUARES = 2  # at most so many times what is counted now
 _COLUMNS = 8  # scored positions that the required context was measured at before
 
 
@@ -99,12 +101,10 @@ class Truths:
         return self._given[key]
 
     def _draw(self, config: Config, length: int, split: str) -> Batch:
-        import torch
-
         from mechbench.data.streams import evaluation_batches
         from mechbench.tasks.base import Batch
 
-        task = task_of(config, length)
+        task = scored_task(config, length) if split == "test" else task_of(config, length)
         n = config.n_test if split == "test" else config.n_validation
         tokens = n * task.input_seqlen
         if tokens > _MOST_TOKENS:
@@ -115,8 +115,7 @@ class Truths:
         if tokens > _TOLD_TOKENS:
             self._say(f"drawing {n} {split} examples of {config.task} at {length} again")
         batches = evaluation_batches(task, n, config.seed, split)  # type: ignore[arg-type]
-        names = [field.name for field in dataclasses.fields(Batch)]
-        return Batch(*(torch.cat([getattr(b, name) for b in batches]) for name in names))
+        return Batch.joined(batches)
 
     def _validated(self, data: dict[str, Any], config: Config) -> list[str]:
         """Return whether the validation accuracy is a share of the positions that there are."""
@@ -127,9 +126,12 @@ class Truths:
         if key not in self._validation:
             self._validation[key] = _scored(self._draw(config, config.seqlen, "validation").targets)
         right = accuracy * (n := self._validation[key])
-        if abs(right - round(right)) < 1e-3:
-            return []
-        return [f"validation_accuracy is {accuracy}: impossible of {n} positions"]
+        if abs(right - round(right)) >= 1e-3:
+            return [f"validation_accuracy is {accuracy}: impossible of {n} positions"]
+        positions = (data.get("outcome") or {}).get("positions")
+        if positions not in (None, n):
+            return [f"outcome.positions is {positions}: the task scores {n}"]
+        return []
 
 
 def _key(config: Config, length: int, n: int) -> str:
@@ -148,10 +150,10 @@ def _give(config: Config, length: int, whole: Batch) -> Given:
     from mechbench.data.baselines import required_context, shortcut_accuracies
     from mechbench.tasks.base import IGNORE, UNKNOWN, matches
 
-    task = task_of(config, length)
+    task = scored_task(config, length)
     context = required_context(task, whole)
     answers = task.oracle(whole.inputs)
-    right = matches(answers, whole.targets).double()
+    right = matches(answers, whole.targets, whole.also).double()
     right[answers == UNKNOWN] = task.chance
     scored = whole.targets != IGNORE
     columns = scored.any(0).nonzero().flatten()
@@ -208,20 +210,25 @@ def _spending(data: dict[str, Any], config: Config) -> list[str]:
     if not steps:
         return []
     task = task_of(config)
-    costs = [size * stage_task(task, length).input_seqlen for length, size in config.curriculum]
+    costs = stage_costs(task, config.curriculum)
     most = steps * max(size for _, size in config.curriculum)
     if (excluded := data.get("excluded_examples") or 0) > most:
         return [f"{excluded} examples excluded: {steps} steps had {most}"]
     if (micro := data.get("micro_batch_size") or 1) > max(size for _, size in config.curriculum):
         return [f"micro_batch_size is {micro}: a step has no so many sequences"]
-    share = stage_budget(config.budget_tokens, len(costs))
-    stop = data.get("stop")
+    if config.schedule == "wsd":  # some steps are undone, and their tokens spent
+        return []
+    shares, stop = [most_tokens(cost) for cost in costs], data.get("stop")
+    if config.protocol < ANYTIME:  # early stages shared half of the budget
+        shares = [config.budget_tokens // (2 * max(1, len(costs) - 1))] * len(costs)
+    elif stop == "solved" and steps % every:
+        return [f"solved after {steps} steps: validations fall on every {every} steps"]
     for stage, cost in enumerate(costs):
         if stop == "solved" and (stage < len(costs) - 1 or steps <= every * (stage + 1)):
             continue  # two validations, in the last stage
         if stop == "budget" and tokens + cost <= config.budget_tokens:
             continue
-        if _reachable(steps, tokens, cost, costs[:stage], every, share):
+        if _reachable(steps, tokens, cost, costs[:stage], every, shares):
             return []
     return [
         f"{steps} steps with {tokens} training tokens, stopped by {stop}: impossible with the "
@@ -230,7 +237,7 @@ def _spending(data: dict[str, Any], config: Config) -> list[str]:
 
 
 def _reachable(
-    steps: int, tokens: int, cost: int, before: list[int], every: int, share: int
+    steps: int, tokens: int, cost: int, before: list[int], every: int, shares: list[int]
 ) -> bool:
     """Return whether a stage of `cost` tokens a step is reached with these totals.
 
@@ -240,7 +247,7 @@ def _reachable(
     if steps < every * len(before):
         return False
     low = high = steps * cost
-    for other in before:
+    for other, share in zip(before, shares, strict=False):
         most = max(1, -(-share // (other * every)))
         ends = [every * rows * (other - cost) for rows in (1, most)]
         low, high = low + min(ends), high + max(ends)
@@ -274,7 +281,8 @@ def _model(data: dict[str, Any], config: Config) -> list[str]:
         found.append(f"parameters is {data['parameters']}: the model has {models[0][0]}")
     flops, known = data.get("flops_per_token"), [f for _, f in models if f]
     # Versions of torch may count differently, never by much.
-    if flops is not None and known and not min(known) / 2 <= flops <= max(known) * 2:
+    most = 2 * (_SQUARES if config.protocol <= _SQUARED else 1)
+    if flops is not None and known and not min(known) / 2 <= flops <= max(known) * most:
         found.append(f"flops_per_token is {flops}: the model takes {known[0]}")
     return found
 

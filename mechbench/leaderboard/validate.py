@@ -12,9 +12,9 @@ from typing import Any
 from mechbench.errors import ConfigError
 from mechbench.leaderboard.form import form_faults
 from mechbench.record.config import PROTOCOL, Config
+from mechbench.record.outcome import MARK, outcome_of
 from mechbench.record.results import wilson_interval
 
-SOLVED = 0.995  # validation accuracy, twice in a row, as in mechbench.training.loop
 _STOPS = {
     "ok": ("solved", "budget"),
     "diverged": ("diverged",),
@@ -118,13 +118,30 @@ def _outcome(data: dict[str, Any], config: Config) -> list[str]:
     if bool(data["steps"]) != bool(data["train_tokens"]):
         found.append(f"{data['steps']} steps with {data['train_tokens']} training tokens")
     if status == "ok":
-        found += _complete(data, config)
+        found += [*_complete(data, config), *_told(data)]
     seconds, rate = data["seconds"]["train"], data.get("tokens_per_s")
     if rate is not None and data["train_tokens"]:
         mean = data["train_tokens"] / seconds if seconds else math.inf
         if not mean / _SPREAD <= rate <= mean * _SPREAD:
             found.append(f"tokens_per_s is {rate}: {data['train_tokens']} in {seconds} s")
     return found
+
+
+def _told(data: dict[str, Any]) -> list[str]:
+    """Return where the outcome that a result tells is not that of its other fields."""
+    told = outcome_of(data)
+    if not data.get("outcome") or told is None:  # of an older version
+        return []
+    fields = [
+        ("tokens", told.tokens, data["train_tokens"]),  # training ends once solved
+        ("mark", told.mark, MARK),
+        ("accuracy", told.accuracy, data.get("validation_accuracy")),
+    ]
+    return [
+        f"outcome.{name} is {value}: expected {expected}"
+        for name, value, expected in fields
+        if value != expected
+    ]
 
 
 def _complete(data: dict[str, Any], config: Config) -> list[str]:
@@ -145,8 +162,8 @@ def _complete(data: dict[str, Any], config: Config) -> list[str]:
         found.append("causal is false: only a run with allow_noncausal is ok nevertheless")
     # Absent from results older than it; selection then counts it as 0.
     validated = data.get("validation_accuracy")
-    if data.get("solved") and (validated is None or validated < SOLVED):
-        found.append(f"solved with a validation accuracy of {validated}: expected {SOLVED} or more")
+    if data.get("solved") and (validated is None or validated < MARK):
+        found.append(f"solved with a validation accuracy of {validated}: expected {MARK} or more")
     here = [e for e in data["evaluations"] if e["seqlen"] == config.seqlen]
     if validated is not None and here and _apart(validated, here[0]["accuracy"], config):
         found.append(

@@ -23,14 +23,25 @@ from torch import Tensor, nn
 from mechbench.catalogue.registry import FILTERS, Entry, register_operator
 from mechbench.catalogue.settings import check_options
 from mechbench.errors import ConfigError, OperatorError
-from mechbench.filters.base import filter_depends_on_max_seqlen, filter_options, make_filter
+from mechbench.filters.base import (
+    filter_depends_on_max_seqlen,
+    filter_options,
+    make_filter,
+    own_options,
+)
 from mechbench.operators.base import check_seqlen, set_optim, toeplitz
 from mechbench.operators.fidelity import Fidelity
 from mechbench.ops import fft_conv, from_channels, hyena_mix, short_conv, to_channels
 
+_RELEASED = "released"
+
 
 def _filter_options(options: Mapping[str, Any]) -> dict[str, Any]:
     return filter_options(options["filter"])
+
+
+def _released_options(options: Mapping[str, Any]) -> dict[str, Any]:
+    return own_options(_RELEASED)
 
 
 @register_operator("hyena", source="Poli et al. 2023 (arXiv:2302.10866), Definition 3.1")
@@ -62,8 +73,9 @@ class Hyena(nn.Module):
         Fidelity(
             "Poli et al. 2023: the released recurrence (`gate-first`), Definition 3.1 (`paper`)",
             2e-15,
-            "filters in relative time, scaled by 1024 / L, window rates over D channels, one "
-            "sine frequency set a layer: they carry over to other lengths without training",
+            "filters in relative time, scaled by 1024 / L, under a window of shift 1, its rates "
+            "over D channels, one sine frequency set a layer: they carry over to other lengths "
+            "without training and see far",
         ),
         Fidelity(
             "released operator (heads 1, blocks 1), orders 2 to 4, weights loaded; outputs and "
@@ -81,6 +93,14 @@ class Hyena(nn.Module):
         """Return the options with the variant's stored name, so that both names are one cell."""
         stored = "released" if options["variant"] == "gate-first" else options["variant"]
         return {**options, "variant": stored}
+
+    @staticmethod
+    def implied(options: Mapping[str, Any]) -> dict[str, Any]:
+        """Return what a stored `hybrid` means that names no option of its Hyena.
+
+        Alone, Hyena stores them all.
+        """
+        return {} if "order" in options else {"window_shift": 0.0}
 
     @staticmethod
     def parts(options: Mapping[str, Any]) -> list[Entry]:
@@ -198,3 +218,108 @@ class Hyena(nn.Module):
             gate = gates[n][..., None]  # scales the rows: D_x A
             H = gate * (S @ H) if self.variant == "paper" else S @ (gate * H)
         return H if self.variant == "paper" else gates[-1][..., None] * H
+
+
+class _Preset(Hyena):
+    """Hyena with the filters of the released code, in one of the two recurrences.
+
+    They are of absolute time, unscaled, under a window without a shift.
+    """
+
+    option_groups: ClassVar = {"filter_options": _released_options}
+    preset: ClassVar[Literal["released", "paper"]]
+
+    @staticmethod
+    def typed(options: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the options as they are: there are no two names for one."""
+        return dict(options)
+
+    @staticmethod
+    def parts(options: Mapping[str, Any]) -> list[Entry]:
+        """Return the filter's family."""
+        return [FILTERS.entry(_RELEASED)]
+
+    @staticmethod
+    def depends_on_max_seqlen(options: Mapping[str, Any]) -> bool:
+        """Return whether the filters do."""
+        return filter_depends_on_max_seqlen(_RELEASED, options)
+
+    def __init__(
+        self,
+        d_model: int,
+        max_seqlen: int,
+        *,
+        order: int = 2,
+        short_filter: int = 3,
+        filter_lr: float | None = None,
+        backend: str = "auto",
+        filter_options: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__(
+            d_model,
+            max_seqlen,
+            order=order,
+            variant=self.preset,
+            short_filter=short_filter,
+            filter=_RELEASED,
+            filter_lr=filter_lr,
+            backend=backend,
+            filter_options=filter_options,
+        )
+
+
+@register_operator("hyena-released", source="Poli et al. 2023 (arXiv:2302.10866), released code")
+class HyenaReleased(_Preset):
+    """Hyena as released: the first gate comes before the first long convolution.
+
+    The same as `hyena` with `filter=released`; trained weights load
+    (`mechbench.operators.hyena_weights`).
+
+    Args:
+        d_model: D, channels.
+        max_seqlen: longest input, in tokens.
+        order: N, number of gates, at least 2.
+        short_filter: taps of the short convolution after the projections.
+        filter_lr: learning rate of the filter's parameters; none: the run's own.
+        backend: backend of the long convolution.
+        filter_options: the options of the filter; users give them like those above.
+
+    Raises:
+        ConfigError: an option out of range.
+    """
+
+    preset = "released"
+    fidelity: ClassVar[tuple[Fidelity, ...]] = (
+        Fidelity(
+            "Poli et al. 2023, released operator (heads 1, blocks 1)",
+            4e-15,
+            "the positional encoding is fixed (released: trained at a rate of 1e-5); no dropout",
+        ),
+    )
+
+
+@register_operator("hyena-paper", source="Poli et al. 2023 (arXiv:2302.10866), Definition 3.1")
+class HyenaPaper(_Preset):
+    """Hyena as the paper defines it: N long convolutions, each followed by a gate.
+
+    Args:
+        d_model: D, channels.
+        max_seqlen: longest input, in tokens.
+        order: N, number of gates, at least 1.
+        short_filter: taps of the short convolution after the projections.
+        filter_lr: learning rate of the filter's parameters; none: the run's own.
+        backend: backend of the long convolution.
+        filter_options: the options of the filter; users give them like those above.
+
+    Raises:
+        ConfigError: an option out of range.
+    """
+
+    preset = "paper"
+    fidelity: ClassVar[tuple[Fidelity, ...]] = (
+        Fidelity(
+            "Poli et al. 2023, Definition 3.1",
+            2e-15,
+            "filters as in the released code",
+        ),
+    )

@@ -3,7 +3,8 @@
 Short sequences are the cheap way to many different examples: at equal tokens, the number of
 different maps a step decides how fast recall is learnt, not the length. So training starts at the
 task's `easiest_seqlen` and grows fourfold a stage once the training accuracy of a stage reaches
-0.95 (training examples are always fresh), or when it has used its share of the budget.
+0.95 (training examples are always fresh), or after 1,000 steps or 8 M tokens. Nothing of that
+depends on the budget, so that a run is a part of every longer one.
 """
 
 from __future__ import annotations
@@ -16,7 +17,15 @@ from mechbench.tasks.base import Task, as_task
 
 GROWTH = 4
 ADVANCE = 0.95  # training accuracy since the last row of metrics
-_STAGE_TOKENS = 1 << 19  # most tokens a step, where a curriculum bought the maps already
+_STEP_TOKENS = 1 << 19  # most tokens a step, where a curriculum bought the maps already
+# Most of a stage but the last, to the next row of metrics; at length 128 the two are one. Under
+# protocol 2 these stages shared half of the budget: 5 to 10 M tokens each with the 20 to 80 M of
+# the boards; with a default budget, 1,500 steps' worth at full length, as many as 750 steps there.
+# In steps, a default budget keeps most of itself for full length, however short that is; in tokens,
+# long stages do not cost what the last one is there for. What is not learnt then goes on at the
+# next length, where it is asked for.
+STAGE_STEPS = 1000
+STAGE_TOKENS = 1 << 23
 
 
 def stages(task: Task, curriculum: str, batch_size: int | None) -> tuple[tuple[int, int], ...]:
@@ -35,28 +44,66 @@ def stages(task: Task, curriculum: str, batch_size: int | None) -> tuple[tuple[i
         lengths.append(first)
         first *= GROWTH
     return tuple(
-        (length, batch_size or min(64, max(1, _STAGE_TOKENS // length)))
+        (length, batch_size or min(64, max(1, _STEP_TOKENS // length)))
         for length in [*lengths, task.seqlen]
     )
 
 
-def check_budget(task: Task, curriculum: tuple[tuple[int, int], ...], budget_tokens: int) -> None:
-    """Check that the budget holds a step of every stage: training takes whole steps only.
+def stage_costs(task: Task, curriculum: tuple[tuple[int, int], ...]) -> list[int]:
+    """Return the tokens of a step in each stage."""
+    return [size * stage_task(task, seqlen).input_seqlen for seqlen, size in curriculum]
+
+
+def most_tokens(step_tokens: int) -> int:
+    """Return the most tokens of a stage with so many a step, but for the rest of its last row."""
+    return min(STAGE_TOKENS, STAGE_STEPS * step_tokens)
+
+
+def tokens_before_full(
+    task: Task, curriculum: tuple[tuple[int, int], ...], validate_every: int
+) -> tuple[int, int]:
+    """Return the fewest and the most tokens that are spent before the first step at full length.
+
+    Stages end where a row of metrics falls, every `validate_every` steps: the fewest are one row a
+    stage, the most as many rows as hold `most_tokens`.
+    """
+    early = stage_costs(task, curriculum)[:-1]
+    rows = [cost * validate_every for cost in early]
+    most = [row * -(-most_tokens(cost) // row) for row, cost in zip(rows, early, strict=True)]
+    return sum(rows), sum(most)
+
+
+def check_budget(
+    task: Task, curriculum: tuple[tuple[int, int], ...], budget_tokens: int, validate_every: int
+) -> None:
+    """Check that the budget can reach full length, and holds a step there.
 
     Raises:
-        ConfigError: it does not; the smallest that does is named.
+        ConfigError: it cannot; the smallest that can is named.
     """
-    tokens = {
-        batch_size * stage_task(task, seqlen).input_seqlen: (seqlen, batch_size)
-        for seqlen, batch_size in curriculum
-    }
-    need = max(tokens)
+    if budget_tokens >= least_budget(task, curriculum, validate_every):
+        return
+    costs = stage_costs(task, curriculum)
+    need = max(costs)
     if budget_tokens < need:
-        seqlen, batch_size = tokens[need]
+        seqlen, batch_size = curriculum[costs.index(need)]
         raise ConfigError(
             f"budget_tokens is {budget_tokens}: less than one step, {batch_size} sequences at "
             f"seqlen {seqlen}: expected at least {need}"
         )
+    need = least_budget(task, curriculum, validate_every)
+    lengths = ", ".join(str(seqlen) for seqlen, _ in curriculum[:-1])
+    raise ConfigError(
+        f"budget_tokens is {budget_tokens}: the curriculum goes through seqlen {lengths} first "
+        f"and cannot reach {task.seqlen}: expected at least {need}, or curriculum 'none'"
+    )
+
+
+def least_budget(task: Task, curriculum: tuple[tuple[int, int], ...], validate_every: int) -> int:
+    """Return the smallest budget that can reach full length, and holds a step there."""
+    costs = stage_costs(task, curriculum)
+    fewest = tokens_before_full(task, curriculum, validate_every)[0]
+    return max(*costs, fewest + costs[-1])
 
 
 def stage_task(task: Task, seqlen: int) -> Task:
@@ -75,8 +122,3 @@ def stage_lr(curriculum: tuple[tuple[int, int], ...], stage: int) -> float:
     """
     most = max(batch_size for _, batch_size in curriculum)
     return math.sqrt(curriculum[stage][1] / most)
-
-
-def stage_budget(budget_tokens: int, n_stages: int) -> int:
-    """Return the tokens that each stage but the last may use: half of the budget among them."""
-    return budget_tokens // (2 * max(1, n_stages - 1))

@@ -20,7 +20,7 @@ from mechbench.record.config import (
     default_budget_tokens,
     default_examples,
 )
-from mechbench.tasks.base import RESERVED, Task, make_task, task_parameters
+from mechbench.tasks.base import RESERVED, Task, as_task, make_task, task_parameters
 
 _CUT = ("n_taps", "n_modes", "window")
 _QUICK = 1024  # channels of an operator that is built in milliseconds
@@ -157,7 +157,8 @@ def _draft(
     lengths = sorted({*setting("eval_seqlens", eval_seqlens), made.seqlen})
     longest = 0
     for length in lengths:
-        at = make_task(task, vocab_size=made.vocab_size, seqlen=length, **params)
+        own = params if length == made.seqlen else _exact(params)
+        at = make_task(task, vocab_size=made.vocab_size, seqlen=length, **own)
         longest = max(longest, at.input_seqlen)
     given["curriculum"] = stages(made, curriculum, given.get("batch_size"))
     given["batch_size"] = given["curriculum"][-1][1]
@@ -168,7 +169,7 @@ def _draft(
     sizes = {"vocab_size": made.vocab_size, "seqlen": made.seqlen}
     config = Config(operator, task, **sizes, **given)  # checks ranges before torch is loaded
     _check_work(config, made, longest)
-    check_budget(made, config.curriculum, config.budget_tokens)
+    check_budget(made, config.curriculum, config.budget_tokens, config.validate_every)
     return _Draft(made, longest, lengths, given, device)
 
 
@@ -226,13 +227,20 @@ def _build(operator: str, options: str, d_model: int, layer: int) -> None:
 
 
 def task_of(config: Config, seqlen: int | None = None) -> Task:
-    """Return the configured task, at another length if one is given."""
-    return make_task(
-        config.task,
-        vocab_size=config.vocab_size,
-        seqlen=config.seqlen if seqlen is None else seqlen,
-        **config.task_options,
-    )
+    """Return the configured task, or at another length as it is scored there."""
+    length = config.seqlen if seqlen is None else seqlen
+    options = config.task_options if length == config.seqlen else _exact(config.task_options)
+    return make_task(config.task, vocab_size=config.vocab_size, seqlen=length, **options)
+
+
+def scored_task(config: Config, seqlen: int) -> Task:
+    """Return the task of the test set at a length."""
+    return as_task(task_of(config, seqlen).tested(), f"the tested form of task {config.task!r}")
+
+
+def _exact(options: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the options of a task of variable length for examples of one length."""
+    return {**options, "min_seqlen": 0} if options.get("min_seqlen") else options
 
 
 def _task_options(task: Any) -> dict[str, Any]:

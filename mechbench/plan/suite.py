@@ -26,11 +26,15 @@ from mechbench.tasks.base import make_task, task_parameters
 BUDGET_SEQUENCES = "budget_sequences"  # training sequences at full length
 BUDGET_EPOCHS = "budget_epochs"  # the same, as times that n_train examples are seen
 BUDGETS = ("budget_tokens", BUDGET_SEQUENCES, BUDGET_EPOCHS)
+GRID = (1e-3, 2e-3, 4e-3, 8e-3, 1.6e-2)  # learning rates, two to each side of the default
 
 
 @dataclass(frozen=True)
 class Choice:
-    """An operator or task that a suite names; grid keys are settings, "task.X" and "operator.X"."""
+    """An operator or task that a suite names; grid keys are settings, "task.X" and "operator.X".
+
+    Rates are of operators, seeds of tasks: every operator is reported as often at a point.
+    """
 
     name: str
     where: Key
@@ -38,6 +42,7 @@ class Choice:
     settings: Mapping[str, Any] = field(default_factory=dict)
     grid: Mapping[str, Sequence[Any]] = field(default_factory=dict)
     lrs: tuple[float, ...] = ()
+    seeds: tuple[int, ...] = ()  # empty: the suite's
 
 
 @dataclass(frozen=True)
@@ -66,6 +71,7 @@ class Suite:
     question: str
     seeds: tuple[int, ...]
     lrs: tuple[float, ...]  # empty: the default
+    tuning_seeds: tuple[int, ...]  # that choose between learning rates, and are not reported
     plugins: tuple[str, ...]
     settings: Mapping[str, Any]
     grid: Mapping[str, Sequence[Any]]
@@ -81,6 +87,10 @@ class Suite:
     def cells(self, device: str = "auto", dtype: str = "auto") -> list[Cell]:
         """Return every cell once, in the order of the file.
 
+        Cells that differ in their budget only are one, of the largest: it is trained through the
+        others. Where there are several learning rates, the cells that choose between them are
+        among these (`Config.tunes`), and every rate stands with every seed.
+
         Args:
             device: "auto", "cpu", "cuda" or "cuda:N": where the cells are to run.
             dtype: as in `resolve`; a suite's own `dtype` counts more.
@@ -91,6 +101,7 @@ class Suite:
             PluginError: a plugin cannot be loaded.
         """
         self._check_size()
+        self._check_trials()
         load_plugins(self.plugins)
         for registry, choices in ((OPERATORS, self.operators), (TASKS, self.tasks)):
             for choice in choices:  # all names before torch is imported for the first cell
@@ -102,7 +113,9 @@ class Suite:
         for task, operator in itertools.product(self.tasks, self.operators):
             for point in self._points(task, operator):
                 for cell in self._resolved(point, operator, device, dtype):
-                    found.setdefault(cell.cell_id, cell)
+                    known = found.setdefault(cell.cell_id, cell)
+                    if known.config.budget_tokens < cell.config.budget_tokens:
+                        found[cell.cell_id] = cell
         return list(found.values())
 
     def _check_size(self) -> None:
@@ -110,9 +123,25 @@ class Suite:
         for task, operator in itertools.product(self.tasks, self.operators):
             axes = {**self.grid, **task.grid, **operator.grid}  # the inner one counts
             points = math.prod(len(values) for values in axes.values())
-            n += points * len(operator.lrs or self.lrs or (0,)) * len(self.seeds)
+            lrs = operator.lrs or self.lrs or (0.0,)
+            n += points * len(lrs) * len((*self._tuning(lrs), *(task.seeds or self.seeds)))
         if n > CELLS.most:
             raise self.error((), f"{n} {CELLS.what}: expected at most {CELLS.most} ({CELLS.why})")
+
+    def _check_trials(self) -> None:
+        """Refuse to choose the rate of one operator with more trials than that of another."""
+        counts = [len(operator.lrs or self.lrs or (0.0,)) for operator in self.operators]
+        for count, operator in zip(counts, self.operators, strict=True):
+            if count != counts[0]:
+                raise self.error(
+                    (*(operator if operator.lrs else self.operators[0]).where, "lrs"),
+                    f"{operator.name} would have {count} learning rates and "
+                    f"{self.operators[0].name} {counts[0]}: expected as many for every operator",
+                )
+
+    def _tuning(self, lrs: Sequence[float]) -> tuple[int, ...]:
+        """Return the seeds that choose between rates: none where there is one."""
+        return self.tuning_seeds if len(lrs) > 1 else ()
 
     def _points(self, task: Choice, operator: Choice) -> Iterator[_Point]:
         base = _Point(operator, task)
@@ -142,10 +171,16 @@ class Suite:
         except ConfigError as error:
             self._blame(point, error)
         group = dataclasses.replace(config, lr=1.0, seed=0).cell_id
-        for lr in operator.lrs or self.lrs or (config.lr,):
-            for seed in self.seeds:
-                cell = dataclasses.replace(config, lr=lr, seed=seed)
-                yield Cell(cell, cell.cell_id, group, {**call, "lr": lr, "seed": seed})
+        lrs = operator.lrs or self.lrs or (config.lr,)
+        # What chooses a rate is scored where it is trained: at long lengths that takes longer than
+        # to train it. But for models that are built for the longest.
+        short = (config, call) if config.max_seqlen else _at_trained_length(config, call)
+        tuning = self._tuning(lrs)
+        for lr in lrs:
+            for seed in (*tuning, *(point.task.seeds or self.seeds)):
+                whole, asked = short if seed in tuning else (config, call)
+                cell = dataclasses.replace(whole, lr=lr, seed=seed)
+                yield Cell(cell, cell.cell_id, group, {**asked, "lr": lr, "seed": seed})
 
     def _blame(self, point: _Point, error: ConfigError) -> NoReturn:
         """Say where the value stands that an error is about: what its text names first."""
@@ -169,6 +204,12 @@ def error_at(path: Path, lines: Mapping[Key, int], key: Key, text: str) -> Confi
     for part in key:
         name += f"[{part}]" if isinstance(part, int) else f".{part}" if name else part
     return ConfigError(f"{path}{f':{line}' if line else ''}: {f'{name}: ' if name else ''}{text}")
+
+
+def _at_trained_length(config: Config, call: dict[str, Any]) -> tuple[Config, dict[str, Any]]:
+    """Return a configuration, and the call for it, that is scored at no other length."""
+    scored = dataclasses.replace(config, eval_seqlens=(config.seqlen,))
+    return scored, {**call, "eval_seqlens": ()}
 
 
 @dataclass

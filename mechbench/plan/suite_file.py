@@ -13,9 +13,9 @@ from typing import Any
 
 from mechbench.catalogue.settings import setting, shown
 from mechbench.errors import ConfigError, nearest
-from mechbench.plan.suite import BUDGETS, Choice, Suite, error_at
+from mechbench.plan.suite import BUDGETS, GRID, Choice, Suite, error_at
 from mechbench.plan.toml_lines import Key, key_lines
-from mechbench.record.config import PROTOCOL, Config
+from mechbench.record.config import PROTOCOL, TUNING_SEED, Config
 
 # Fields of Config that a suite sets by its own keys, or that nobody sets.
 _ELSEWHERE = {
@@ -27,11 +27,11 @@ _SETTINGS = (
     *(name for name in BUDGETS if name != "budget_tokens"),  # that one is a field
 )
 _TOP = (
-    "title", "question", "protocol", "seeds", "lrs", "plugins", "settings", "grid", "tasks",
-    "operators",
+    "title", "question", "protocol", "seeds", "lrs", "tuning_seeds", "plugins", "settings",
+    "grid", "tasks", "operators",
 )  # fmt: skip
-_TASK = ("name", "options", "settings", "grid")
-_OPERATOR = (*_TASK, "lrs")
+_CHOICE = ("name", "options", "settings", "grid")
+_TASK, _OPERATOR = (*_CHOICE, "seeds"), (*_CHOICE, "lrs")
 
 
 def read_suite(path: Path | str) -> Suite:
@@ -71,8 +71,9 @@ class _Reader:
             path=self.path,
             title=self._text(data, "title"),
             question=self._text(data, "question") if "question" in data else "",
-            seeds=self._seeds(data.get("seeds", [0])),
+            seeds=self._seeds(data.get("seeds", [0]), ("seeds",)),
             lrs=self._lrs(data.get("lrs", []), ("lrs",)),
+            tuning_seeds=self._tuning_seeds(data.get("tuning_seeds", [TUNING_SEED])),
             plugins=self._plugins(data.get("plugins", [])),
             settings=self._settings(data.get("settings", {}), ("settings",)),
             grid=self._grid(data.get("grid", {}), ("grid",)),
@@ -103,10 +104,28 @@ class _Reader:
             raise self._error(where, f"is {value!r}: a value stands in it twice")
         return value
 
-    def _seeds(self, value: Any) -> tuple[int, ...]:
-        return tuple(self._each(value, "seed", ("seeds",), "is no seed: expected 0, 1, 2 ..."))
+    def _seeds(self, value: Any, where: Key) -> tuple[int, ...]:
+        seeds = self._each(value, "seed", where, "is no seed: expected 0, 1, 2 ...")
+        for seed in seeds:
+            if seed >= TUNING_SEED:
+                raise self._error(
+                    where,
+                    f"{seed} is a seed that chooses learning rates: expected below {TUNING_SEED}",
+                )
+        return tuple(seeds)
+
+    def _tuning_seeds(self, value: Any) -> tuple[int, ...]:
+        where: Key = ("tuning_seeds",)
+        expected = f"is no seed that chooses learning rates: expected {TUNING_SEED} or more"
+        seeds = self._each(value, "seed", where, expected)
+        for seed in seeds:
+            if seed < TUNING_SEED:
+                raise self._error(where, f"{seed} {expected}, which no reported seed is")
+        return tuple(seeds)
 
     def _lrs(self, value: Any, where: Key) -> tuple[float, ...]:
+        if value == "grid":
+            return GRID
         return tuple(self._each(value, "lr", where, "is no learning rate: expected above 0"))
 
     def _each(self, value: Any, name: str, where: Key, expected: str) -> list[Any]:
@@ -181,6 +200,7 @@ class _Reader:
                     self._settings(table.get("settings", {}), (*where, "settings")),
                     self._grid(table.get("grid", {}), (*where, "grid")),
                     self._lrs(table.get("lrs", []), (*where, "lrs")),
+                    self._seeds(table["seeds"], (*where, "seeds")) if "seeds" in table else (),
                 )
             )
         return tuple(out)

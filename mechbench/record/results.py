@@ -15,14 +15,25 @@
                      whose outputs were not finite, a failure at that length if there are any
     train_is_test    by definition the task asks the same in training and test (memorisation):
                      accuracy says what was remembered, and no example was excluded
-    solved           validation accuracy reached 0.995 twice in a row
+    solved           validation accuracy reached 0.995 twice in a row, on fixed steps; such a run,
+                     and a diverged one, ends so with every larger budget
+    outcome          what became of the cell, by mechbench.record.outcome.CellOutcome: kind
+                     ("solved", "censored", "diverged" or "failed"), tokens (to solve it, or
+                     trained on), mark, accuracy, positions, validations, and of a
+                     censored cell slope, slope_low, slope_high (accuracy per doubling of tokens
+                     over their last half, 95% interval) and trend ("rising", "flat", or null
+                     where it cannot be told); absent from results of older versions, whose other
+                     fields imply it but for the slope
     causal           outputs did not change when later tokens did; null if not measured
     stop             "solved", "budget", "diverged", "out-of-memory" or "error"
     validation_accuracy  of the trained model, used to choose learning rates; null if there was
                      none
-    parameters, steps, train_tokens, excluded_examples (training examples dropped because they
+    train_tokens     what it was trained on; config.budget_tokens is what was asked for. A larger
+                     budget carries the run on and replaces the result
+    parameters, steps, excluded_examples (training examples dropped because they
                      occur in an evaluation set), micro_batch_size
-    flops_per_token  forward and backward, by torch's flop counter, FFTs counted as 2.5 n log2 n
+    flops_per_token  forward and backward, by torch's flop counter, FFTs counted as 2.5 n log2 n;
+                     of causal attention half of its products, until protocol 2 all of them
     tokens_per_s     training only, median of the logged intervals
     peak_memory_mib  the allocator's peak on CUDA, the process's on a CPU; null of cells that ran
                      beside others in one process
@@ -41,6 +52,7 @@ from __future__ import annotations
 import contextlib
 import json
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -48,6 +60,7 @@ from typing import TYPE_CHECKING, Any
 from mechbench.catalogue.settings import path_of
 from mechbench.errors import ConfigError, ResultError
 from mechbench.record.files import set_aside, write_text
+from mechbench.record.outcome import outcome_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -56,6 +69,7 @@ if TYPE_CHECKING:
 
 SCHEMA_VERSION = 1
 STATUSES = ("ok", "diverged", "out-of-memory", "error")
+RETRIED = ("error", "out-of-memory")  # statuses that may differ on another machine or another day
 NOT_RUN = "not-run"  # status of a planned cell, in leaderboards only
 _LARGEST = 2**26  # most bytes of a file to read: a thousand times a usual result
 
@@ -89,7 +103,23 @@ class Result:
         raise ResultError(f"no evaluation at seqlen {wanted}: there are {lengths}")
 
 
-def wilson_interval(correct: int, n: int, z: float = 1.959964) -> tuple[float, float]:
+def answers(data: Mapping[str, Any], budget_tokens: int) -> bool:
+    """Return whether a stored result says how the cell stands at a budget.
+
+    It does once the cell is solved or has diverged, whatever the budget; else it says so only of
+    budgets up to its own, and a larger one carries the cell on.
+    """
+    if data["status"] in RETRIED:
+        return False
+    return is_decided(data) or int(data["config"]["budget_tokens"]) >= budget_tokens
+
+
+def is_decided(data: Mapping[str, Any]) -> bool:
+    """Return whether more training would change nothing: the cell is solved or has diverged."""
+    return data["status"] == "diverged" or bool(data.get("solved"))
+
+
+def wilson_interval(correct: float, n: float, z: float = 1.959964) -> tuple[float, float]:
     """Return the 95 percent Wilson score interval of a proportion; (0, 1) for n = 0.
 
     Source: Wilson 1927, "Probable inference, the law of succession, and statistical inference".
@@ -226,12 +256,16 @@ def load_results(*paths: Path | str) -> pd.DataFrame:
     """Return one row per result and evaluation length, sorted, of every result below `paths`.
 
     Columns: the configuration's fields, the evaluation's fields (`eval_seqlen` for its length) and
-    the result's scalars. A result without evaluations keeps a row with status and reason.
+    the result's scalars, `outcome`, `outcome_tokens`, `slope` and `trend` of its outcome, and
+    `tuning`, whether it only chooses a learning rate. A result without evaluations keeps a row with
+    status and reason.
 
     Raises:
         ResultError: nothing found, or a result is corrupt.
     """
     import pandas as pd
+
+    from mechbench.record.config import tunes
 
     rows = []
     for path in find_results(*paths):
@@ -239,6 +273,10 @@ def load_results(*paths: Path | str) -> pd.DataFrame:
         scalars = {k: v for k, v in data.items() if not isinstance(v, dict | list)}
         extra = {f"seconds_{k}": v for k, v in (data.get("seconds") or {}).items()}
         extra |= {k: v for k, v in data["provenance"].items() if k in ("device", "torch", "date")}
+        if (told := outcome_of(data)) is not None:
+            extra |= {"outcome": told.kind, "outcome_tokens": told.tokens}
+            extra |= {"slope": told.slope, "trend": told.trend}
+        extra["tuning"] = tunes(data["config"]["seed"], data["config"]["protocol"])
         for evaluation in data["evaluations"] or [{}]:
             evaluated = {**evaluation, "eval_seqlen": evaluation.get("seqlen")}
             known = {**evaluated, **extra, **scalars}

@@ -16,6 +16,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from mechbench.errors import ConfigError
 from mechbench.record.config import ADDED, Config
+from mechbench.record.outcome import outcome_faults
 
 _MOST = 2**63 - 1  # what NumPy and pandas hold
 _FEW_FAULTS = 20
@@ -50,6 +51,21 @@ class Evaluation(_Record):
     shortcuts: dict[Name, Share]
     required_context: dict[Window, Share]
     non_finite: Count | None = None
+
+
+class StoredOutcome(_Record):
+    """What became of the cell, as `mechbench.record.outcome.CellOutcome`."""
+
+    kind: Literal["solved", "censored", "diverged", "failed"]
+    tokens: Count
+    mark: Share
+    accuracy: Share | None = None
+    positions: Count | None = None
+    validations: Count = 0
+    slope: float | None = None
+    slope_low: float | None = None
+    slope_high: float | None = None
+    trend: Literal["rising", "flat"] | None = None
 
 
 class Seconds(_Record):
@@ -114,6 +130,7 @@ class StoredResult(_Record):
     train_is_test: bool | None = None
     evaluations: Annotated[list[Evaluation], Field(max_length=10_000)]
     solved: bool | None = None
+    outcome: StoredOutcome | None = None
     causal: bool | None = None
     stop: Name | None = None
     validation_accuracy: Share | None = None
@@ -136,7 +153,7 @@ def result_faults(data: Any, *, planned: bool = False) -> list[str]:
 
     Beyond types and ranges it checks that the id is the hash of the configuration, that no length
     is scored twice and, if the status is "ok", that every length of the configuration is scored,
-    and that accuracies follow from the counts.
+    that accuracies follow from the counts, and that the outcome fits the status.
 
     Args:
         data: as read from JSON.
@@ -153,7 +170,7 @@ def result_faults(data: Any, *, planned: bool = False) -> list[str]:
             return [f"cell_id is {data['cell_id']}: the configuration's is {config.cell_id}"]
     except ConfigError as error:
         return [f"config: {error}"]
-    return [*_coverage(data, config), *_counts(data["evaluations"])]
+    return [*_coverage(data, config), *_counts(data["evaluations"]), *outcome_faults(data)]
 
 
 def stored_config(data: Any) -> Config:

@@ -10,12 +10,16 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from mechbench.record.config import Config, canonical_json
+from mechbench.record.config import PROTOCOL, Config, canonical_json
 from mechbench.record.results import NOT_RUN
 from mechbench.report.collect import NAN, OUTCOMES, Row, age, identity
 from mechbench.report.escape import markdown, plain
-from mechbench.report.intervals import Counts, bootstrap_interval, ties
+from mechbench.report.intervals import Counts, bootstrap_interval
 from mechbench.report.labels import CODE, SETTINGS, called, crosses_lengths, labels, setting, texts
+from mechbench.report.leaders import Verdict, solvers, verdict
+from mechbench.report.solving import Solving, by_experiment
+from mechbench.report.survival import Outcome
+from mechbench.report.tuning import Tuning, tuning_key, tunings
 
 
 @dataclass(frozen=True, order=True)
@@ -48,6 +52,9 @@ class Cost:
     solved: int
     results: int
     devices: str
+    tuning_trials: int = 0  # cells that chose the rate, which are not among the results
+    tuning_tokens: int = 0  # theirs in all
+    lr_at_edge: bool = False  # the rate is the lowest or the highest tried
 
 
 @dataclass(frozen=True)
@@ -67,10 +74,11 @@ class Point:
     statuses: dict[str, int]
     causal: bool | None
     cost: Cost
+    solving: Solving
 
     @property
     def ranked(self) -> bool:
-        """Whether it competes: every seed ended well, and it does not look ahead."""
+        """Whether it competes in accuracy: every seed ended well, and it does not look ahead."""
         return set(self.statuses) == {"ok"} and self.causal is not False and self.n_seeds > 0
 
     @property
@@ -123,23 +131,27 @@ class Section:
 
         return dict(sorted(curves.items(), key=place))
 
-    def best(self, eval_seqlen: int) -> set[str]:
-        """Return the labels that lead at a length: the best, and those that the test ties."""
-        return self._best[eval_seqlen]
+    def best(self, eval_seqlen: int) -> str | None:
+        """Return the label that leads at a length, if a test tells it from every other."""
+        return self.verdicts[eval_seqlen].best
 
     @cached_property
-    def _best(self) -> dict[int, set[str]]:
-        out: dict[int, set[str]] = {length: set() for length in self.lengths}
-        for length in out:
-            ranked = [p for p in self.points if p.eval_seqlen == length and p.ranked]
-            if ranked:
-                top = max(ranked, key=lambda p: p.accuracy or 0.0)
-                out[length] = {
-                    p.label
-                    for p in ranked
-                    if p.accuracy == top.accuracy or ties(top.counts, p.counts)
-                }
-        return out
+    def verdicts(self) -> dict[int, Verdict]:
+        """What the tests tell, by evaluation length."""
+        return {n: verdict([p for p in self.points if p.eval_seqlen == n]) for n in self.lengths}
+
+    @cached_property
+    def races(self) -> dict[int, Verdict]:
+        """What the tests tell of solving, by trained lengths at which anything is solved."""
+        return {
+            n: verdict([p for p in self.points if p.eval_seqlen == p.trained_seqlen == n])
+            for n in sorted({p.trained_seqlen for p in self.points})
+            if self.solvers(n)
+        }
+
+    def solvers(self, seqlen: int) -> dict[str, list[Outcome]]:
+        """Return the outcomes of what was trained at a length, none where nothing is solved."""
+        return solvers([p for p in self.points if p.eval_seqlen == p.trained_seqlen == seqlen])
 
     def best_shortcut(self, eval_seqlen: int) -> tuple[str, float] | None:
         """Return name and accuracy of the best shortcut at a length, if the task has any."""
@@ -148,16 +160,23 @@ class Section:
 
 
 def aggregate(rows: Sequence[Row], hidden: Sequence[str] = ()) -> list[Section]:
-    """Return the sections of `rows`, sorted by setting; labels do not tell `hidden` settings."""
+    """Return the sections of `rows`, sorted by setting; labels do not tell `hidden` settings.
+
+    Results of different protocols, or of different versions of a task, are never in one section;
+    titles name both where there are several, and the protocol where it is not that of today. Cells
+    that chose learning rates are counted with the cost of their label, and are in nothing else.
+    """
+    tuning = tunings(rows)
     groups: dict[Setting, list[Row]] = defaultdict(list)
     for row in rows:
-        groups[_setting(row)].append(row)
+        if not row.config.tunes:
+            groups[_setting(row)].append(row)
     several = len({(s.task, s.task_version, s.protocol) for s in groups}) > len(
         {s.task for s in groups}
-    )
+    ) or any(s.protocol != PROTOCOL for s in groups)
     ordered = sorted(groups, key=_place)
     titles = _titles(ordered, several)
-    return [_section(key, titles[key], groups[key], hidden) for key in ordered]
+    return [_section(key, titles[key], groups[key], hidden, tuning) for key in ordered]
 
 
 def _place(key: Setting) -> tuple[Any, ...]:
@@ -175,7 +194,9 @@ def _setting(row: Row) -> Setting:
     return Setting(c.task, options, c.vocab_size, c.d_model, c.n_layers, c.task_version, c.protocol)
 
 
-def _section(key: Setting, title: str, rows: list[Row], hidden: Sequence[str] = ()) -> Section:
+def _section(
+    key: Setting, title: str, rows: list[Row], hidden: Sequence[str], tuning: Mapping[str, Tuning]
+) -> Section:
     configs = [row.config for row in rows]
     identities = [identity(config, without=hidden) for config in configs]
     names = labels(configs, identities, hidden)
@@ -186,7 +207,11 @@ def _section(key: Setting, title: str, rows: list[Row], hidden: Sequence[str] = 
         groups[name, row.eval_seqlen, decides].append(row)
         trained[decides] += [row] if row.status != NOT_RUN else []
     rates = texts(config.lr for config in configs)
-    cost = {decides: _cost(_once(group), rates) for decides, group in trained.items()}
+    results = {decides: _once(group) for decides, group in trained.items()}
+    keys = dict(zip(identities, map(tuning_key, rows), strict=True))
+    tuned = {decides: tuning.get(key, Tuning()) for decides, key in keys.items()}
+    cost = {decides: _cost(group, rates, tuned[decides]) for decides, group in results.items()}
+    solved = by_experiment(results, hidden)
     at: dict[int, list[Row]] = defaultdict(list)
     for row in rows:
         at[row.eval_seqlen].append(row)
@@ -198,7 +223,7 @@ def _section(key: Setting, title: str, rows: list[Row], hidden: Sequence[str] = 
         setting=key,
         title=title,
         points=tuple(
-            _point(label, length, _once(group), cost[decides])
+            _point(label, length, _once(group), cost[decides], solved[decides])
             for (label, length, decides), group in sorted(groups.items())
         ),
         chance={
@@ -252,7 +277,7 @@ def _once(rows: Sequence[Row]) -> list[Row]:
     return list(found.values())
 
 
-def _point(label: str, length: int, rows: list[Row], cost: Cost) -> Point:
+def _point(label: str, length: int, rows: list[Row], cost: Cost, solved: Solving) -> Point:
     counted = [row for row in rows if row.accuracy is not None]
     evaluations = [row.evaluation for row in counted if row.evaluation is not None]
     accuracies = [float(e["accuracy"]) for e in evaluations]
@@ -279,10 +304,11 @@ def _point(label: str, length: int, rows: list[Row], cost: Cost) -> Point:
         statuses={s: statuses.count(s) for s in OUTCOMES if s in statuses},
         causal=all(measured) if measured else None,
         cost=cost,
+        solving=solved,
     )
 
 
-def _cost(rows: list[Row], rates: Mapping[str, str]) -> Cost:
+def _cost(rows: list[Row], rates: Mapping[str, str], tuning: Tuning) -> Cost:
     results = [row.data for row in rows]
 
     def mean(name: str) -> float | None:
@@ -309,6 +335,9 @@ def _cost(rows: list[Row], rates: Mapping[str, str]) -> Cost:
         solved=sum(bool(data.get("solved")) for data in results),
         results=len(results),
         devices="; ".join(devices),
+        tuning_trials=tuning.trials,
+        tuning_tokens=tuning.tokens,
+        lr_at_edge=any(tuning.at_edge(row.config.lr) for row in rows),
     )
 
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from mechbench.errors import ResultError
-from mechbench.record.config import Config, canonical_json
-from mechbench.record.results import NOT_RUN, STATUSES, find_results, read_result
+from mechbench.record.config import ANYTIME, Config, canonical_json
+from mechbench.record.results import NOT_RUN, STATUSES, find_results, is_decided, read_result
 from mechbench.report.escape import plain
 
 NAN = "nan"  # outputs at a length that are not finite, of a result that is "ok" otherwise
@@ -77,8 +79,29 @@ def collect(paths: Sequence[Path]) -> tuple[list[Row], list[str]]:
             warnings.append(f"skipped: {error.args[0].replace(str(path), name)}")
     if not read:
         raise ResultError(f"no readable result: {warnings[0]}")
-    kept, repeated = newest([rows for _, rows in sorted(read, key=lambda item: item[0])])
+    rows = [row for _, found in sorted(read, key=lambda item: item[0]) for row in found]
+    kept, repeated = newest([[row] for row in levelled(rows)])
     return kept, sorted({*warnings, *repeated})
+
+
+def levelled(rows: Sequence[Row]) -> list[Row]:
+    """Return the rows, those of decided results at the largest budget of their experiment.
+
+    A run that was solved, or that diverged, ends so with every larger budget. So it stands beside
+    the other seeds and rates, which were carried on.
+    """
+    keys = [identity(row.config, without=("lr", "budget_tokens")) for row in rows]
+    most: dict[str, int] = defaultdict(int)
+    for key, row in zip(keys, rows, strict=True):
+        most[key] = max(most[key], row.config.budget_tokens)
+
+    def level(key: str, row: Row) -> Row:
+        if row.config.protocol < ANYTIME or not is_decided(row.data):
+            return row
+        config = dataclasses.replace(row.config, budget_tokens=most[key])
+        return dataclasses.replace(row, config=config)
+
+    return [level(key, row) for key, row in zip(keys, rows, strict=True)]
 
 
 def newest(results: Sequence[Sequence[Row]]) -> tuple[list[Row], list[str]]:

@@ -40,7 +40,7 @@ def bootstrap_interval(counts: Sequence[Counts]) -> tuple[float, float]:
     return max(0.0, min(low, pooled[0])), min(1.0, max(high, pooled[1]))
 
 
-def ties(best: Mapping[int, Counts], other: Mapping[int, Counts]) -> bool:
+def ties(best: Mapping[int, Counts], other: Mapping[int, Counts], comparisons: int = 1) -> bool:
     """Return whether `other` may be as good as `best`: the paired test at 5 percent.
 
     The bootstrap interval of the difference in accuracy reaches 0. A seed means the same training
@@ -50,6 +50,7 @@ def ties(best: Mapping[int, Counts], other: Mapping[int, Counts]) -> bool:
     Args:
         best: counts by seed of the one with the higher mean.
         other: counts by seed; without a common seed the two are drawn apart.
+        comparisons: that are made in all, by whose number the 5 percent are divided.
     """
     seeds = sorted(set(best) & set(other))
     a = [best[s] for s in seeds] or [best[s] for s in sorted(best)]
@@ -60,7 +61,7 @@ def ties(best: Mapping[int, Counts], other: Mapping[int, Counts]) -> bool:
     picked = _drawn(len(a), random)
     paired = picked if seeds else _drawn(len(b), random)
     difference = _resampled(a, picked, random).mean(1) - _resampled(b, paired, random).mean(1)
-    low, _ = _widened(difference, _mean(a) - _mean(b), min(len(a), len(b)))
+    low, _ = _widened(difference, _mean(a) - _mean(b), min(len(a), len(b)), comparisons)
     return low <= 0.0
 
 
@@ -88,11 +89,14 @@ def _resampled(
     return drawn
 
 
-def _widened(values: np.ndarray[Any, Any], centre: float, n_seeds: int) -> tuple[float, float]:
+def _widened(
+    values: np.ndarray[Any, Any], centre: float, n_seeds: int, comparisons: int = 1
+) -> tuple[float, float]:
     import numpy as np
 
     factor = math.sqrt(n_seeds / (n_seeds - 1)) if n_seeds > 1 else 1.0
-    low, high = np.percentile(values, [2.5, 97.5])
+    tail = 2.5 / comparisons
+    low, high = np.percentile(values, [tail, 100 - tail])
     return centre + factor * (float(low) - centre), centre + factor * (float(high) - centre)
 
 

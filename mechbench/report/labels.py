@@ -20,7 +20,7 @@ _NAMED_ELSEWHERE = (
 )  # fmt: skip
 SETTINGS = tuple(field.name for field in fields(Config) if field.name not in _NAMED_ELSEWHERE)
 CODE = ("plugins", "sources")  # settings that say which code ran
-_ANY_LENGTH = ("lr", "short_conv", *CODE)  # told apart over all trained lengths
+_ANY_LENGTH = ("lr", "schedule", "short_conv", *CODE)  # told apart over all trained lengths
 
 
 def called(name: str, task: str) -> str:
@@ -66,9 +66,9 @@ def labels(
 ) -> list[str]:
     """Return one label a configuration of a section; equal for the seeds of one experiment.
 
-    Options, `lr`, `short_conv` and the code are told apart over all lengths; other settings, such
-    as the batch size, only where they differ at one trained length, as their defaults depend on it.
-    `hidden`
+    Options, `lr`, `schedule`, `short_conv` and the code are told apart over all lengths; other
+    settings, such as the batch size, only where they differ at one trained length, as their
+    defaults depend on it. `hidden`
     settings are never told apart. Two experiments trained at one length never share a label.
 
     Args:

@@ -12,6 +12,7 @@ from mechbench.report import style
 from mechbench.report.aggregate import Point, Section
 from mechbench.report.figure import save_figure
 from mechbench.report.fitting import shortened, wrapped
+from mechbench.report.held import trained_range
 from mechbench.report.labels import called
 from mechbench.report.style import Styles, line_label, line_text, show_legend, tick
 from mechbench.report.table import WINDOWS, row_label
@@ -101,6 +102,8 @@ def _panel(axis: Any, section: Section, styles: Styles, x_label: str = "") -> No
     axis.xaxis.set_minor_locator(_no_ticks())
     frame_accuracy(axis, section, called(x_label, section.setting.task) or _x_label(section))
 
+    if not x_label and (trained := trained_range(section)) is not None:
+        _shade(axis, *trained)
     for name, colour, dashes, reached in references(section):
         values = [reached.get(n, math.nan) for n in lengths]
         xs: Sequence[float] = lengths
@@ -119,6 +122,12 @@ def _panel(axis: Any, section: Section, styles: Styles, x_label: str = "") -> No
         text = "at 0: failed, no accuracy"
         axis.plot([], [], "x", color=style.GREY, label=text, markersize=style.CROSS)
     _name_lines(axis, right)
+
+
+def _shade(axis: Any, least: int, most: int) -> None:
+    """Shade the lengths of training; one length alone is as wide as a marker."""
+    around = 1.04 if least == most else 1.0
+    axis.axvspan(least / around, most * around, color=style.SHADE, linewidth=0, zorder=0)
 
 
 def _curve(axis: Any, points: list[Point], shift: float, look: tuple[str, str], name: str) -> None:
@@ -222,7 +231,8 @@ def _x_label(section: Section) -> str:
     if not section.crossing:
         how = "each point trained at that length"
     elif len(trained) == 1:
-        how = f"trained at {trained[0]}"
+        least, most = trained_range(section) or (trained[0], trained[0])
+        how = "trained at " + (f"{most}" if least == most else f"{least} to {most}") + ", shaded"
     else:
         how = "trained at the length in the label"
     return f"sequence length, tokens ({how})"

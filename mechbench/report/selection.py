@@ -1,4 +1,8 @@
-"""Choosing the best learning rate, by validation accuracy alone. No torch."""
+"""Which learning rate stands for a label. No torch.
+
+By the cells that are there to choose it (`mechbench.report.tuning`); where there are none, as until
+protocol 2, by the validation accuracy of those reported, at equal budgets.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +14,7 @@ from typing import Any
 
 from mechbench.record.results import NOT_RUN
 from mechbench.report.collect import Row, identity
+from mechbench.report.tuning import tuned_lr, tuning_key
 
 
 @dataclass(frozen=True)
@@ -63,16 +68,30 @@ def trial(data: Mapping[str, Any]) -> Trial:
 def selected(rows: Sequence[Row]) -> list[Row]:
     """Return the rows of the selected learning rates, one a configuration, in the same order.
 
-    What was not run takes no part in a selection, and is kept with every rate.
+    Results of different budgets are of different configurations here: none is chosen over another.
+
+    What was not run takes no part in a selection, and is kept with every rate. So are the cells
+    that chose the rate, for the table to count them.
     """
     groups: dict[str, dict[str, Trial]] = defaultdict(dict)
+    tuning: dict[str, dict[str, Mapping[str, Any]]] = defaultdict(dict)
     keys = [identity(row.config, without=("lr",)) for row in rows]
     for key, row in zip(keys, rows, strict=True):
-        if row.status != NOT_RUN:
+        if row.status == NOT_RUN:
+            continue
+        if row.config.tunes:
+            at_level = {**row.data, "config": row.config.to_dict()}
+            found = tuning[tuning_key(row)].setdefault(row.data["cell_id"], at_level)
+            if found["config"]["budget_tokens"] < row.config.budget_tokens:  # the furthest counts
+                tuning[tuning_key(row)][row.data["cell_id"]] = at_level
+        else:
             groups[key][row.data["cell_id"]] = trial(row.data)
     chosen = {key: select_lr(trials.values()) for key, trials in groups.items()}
+    tuned = {key: tuned_lr(results.values()) for key, results in tuning.items()}
     return [
         row
         for key, row in zip(keys, rows, strict=True)
-        if row.status == NOT_RUN or row.config.lr == chosen[key]
+        if row.status == NOT_RUN
+        or row.config.tunes
+        or row.config.lr == (tuned.get(tuning_key(row)) or chosen[key])
     ]

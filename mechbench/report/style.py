@@ -21,6 +21,7 @@ TITLE, BENCH_TITLE, SUPTITLE = 11, 10, 12  # points
 LABEL, SMALL, SMALLER, SMALLEST = 9, 8, 7, 6
 
 CURVE, THIN, REFERENCE, FINE = 1.8, 1.0, 1.2, 1  # widths of lines, points
+SHADE = "#EEEEEE"  # of the lengths of training
 BAND_ALPHA = 0.18  # of a confidence interval's colour
 CAP = 4  # of an error bar
 CROSS, LARGE_CROSS = 8, 9  # sizes of what marks a failure
@@ -35,6 +36,7 @@ HEAT_DPI, HEAT_DPI_MANY, HEAT_MANY = 100, 60, 40
 LEGEND_IN = 2.1  # inches that a legend's text may take beside a panel
 HIGHEST = 1.02  # end of an axis of accuracies, so that markers at 100 percent are whole
 
+_UNITS = (("B", 9), ("M", 6), ("K", 3), ("", 0))
 _SHOWN = "\N{ZERO WIDTH SPACE}"  # before a label that begins with "_", which matplotlib would hide
 
 
@@ -82,6 +84,13 @@ def grid(axis: Any) -> None:
 def tick(seqlen: int) -> str:
     """Return a length as axis text: 131072 as 128K, 1000 as it is."""
     return f"{seqlen // 1024}K" if seqlen and seqlen % 1024 == 0 else str(seqlen)
+
+
+def amount(value: float) -> str:
+    """Return a number of tokens as short text, to three digits: 5 M, 12.3 K, 200."""
+    value = float(f"{value:.3g}")
+    unit, power = next(pair for pair in _UNITS if value >= 10 ** pair[1] or not pair[1])
+    return f"{value / 10**power:g} {unit}".strip()
 
 
 def line_label(text: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from mechbench.record.outcome import UNCLEAR, outcome_of
 from mechbench.record.results import Result
 from mechbench.report.escape import plain
 from mechbench.report.labels import called
@@ -43,7 +44,7 @@ def summary(result: Result) -> str:
             f"{plain(best[0])} {best[1]:.1%}; every predictable position "
             f"{evaluation['dense_accuracy']:.2%})"
         )
-    lines += [_cost(data), f"  stored in {result.path.parent}"]
+    lines += [_cost(data), *_trend(data), f"  stored in {result.path.parent}"]
     return "\n".join(lines)
 
 
@@ -58,3 +59,15 @@ def _cost(data: dict[str, Any]) -> str:
         + (f" at {rate / 1e3:,.0f} k tokens/s" if rate else "")
         + (f", peak {memory:,.0f} MiB" if memory else "")
     )
+
+
+def _trend(data: dict[str, Any]) -> list[str]:
+    """Return whether a cell that is not solved was getting there, if that was measured."""
+    told = outcome_of(data)
+    if told is None or told.slope is None or told.slope_low is None or told.slope_high is None:
+        return []
+    slope, low, high = (f"{100 * s:+.1f}" for s in (told.slope, told.slope_low, told.slope_high))
+    return [
+        f"  validation accuracy was {told.trend or UNCLEAR}: {slope} [{low}, {high}] points a "
+        "doubling of tokens, over their last half"
+    ]

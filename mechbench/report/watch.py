@@ -27,6 +27,7 @@ class Logged:
     loss: float
     train_accuracy: float
     validation_accuracy: float | None
+    branch: bool = False  # of steps that were undone
 
 
 @dataclass(frozen=True)
@@ -79,7 +80,7 @@ def _read(folder: Path) -> tuple[float, Watched]:
         if status not in STATUSES:
             raise ResultError(f"{result} is damaged: status is {status!r}: expected {STATUSES}")
     try:
-        rows = _rows(metrics) if metrics.exists() else []
+        rows = read_metrics(metrics) if metrics.exists() else []
         changed = max(p.stat().st_mtime for p in (metrics, result, folder) if p.exists())
     except OSError as error:  # removed in the meantime
         raise ResultError(f"{folder} cannot be read: {error.strerror or error}") from error
@@ -94,7 +95,13 @@ def _field(path: Path, data: Any, name: str, kind: type) -> Any:
     return value
 
 
-def _rows(path: Path) -> list[Logged]:
+def read_metrics(path: Path) -> list[Logged]:
+    """Return the rows of a run's metrics.csv.
+
+    Raises:
+        ResultError: it is not there or damaged.
+        OSError: it cannot be read.
+    """
     if not path.is_file():
         raise ResultError(f"{path} is damaged: expected a file")
     try:
@@ -111,6 +118,7 @@ def _logged(row: Mapping[str, str]) -> Logged:
     return Logged(
         _count(row["step"]), _count(row["tokens"]), float(row["loss"]),
         _share(row["train_accuracy"]), _share(validated) if validated else None,
+        row.get("branch") not in (None, "", "0"),  # absent until protocol 3
     )  # fmt: skip
 
 

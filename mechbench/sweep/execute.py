@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mechbench.catalogue.registry import CATALOGUES, TASKS
 from mechbench.console.tracking import check_tracker
-from mechbench.errors import ConfigError
+from mechbench.errors import BusyError, ConfigError, ResultError
 from mechbench.plan.suite import Cell, Suite
 from mechbench.record.config import Config
-from mechbench.record.files import make_folder
+from mechbench.record.files import exclusive, make_folder
+from mechbench.record.results import read_result
 from mechbench.sweep.estimate import Known, duration, estimate_s, known_speeds
 from mechbench.sweep.job import Job
 from mechbench.sweep.local import LocalExecutor
 from mechbench.sweep.plan import Plan, Schedule, make_plan, stored_results
 from mechbench.sweep.progress import SweepProgress, describe
-from mechbench.training.reuse import must_be_known
+from mechbench.sweep.readings import with_validations
+from mechbench.sweep.stages import stage_lines
+from mechbench.training.reuse import must_be_known, with_budget
 
 if TYPE_CHECKING:
     from mechbench.sweep.process import Template
@@ -36,11 +40,15 @@ class Outlook:
     plan: Plan
     schedule: Schedule
     known: Known
+    trained: Mapping[str, int] = field(default_factory=dict)  # tokens of stored results, by cell id
 
     @property
     def left(self) -> list[Config]:
-        """What remains to be run."""
-        return [cell.config for cell in (*self.plan.todo, *self.plan.waiting)]
+        """What remains to be run at most: no rate is dropped."""
+        todo = [cell for cell in self.plan.todo if not cell.config.tunes]
+        ids = {cell.cell_id for cell in self.plan.open}
+        last = [c for c in self.plan.todo if c.config.tunes and c.cell_id not in ids]
+        return [cell.config for cell in (*todo, *last, *self.plan.open, *self.plan.waiting)]
 
     def text(self, name: str, n_workers: int) -> str:
         """Return the plan for people: counts, failures, and the estimated cost."""
@@ -50,9 +58,14 @@ class Outlook:
         lines.append(f"  failed   {len(plan.failed):>6}" + _hint(plan.failed, "--retry-failed"))
         lines.append(f"  to do    {len(plan.todo):>6}")
         if plan.waiting:
-            lines.append(f"  waiting  {len(plan.waiting):>6}  (for the learning rate's selection)")
+            lines.append(f"  waiting  {len(plan.waiting):>6}  (for the choice of a learning rate)")
         lines += [f"  failed: {describe(cell)}: {reason}" for cell, reason in plan.failed]
-        estimates = [estimate_s(config, self.known) for config in self.left]
+        if plan.open:
+            lines += stage_lines(self.cells, lambda config: estimate_s(config, self.known)[0])
+        estimates = [
+            estimate_s(config, self.known, self.trained.get(config.cell_id, 0))
+            for config in self.left
+        ]
         if estimates:
             total, measured = sum(s for s, _ in estimates), sum(m for _, m in estimates)
             wall = max(total / n_workers, *(s for s, _ in estimates))
@@ -83,14 +96,16 @@ def look(
         must_be_known(cell.config)
     results = stored_results(cells, out)
     known = known_speeds(results.values())
+    trained = {cell_id: data.get("train_tokens") or 0 for cell_id, data in results.items()}
     schedule = Schedule(
         cells,
         results,
-        lambda cell: estimate_s(cell.config, known)[0],
+        lambda cell: estimate_s(cell.config, known, trained.get(cell.cell_id, 0))[0],
         retry_failed=retry_failed,
         begin_s=_BEGIN_S if cells and cells[0].config.device_type == "cuda" else 0.0,
+        complete=lambda cell, data: with_validations(data, out / cell.cell_id),
     )
-    return Outlook(cells, schedule.plan, schedule, known)
+    return Outlook(cells, schedule.plan, schedule, known, trained)
 
 
 def worker_devices(device: str, jobs: int | None, jobs_per_device: int) -> list[str]:
@@ -157,7 +172,9 @@ def run_sweep(
             CATALOGUES[entry.kind].must_have_file(entry.name)
     make_folder(out)
     plan = outlook.plan
-    finished = len(plan.done) + len(plan.failed)
+    for cell in plan.done:
+        _answer(cell, out)
+    finished = {cell.cell_id for cell in (*plan.done, *(cell for cell, _ in plan.failed))}
     workers = [device for device in devices for _ in range(lanes)]
     workers = workers[: max(1, len(plan.todo) + len(plan.waiting))]
     progress = SweepProgress(plan.total, finished, len(workers), quiet)
@@ -176,6 +193,13 @@ def run_sweep(
     finally:
         progress.close()
     return make_plan(outlook.cells, stored_results(outlook.cells, out)), signal_number
+
+
+def _answer(cell: Cell, out: Path) -> None:
+    """Let a cell that was decided with a smaller budget say that it answers for the suite's too."""
+    path = out / cell.cell_id / "result.json"
+    with suppress(BusyError, ResultError), exclusive(path.parent):
+        with_budget(read_result(path, cell.cell_id), cell.config)
 
 
 def _hint(cells: Sequence[object], flag: str) -> str:

@@ -1,4 +1,4 @@
-"""The result of a cell whose process was killed and could not store one itself."""
+"""The result of a cell that failed and could not store one itself, as its process was killed."""
 
 from __future__ import annotations
 
@@ -7,12 +7,14 @@ from pathlib import Path
 from mechbench.plan.resolve import task_of
 from mechbench.record.config import Config
 from mechbench.record.files import exclusive, make_folder
-from mechbench.record.results import Result, read_result, write_json
+from mechbench.record.results import RETRIED, Result, read_or_set_aside, write_json
 from mechbench.training.outcome import empty_result
 
 
 def store_failure(config: Config, device: str, out: str | Path, reason: str) -> Result:
-    """Store that a cell failed, and why.
+    """Store that a cell failed, and why; return that result.
+
+    It is not stored in place of one that a smaller budget gave.
 
     Raises:
         BusyError: the cell is being run.
@@ -21,7 +23,10 @@ def store_failure(config: Config, device: str, out: str | Path, reason: str) -> 
     folder = Path(out) / config.cell_id
     make_folder(folder)
     with exclusive(folder):
-        result = empty_result(config, task_of(config), device)
-        write_json(folder / "config.json", config.to_dict())
-        write_json(folder / "result.json", result | {"stop": "error", "reason": reason})
-    return read_result(folder / "result.json")
+        result = empty_result(config, task_of(config), device) | {"stop": "error", "reason": reason}
+        path = folder / "result.json"
+        before = read_or_set_aside(path, config.cell_id)[0]
+        if before is None or before.data["status"] in RETRIED:
+            write_json(folder / "config.json", config.to_dict())
+            write_json(path, result)
+    return Result(path, result)

@@ -1,11 +1,15 @@
 """Which cells of a suite are done, failed, still to do, or waiting for others. No torch.
 
-Where a suite tries several learning rates, all run with the first seed; the other seeds wait for
-the selection and run with the selected rate only.
+Where a suite tries several learning rates, all run with seeds that are not reported, by successive
+halving over the budget (`mechbench.sweep.halving`); the reported seeds wait for the choice and run
+with the chosen rate only. A cell is done where its result answers for the budget that is wanted of
+it: one that stopped short of it is carried on, and what went beyond it is looked at where it stood
+there, so that rates are compared at one budget.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import heapq
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
@@ -14,12 +18,15 @@ from pathlib import Path
 from typing import Any
 
 from mechbench.errors import ResultError
+from mechbench.plan.curriculum import least_budget
+from mechbench.plan.resolve import task_of
 from mechbench.plan.suite import Cell
-from mechbench.record.results import read_result
-from mechbench.report.selection import select_lr, trial
+from mechbench.record.results import RETRIED, answers, read_result
+from mechbench.report.tuning import Reading, tuned_lr
+from mechbench.sweep.halving import Halving, halve, rungs
+from mechbench.sweep.readings import read_at, with_validations
 
 _LONGER, _EARLY = 2.0, 4.0  # times as long as another; times a worker's share of what is left
-RETRIED = ("error", "out-of-memory")  # statuses that may differ on another machine or another day
 
 
 @dataclass
@@ -30,13 +37,15 @@ class Plan:
         done: those with a result, the diverged ones included.
         failed: those that ended in an error or out of memory, with the reason.
         todo: those to run now.
-        waiting: those whose learning rate is not selected yet, with the first rate as a stand-in.
+        waiting: those whose learning rate is not chosen yet, with the first rate as a stand-in.
+        open: those that choose a rate and may have to go on to the whole budget, as if they had.
     """
 
     done: list[Cell] = field(default_factory=list)
     failed: list[tuple[Cell, str]] = field(default_factory=list)
     todo: list[Cell] = field(default_factory=list)
     waiting: list[Cell] = field(default_factory=list)
+    open: list[Cell] = field(default_factory=list)
 
     @property
     def total(self) -> int:
@@ -51,28 +60,57 @@ def stored_results(cells: Sequence[Cell], out: Path) -> dict[str, dict[str, Any]
         path = out / cell.cell_id / "result.json"
         if path.exists():
             try:
-                found[cell.cell_id] = read_result(path, cell.cell_id).data
+                data = read_result(path, cell.cell_id).data
+                tunes = cell.config.tunes
+                found[cell.cell_id] = with_validations(data, path.parent) if tunes else data
             except ResultError:
                 continue  # the run sets it aside and says so
     return found
 
 
+def _counts(cell: Cell, results: Mapping[str, Mapping[str, Any]]) -> bool:
+    """Return whether a cell has a result that counts: a failure, or one at the cell's budget."""
+    data = results.get(cell.cell_id)
+    if data is None:
+        return False
+    return data["status"] in RETRIED or answers(data, cell.config.budget_tokens)
+
+
+def without_failures(results: Mapping[str, Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:
+    """Return the results without those that are to be tried again."""
+    return {key: data for key, data in results.items() if data["status"] not in RETRIED}
+
+
 def make_plan(
-    cells: Sequence[Cell], results: Mapping[str, Mapping[str, Any]], *, retry_failed: bool = False
+    cells: Sequence[Cell],
+    results: Mapping[str, Mapping[str, Any]],
+    *,
+    retry_failed: bool = False,
+    by_rows: bool = True,
 ) -> Plan:
-    """Return which cells are done, failed, to do or waiting, in the order of the suite."""
+    """Return which cells are done, failed, to do or waiting, in the order of the suite.
+
+    Args:
+        cells: of the suite.
+        results: by cell id, with their validations as `stored_results` gives them.
+        retry_failed: run again what failed.
+        by_rows: judge rates by their validations. Where these are not known, as on a board, a
+            choice stands as soon as all rates were tried and one came to the whole budget.
+    """
     groups: dict[str, list[Cell]] = defaultdict(list)
     for cell in cells:
         groups[cell.group].append(cell)
+    if retry_failed:
+        results = without_failures(results)
     plan = Plan()
     for group in groups.values():
-        needed, waiting = _needed(group, results)
+        needed, waiting, still_open = _needed(group, results, by_rows)
         plan.waiting += waiting
+        plan.open += still_open
         for cell in needed:
-            data = results.get(cell.cell_id)
-            if data is None or (retry_failed and data["status"] in RETRIED):
+            if not _counts(cell, results):
                 plan.todo.append(cell)
-            elif data["status"] in RETRIED:
+            elif (data := results[cell.cell_id])["status"] in RETRIED:
                 plan.failed.append((cell, str(data.get("reason"))))
             else:
                 plan.done.append(cell)
@@ -80,20 +118,74 @@ def make_plan(
 
 
 def _needed(
-    group: Sequence[Cell], results: Mapping[str, Mapping[str, Any]]
-) -> tuple[list[Cell], list[Cell]]:
-    """Return the cells of a group that are needed now, and stand-ins for those that wait."""
-    rates = {cell.config.lr for cell in group}
-    if len(rates) == 1:
-        return list(group), []
-    first = group[0].config.seed
-    tried = [cell for cell in group if cell.config.seed == first]
-    if any(cell.cell_id not in results for cell in tried):
-        rate = group[0].config.lr
-        return tried, [c for c in group if c.config.lr == rate and c.config.seed != first]
-    chosen = select_lr(trial(results[cell.cell_id]) for cell in tried)
-    others = [c for c in group if c.config.seed != first and c.config.lr == chosen]
-    return [*tried, *others], []
+    group: Sequence[Cell], results: Mapping[str, Mapping[str, Any]], by_rows: bool = True
+) -> tuple[list[Cell], list[Cell], list[Cell]]:
+    """Return the cells of a group needed now, stand-ins for those that wait, and `Plan.open`."""
+    tuning = [cell for cell in group if cell.config.tunes]
+    reported = [cell for cell in group if not cell.config.tunes]
+    if not tuning:
+        return list(group), [], []
+    state = _halving(tuning, results) if by_rows else _ended(tuning, results)
+    needed = [up_to(cell, state.wanted[cell.config.lr]) for cell in tuning]
+    if state.chosen is not None:
+        return [*needed, *(c for c in reported if c.config.lr == state.chosen)], [], []
+    still_open = [
+        cell for cell in tuning if cell.config.lr in state.going and not _counts(cell, results)
+    ]
+    rate = reported[0].config.lr if reported else 0.0
+    return needed, [c for c in reported if c.config.lr == rate], still_open
+
+
+def _halving(tuning: Sequence[Cell], results: Mapping[str, Mapping[str, Any]]) -> Halving:
+    """Return how far the search for the rate of a group is."""
+    by_lr: dict[float, list[Cell]] = defaultdict(list)
+    for cell in tuning:
+        by_lr[cell.config.lr].append(cell)
+
+    def read(lr: float, budget: int) -> list[Reading] | None:
+        last = budget == budgets[-1]
+        found = [read_at(results.get(c.cell_id), budget, at_end=last) for c in by_lr[lr]]
+        known = [reading for reading in found if reading is not None]
+        return known if len(known) == len(found) else None
+
+    budgets = rungs_of(tuning)
+    return halve(list(by_lr), budgets, read)
+
+
+def _ended(tuning: Sequence[Cell], results: Mapping[str, Mapping[str, Any]]) -> Halving:
+    """Return the end of a search of which only the results are known, or that it has none."""
+    most = tuning[0].config.budget_tokens
+    stored = [results[cell.cell_id] for cell in tuning if cell.cell_id in results]
+    rates = frozenset(cell.config.lr for cell in tuning)
+    if len(stored) < len(tuning):
+        return Halving(dict.fromkeys(rates, most), rates)
+    wanted = dict.fromkeys(rates, most)
+    for data in stored:
+        config = data["config"]
+        wanted[config["lr"]] = min(wanted[config["lr"]], config["budget_tokens"])
+    return Halving(wanted, rates, tuned_lr(stored, most))
+
+
+def rungs_of(tuning: Sequence[Cell]) -> tuple[int, ...]:
+    """Return the budgets at which the rates of a group are compared.
+
+    Args:
+        tuning: the cells of the group that choose a rate.
+    """
+    config = tuning[0].config
+    least = 0
+    if config.curriculum:  # before it can be at full length a run is not validated
+        least = least_budget(task_of(config), config.curriculum, config.validate_every)
+    return rungs(len({cell.config.lr for cell in tuning}), config.budget_tokens, least)
+
+
+def up_to(cell: Cell, budget_tokens: int) -> Cell:
+    """Return a cell as it is to run to a budget."""
+    if budget_tokens == cell.config.budget_tokens:
+        return cell
+    config = dataclasses.replace(cell.config, budget_tokens=budget_tokens)
+    call = {**cell.call, "budget_tokens": budget_tokens}
+    return dataclasses.replace(cell, config=config, call=call)
 
 
 class Schedule:
@@ -109,6 +201,7 @@ class Schedule:
         cost: seconds that a cell takes at most.
         retry_failed: run again what failed.
         begin_s: seconds that a worker takes to begin with a kind.
+        complete: adds the validations to the result of a cell that has ended.
     """
 
     def __init__(
@@ -119,25 +212,27 @@ class Schedule:
         *,
         retry_failed: bool = False,
         begin_s: float = 0.0,
+        complete: Callable[[Cell, Mapping[str, Any]], Mapping[str, Any]] = lambda cell, data: data,
     ) -> None:
-        self._begin_s = begin_s
+        self._begin_s, self._complete = begin_s, complete
         self._groups: dict[str, list[Cell]] = defaultdict(list)
         for cell in cells:
             self._groups[cell.group].append(cell)
-        self._results: dict[str, Mapping[str, Any]] = dict(results)
+        # Those that are carried on say what their rates were at rungs before.
+        self._results = dict(without_failures(results) if retry_failed else results)
         self._cost = cost
         self._heaps: dict[str, _Heap] = defaultdict(_Heap)  # by kind
         self._longest: list[tuple[float, str, str]] = []  # of each kind, perhaps outdated
         self._left, self._n = 0.0, 0  # seconds and number of all
-        self._known: set[str] = set()
+        self._known: set[tuple[str, int]] = set()  # cells, and how far they are to go
         self.plan = make_plan(cells, results, retry_failed=retry_failed)
         for cell in self.plan.todo:
-            self._results.pop(cell.cell_id, None)  # of those tried again
             self._add(cell)
 
     def _add(self, cell: Cell) -> None:
-        if cell.cell_id not in self._known:
-            self._known.add(cell.cell_id)
+        key = cell.cell_id, cell.config.budget_tokens
+        if key not in self._known:
+            self._known.add(key)
             self.again(cell)
 
     def again(self, cell: Cell) -> None:
@@ -203,9 +298,9 @@ class Schedule:
 
     def finished(self, cell: Cell, data: Mapping[str, Any]) -> None:
         """Note a cell's result, and add the cells that it decides."""
-        self._results[cell.cell_id] = data
+        self._results[cell.cell_id] = self._complete(cell, data) if cell.config.tunes else data
         for other in _needed(self._groups[cell.group], self._results)[0]:
-            if other.cell_id not in self._results:
+            if not _counts(other, self._results):
                 self._add(other)
 
     def __len__(self) -> int:

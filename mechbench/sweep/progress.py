@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from tqdm import tqdm
@@ -15,10 +15,13 @@ from mechbench.report.labels import called
 class SweepProgress:
     """Bars where standard error is a terminal, lines everywhere; `quiet` leaves warnings only."""
 
-    def __init__(self, total: int, done: int, n_workers: int, quiet: bool = False) -> None:
-        self._quiet, self._done, self._total = quiet, done, total
+    def __init__(
+        self, total: int, done: Collection[str], n_workers: int, quiet: bool = False
+    ) -> None:
+        # By cell id: a cell that chooses a learning rate may end several times.
+        self._quiet, self._done, self._total = quiet, set(done), total
         self._hidden = quiet or not sys.stderr.isatty()
-        self._sweep = self._bar(0, total=total, initial=done, desc="sweep", unit="cell")
+        self._sweep = self._bar(0, total=total, initial=len(self._done), desc="sweep", unit="cell")
         self._workers = [self._bar(i + 1, unit="tok", unit_scale=True) for i in range(n_workers)]
 
     def _bar(self, position: int, **settings: Any) -> tqdm[Any]:
@@ -41,9 +44,9 @@ class SweepProgress:
 
     def finished(self, cell: Cell, data: Mapping[str, Any]) -> None:
         """Count a cell and say how it ended."""
-        self._done += 1
-        self._sweep.update(1)
-        self.say(f"[{self._done}/{self._total}] {describe(cell)}: {outcome(data)}")
+        self._sweep.update(cell.cell_id not in self._done)
+        self._done.add(cell.cell_id)
+        self.say(f"[{len(self._done)}/{self._total}] {describe(cell)}: {outcome(data)}")
 
     def say(self, text: str) -> None:
         """Print a line."""

@@ -1,7 +1,8 @@
 """Cells on a Ray cluster: as many at once as it has room for, results gathered on this machine.
 
-A cell runs in a folder of its own on whatever node has room; its files are handed over when it
-ends, so a lost node loses the cell's progress and nothing else. Comes with the extra
+A cell runs in a folder of its own on whatever node has room, with the files that it has here if it
+is carried on; its files are handed over when it ends, so a lost node loses the cell's progress and
+nothing else. Comes with the extra
 `mechbench[ray]`; mechbench must be installed on every node.
 """
 
@@ -11,35 +12,56 @@ import importlib.util
 import logging
 import tempfile
 from collections import Counter
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from mechbench.console.progress_bar import Console
 from mechbench.console.signals import Stopper
 from mechbench.errors import ConfigError, ResultError
 from mechbench.plan.suite import Cell
-from mechbench.record.files import make_folder, write_text
-from mechbench.record.results import read_result
+from mechbench.record.files import make_folder, write_atomic
 from mechbench.sweep.failure import store_failure
 from mechbench.sweep.job import ATTEMPTS, Job
 from mechbench.sweep.plan import Schedule
 from mechbench.sweep.progress import SweepProgress, describe
 from mechbench.sweep.worker import run_order
 
-_FILES = ("config.json", "metrics.csv", "result.json")  # in this order: the result makes it done
+# In this order: the result makes it done.
+_FILES = ("config.json", "metrics.csv", "checkpoint.pt", "result.json")
 
 
-def run_elsewhere(order: dict[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
-    """Run a cell in a temporary folder; return the report and the files that it left."""
+def run_elsewhere(
+    order: dict[str, Any], files: dict[str, bytes]
+) -> tuple[dict[str, Any], dict[str, bytes]]:
+    """Run a cell in a temporary folder, from these files on; return the report and its files."""
     with tempfile.TemporaryDirectory(prefix="mechbench-") as scratch:
-        report = run_order({**order, "out": scratch}, Console(quiet=True))
         folder = Path(scratch) / order["cell_id"]
-        files = {
-            name: (folder / name).read_text(encoding="utf-8")
-            for name in _FILES
-            if (folder / name).exists()
-        }
-    return report, files
+        put_files(folder, files)
+        report = run_order({**order, "out": scratch}, Console(quiet=True))
+        return report, files_of(folder)
+
+
+def files_of(folder: Path) -> dict[str, bytes]:
+    """Return what a cell's folder holds of what a run goes on from."""
+    return {name: (folder / name).read_bytes() for name in _FILES if (folder / name).is_file()}
+
+
+def put_files(folder: Path, files: dict[str, bytes]) -> None:
+    """Write a cell's files, the result last.
+
+    Raises:
+        ConfigError: the folder cannot be written.
+        ResultError: a file cannot be.
+    """
+    make_folder(folder)
+    for name in _FILES:
+        if name in files:
+            write_atomic(folder / name, partial(_write, files[name]))
+
+
+def _write(data: bytes, file: IO[bytes]) -> None:
+    file.write(data)
 
 
 class RayExecutor:
@@ -99,7 +121,8 @@ class RayExecutor:
                 while stopper.received is None and (len(schedule) or self._pending):
                     while len(self._pending) < self._n_jobs and (cell := schedule.take()):
                         order = self._job.order(cell, self._device)
-                        self._pending[self._run_elsewhere.remote(order)] = cell
+                        files = files_of(self._job.out / cell.cell_id)
+                        self._pending[self._run_elsewhere.remote(order, files)] = cell
                     for ended in ray.wait(list(self._pending), timeout=0.5)[0]:
                         self._hear(ended, self._pending.pop(ended), schedule)
                 return stopper.received
@@ -121,12 +144,8 @@ class RayExecutor:
             return
         if report["event"] != "done":
             raise ResultError(str(report["reason"]))
-        folder = self._job.out / cell.cell_id
-        make_folder(folder)
-        for name in _FILES:
-            if name in files:
-                write_text(folder / name, files[name])
-        self._record(cell, read_result(folder / "result.json").data, schedule)
+        put_files(self._job.out / cell.cell_id, files)
+        self._record(cell, report["result"], schedule)
 
     def _lost(self, cell: Cell, how: str, schedule: Schedule) -> None:
         """Try a cell again after its worker or node was lost; store a failure if that repeats."""

@@ -36,7 +36,7 @@ from typing import TYPE_CHECKING, Any
 from mechbench.console.progress_bar import Console
 from mechbench.errors import BusyError, MechbenchError, OperatorError, ResultError
 from mechbench.record.config import Config
-from mechbench.record.results import read_result
+from mechbench.record.results import RETRIED, read_result
 
 if TYPE_CHECKING:
     from mechbench.training.kept import Kept
@@ -123,8 +123,10 @@ def run_order(
                 kept=kept,
                 lane=lane or SOLE,
             )
-        except OperatorError:
+        except OperatorError as error:
             result = read_result(Path(order["out"]) / config.cell_id / "result.json")
+            if result.data["status"] not in RETRIED:  # of a smaller budget, and kept
+                result = store_failure(config, device, order["out"], str(error))
         except ResultError:
             raise
         except Exception as error:

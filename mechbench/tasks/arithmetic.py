@@ -29,7 +29,11 @@ if TYPE_CHECKING:
 _BLOCK = 1 << 22  # most probabilities held in memory at once
 
 
-@register_task("arithmetic", source="Poli et al. 2023 (Hyena), table 4.1 and appendix C.1")
+@register_task(
+    "arithmetic",
+    source="Poli et al. 2023 (Hyena), table 4.1 and appendix C.1",
+    measures="arithmetic",
+)
 @dataclass(frozen=True)
 class Arithmetic(Task):
     """Arithmetic: name the digits of a sum.

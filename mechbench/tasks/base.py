@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import types
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, ClassVar, cast
@@ -33,22 +33,46 @@ class Batch:
         targets: (B, L_in) int64 or float32, the scored answers, -100 elsewhere.
         dense_targets: (B, L_in), every answer that the preceding inputs determine (a superset of
             `targets`). Training may use it; evaluation reports it as a second figure.
+        also: (B, L_in, K) int64, up to K further tokens that are right at each position, -100 for
+            the rest; None where an answer is the only right one. Training aims at the targets.
     """
 
     inputs: Tensor
     targets: Tensor
     dense_targets: Tensor
+    also: Tensor | None = None
+
+    @classmethod
+    def joined(cls, batches: Sequence[Batch]) -> Batch:
+        """Return all the examples of batches, at least one, of one task."""
+        import torch
+
+        names = [field.name for field in fields(cls) if getattr(batches[0], field.name) is not None]
+        return cls(**{name: torch.cat([getattr(b, name) for b in batches]) for name in names})
 
     def map(self, function: Callable[[Tensor], Tensor]) -> Batch:
-        """Return the batch with `function` applied to each of its tensors."""
-        return Batch(*(function(t) for t in (self.inputs, self.targets, self.dense_targets)))
+        """Return the batch with `function` applied to each of its tensors; one stays one."""
+        targets, same = function(self.targets), self.dense_targets is self.targets
+        return Batch(
+            function(self.inputs),
+            targets,
+            targets if same else function(self.dense_targets),
+            None if self.also is None else function(self.also),
+        )
 
 
-def matches(answers: Tensor, targets: Tensor) -> Tensor:
-    """Return where answers are right: the same token, or a number within TOLERANCE."""
+def matches(answers: Tensor, targets: Tensor, also: Tensor | None = None) -> Tensor:
+    """Return where answers are right: a token that is accepted, or a number within TOLERANCE.
+
+    Args:
+        answers: (...,) tokens or numbers.
+        targets: the same shape.
+        also: (..., K), see `Batch`.
+    """
     if targets.is_floating_point():
         return (answers - targets).abs() <= TOLERANCE
-    return answers == targets
+    same = answers == targets
+    return same if also is None else same | (answers[..., None] == also).any(-1)
 
 
 class Task(ABC):
@@ -62,6 +86,10 @@ class Task(ABC):
 
     vocab_size: int
     seqlen: int
+    # A task of variable length has this as an option, 0 by default: lengths are then uniform in
+    # [min_seqlen, seqlen], and an example ends in padding that nothing scored stands behind. At
+    # any other length than the trained one it is scored with 0, which is that length exactly.
+    min_seqlen: int = 0
 
     version: ClassVar[int] = 1  # raised whenever the same seed gives other examples
     # vocab_size and seqlen where the user gives none; a size missing here must be given.
@@ -72,10 +100,22 @@ class Task(ABC):
     # may occur in an evaluation set.
     train_is_test: ClassVar[bool] = False
 
+    @classmethod
+    def sizes(cls, options: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Return vocab_size and seqlen where the user gives none: `defaults`.
+
+        Args:
+            options: all of the task's own, with their values.
+        """
+        return cls.defaults
+
     @property
     @abstractmethod
     def chance(self) -> float:
-        """Accuracy of a uniform guess among the possible answers."""
+        """Accuracy of a uniform guess among the possible answers.
+
+        Where a constant answer is better, there is a shortcut "most frequent answer" to say so.
+        """
 
     @abstractmethod
     def sample(self, batch_size: int, generator: torch.Generator) -> Batch:
@@ -100,6 +140,15 @@ class Task(ABC):
         return 0
 
     @property
+    def apart_by(self) -> int:
+        """Tokens, from the first on, in which no training example may equal one of a test set.
+
+        All of them by default. A task that asks at every position asks the same of all examples
+        with a common beginning: it scores only where these tokens are over.
+        """
+        return self.input_seqlen
+
+    @property
     def shortcuts(self) -> Mapping[str, Callable[[Tensor], Tensor]]:
         """Baselines that do not solve the task: name to (inputs -> predictions)."""
         return {}
@@ -111,8 +160,16 @@ class Task(ABC):
 
     def easier(self, seqlen: int) -> Task:
         """Return the task at a shorter length; parameters that are lengths shrink with it."""
-        shorter: Task = dataclasses.replace(cast(Any, self), seqlen=seqlen)
+        least = {"min_seqlen": min(self.min_seqlen, seqlen)} if self.min_seqlen else {}
+        shorter: Task = dataclasses.replace(cast(Any, self), seqlen=seqlen, **least)
         return shorter
+
+    def tested(self) -> Task:
+        """Return the task of the test set, where that is another distribution by design.
+
+        It has the same vocabulary and lengths. By default training and test draw from one.
+        """
+        return self
 
     def window_guess(self, inputs: Tensor, at: Tensor) -> Tensor:
         """Return (B,): the likeliest answer at the last position, where the oracle cannot tell.
@@ -218,14 +275,16 @@ def make_task(
     owner = f"task {name!r}"
     if isinstance(cls, type):
         task_class(cls, owner)
-    sizes = dict(getattr(cls, "defaults", {}))  # a factory, or a class beside `Task`, may have none
+    options = resolve_options(cls, params, owner=owner, reserved=RESERVED)
+    # A factory, or a class beside `Task`, may have neither.
+    own = getattr(cls, "sizes", None)
+    sizes = dict(getattr(cls, "defaults", {}) if own is None else own(options))
     for key, value in (("vocab_size", vocab_size), ("seqlen", seqlen)):
         if value is not None:
             sizes[key] = value
         if sizes.get(key) is None:
             raise ConfigError(f"{owner} has no default {key}: give one")
     given = {key: setting(key, sizes[key]) for key in ("vocab_size", "seqlen")}
-    options = resolve_options(cls, params, owner=owner, reserved=RESERVED)
     try:
         made = cls(**given, **options)
     except MechbenchError:

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-@register_task("compression", source="Poli et al. 2024 (MAD), section 3.1")
+@register_task("compression", source="Poli et al. 2024 (MAD), section 3.1", measures="copying")
 @dataclass(frozen=True)
 class Compression(Task):
     """Compression: repeat a whole random sequence after its end.

@@ -29,7 +29,9 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-@register_task("counting", source="Poli et al. 2023 (Hyena), table 4.1 and appendix A.1")
+@register_task(
+    "counting", source="Poli et al. 2023 (Hyena), table 4.1 and appendix A.1", measures="arithmetic"
+)
 @dataclass(frozen=True)
 class Counting(Task):
     """Counting: say how often the last token occurred.

@@ -49,7 +49,7 @@ if TYPE_CHECKING:
 _RANGE = 1 << 24  # torch.randint's stream changed between releases for larger ranges
 
 
-@register_task("fuzzy-recall", source="Poli et al. 2024 (MAD), section 3.1")
+@register_task("fuzzy-recall", source="Poli et al. 2024 (MAD), section 3.1", measures="recall")
 @dataclass(frozen=True)
 class FuzzyRecall(Halves):
     """Fuzzy recall: name the tokens of a value by the tokens of its key.

@@ -41,7 +41,9 @@ _GRID = 1 << 12  # x and w are multiples of 1 / _GRID, so that y is the same on 
 
 
 @register_task(
-    "icl-functions", source="Garg et al. 2022, section 2; Poli et al. 2023, appendix A.1"
+    "icl-functions",
+    source="Garg et al. 2022, section 2; Poli et al. 2023, appendix A.1",
+    measures="in-context learning",
 )
 @dataclass(frozen=True)
 class IclFunctions(Task):

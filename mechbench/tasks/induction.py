@@ -31,7 +31,11 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-@register_task("induction", source="Fu et al. 2023 (H3), section 3; Poli et al. 2023, section 4.1")
+@register_task(
+    "induction",
+    source="Fu et al. 2023 (H3), section 3; Poli et al. 2023, section 4.1",
+    measures="recall",
+)
 @dataclass(frozen=True)
 class Induction(Task):
     """Induction head: repeat the tokens that followed the special token before.

@@ -34,7 +34,9 @@ if TYPE_CHECKING:
 _RANGE = 1 << 24  # torch.randint's stream changed between releases for larger ranges
 
 
-@register_task("majority", source="Poli et al. 2023 (Hyena), table 4.1 and appendix A.1")
+@register_task(
+    "majority", source="Poli et al. 2023 (Hyena), table 4.1 and appendix A.1", measures="arithmetic"
+)
 @dataclass(frozen=True)
 class Majority(Task):
     """Majority: name the token that occurred most often.

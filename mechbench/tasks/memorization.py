@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-@register_task("memorization", source="Poli et al. 2024 (MAD), section 3.1")
+@register_task("memorization", source="Poli et al. 2024 (MAD), section 3.1", measures="recall")
 @dataclass(frozen=True)
 class Memorization(Halves):
     """Memorisation: name the value that a fixed map gives to each key.

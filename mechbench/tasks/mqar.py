@@ -26,8 +26,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from mechbench.catalogue.registry import register_task
 from mechbench.errors import ConfigError, SeqlenError
 from mechbench.tasks.base import IGNORE, UNKNOWN, Batch, Task
-from mechbench.tasks.distinct import draw_distinct, draw_wide
+from mechbench.tasks.distinct import draw_distinct
 from mechbench.tasks.first_occurrence import first_occurrence
+from mechbench.tasks.query_places import draw_places
 from mechbench.tasks.shortcuts import latest, most_frequent
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-@register_task("mqar", source="Arora et al. 2023 (Zoology), section 3")
+@register_task("mqar", source="Arora et al. 2023 (Zoology), section 3", measures="recall")
 @dataclass(frozen=True)
 class Mqar(Task):
     """Multi-query associative recall: name the value of every key when it occurs again.
@@ -124,13 +125,7 @@ class Mqar(Task):
             inputs = torch.randint(n_filler, (B, L), generator=generator, device=device)
             inputs += (inputs > 0) * (first - 1)
         inputs[:, 0 : 2 * n : 2], inputs[:, 1 : 2 * n : 2] = keys, values
-        # Weighted draws without replacement: the first n arrivals in a race of exponential clocks.
-        n_offsets = L // 2 - n
-        weight = torch.arange(1, n_offsets + 1, device=device).double() ** (self.power - 1)
-        uniform = (draw_wide((B, n_offsets), generator) + 1).double() / (1 << 48)
-        arrival = -uniform.log() / weight
-        offset = arrival.topk(n, largest=False).indices  # (B, n)
-        at = 2 * (n + offset)
+        at = 2 * (n + draw_places(B, n, L // 2 - n, self.power, generator))
         inputs.scatter_(1, at, keys)
         targets = torch.full_like(inputs, IGNORE).scatter_(1, at, values)
         return Batch(inputs, targets, targets)

@@ -34,7 +34,9 @@ if TYPE_CHECKING:
 _RANGE = 1 << 24  # torch.randint's stream changed between releases for larger ranges
 
 
-@register_task("multi-key-recall", source="Poli et al. 2023 (Hyena), section 4.1, num_keys")
+@register_task(
+    "multi-key-recall", source="Poli et al. 2023 (Hyena), section 4.1, num_keys", measures="recall"
+)
 @dataclass(frozen=True)
 class MultiKeyRecall(Halves):
     """Multi-key recall: name the value that followed the queried tuple of keys.

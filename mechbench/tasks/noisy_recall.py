@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 _RANGE = 1 << 24  # torch.randint's stream changed between releases for larger ranges
 
 
-@register_task("noisy-recall", source="Poli et al. 2024 (MAD), section 3.1")
+@register_task("noisy-recall", source="Poli et al. 2024 (MAD), section 3.1", measures="recall")
 @dataclass(frozen=True)
 class NoisyRecall(Task):
     """Noisy recall: name the value of every key seen before, despite noise in between.

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 _RANGE = 1 << 24
 
 
-@register_task("recall", source="Poli et al. 2023 (Hyena), section 4.1")
+@register_task("recall", source="Poli et al. 2023 (Hyena), section 4.1", measures="recall")
 @dataclass(frozen=True)
 class Recall(Halves):
     """Associative recall: name the value that followed the queried key.

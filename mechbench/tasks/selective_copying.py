@@ -29,7 +29,9 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-@register_task("selective-copying", source="Poli et al. 2024 (MAD), section 3.1")
+@register_task(
+    "selective-copying", source="Poli et al. 2024 (MAD), section 3.1", measures="copying"
+)
 @dataclass(frozen=True)
 class SelectiveCopying(Task):
     """Selective copying: repeat the data tokens that stood between blanks.

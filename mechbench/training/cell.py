@@ -13,20 +13,19 @@ from mechbench.errors import ConfigError
 from mechbench.plan.resolve import resolve, task_of
 from mechbench.record.config import Config
 from mechbench.record.files import discard_if_empty, exclusive, make_folder
-from mechbench.record.results import Result, read_or_set_aside, read_result
+from mechbench.record.results import RETRIED, Result, answers, read_or_set_aside, read_result
 from mechbench.training.devices import on
 from mechbench.training.draws import callers_generators
 from mechbench.training.kept import Kept
 from mechbench.training.lane import SOLE, Lane
 from mechbench.training.parallel import Group, join
-from mechbench.training.reuse import may_resume
+from mechbench.training.reuse import may_resume, with_budget
 from mechbench.training.run import Run
 from mechbench.training.train_cell import Interrupted, run_cell, train_and_score
 
 __all__ = ["CHECKPOINT_S", "Interrupted", "run", "run_config"]
 
 CHECKPOINT_S = 30.0  # seconds between checkpoints
-_RETRIED = ("error", "out-of-memory")  # statuses that may differ on another machine or another day
 
 
 def run(
@@ -41,6 +40,7 @@ def run(
     lr: float | None = None,
     batch_size: int | None = None,
     curriculum: str = "auto",
+    schedule: str | None = None,
     budget_tokens: int | None = None,
     seed: int = 0,
     eval_seqlens: Sequence[int] = (),
@@ -60,7 +60,7 @@ def run(
     lane: Lane = SOLE,
     **settings: Any,
 ) -> Result:
-    """Train one operator on one task and score it; a finished cell is read, not run again.
+    """Train one operator on one task and score it; a finished cell is read, or carried on.
 
     Args:
         operator: registered name.
@@ -74,7 +74,9 @@ def run(
         batch_size: sequences per step.
         curriculum: "auto": short sequences first, growing to `seqlen` in the same way for every
             operator; "none": full length from the start.
-        budget_tokens: most training tokens; training stops earlier once the task is solved.
+        schedule: of the learning rate: "constant", "averaged" (weights), "wsd" or "schedule-free".
+        budget_tokens: most training tokens; training stops earlier once the task is solved. A
+            larger budget than that of a stored result carries it on, as if it had never stopped.
         seed: of initialisation and data.
         eval_seqlens: lengths to score beside `seqlen`.
         device: "auto", "cpu", "cuda" or "cuda:N".
@@ -120,6 +122,7 @@ def run(
         lr=lr,
         batch_size=batch_size,
         curriculum=curriculum,
+        schedule=schedule,
         budget_tokens=budget_tokens,
         seed=seed,
         eval_seqlens=eval_seqlens,
@@ -164,16 +167,38 @@ def _lead(run: Run, resume: bool = True) -> Result:
         stored, warning = read_or_set_aside(folder / "result.json", config.cell_id)
         if warning:
             console.warn(warning)
-        if stored is not None and stored.data["status"] not in _RETRIED:
+        if stored is not None and answers(stored.data, config.budget_tokens):
+            stored = with_budget(stored, config)
             run.group.any(False)  # the other processes wait to be told
-            console.say(f"already done: {folder} (--fresh runs it again)")
+            _say_how_far(stored, config, console)
             return stored
         run.group.any(True)
+        keep = stored is not None and stored.data["status"] not in RETRIED
+        if stored is not None and keep:
+            console.say(
+                f"carrying on {folder}, trained on {stored.data['train_tokens']} tokens, to "
+                f"{config.budget_tokens}"
+            )
         try:
-            return run_cell(run)
+            return run_cell(run, keep=keep)
         except BaseException:
             discard_if_empty(folder)  # a failure before training leaves no folder
             raise
+
+
+def _say_how_far(stored: Result, config: Config, console: Console) -> None:
+    """Say that a stored result is read, and how far it went where that is beyond the budget."""
+    trained, folder = stored.data["train_tokens"], stored.path.parent
+    if trained > config.budget_tokens:
+        console.warn(
+            f"{folder} was trained on {trained} tokens, beyond the budget of "
+            f"{config.budget_tokens}: its result is read (--fresh runs it again)"
+        )
+    else:
+        console.say(
+            f"already done: {folder}, trained on {trained} tokens with a budget of "
+            f"{stored.data['config']['budget_tokens']} (--fresh runs it again)"
+        )
 
 
 def _join(processes: int, config: Config, device: str) -> tuple[Group, str]:

@@ -1,4 +1,4 @@
-"""A cell's checkpoint: the model's whole state, optimizer and progress in one file.
+"""A cell's checkpoint: the model's whole state, optimizer, schedule and progress in one file.
 
 The whole state is more than a state dict says: buffers that it leaves out or that forward made, and
 an operator's extra state, count too. Files are read without running code (`weights_only`).
@@ -9,26 +9,49 @@ from __future__ import annotations
 import contextlib
 import copy
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from mechbench.errors import OperatorError, ResultError
-from mechbench.record.config import Config
+from mechbench.errors import ConfigError, OperatorError, ResultError
+from mechbench.record.config import ANYTIME, Config
 from mechbench.record.files import set_aside, write_atomic
+from mechbench.training.likeness import check_like
 from mechbench.training.loop import Progress
 from mechbench.training.memory import is_out_of_memory
+from mechbench.training.named_schedules import SCHEDULES
+from mechbench.training.schedule_free import ScheduleFreeAdamW
+from mechbench.training.schedules import Constant
 
 _EXTRA = "_extra_state"  # how torch names what `get_extra_state` gave, after the module's name
 
 
+class CodeChangedError(ConfigError):
+    """The operator of a checkpoint is another now."""
+
+
 def save_checkpoint(
-    path: Path, cell_id: str, model: nn.Module, optimizer: torch.optim.Optimizer, progress: Progress
+    path: Path,
+    cell_id: str,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    progress: Progress,
+    schedule: Constant | None = None,
+    code: Mapping[str, str] | None = None,
 ) -> None:
     """Write the checkpoint atomically.
+
+    Args:
+        path: of the file.
+        cell_id: of the cell.
+        model: in training.
+        optimizer: of the model.
+        progress: of the run.
+        schedule: of the run; without it there is nothing to keep of one.
+        code: what `mechbench.training.reuse.built_in_code` gives.
 
     Raises:
         ResultError: it cannot be written; the previous one is intact.
@@ -43,18 +66,31 @@ def save_checkpoint(
         },
         "optimizer": optimizer.state_dict(),
         "progress": progress.to_dict(),
+        "schedule": {} if schedule is None else schedule.state_dict(),
+        "code": dict(code or {}),
     }
     write_atomic(path, lambda file: torch.save(data, file))
 
 
-def load_weights(path: Path, cell_id: str, model: nn.Module) -> None:
-    """Restore the model alone and leave the file as it is, to look at a trained model.
+def load_weights(path: Path, config: Config, model: nn.Module) -> None:
+    """Restore the weights that were evaluated and leave the file as it is, to look at them.
 
     Raises:
         ResultError: the file is missing, corrupt or of another cell.
     """
     try:
-        _restore(model, _read(path, cell_id))
+        data = _read(path, config.cell_id)
+        if config.protocol < ANYTIME:
+            _restore(model, data)
+            return
+        kind = SCHEDULES[config.schedule]
+        optimizer = kind.optimizer(model, config.lr, config.weight_decay)
+        schedule = kind(model, optimizer, config.warmup_steps)
+        _load(data, model, optimizer, schedule, config)
+        with schedule.weights():
+            evaluated = [p.detach().clone() for p in model.parameters()]
+        with torch.no_grad():
+            torch._foreach_copy_(list(model.parameters()), evaluated)
     except FileNotFoundError as error:
         raise ResultError(f"{path} does not exist: the run has not stored any weights") from error
     except Exception as error:  # whatever a damaged file makes the reader raise
@@ -70,26 +106,29 @@ def load_checkpoint(
     model: nn.Module,
     optimizer: torch.optim.Optimizer,
     config: Config | None = None,
+    schedule: Constant | None = None,
+    code: Mapping[str, str] | None = None,
 ) -> tuple[Progress | None, str | None]:
-    """Restore model and optimizer; return (progress, None), or (None, warning) for a damaged file.
+    """Restore model, optimizer and schedule; return (progress, None), or (None, warning).
 
-    A damaged file, or one of another cell, is renamed and never used: model and optimizer are then
-    as they were. Without a file both are None. What `config` allows is checked where it is given.
+    A damaged file, or one of another cell, is renamed and never used: model, optimizer and schedule
+    are then as they were, and the warning says so. Without a file both are None. What `config`
+    allows is checked where it is given.
+
+    Raises:
+        ConfigError: `code` is given and is not what the checkpoint was trained with.
     """
-    from mechbench.training.stored_progress import stored_progress
-
     _mark_built(model)
     if not path.exists():
         return None, None
     undo = _undo(model)
     try:
         data = _read(path, cell_id)
-        progress = stored_progress(data["progress"], config)
-        moments = _moments(optimizer, data["optimizer"], progress.step)
-        _restore(model, data)
-        # Options and rates of the groups come from the configuration, and `set_lr` sets the rates.
-        groups = optimizer.state_dict()["param_groups"]
-        optimizer.load_state_dict({"state": moments, "param_groups": groups})
+        if code is not None:
+            _check_code(path, data["code"], code)
+        progress = _load(data, model, optimizer, schedule, config)
+    except CodeChangedError:
+        raise
     except Exception as error:  # whatever a damaged file makes the reader raise
         undo()
         _mark_built(model)
@@ -101,6 +140,44 @@ def load_checkpoint(
             f"set aside as {set_aside(path).name}, training starts over"
         )
     return progress, None
+
+
+def _load(
+    data: dict[str, Any],
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    schedule: Constant | None,
+    config: Config | None,
+) -> Progress:
+    """Restore all of a checkpoint that fits, the model first; return the progress.
+
+    Raises:
+        Exception: of any kind, where something does not fit. Optimizer and schedule are then as
+            they were.
+    """
+    from mechbench.training.stored_progress import stored_progress
+
+    progress = stored_progress(data["progress"], config)
+    stored = _optimizer_state(optimizer, data["optimizer"], progress.step)
+    if schedule is not None:
+        schedule.check(data["schedule"], progress.tokens, _tensors_of(stored))
+    _restore(model, data)
+    optimizer.load_state_dict(stored)
+    if schedule is not None:
+        schedule.load_state_dict(data["schedule"])
+    return progress
+
+
+def _check_code(path: Path, stored: Any, code: Mapping[str, str]) -> None:
+    """Refuse to go on with an operator that is not the one the checkpoint was trained with."""
+    if not isinstance(stored, dict):
+        raise ValueError("it does not say what code it was trained with")
+    changed = sorted(name for name in {*stored, *code} if stored.get(name) != code.get(name))
+    if changed:
+        raise CodeChangedError(
+            f"{', '.join(map(str, changed))} changed since {path} was written: the run is not "
+            "carried on with other code; --fresh (resume=False) starts it over"
+        )
 
 
 def check_extra_state(model: nn.Module, operator: str) -> str | None:
@@ -140,6 +217,26 @@ def _read(path: Path, cell_id: str) -> dict[str, Any]:
     return data
 
 
+def _optimizer_state(optimizer: torch.optim.Optimizer, stored: Any, steps: int) -> dict[str, Any]:
+    """Return the stored state as the optimizer may load it.
+
+    Raises:
+        ValueError: it is not as the optimizer makes it.
+    """
+    if isinstance(optimizer, ScheduleFreeAdamW):
+        optimizer.check(stored)
+        return dict(stored)
+    # Options and rates of the groups come from the configuration, and `set_lr` sets the rates.
+    groups = optimizer.state_dict()["param_groups"]
+    return {"state": _moments(optimizer, stored, steps), "param_groups": groups}
+
+
+def _tensors_of(stored: dict[str, Any]) -> list[Tensor]:
+    """Return the optimizer's state of each parameter, in the order of `StableDecay`."""
+    states = sorted(stored.get("state", {}).items())
+    return [value for _, state in states for _, value in sorted(state.items())]
+
+
 def _moments(optimizer: torch.optim.Optimizer, stored: Any, steps: int) -> dict[int, Any]:
     """Return the stored state of each parameter, which must be as AdamW makes it.
 
@@ -156,7 +253,7 @@ def _moments(optimizer: torch.optim.Optimizer, stored: Any, steps: int) -> dict[
         if set(state) != {"step", "exp_avg", "exp_avg_sq"}:
             raise ValueError("its optimizer keeps something else than AdamW")
         for key in ("exp_avg", "exp_avg_sq"):
-            _check_like(f"{key} of its optimizer", state[key], parameters[index])
+            check_like(f"{key} of its optimizer", state[key], parameters[index])
         step = state["step"]
         if not isinstance(step, Tensor) or step.shape != () or not step.is_floating_point():
             raise ValueError("its optimizer has lost count of its steps")
@@ -172,7 +269,7 @@ def _check_fit(model: nn.Module, data: dict[str, Any]) -> None:
     for name, parameter in model.named_parameters():
         if name not in state:
             raise ValueError("its weights do not fit the model")
-        _check_like("a weight", state[name], parameter)
+        check_like("a weight", state[name], parameter)
     modules = dict(model.named_modules())
     there = dict(model.named_buffers())
     for name, value in (*state.items(), *buffers.items()):
@@ -185,17 +282,6 @@ def _check_fit(model: nn.Module, data: dict[str, Any]) -> None:
             raise ValueError(f"buffer {name!r} is no tensor")
         if name in there and there[name].dtype != value.dtype:
             raise ValueError(f"buffer {name!r} is {value.dtype}: expected {there[name].dtype}")
-
-
-def _check_like(what: str, value: object, expected: Tensor) -> None:
-    """Raise ValueError unless `value` is a tensor like the expected one."""
-    if (
-        not isinstance(value, Tensor)
-        or value.layout != torch.strided
-        or value.shape != expected.shape
-        or value.dtype != expected.dtype
-    ):
-        raise ValueError(f"{what} does not fit the model")
 
 
 def _restore(model: nn.Module, data: dict[str, Any]) -> None:

@@ -14,9 +14,11 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
+from mechbench.ops.again import is_again
 from mechbench.ops.kernels.withheld import withheld
 from mechbench.training.kinds import is_own, kind_of
 from mechbench.training.model import Backbone
@@ -63,18 +65,46 @@ class FlopCounter(TorchDispatchMode):
             if made_of is not NotImplemented:
                 return made_of
         out = func(*args, **kwargs)
-        if formula is not None:
+        if formula is not None and not is_again():
             self.total += formula(*args, **kwargs, out_val=out)
+        return out
+
+
+class _CausalHalf(TorchFunctionMode):
+    """Takes from a count what causal attention need not do: half of each of its products."""
+
+    def __init__(self, counter: FlopCounter) -> None:
+        super().__init__()
+        self._counter = counter
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        """Run `func`; of causal SDPA the forward's half and the coming backward's are spared."""
+        kwargs, before = kwargs or {}, self._counter.total
+        out = func(*args, **kwargs)
+        if func is F.scaled_dot_product_attention and kwargs.get("is_causal"):
+            passes = 3 if out.requires_grad else 1  # two products forward, four backward
+            self._counter.total -= passes * (self._counter.total - before) / 2
         return out
 
 
 @contextlib.contextmanager
 def counting(model: nn.Module) -> Iterator[FlopCounter]:
-    """Count what this thread does with a model that is on no GPU.
+    """Count what this thread does with a model that is on no GPU: the one counter of FLOPs.
 
-    Triton kernels of others are not counted, and must not be launched there: they are an error.
+    Matrix products, SDPA and FFTs count; elementwise work does not. Of causal SDPA the lower half
+    counts; what an operator multiplies by itself counts as it stands, masked or not, but for what
+    it says it computes again in the backward pass. Triton kernels of others are not counted, and
+    must not be launched there: they are an error.
     """
-    with FlopCounter() as counter, contextlib.nullcontext() if is_own(model) else withheld():
+    # Other backends of SDPA have names of their own; this one is made of counted products.
+    with (
+        contextlib.nullcontext() if is_own(model) else withheld(),
+        sdpa_kernel(SDPBackend.MATH),
+        FlopCounter() as counter,
+        _CausalHalf(counter),
+    ):
         yield counter
 
 
@@ -89,9 +119,8 @@ def flops_per_token(
 ) -> float | None:
     """Return the FLOPs per token of a forward and backward pass over `input_seqlen` tokens.
 
-    Counted on the meta device, so nothing is computed or allocated. Matrix products, SDPA and
-    FFTs count; elementwise work does not. None where the operator cannot run without data, or has
-    Triton kernels that are not the package's.
+    Counted on the meta device, so nothing is computed or allocated, as `counting` says. None where
+    the operator cannot run without data, or has Triton kernels that are not the package's.
     Of equal blocks of a backbone one is counted and multiplied, and equal models are counted once.
 
     Args:
@@ -189,8 +218,7 @@ def _count_on(device: str, model: nn.Module, input_seqlen: int, input_dim: int) 
     ghost = copy.deepcopy(model).to(device)
     tokens = torch.zeros(1, input_seqlen, dtype=torch.int64, device=device)
     numbers = torch.zeros(1, input_seqlen, input_dim, device=device)
-    # Other backends of SDPA have names of their own.
-    with counting(model) as counter, sdpa_kernel(SDPBackend.MATH):
+    with counting(model) as counter:
         logits = ghost(numbers if input_dim else tokens)
         F.cross_entropy(logits.flatten(0, 1), tokens.flatten()).backward()  # type: ignore[no-untyped-call]
     return counter.total

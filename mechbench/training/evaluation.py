@@ -43,9 +43,10 @@ def autocast(device: str, dtype: str) -> torch.autocast:
 def count_right(logits: Tensor, targets: Tensor) -> Tensor:
     """Return (2,) int64: right answers and scored positions; no synchronisation.
 
+    Of several right answers only the target counts, which is what training aims at.
     Logits that are not finite answer nothing: NaN has an argmax, class 0, but no choice was made.
     """
-    return _count_right(*_answers(logits, targets), targets)
+    return _count_right(*_answers(logits, targets), targets, None)
 
 
 def count_non_finite(logits: Tensor, targets: Tensor) -> Tensor:
@@ -60,10 +61,10 @@ def _answers(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
     return answers, (logits * 0).sum(-1) == 0  # 0 times NaN or infinity is NaN
 
 
-def _count_right(answers: Tensor, finite: Tensor, targets: Tensor) -> Tensor:
+def _count_right(answers: Tensor, finite: Tensor, targets: Tensor, also: Tensor | None) -> Tensor:
     scored = targets != IGNORE
     # -100 is never an argmax, but may be a number.
-    right = matches(answers, targets) & finite & scored
+    right = matches(answers, targets, also) & finite & scored
     return torch.stack([right.sum(), scored.sum()])
 
 
@@ -105,7 +106,7 @@ def counts(
                     logits = model(asked.inputs)
                 answers, finite = _answers(logits, asked.targets)
                 right = [
-                    _count_right(answers, finite, targets)
+                    _count_right(answers, finite, targets, asked.also)
                     for targets in (asked.targets, asked.dense_targets)
                 ]
                 total += torch.cat([*right, _count_non_finite(finite, asked.targets)])

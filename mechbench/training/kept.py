@@ -7,7 +7,7 @@ the numbers of a new one, and replays from its first step on.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -19,6 +19,8 @@ from mechbench.ops.adamw import FlatAdamW
 from mechbench.training.kinds import kind_of
 from mechbench.training.optimiser import make_optimizer, parameter_groups
 from mechbench.training.step import Graphs
+
+MakeOptimizer = Callable[[nn.Module, float, float], torch.optim.Optimizer]
 
 
 @dataclass
@@ -46,7 +48,13 @@ class Kept:
 
     @contextmanager
     def trainer(
-        self, model: nn.Module, lr: float, weight_decay: float, setting: Hashable, device: str
+        self,
+        model: nn.Module,
+        lr: float,
+        weight_decay: float,
+        setting: Hashable,
+        device: str,
+        optimizer: MakeOptimizer = make_optimizer,
     ) -> Iterator[Trainer]:
         """Give a trainer of `model` as it is; after an error in the context it is not handed on.
 
@@ -56,16 +64,18 @@ class Kept:
             weight_decay: of matrices.
             setting: what else decides what a step computes.
             device: to train on.
+            optimizer: makes the optimizer of the schedule. What a schedule keeps beside it is made
+                anew for each cell: a captured step touches none of that.
         """
-        key = (kind_of(model, of_step=True), setting, device) if self._cells else ()
+        key = (kind_of(model, of_step=True), setting, device, optimizer) if self._cells else ()
         trainer = self._restarted(key, model, lr, weight_decay)
         self._trainer = None
         if trainer is None:
             if self._cells and device.startswith("cuda"):
                 torch.cuda.empty_cache()  # of the last trainer
             model = model.to(device)
-            optimizer = make_optimizer(model, lr, weight_decay)
-            trainer = Trainer(model, optimizer, Graphs(keep=self._cells))
+            made = optimizer(model, lr, weight_decay)
+            trainer = Trainer(model, made, Graphs(keep=self._cells))
         yield trainer
         if self._cells:
             self._key, self._trainer = key, trainer

@@ -12,30 +12,35 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mechbench.data.examples import TrainExamples
+from mechbench.data.examples import SHARES, TrainExamples
 from mechbench.data.streams import TrainStream, Unseen
 from mechbench.data.train_set import TrainSet
 from mechbench.ops import cross_entropy
-from mechbench.plan.curriculum import ADVANCE, stage_budget, stage_lr, stage_task
+from mechbench.plan.curriculum import ADVANCE, most_tokens, stage_lr, stage_task
 from mechbench.record.config import Config
+from mechbench.record.outcome import MARK
 from mechbench.tasks.base import IGNORE, Batch
 from mechbench.training.draws import seed_step
 from mechbench.training.evaluation import Score, autocast, count_right
 from mechbench.training.evaluation import counts as score_counts
 from mechbench.training.memory import first_micro_batch, is_out_of_memory
-from mechbench.training.optimiser import lr_factor
 from mechbench.training.run import Run
+from mechbench.training.schedules import Constant
 from mechbench.training.step import Graphs, Stepper
 
-SOLVED = 0.995  # validation accuracy, twice in a row
+SOLVED = MARK  # validation accuracy, twice in a row
 
 
 @dataclass
 class Progress:
-    """The progress of a run, apart from its weights, in JSON types that a checkpoint can hold."""
+    """The progress of a run, apart from its weights, in JSON types that a checkpoint can hold.
 
-    step: int = 0  # steps done
-    tokens: int = 0  # training tokens seen
+    Nothing in it depends on the budget but `stop`: "budget" says that no further step fits into the
+    budget that was asked for, and a larger one goes on as if it had never been said.
+    """
+
+    step: int = 0  # steps done, without those that a schedule has undone
+    tokens: int = 0  # training tokens seen, those of undone steps included
     stage: int = 0  # of the curriculum
     stage_tokens: int = 0  # tokens seen in this stage
     halvings: int = 0  # of the micro-batch, each after an out-of-memory error
@@ -45,7 +50,7 @@ class Progress:
     excluded: int = 0  # training examples dropped for standing in an evaluation set
     train_s: float = 0.0  # seconds of training steps
     pending: list[int] = field(default_factory=lambda: [0, 0, 0])  # counts since the last row
-    metrics: list[dict[str, Any]] = field(default_factory=list)
+    metrics: list[dict[str, Any]] = field(default_factory=list)  # rows, on fixed steps only
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields as a dictionary."""
@@ -97,26 +102,44 @@ def backward(
 ) -> tuple[Tensor, Tensor]:
     """Accumulate the gradient of the mean loss over all scored positions of the batch.
 
-    The division by the whole batch's count makes the gradient independent of `micro_batch`.
-    `n_scored` is that count where the inputs are a part of the batch.
+    Of two sets of targets, those that are determined and those that are scored, each mean has its
+    share. The division by the whole batch's counts makes the gradient independent of `micro_batch`.
+
+    Args:
+        model: maps (B, L) or (B, L, d) to (B, L, V).
+        inputs: (B, L) or (B, L, d).
+        targets: (B, L), or (B, 2, L) as `mechbench.data.examples` gives them.
+        micro_batch: sequences at once.
+        device: of the model.
+        dtype: of the forward pass.
+        n_scored: as `scored`, of the whole batch where the inputs are a part of it.
 
     Returns:
-        The loss and (2,) int64 counts of right and scored positions, on the device.
+        The loss and (2,) int64 counts of right and scored positions of the first set.
     """
     if n_scored is None:
-        n_scored = (targets != IGNORE).sum().clamp_min(1)
+        n_scored = scored(targets)
     loss = torch.zeros((), device=inputs.device)
     counts = torch.zeros(2, dtype=torch.int64, device=inputs.device)
     pieces = (torch.split(t, micro_batch) for t in (inputs, targets))
     for x, y in zip(*pieces, strict=True):
         with autocast(device, dtype):
             logits = model(x)
-        total, right = loss_and_counts(logits, y)
-        part = total / n_scored
+        sets, shares = ((y,), (1.0,)) if y.dim() == 2 else (y.unbind(1), SHARES)
+        total, right = loss_and_counts(logits, sets[0])
+        part = shares[0] * (total / n_scored[0])
+        for one, n, share in zip(sets[1:], n_scored[1:], shares[1:], strict=True):
+            part = part + share * (loss_and_counts(logits, one)[0] / n)
         part.backward()  # type: ignore[no-untyped-call]
         loss += part.detach()
         counts += right
     return loss, counts
+
+
+def scored(targets: Tensor) -> Tensor:
+    """Return (1,) or (2,): how many positions each set of targets scores, at least 1."""
+    sets = targets if targets.dim() == 3 else targets[:, None]
+    return (sets != IGNORE).sum((0, 2)).clamp_min(1)
 
 
 def step_gradients(
@@ -136,7 +159,7 @@ def step_gradients(
             cells in the same process: alone it may, and be summed as always.
     """
     config, device, group = run.config, run.device, run.group
-    n_scored = (targets != IGNORE).sum().clamp_min(1)
+    n_scored = scored(targets)
     inputs, targets = group.share(inputs), group.share(targets)
     while True:
         micro_batch = progress.micro_batch(config, *inputs.shape[:2])
@@ -160,6 +183,7 @@ def train(
     run: Run,
     model: nn.Module,
     optimizer: torch.optim.Optimizer,
+    schedule: Constant,
     progress: Progress,
     validation: list[Batch],
     unseen: Unseen,
@@ -171,8 +195,9 @@ def train(
     """Train until solved, diverged, out of budget or interrupted; `progress` says which.
 
     Every batch, and whatever an operator draws, is a function of (seed, stage, step), and
-    validation and the curriculum's stages fall on fixed steps, so a run resumed from a checkpoint
-    goes on as if nothing had happened.
+    validation and the curriculum's stages fall on steps that know no budget. So a run resumed from
+    a checkpoint goes on as if nothing had happened, and so does one whose budget has grown: the
+    budget decides before which step training stops, and nothing else.
     """
     config, task, device, group = run.config, run.task, run.device, run.group
     tasks = [stage_task(task, length) for length, _ in config.curriculum]
@@ -181,13 +206,12 @@ def train(
             TrainSet(task_, config.n_train, batch_size, config.seed, device)
             if config.n_train
             else TrainStream(task_, batch_size, config.seed, device),
-            dense=config.loss_on == "dense",
+            loss_on=config.loss_on,
             # Shorter examples cannot stand in an evaluation set.
             unseen=unseen if task_ is tasks[-1] else None,
         )
         for task_, (_, batch_size) in zip(tasks, config.curriculum, strict=True)
     ]
-    share = stage_budget(config.budget_tokens, len(tasks))
     on_cuda = device.startswith("cuda")
     # Right and scored positions, excluded examples since the last row of metrics.
     counts = torch.tensor(progress.pending, device=device)
@@ -211,30 +235,32 @@ def train(
         graphs=graphs,
         alone=run.lane.alone,
     )
+    if progress.stop == "budget":
+        progress.stop = ""
     model.train()
     while not progress.stop:
+        now_task, batch_size = tasks[progress.stage], config.curriculum[progress.stage][1]
+        step_tokens = batch_size * now_task.input_seqlen
+        if progress.tokens + step_tokens > config.budget_tokens:
+            progress.stop = "budget"
+            break
         if group.any(hooks.interrupted()):
             save()
             return
         if hooks.checkpoint_due():
             save()
-        now_task, batch_size = tasks[progress.stage], config.curriculum[progress.stage][1]
-        step_tokens = batch_size * now_task.input_seqlen
         final = progress.stage == len(tasks) - 1
         inputs, targets, held_out = examples[progress.stage].at(progress.step)
         if held_out is not None:
             counts[2] += held_out.sum()
-        fraction = progress.tokens / config.budget_tokens
-        factor = lr_factor(progress.step, fraction, config.warmup_steps)
+        factor = schedule.factor(progress.step, progress.tokens)
         factor *= stage_lr(config.curriculum, progress.stage)
         seed_step(config.seed, progress.step, device, group.rank)
         micro_batch = progress.micro_batch(config, *inputs.shape[:2])
         replayed = stepper.replay(inputs, targets, factor, micro_batch)
         loss, right, norm = replayed or stepper.gradients(inputs, targets)
-        done = progress.step + 1
-        spent = progress.tokens + step_tokens
-        last = spent + step_tokens > config.budget_tokens
-        due = last or done % config.validate_every == 0
+        done, spent = progress.step + 1, progress.tokens + step_tokens
+        due = schedule.due(spent) if schedule.branching else done % config.validate_every == 0
         if due:
             run.lane.wait(device)
         # On CUDA they are fetched on fixed steps only: reading them stalls the queue.
@@ -244,6 +270,7 @@ def train(
         counts[:2] += right
         if not replayed:
             stepper.update(factor)
+        schedule.updated(done)
         progress.step, progress.tokens = done, spent
         progress.stage_tokens += step_tokens
         hooks.advanced(step_tokens)
@@ -267,26 +294,46 @@ def train(
             "validation_dense_accuracy": None,
             "tokens_per_s": (spent - row_tokens) / (now - row_time),
             "train_s": progress.train_s,
+            "branch": int(schedule.branching),
         }
-        if final or last:
-            # A CPU is no faster with more rows at once, a GPU is.
-            rows = config.n_validation if on_cuda else batch_size
-            micro_batch = progress.micro_batch(config, rows, task.input_seqlen)
-            found = score_counts(model, validation, micro_batch, device, config.dtype)
-            run.lane.wait(device)
-            score = Score(*group.total(tuple(found.tolist())))
+        if final:
+            score = validate(run, model, schedule, progress, validation)
             row["validation_accuracy"] = score.accuracy
             row["validation_dense_accuracy"] = score.dense_accuracy
-            progress.streak = progress.streak + 1 if score.accuracy >= SOLVED else 0
-            if progress.streak >= 2:
-                progress.stop = "solved"
-            elif last:
-                progress.stop = "budget"
-        elif train_accuracy >= ADVANCE or progress.stage_tokens >= share:
+            _note(progress, schedule, score.accuracy)
+        elif train_accuracy >= ADVANCE or progress.stage_tokens >= most_tokens(step_tokens):
             progress.stage, progress.stage_tokens = progress.stage + 1, 0
         progress.metrics.append(row)
         hooks.report(row)
         counts.zero_()
         mark = row_time = time.perf_counter()
         row_tokens = spent
+    run.lane.wait(device)
     save()
+
+
+def validate(
+    run: Run, model: nn.Module, schedule: Constant, progress: Progress, validation: list[Batch]
+) -> Score:
+    """Score the weights that the schedule evaluates; changes neither model nor progress."""
+    config, device = run.config, run.device
+    # A CPU is no faster with more rows at once, a GPU is.
+    rows = config.n_validation if device.startswith("cuda") else config.curriculum[-1][1]
+    micro_batch = progress.micro_batch(config, rows, run.task.input_seqlen)
+    with schedule.weights():
+        found = score_counts(model, validation, micro_batch, device, config.dtype)
+    run.lane.wait(device)
+    return Score(*run.group.total(tuple(found.tolist())))
+
+
+def _note(progress: Progress, schedule: Constant, accuracy: float) -> None:
+    """Note a validation on a fixed step: solved with the second good one in a row."""
+    progress.streak = progress.streak + 1 if accuracy >= SOLVED else 0
+    if progress.streak >= 2:
+        progress.stop = "solved"
+        return
+    branching = schedule.branching
+    if branching or not progress.streak:  # no branch begins between two good validations
+        progress.step = schedule.validated(progress.step, progress.tokens, accuracy)
+    if branching and not schedule.branching:
+        progress.streak = 0  # that was the branch's

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from torch import nn
 
 from mechbench.data.baselines import required_context, shortcut_accuracies
@@ -27,12 +26,7 @@ def evaluation(
     """Score the model on a test set, beside what the task gives away without being solved."""
     micro_batch = progress.micro_batch(config, config.n_test, task.input_seqlen)
     counted = counts(model, batches, micro_batch, device, config.dtype)
-    whole = Batch(
-        *(
-            torch.cat([getattr(b, name) for b in batches])
-            for name in ("inputs", "targets", "dense_targets")
-        )
-    )
+    whole = Batch.joined(batches)
     # On the CPU, while a GPU still counts.
     shortcuts, context = shortcut_accuracies(task, whole), required_context(task, whole)
     score = Score(*counted.tolist())
@@ -65,7 +59,7 @@ def note_non_finite(result: dict[str, Any], config: Config) -> None:
     if not bad or result["status"] not in ("ok", "diverged"):
         return
     if config.seqlen in bad:
-        result["status"] = "diverged"
+        result |= {"status": "diverged", "stop": "diverged", "solved": False}
     if result["reason"] is None:
         lengths = ", ".join(map(str, sorted(bad)))
         result["reason"] = f"logits are not finite at seqlen {lengths}"
@@ -83,6 +77,7 @@ def empty_result(config: Config, task: Task, device: str) -> dict[str, Any]:
         "train_is_test": bool(task.train_is_test),
         "evaluations": [],
         "solved": False,
+        "outcome": None,
         "causal": None,
         "stop": None,
         "validation_accuracy": None,

@@ -30,7 +30,8 @@ from mechbench.training.evaluation import evaluate
 from mechbench.training.kinds import is_own
 from mechbench.training.lengths import for_tokens
 from mechbench.training.loop import Progress, backward
-from mechbench.training.optimiser import clip, make_optimizer, set_lr
+from mechbench.training.named_schedules import SCHEDULES
+from mechbench.training.optimiser import clip, set_lr
 from mechbench.training.run import Run
 
 _OLDEST = (3, 4)  # version of Triton that tells what it is about to compile
@@ -118,7 +119,8 @@ def passes(model: nn.Module, run: Run) -> Iterator[Callable[[], object]]:
         backward(double.train(), batch.inputs, batch.targets, rows, device, dtype)
 
     def update() -> None:
-        optimizer = make_optimizer(double, config.lr, config.weight_decay)
+        kind = SCHEDULES[config.schedule]
+        optimizer = kind.optimizer(double, config.lr, config.weight_decay)
         clip(double, optimizer, config.grad_clip)
         set_lr(optimizer, 1.0)
         optimizer.step()

@@ -1,13 +1,17 @@
-"""Whether a stored cell may be reused: would today's code give the same? No torch."""
+"""Whether a stored cell may be reused or carried on: would today's code give the same? No torch."""
 
 from __future__ import annotations
 
+import functools
+import hashlib
+import importlib.util
 from pathlib import Path
 
 from mechbench.catalogue.sources import UNKNOWN, edited
 from mechbench.console.progress_bar import Console
 from mechbench.errors import ConfigError
 from mechbench.record.config import Config
+from mechbench.record.results import Result, is_decided, write_json, write_json_once
 
 _STORED = ("result.json", "checkpoint.pt")
 
@@ -50,3 +54,42 @@ def may_resume(config: Config, folder: Path, console: Console) -> bool:
             "is not used, and the cell runs again"
         )
     return False
+
+
+def with_budget(stored: Result, config: Config) -> Result:
+    """Return a result that answers for the budget of `config`, as a run with it would store it.
+
+    A decided cell would have ended the same with a larger budget: only that is written into its
+    files.
+
+    Raises:
+        ResultError: they cannot be written.
+    """
+    data = stored.data
+    if not is_decided(data) or data["config"]["budget_tokens"] >= config.budget_tokens:
+        return stored
+    asked = {**data["config"], "budget_tokens": config.budget_tokens}
+    write_json(stored.path, {**data, "config": asked})
+    write_json_once(stored.path.with_name("config.json"), asked)
+    return Result(stored.path, {**data, "config": asked})
+
+
+def built_in_code(config: Config) -> dict[str, str]:
+    """Return digests of the files of the built-in components that an operator is made of.
+
+    No identity rests on them, as the version of the protocol stands for the package's code. But a
+    run must not begin with one operator and go on with another.
+    """
+    from mechbench.operators.base import components_used
+
+    used = components_used(config.operator, config.operator_options)
+    modules = {e.target.partition(":")[0] for e in used if e.origin == "built-in" and e.target}
+    return {name: _digest(name) for name in sorted(modules)}
+
+
+@functools.cache
+def _digest(module: str) -> str:
+    spec = importlib.util.find_spec(module)
+    if spec is None or spec.origin is None:
+        return UNKNOWN
+    return hashlib.sha256(Path(spec.origin).read_bytes()).hexdigest()

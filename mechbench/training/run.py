@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from mechbench.console.progress_bar import Console
-from mechbench.plan.resolve import task_of
+from mechbench.plan.resolve import scored_task
 from mechbench.record.config import Config
 from mechbench.tasks.base import Task
 from mechbench.training.kept import Kept
@@ -41,8 +41,5 @@ class Run:
     lane: Lane = SOLE
 
     def tasks(self) -> dict[int, Task]:
-        """Return the task at every length that is scored, the trained one among them."""
-        return {
-            length: self.task if length == self.config.seqlen else task_of(self.config, length)
-            for length in self.config.eval_seqlens
-        }
+        """Return the task of the test set at every length, the trained one among them."""
+        return {length: scored_task(self.config, length) for length in self.config.eval_seqlens}

@@ -111,13 +111,13 @@ class Stepper:
 
         Args:
             inputs: (B, L) or (B, L, d).
-            targets: (B, L).
+            targets: (B, L) or (B, 2, L).
             factor: on the peak rates.
             micro_batch: sequences that `gradients` takes at once.
         """
         if not self._capture or not inputs.is_cuda:
             return None
-        shape = (tuple(inputs.shape), micro_batch)
+        shape = (tuple(inputs.shape), tuple(targets.shape), micro_batch)
         if shape != self._shape:
             self._shape, self._eager_steps = shape, 0
         step = self._graphs.get(shape)

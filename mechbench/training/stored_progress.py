@@ -34,6 +34,7 @@ class _Row(_Stored):
     validation_dense_accuracy: Share | None
     tokens_per_s: Seconds
     train_s: Seconds
+    branch: Annotated[int, Field(ge=0, le=1)] = 0  # whether these steps were undone
 
 
 class _Progress(_Stored):
@@ -67,11 +68,12 @@ def stored_progress(data: object, config: Config | None = None) -> Progress:
     progress = Progress(**fields)
     if progress.stage_tokens > progress.tokens or progress.step > progress.tokens:
         raise ValueError("its counts of steps and tokens contradict each other")
-    if any(row["step"] > progress.step for row in progress.metrics):
-        raise ValueError("its metrics go beyond its steps")
-    if config is not None:
-        if progress.stage >= len(config.curriculum):
-            raise ValueError(f"stage {progress.stage} of {len(config.curriculum)}")
-        if progress.tokens > config.budget_tokens and progress.step > 1:
-            raise ValueError(f"{progress.tokens} tokens of {config.budget_tokens}")
+    undone = config is not None and config.schedule == "wsd"  # some steps, and then not counted
+    if any(
+        row["tokens"] > progress.tokens or (row["step"] > progress.step and not undone)
+        for row in progress.metrics
+    ):
+        raise ValueError("its metrics go beyond its steps or tokens")
+    if config is not None and progress.stage >= len(config.curriculum):
+        raise ValueError(f"stage {progress.stage} of {len(config.curriculum)}")
     return progress

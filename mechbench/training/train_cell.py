@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import statistics
 import time
+from collections.abc import Callable
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,22 +17,28 @@ from mechbench.data.held_out import check_something_to_train_on, keep_apart
 from mechbench.data.streams import Unseen, draw, evaluation_batches
 from mechbench.errors import OperatorError
 from mechbench.ops.used import forget_ops_used, ops_used
+from mechbench.plan.curriculum import tokens_before_full
 from mechbench.record.files import write_text
+from mechbench.record.outcome import CellOutcome, cell_outcome, ended
 from mechbench.record.results import Result, read_result, write_json, write_json_once
 from mechbench.record.seeds import derive
 from mechbench.report.escape import csv_text
-from mechbench.tasks.base import Batch, Task
+from mechbench.tasks.base import IGNORE, Batch, Task
+from mechbench.training import loop
 from mechbench.training.checkpoint import check_extra_state, load_checkpoint, save_checkpoint
 from mechbench.training.cost import FlopsBeside
 from mechbench.training.gate import Watchdog, after, before, guarded, naming, settle
 from mechbench.training.kept import Trainer
 from mechbench.training.lengths import check_longer, for_tokens, tokens_built_for, tokens_read
-from mechbench.training.loop import Hooks, Progress, train
+from mechbench.training.loop import Hooks, Progress, train, validate
 from mechbench.training.memory import is_out_of_memory, peak_memory_mib
 from mechbench.training.model import build_model
+from mechbench.training.named_schedules import SCHEDULES
 from mechbench.training.outcome import empty_result, evaluation, note_non_finite
 from mechbench.training.rehearsal import rehearse, wake
+from mechbench.training.reuse import built_in_code
 from mechbench.training.run import Run
+from mechbench.training.schedules import Constant
 
 _RESIDENT = 1 << 19  # numbers of validation inputs that stay on the device, in 12 MiB
 
@@ -43,8 +51,13 @@ class Interrupted(KeyboardInterrupt):
         self.signal_number = signal_number
 
 
-def run_cell(run: Run) -> Result:
+def run_cell(run: Run, *, keep: bool = False) -> Result:
     """Train and score the cell, and store how that ended, whatever it is.
+
+    Args:
+        run: to train from its beginning, or from its checkpoint on.
+        keep: there is a result of a smaller budget, which must outlive an error or a lack of
+            memory: neither is stored in its place.
 
     Raises:
         OperatorError: the operator raised, broke its contract or is not causal; stored too.
@@ -62,7 +75,8 @@ def run_cell(run: Run) -> Result:
         run.lane.failed(run.device)
         trained = result["stop"] is not None  # the other processes are waiting then
         result |= {"status": "error", "stop": "error", "reason": str(error)}
-        _finish(result, folder, began)
+        if not keep:
+            _finish(result, folder, began)
         if trained:
             run.group.any(False)
         raise
@@ -74,6 +88,9 @@ def run_cell(run: Run) -> Result:
         result |= {"status": "out-of-memory", "stop": "out-of-memory", "reason": text}
         beside = "beside other cells" if run.lane.crowded else "with a single sequence"
         console.warn(f"out of memory {beside}: {text}")
+        if keep:
+            run.group.any(False)
+            return Result(folder / "result.json", result)
     _finish(result, folder, began)
     run.group.any(False)
     return read_result(folder / "result.json")
@@ -87,9 +104,11 @@ def train_and_score(run: Run, result: dict[str, Any], dog: Watchdog | None = Non
     model = build_model(config, tokens_built_for(config))
     result["parameters"] = sum(p.numel() for p in model.parameters())
     flops = FlopsBeside(model, task.input_seqlen, task.input_dim, device)
-    setting = config.grad_clip, config.dtype
+    setting, kind = (config.grad_clip, config.dtype), SCHEDULES[config.schedule]
     try:
-        with run.kept.trainer(model, config.lr, config.weight_decay, setting, device) as trainer:
+        with run.kept.trainer(
+            model, config.lr, config.weight_decay, setting, device, kind.optimizer
+        ) as trainer:
             waking.join()
             rehearse(trainer.model, run)
             with guarded(trainer.model, config.operator, dog):
@@ -107,11 +126,14 @@ def _train_and_score(
     if tokens_read(config) > tokens_built_for(config):
         few = draw(task, 2, config.seed, "validation", 0, "cpu")
         check_longer(model, config, few.inputs, device)
+    schedule = SCHEDULES[config.schedule](model, optimizer, config.warmup_steps)
+    code = built_in_code(config)
     progress, warning = load_checkpoint(
-        folder / "checkpoint.pt", config.cell_id, model, optimizer, config
+        folder / "checkpoint.pt", config.cell_id, model, optimizer, config, schedule, code
     )
     if warning:
         console.warn(warning)
+    _say_what_the_budget_holds(run, result, progress or Progress())
     if progress is None:
         progress = Progress()
         rows = progress.micro_batch(config, config.batch_size, task.input_seqlen)
@@ -140,36 +162,94 @@ def _train_and_score(
     if sum(batch.inputs.numel() for batch in shares) <= _RESIDENT:
         shares = [batch.map(lambda tensor: tensor.to(device)) for batch in shares]
     if not group.rank:
-        write_json_once(folder / "config.json", config.to_dict())
+        write_json_once(folder / "config.json", result["config"])
     run.lane.pass_on(now=True)
     forget_ops_used()  # the probe's
+    save = partial(
+        save_checkpoint, folder / "checkpoint.pt", config.cell_id, model, optimizer,
+        schedule=schedule, code=code,
+    )  # fmt: skip
     try:
-        _train(run, trainer, progress, shares, unseen, flops, dog)
+        _train(run, trainer, schedule, progress, shares, unseen, flops, dog, save)
     finally:  # also where the operator fails: the row says how far it came
         result |= {
             "steps": progress.step,
             "train_tokens": progress.tokens,
-            "excluded_examples": progress.excluded,
+            "excluded_examples": progress.excluded + progress.pending[2],
             "micro_batch_size": progress.micro_batch(config, config.batch_size, task.input_seqlen),
         }
         result.setdefault("seconds", {})["train"] = progress.train_s
+    accuracy = _validated(run, trainer, schedule, progress, shares)
     if not group.rank:
-        _note_outcome(result, progress)
-        _score(run, result, trainer, progress, tests, dog)
+        positions = sum(int((batch.targets != IGNORE).sum()) for batch in held_out.validation)
+        _note_outcome(result, progress, accuracy, positions)
+        with schedule.weights():
+            _score(run, result, trainer, progress, tests, dog)
 
 
-def _note_outcome(result: dict[str, Any], progress: Progress) -> None:
-    """Say in `result` how training ended and how fast it was."""
+def _say_what_the_budget_holds(run: Run, result: dict[str, Any], progress: Progress) -> None:
+    """Warn of a budget that may end before full length, or lies behind the run already.
+
+    What stands beyond the budget is not trained back: it is the run of a budget of its tokens.
+    """
+    config, group = run.config, run.group
+    if group.rank:
+        return
+    most = tokens_before_full(run.task, config.curriculum, config.validate_every)[1]
+    if progress.tokens > config.budget_tokens:
+        result["config"]["budget_tokens"] = progress.tokens
+        run.console.warn(
+            f"{run.folder} stands at {progress.tokens} tokens already, beyond the budget of "
+            f"{config.budget_tokens}: it is scored as it is"
+        )
+    elif most >= config.budget_tokens and progress.stage < len(config.curriculum) - 1:
+        run.console.warn(
+            f"the budget of {config.budget_tokens} tokens may end before seqlen {config.seqlen}: "
+            f"a curriculum that is not learnt reaches it after {most}"
+        )
+
+
+def _validated(
+    run: Run, trainer: Trainer, schedule: Constant, progress: Progress, validation: list[Batch]
+) -> float | None:
+    """Return the validation accuracy of the weights as they are; None where they diverged.
+
+    The rows of metrics fall on steps that know no budget. A budget mostly ends between two of them:
+    then the weights are validated for the result alone, and nothing of that is in the progress, or
+    a run that is carried on would be another than one that never stopped.
+    """
+    last = progress.metrics[-1] if progress.metrics else {}
+    if progress.stop == "budget" and last.get("tokens") != progress.tokens:
+        return validate(run, trainer.model, schedule, progress, validation).accuracy
+    accuracy: float | None = last.get("validation_accuracy")
+    return accuracy
+
+
+def _note_outcome(
+    result: dict[str, Any], progress: Progress, accuracy: float | None, positions: int
+) -> None:
+    """Say in `result` how training ended and how fast it was.
+
+    Args:
+        result: gets it.
+        progress: of the training that ended.
+        accuracy: of a validation at its end.
+        positions: scored in a validation.
+    """
     diverged = progress.stop == "diverged"
     result |= {
         "status": "diverged" if diverged else "ok",
         "reason": "the training loss is not finite" if diverged else None,
         "stop": progress.stop,
         "solved": progress.stop == "solved",
+        "outcome": cell_outcome(
+            progress.metrics, positions, loop.SOLVED, end=(progress.tokens, accuracy)
+        ).to_dict(),
     }
-    validated = [row["validation_accuracy"] for row in progress.metrics]
-    result["validation_accuracy"] = validated[-1] if validated else None
+    result["validation_accuracy"] = accuracy
     rates = [row["tokens_per_s"] for row in progress.metrics]
+    if not rates and progress.tokens and progress.train_s:
+        rates = [progress.tokens / progress.train_s]
     result["tokens_per_s"] = statistics.median(rates) if rates else None
 
 
@@ -215,11 +295,13 @@ def _score(
 def _train(
     run: Run,
     trainer: Trainer,
+    schedule: Constant,
     progress: Progress,
     validation: list[Batch],
     unseen: Unseen,
     flops: FlopsBeside,
     dog: Watchdog | None,
+    store: Callable[[Progress], None],
 ) -> None:
     """Train with a progress bar and checkpoints, and stop between steps on a signal."""
     config, folder, console = run.config, run.folder, run.console
@@ -231,7 +313,7 @@ def _train(
         if run.group.rank:
             return
         _write_metrics(folder / "metrics.csv", progress.metrics)
-        save_checkpoint(folder / "checkpoint.pt", config.cell_id, model, optimizer, progress)
+        store(progress)
         last_save = time.perf_counter()
 
     with (
@@ -262,7 +344,10 @@ def _train(
             advanced=bar.advance,
             warn=console.warn,
         )
-        train(run, model, optimizer, progress, validation, unseen, hooks, graphs=trainer.graphs)
+        train(
+            run, model, optimizer, schedule, progress, validation, unseen, hooks,
+            graphs=trainer.graphs,
+        )  # fmt: skip
     if not progress.stop:
         number = stopper.received or run.lane.stopped or 2
         raise Interrupted(
@@ -272,6 +357,8 @@ def _train(
 
 def _finish(result: dict[str, Any], folder: Path, began: float) -> None:
     result["seconds"]["total"] = time.perf_counter() - began
+    known = CellOutcome(**result["outcome"]) if result["outcome"] else None
+    result["outcome"] = ended(known, result["status"], result["train_tokens"]).to_dict()
     write_json_once(folder / "config.json", result["config"])
     write_json(folder / "result.json", result)
 

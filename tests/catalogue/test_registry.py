@@ -66,7 +66,7 @@ def test_catalogue_read_from_files_is_what_the_decorators_say(catalogue: Registr
         loaded, entry = catalogue.load(name), read.entry(name)
         decorated = catalogue.entry(name)
         assert decorated.obj is loaded
-        for field in ("target", "summary", "source", "origin"):
+        for field in ("target", "summary", "source", "origin", "measures"):
             assert getattr(decorated, field) == getattr(entry, field), (name, field)
 
 

@@ -56,6 +56,19 @@ def test_trained_and_fresh_look_different(
     assert one.read_bytes() != two.read_bytes()
 
 
+def test_energy_of_filters_is_drawn_instead(
+    stored: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    runs = ("--run", str(stored), "--run", str(stored))
+    assert call(monkeypatch, "inspect", "--energy", *runs, "--out", str(tmp_path / "new")) == 0
+    printed = [Path(line) for line in capsys.readouterr().out.splitlines()]
+    assert printed == [tmp_path / "new" / f"filter_energy.{kind}" for kind in ("png", "svg")]
+    assert sorted(printed) == sorted((tmp_path / "new").iterdir())
+
+
 @pytest.mark.parametrize(
     ("args", "says"),
     [
@@ -65,6 +78,11 @@ def test_trained_and_fresh_look_different(
         (("--run", "x", "--d-model", "8"), "--d-model is set by the configuration of --run"),
         (("--run", "x", "--option", "order=3"), "--option is set by the configuration of --run"),
         (("--operator", "hyena", "--layer", "1"), "--layer chooses a block of a trained model"),
+        (("--run", "x", "--run", "y"), "Several runs beside each other: only with --energy"),
+        (("--energy", "--operator", "hyena"), "--energy draws filters of trained models: it needs"),
+        (("--energy", "--run", "x", "--layer", "1"), "--layer has no effect on --energy"),
+        (("--energy", "--run", "x", "--seqlen", "8"), "--seqlen has no effect on --energy"),
+        (("--energy", "--run", "nowhere"), "config.json does not exist"),
     ],
 )
 def test_what_does_not_go_together_is_one_line(

@@ -88,6 +88,15 @@ def test_interrupted_run_of_two_continues(mechbench: CommandLine) -> None:
     same(mechbench.folder, "one", "runs", 1e-2)
 
 
+def test_two_processes_carry_on_what_two_began(mechbench: CommandLine) -> None:
+    for budget in ("12000", "24000"):
+        mechbench.works(*RUN, *TWO, "--budget", budget)
+        assert stored(mechbench.folder / "runs")["train_tokens"] == int(budget) // 640 * 640
+    mechbench.works(*RUN, *TWO, "--budget", "24000", "--out", "whole")
+    same(mechbench.folder, "whole", "runs", 0)
+    assert len(losses(mechbench.folder / "runs")) == 1
+
+
 def test_more_processes_than_sequences_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="data_parallel is 3: expected at most 2, the sequences"):
         package.run("hyena", "recall", batch_size=2, data_parallel=3, device="cpu", out=tmp_path)

@@ -5,6 +5,7 @@ import re
 import pytest
 
 from cli.conftest import CommandLine, lines
+from mechbench.catalogue.registry import MEASURES
 
 PLUGIN = """
 import mechbench
@@ -33,12 +34,17 @@ def test_every_name_stands_beside_what_it_is_its_source_and_origin(
     head, *rows = mechbench.works("list", kind).stdout.splitlines()
     assert head.split("  ")[0] == "NAME"
     found = [re.split(r" {2,}", row) for row in rows]
+    measured = [row.pop(1) for row in found] if kind == "tasks" else [""] * len(found)
     assert all(len(row) == 4 and all(row) for row in found)
-    assert [row[0] for row in found] == sorted(row[0] for row in found)
+    places = [
+        (("", *MEASURES).index(what), row[0]) for what, row in zip(measured, found, strict=True)
+    ]
+    assert places == sorted(places)
     assert names <= {row[0] for row in found}
     assert {row[3] for row in found if row[0] in names} == {"built-in"}
     starts = {
-        tuple(row.index(cell) for cell in cells) for row, cells in zip(rows, found, strict=True)
+        tuple(row.index(f" {cell}") for cell in cells[1:])
+        for row, cells in zip(rows, found, strict=True)
     }
     assert len(starts) == 1
 
@@ -49,6 +55,14 @@ def test_every_suite_stands_beside_its_title(mechbench: CommandLine) -> None:
     found = dict(re.split(r" {2,}", row) for row in rows)
     assert found["quick"] == "Quick look"
     assert len(found) == len(rows) > 10
+
+
+def test_task_of_a_plugin_that_does_not_say_what_it_measures_stands_last(
+    mechbench: CommandLine,
+) -> None:
+    (mechbench.folder / "plugin.py").write_text(PLUGIN.replace("operator", "task"))
+    done = mechbench.works("list", "tasks", "--plugin", "plugin.py")
+    assert re.split(r" {2,}", done.stdout.splitlines()[-1])[:2] == ["mine", "-"]
 
 
 def test_plugin_is_listed_with_its_file(mechbench: CommandLine) -> None:

@@ -66,6 +66,23 @@ def test_a_small_space_is_told_of_in_one_line() -> None:
         keep_apart(tiny, *sets, 0, "cpu")
 
 
+def test_examples_are_kept_apart_by_the_tokens_that_the_task_names(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(Arithmetic, "apart_by", 2)
+    task = Arithmetic(11, 9)
+    validation, test = (evaluation_batches(task, 60, 0, split) for split in ("validation", "test"))
+    held_out = keep_apart(task, validation, test, 0, "cpu")
+    begun = {row[:2] for row in rows(test)}
+    assert any(row[:2] in begun for row in rows(validation))
+    kept = {row[:2] for row in rows(held_out.validation)}
+    assert not begun & kept
+    train = draw(task, 500, 0, "train", 0, "cpu").inputs
+    expected = [tuple(row[:2]) not in begun | kept for row in train.tolist()]
+    assert held_out.unseen(train).tolist() == expected
+    assert 0 < sum(expected) < 500
+
+
 def test_a_task_whose_training_is_its_test_is_left_alone() -> None:
     task = Memorization(9, 4)
     validation, test = (evaluation_batches(task, 64, 0, split) for split in ("validation", "test"))

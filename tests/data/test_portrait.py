@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 import pytest
+import torch
 
 from mechbench.catalogue.registry import TASKS
 from mechbench.data.portrait import portrait
-from mechbench.tasks.base import make_task
+from mechbench.tasks.base import IGNORE, Batch, make_task
 from mechbench.tasks.icl_functions import IclFunctions
 from mechbench.tasks.induction import Induction
 from mechbench.tasks.recall import Recall
@@ -52,9 +54,27 @@ def test_portrait_of_numbers() -> None:
     float(scored[-1])
 
 
+def test_portrait_of_several_right_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    own = Recall.sample
+
+    def sample(self: Recall, batch_size: int, generator: torch.Generator) -> Batch:
+        batch = own(self, batch_size, generator)
+        right = torch.where(batch.targets == IGNORE, IGNORE, batch.targets - 1)
+        return replace(batch, also=torch.stack([right, torch.full_like(right, IGNORE)], 2))
+
+    monkeypatch.setattr(Recall, "sample", sample)
+    lines = portrait("recall", Recall(8, 8), seed=0, n_examples=5).splitlines()
+    (scored, first, second) = (
+        next(line for line in lines if line.startswith(label)).split()[-1]
+        for label in ("scored targets", "also right, 1", "also right, 2")
+    )
+    assert (first, second) == (f"v{int(scored[1:]) - 1}" if scored != "v0" else first, ".")
+
+
 @pytest.mark.parametrize("name", TASKS.names())
 def test_portrait_of_every_task(name: str) -> None:
     task = make_task(name)
     text = portrait(name, task, seed=0, n_examples=20)
+    assert max(map(len, text.splitlines())) <= 80
     assert text.startswith(f"{name}: {type(task).__name__}({task.vocab_name}={task.vocab_size}, ")
     assert re.search(r"^oracle +100.0%", text, re.M)

@@ -104,6 +104,15 @@ def test_unseen_tells_rows_apart_that_differ_in_one_token() -> None:
     assert not unseen(row).any()
 
 
+def test_unseen_compares_no_more_than_the_tokens_that_count(device: str) -> None:
+    row = draw(TASK, 1, 0, "test", 0, "cpu").inputs
+    unseen = Unseen.of([Batch(row, row, row)], device, apart_by=10)
+    changed = row.repeat(row.shape[1], 1)
+    changed[torch.arange(row.shape[1]), torch.arange(row.shape[1])] += 1
+    expected = [True] * 10 + [False] * (row.shape[1] - 10)
+    assert unseen(changed.to(device)).tolist() == expected
+
+
 def test_nothing_held_out_marks_every_example_as_fresh() -> None:
     inputs = Recall(8, 8).sample(50, torch.Generator().manual_seed(0)).inputs
     assert Unseen.of([], "cpu")(inputs).tolist() == [True] * 50

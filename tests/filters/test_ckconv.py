@@ -14,7 +14,7 @@ def test_it_is_the_implicit_filter_over_its_window() -> None:
         made.append(family(2, 3, 21, filter_init_std=0.3).double())
     free, windowed = (filters(21) for filters in made)
     t = torch.arange(21, dtype=torch.float64) / 20
-    window = torch.exp(-made[1].alpha[:, None] * t)
+    window = torch.exp(-made[1].alpha[:, None] * t) + made[1].shift
     torch.testing.assert_close(free * window, windowed, rtol=1e-9, atol=1e-12)
 
 

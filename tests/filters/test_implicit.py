@@ -53,16 +53,18 @@ def test_equals_the_formula_written_naively(emb_dim: int) -> None:
 
 
 def test_slowest_window_stands_at_a_hundredth_at_one_and_a_half_lengths() -> None:
-    assert window_of(seqlen=151)[0, 0, 150].item() == pytest.approx(1e-2, rel=1e-5)
+    assert window_of(seqlen=151, window_shift=0.0)[0, 0, 150].item() == pytest.approx(
+        1e-2, rel=1e-5
+    )
 
 
 def test_fastest_window_stands_at_a_hundredth_at_three_tenths_of_the_length() -> None:
-    assert window_of(seqlen=31)[0, -1, 30].item() == pytest.approx(1e-2, rel=1e-5)
+    assert window_of(seqlen=31, window_shift=0.0)[0, -1, 30].item() == pytest.approx(1e-2, rel=1e-5)
 
 
 def test_decay_rates_are_linear_over_channels_and_the_shift_is_kept() -> None:
     shifted = window_of(seqlen=21, d_model=5, window_shift=0.25)
-    plain = window_of(seqlen=21, d_model=5)
+    plain = window_of(seqlen=21, d_model=5, window_shift=0.0)
     torch.testing.assert_close(shifted, plain + 0.25)
     rates = -plain[0, :, 20].log() / 0.2
     torch.testing.assert_close(rates.diff(), rates.diff()[:1].expand(4), rtol=1e-4, atol=0)

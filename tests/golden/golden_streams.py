@@ -44,6 +44,7 @@ def digests() -> dict[str, dict[str, str]]:
             batches = evaluation_batches(task, N_EXAMPLES, SEED, split)
             found[f"{task!r} version {task.version} {split}"] = {
                 field: digest([getattr(b, field) for b in batches])
-                for field in ("inputs", "targets", "dense_targets")
+                for field in ("inputs", "targets", "dense_targets", "also")
+                if getattr(batches[0], field) is not None
             }
     return found

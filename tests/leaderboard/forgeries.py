@@ -10,6 +10,7 @@ from typing import Any
 
 from mechbench.errors import ConfigError
 from mechbench.record.config import Config
+from mechbench.record.outcome import outcome_of
 from mechbench.record.results import wilson_interval
 
 Result = dict[str, Any]
@@ -20,6 +21,14 @@ def rehash(data: Result) -> Result:
     """Give a result the id of its configuration, as a careful forger does."""
     with contextlib.suppress(ConfigError):  # some are no configuration at all
         data["cell_id"] = Config.from_dict(data["config"]).cell_id
+    return data
+
+
+def retold(data: Result) -> Result:
+    """Let the outcome follow from the rest, as it would be computed."""
+    data.pop("outcome", None)
+    told = outcome_of(data)
+    data["outcome"] = None if told is None else told.to_dict()
     return data
 
 
@@ -37,7 +46,7 @@ def score(data: Result, shares: float, *, at: int | None = None, dense: bool = T
     if dense:
         n = data["config"]["n_validation"]
         data["validation_accuracy"] = round(shares * n) / n
-    return data
+    return retold(data)
 
 
 def _set(path: str, value: Any) -> Change:
@@ -97,6 +106,22 @@ def _solved(data: Result) -> None:
     data |= {"solved": True, "stop": "solved"}
 
 
+OUTCOMES: dict[str, Change] = {
+    # They contradict the rest.
+    "outcome solved": _set("outcome/kind", "solved"),
+    "outcome unheard of": _set("outcome/kind", "<b>"),
+    "outcome after fewer tokens": _set("outcome/tokens", 10),
+    "outcome by another mark": _set("outcome/mark", 0.1),
+    "outcome of another accuracy": _set("outcome/accuracy", 1.0),
+    "outcome of more positions": _set("outcome/positions", 10**6),
+    "outcome flat without a slope": _all(
+        _set("outcome/slope", None),
+        _set("outcome/slope_low", None),
+        _set("outcome/slope_high", None),
+        _set("outcome/trend", "flat"),
+    ),
+    "outcome of a slope beyond its interval": _set("outcome/slope", 99.0),
+}  # fmt: skip
 FORGERIES: dict[str, Change] = {
     # Types.
     "accuracy a text": _first(accuracy="0.5"),
@@ -193,6 +218,7 @@ FORGERIES: dict[str, Change] = {
     "time left out": _drop("seconds"),
     "more excluded than drawn": _set("excluded_examples", 10**9),
     "more sequences at once than a step has": _set("micro_batch_size", 10**6),
+    **OUTCOMES,
     # Identity.
     "built for two tokens": _config("max_seqlen", 2),
     "a model beyond all memory": _config("d_model", 1 << 60),

@@ -13,6 +13,7 @@ from mechbench.errors import ResultError
 from mechbench.leaderboard import store
 from mechbench.leaderboard.store import COLUMNS, read_rows, write_rows
 from mechbench.record.config import Config
+from mechbench.record.outcome import CellOutcome, outcome_of
 from mechbench.report.collect import Row, rows_of
 
 STORED = sorted((Path(__file__).parents[2] / "leaderboards").glob("*/results.csv"))
@@ -65,6 +66,22 @@ def test_no_text_is_a_formula_and_all_come_back(make: Make, tmp_path: Path, text
     assert line["reason"][0] not in "=+@"
     assert not line["reason"].startswith("-x")
     assert read_rows(path)[0].data["reason"] == text
+
+
+def test_outcomes_come_back_and_tables_from_before_have_none(make: Make, tmp_path: Path) -> None:
+    told = CellOutcome("censored", 9000, 0.995, 0.5, 512, 40, 0.1, 0.05, 0.2, "rising")
+    data = make({64: 0.5, 128: 0.4}) | {"outcome": told.to_dict()}
+    path = tmp_path / "results.csv"
+    write_rows(path, [*rows_of(data), *rows_of(make(seed=1))])
+    outcomes = {row.config.seed: outcome_of(row.data) for row in read_rows(path)}
+    assert outcomes == {0: told, 1: CellOutcome("censored", 9000, accuracy=0.5)}
+    with path.open(newline="") as file:
+        lines = list(csv.DictReader(file))
+    with path.open("w", newline="") as file:
+        write = csv.DictWriter(file, [c for c in COLUMNS if c != "outcome"])
+        write.writeheader()
+        write.writerows({k: v for k, v in line.items() if k != "outcome"} for line in lines)
+    assert {(outcome_of(row.data) or told).trend for row in read_rows(path)} == {None}
 
 
 def test_outputs_that_are_not_finite_are_not_forgotten(make: Make, tmp_path: Path) -> None:

@@ -13,12 +13,13 @@ import pytest
 
 import mechbench.leaderboard.submit as module
 from leaderboard.conftest import SUITE
-from leaderboard.forgeries import rehash, score
+from leaderboard.forgeries import rehash, retold, score
 from mechbench.errors import ConfigError
-from mechbench.leaderboard.store import read_rows, write_rows
+from mechbench.leaderboard.store import FILE, read_rows, write_rows
 from mechbench.leaderboard.submit import submit
 from mechbench.leaderboard.truth import Truths
 from mechbench.record.config import Config
+from mechbench.report.collect import rows_of
 
 TRUTHS = Truths()
 Make = Callable[..., dict[str, Any]]
@@ -86,7 +87,7 @@ def test_one_refused_result_keeps_the_others_out_unless_asked(
     at: Make, save: Save, suite: Path, tmp_path: Path
 ) -> None:
     save(at())
-    path = save(at(seed=1, loss_on="dense") | {"chance": 0.9})
+    path = save(at(seed=1) | {"chance": 0.9})
     broken = save(at(seed=2))
     broken.write_text("{")
     done = submit([tmp_path / "runs"], tmp_path / "b", suite)
@@ -205,6 +206,42 @@ def test_rows_hold_json(at: Make, save: Save, suite: Path, tmp_path: Path) -> No
     """A reason with commas, quotes and line breaks comes back on one line."""
     data = at()
     data |= {"status": "error", "stop": "error", "reason": '=1+1, "a"\n<b>', "evaluations": []}
-    submit([save(json.loads(json.dumps(data)))], tmp_path / "b", suite)
+    submit([save(json.loads(json.dumps(retold(data))))], tmp_path / "b", suite)
     (row,) = [r for r in read_rows(tmp_path / "b" / "results.csv") if r.status == "error"]
     assert row.data["reason"] == '=1+1, "a" <b>'
+
+
+def test_a_board_of_an_older_protocol_takes_no_result(
+    at: Make, save: Save, suite: Path, tmp_path: Path
+) -> None:
+    board = tmp_path / "board"
+    board.mkdir()
+    old = at()
+    old["config"] |= {"protocol": 2, "schedule": "cosine"}
+    write_rows(board / "results.csv", rows_of(rehash(old)))
+    before = (board / "results.csv").read_bytes()
+    save(at())
+    with pytest.raises(ConfigError, match="holds results of protocol 2: those of protocol 3 are n"):
+        submit([tmp_path / "runs"], board, suite)
+    assert (board / "results.csv").read_bytes() == before
+
+
+def test_a_cell_that_is_carried_on_takes_its_own_place(
+    at: Make, save: Save, suite: Path, tmp_path: Path
+) -> None:
+    board = tmp_path / "board"
+    first = at()
+    save(first)
+    assert submit([tmp_path / "runs"], board, suite).not_run == 3
+    suite.write_text(suite.read_text().replace("budget_tokens = 5760", "budget_tokens = 11520"))
+    done = submit([tmp_path / "runs"], board, suite)
+    assert (done.elsewhere, done.not_run) == (1, 3)  # it stands there with its smaller budget
+    further = at(share=0.75, budget_tokens=11520)
+    assert further["cell_id"] == first["cell_id"]
+    further |= {"steps": 2 * first["steps"], "train_tokens": 2 * first["train_tokens"]}
+    save(retold(further))
+    done = submit([tmp_path / "runs"], board, suite)
+    assert (done.refused, done.not_run) == ((), 3)
+    budgets = {row.data["cell_id"]: row.config.budget_tokens for row in read_rows(board / FILE)}
+    assert budgets[first["cell_id"]] == 11520
+    assert len(budgets) == 4

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ from leaderboard.forgeries import score
 from mechbench.leaderboard import truth
 from mechbench.leaderboard.truth import Given, Truths, _against, _reachable
 from mechbench.leaderboard.validate import faults
+from mechbench.record.config import Config
 from mechbench.training.cell import run
 
 
@@ -82,7 +84,7 @@ def test_what_cannot_be_drawn_again_is_not_believed(
 )
 def test_steps_and_tokens_fit_the_stages(steps: int, tokens: int, reached: bool) -> None:
     """A stage of 20 tokens a step with 800 tokens at most, then one of 100."""
-    assert _reachable(steps, tokens, 100, [20], every=10, share=800) is reached
+    assert _reachable(steps, tokens, 100, [20], every=10, shares=[800]) is reached
 
 
 def test_genuine_curriculum_is_believed(tmp_path: Path) -> None:
@@ -105,3 +107,28 @@ def test_models_size_is_that_of_the_operator(genuine: dict[str, Any]) -> None:
     genuine["parameters"] += 1
     found = Truths().faults(genuine)
     assert found == [f"parameters is {right + 1}: the model has {right}"]
+
+
+def test_whole_squares_of_attention_are_believed_of_older_protocols(
+    genuine: dict[str, Any],
+) -> None:
+    config = dataclasses.replace(Config.from_dict(genuine["config"]), seqlen=4096)
+    model = truth._built(truth._model_key(config), 4096 + 2, 4096 + 2)
+    data = {"parameters": model[0]}
+    eager = dataclasses.replace(config, operator="eager-attention")
+    (square,) = {truth._built(truth._model_key(eager), 4096 + 2, 4096 + 2)[1]}
+    assert square is not None
+    assert model[1] is not None
+    assert 1.9 < square / model[1] < 2
+    for protocol, most in ((1, 4), (2, 4), (3, 2)):
+        told = dataclasses.replace(config, eval_seqlens=(4096,), protocol=protocol)
+        for times, sound in ((most * 0.99, True), (most * 1.01, False), (0.6, True), (0.4, False)):
+            found = truth._model({**data, "flops_per_token": times * model[1]}, told)
+            assert (found == []) == sound, (protocol, times, found)
+    assert (
+        truth._model(
+            {**data, "flops_per_token": square},
+            dataclasses.replace(config, eval_seqlens=(4096,), protocol=2),
+        )
+        == []
+    )

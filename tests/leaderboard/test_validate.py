@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from leaderboard.forgeries import HONEST, rehash, score
+from leaderboard.forgeries import HONEST, rehash, retold, score
 from mechbench.leaderboard.validate import faults
 
 
@@ -30,14 +30,14 @@ def test_one_model_scores_alike_in_validation_and_test(genuine: dict[str, Any]) 
     """Of 128 and 256 examples: 10 points apart is luck, 40 points is none."""
     score(genuine, 0.5)
     genuine["validation_accuracy"] = 77 / 128
-    assert faults(genuine) == []
+    assert faults(retold(genuine)) == []
     genuine["validation_accuracy"] = 115 / 128
-    (fault,) = faults(genuine)
+    (fault,) = faults(retold(genuine))
     assert "validation accuracy 0.8984 and test accuracy 0.5000" in fault
     # Of what diverged, the two are of different steps.
     HONEST["diverged, scored"](genuine)
     genuine["validation_accuracy"] = 115 / 128
-    assert faults(genuine) == []
+    assert faults(retold(genuine)) == []
 
 
 @pytest.mark.parametrize(("days", "sound"), [(0.5, True), (2, False)])

@@ -6,8 +6,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mechbench.errors import ConfigError
-from mechbench.plan.curriculum import check_budget, stage_budget, stage_task, stages
-from mechbench.record.config import default_batch_size
+from mechbench.plan.curriculum import (
+    STAGE_STEPS,
+    STAGE_TOKENS,
+    check_budget,
+    stage_task,
+    stages,
+    tokens_before_full,
+)
+from mechbench.record.config import default_batch_size, default_budget_tokens
 from mechbench.tasks.arithmetic import Arithmetic
 from mechbench.tasks.base import Batch, make_task
 from mechbench.tasks.induction import Induction
@@ -88,19 +95,44 @@ def test_other_parameters_stay() -> None:
     assert stage_task(task, 1024) is task
 
 
-def test_early_stages_share_half_of_the_budget() -> None:
-    assert stage_budget(1000, 1) == 500
-    assert stage_budget(1000, 2) == 500
-    assert stage_budget(1000, 6) == 100
+def test_stages_end_at_rows_of_metrics() -> None:
+    task = make_task("recall", seqlen=2048)
+    curriculum = stages(task, "auto", None)
+    rows = [25 * 64 * 130, 25 * 64 * 514]
+    least, most = tokens_before_full(task, curriculum, 25)
+    assert least == sum(rows)
+    tokens = STAGE_STEPS * 64 * 130 + STAGE_TOKENS
+    assert tokens <= most < tokens + sum(rows)
+    assert tokens_before_full(task, curriculum[-1:], 25) == (0, 0)
 
 
 def test_budget_holds_a_step_of_every_stage() -> None:
     task = make_task("recall", seqlen=512)
     curriculum = ((64, 64), (256, 64), (512, 8))
-    check_budget(task, curriculum, 64 * 258)
+    check_budget(task, curriculum[1:2], 64 * 258, 1)
     with pytest.raises(ConfigError) as got:
-        check_budget(task, curriculum, 64 * 258 - 1)
+        check_budget(task, curriculum, 64 * 258 - 1, 1)
     assert str(got.value) == (
         "budget_tokens is 16511: less than one step, 64 sequences at seqlen 256: "
         "expected at least 16512"
     )
+
+
+def test_budget_reaches_full_length() -> None:
+    task = make_task("recall", seqlen=512)
+    curriculum = ((64, 64), (256, 64), (512, 8))
+    need = 10 * 64 * (66 + 258) + 8 * 514
+    check_budget(task, curriculum, need, 10)
+    with pytest.raises(ConfigError, match=f"cannot reach 512: expected at least {need}, or curr"):
+        check_budget(task, curriculum, need - 1, 10)
+
+
+@given(st.sampled_from(["recall", "induction"]), st.integers(3, 17), st.sampled_from([None, 3, 64]))
+def test_default_budgets_keep_half_of_themselves_for_full_length(
+    name: str, log_seqlen: int, batch_size: int | None
+) -> None:
+    task = make_task(name, vocab_size=8, seqlen=1 << log_seqlen)
+    curriculum = stages(task, "auto", batch_size)
+    budget = default_budget_tokens(curriculum[-1][1], task.input_seqlen)
+    least, most = tokens_before_full(task, curriculum, 25)
+    assert least <= most <= budget / 2

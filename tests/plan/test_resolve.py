@@ -13,8 +13,9 @@ from mechbench.catalogue.plugins import load_plugin
 from mechbench.catalogue.registry import register_operator, register_task
 from mechbench.errors import ConfigError, SeqlenError
 from mechbench.operators.base import implied_options, make_operator
-from mechbench.plan.resolve import check_without_torch, resolve, task_of
-from mechbench.record.config import Config
+from mechbench.plan.resolve import check_without_torch, resolve, scored_task, task_of
+from mechbench.record.config import SCHEDULE, SCHEDULES, Config
+from mechbench.tasks.flip_flop import FlipFlop
 from mechbench.tasks.recall import Recall
 from mechbench.training.model import build_model
 
@@ -183,6 +184,28 @@ def test_task_is_rebuilt_from_the_configuration() -> None:
     assert task_of(found, 256) == Recall(30, 256, 5)
 
 
+def test_a_task_of_varying_length_is_scored_at_other_lengths_exactly(clean_registry: None) -> None:
+    @register_task("varying")
+    @dataclasses.dataclass(frozen=True)
+    class Varying(Recall):
+        min_seqlen: int = 0
+
+    config, _ = resolve(
+        "hyena", "varying", seqlen=64, task_options={"min_seqlen": 8}, eval_seqlens=[32, 128],
+        device="cpu",
+    )  # fmt: skip
+    assert config.eval_seqlens == (32, 64, 128)
+    assert [task_of(config, n).min_seqlen for n in config.eval_seqlens] == [0, 8, 0]
+
+
+def test_the_test_set_is_of_the_task_that_the_task_names() -> None:
+    made = config(task="flip-flop", seqlen=64, task_options={"tested_p_ignore": 0.98})
+    assert task_of(made) == FlipFlop(5, 64, 0.8, 0.98)
+    assert scored_task(made, 64) == FlipFlop(5, 64, 0.98)
+    assert scored_task(made, 128) == FlipFlop(5, 128, 0.98)
+    assert scored_task(config(), 64) == task_of(config(), 64)
+
+
 def test_quick_check_finds_what_resolve_would() -> None:
     check_without_torch("hyena", "recall", seqlen=64, eval_seqlens=(32,))
     wrong: dict[str, Any]
@@ -332,10 +355,11 @@ BEFORE: dict[str, tuple[dict[str, Any], str]] = {
     "mamba2": ({}, "ccc75fea67466348"),
     "deltanet": ({}, "50401a3bc99c6409"),
     "deltaproduct": ({}, "395a884895b3de17"),
-    "hyena": ({"variant": "gate-first"}, "238f6cac07c5b463"),
+    "hyena": ({"variant": "gate-first", "window_shift": 0}, "238f6cac07c5b463"),
     "attention": ({}, "96c202d4078b2b45"),
     "hybrid": (
-        {"pattern": "hyena,retnet", "retnet.decays": "consecutive"}, "8810c1453129faba",
+        {"pattern": "hyena,retnet", "hyena.window_shift": 0, "retnet.decays": "consecutive"},
+        "8810c1453129faba",
     ),
 }  # fmt: skip
 
@@ -344,7 +368,9 @@ BEFORE: dict[str, tuple[dict[str, Any], str]] = {
 def test_what_older_results_mean_keeps_its_id_and_its_model(operator: str) -> None:
     options, cell_id = BEFORE[operator]
     stored = config(operator, operator_options=options, d_model=16)
-    assert config(operator, operator_options=options).cell_id == cell_id
+    then = config(operator, operator_options=options)
+    then = dataclasses.replace(then, protocol=2, schedule="cosine", loss_on="dense")
+    assert then.cell_id == cell_id
     for key in set(implied_options(operator, stored.operator_options)):
         assert key not in stored.operator_options
     torch.manual_seed(0)
@@ -366,3 +392,37 @@ def test_a_new_default_is_another_cell_that_says_so(operator: str) -> None:
     assert new.cell_id != BEFORE[operator][1]
     assert set(BEFORE[operator][0]) <= set(new.operator_options)
     assert Config.from_dict(new.to_dict()).cell_id == new.cell_id
+
+
+def test_a_hybrid_says_that_its_hyena_has_the_window_of_now() -> None:
+    assert config("hybrid").operator_options["hyena.window_shift"] == 1
+    older = config("hybrid", operator_options={"hyena.window_shift": 0})
+    assert "hyena.window_shift" not in older.operator_options
+    layers = build_model(older, 64).blocks
+    assert layers[0].operator.filter.shift == 0
+
+
+def test_a_curriculum_that_cannot_reach_full_length_is_refused() -> None:
+    text = (
+        "budget_tokens is 200000: the curriculum goes through seqlen 128, 512 first and cannot "
+        "reach 2048: expected at least 1161600, or curriculum 'none'"
+    )
+    with pytest.raises(ConfigError) as got:
+        config("attention", seqlen=2048, budget_tokens=200_000)
+    assert str(got.value) == text
+    assert config("attention", seqlen=2048, budget_tokens=1_161_600).budget_tokens == 1_161_600
+    config("attention", seqlen=2048, budget_tokens=200_000, curriculum="none")
+
+
+def test_the_budget_is_no_part_of_a_cell_and_the_schedule_is() -> None:
+    one, two = (config("attention", budget_tokens=n) for n in (10_000, 20_000))
+    assert one.cell_id == two.cell_id
+    assert one != two
+    assert config("attention").schedule == SCHEDULE
+    others = {config("attention", schedule=name).cell_id for name in SCHEDULES}
+    assert len(others) == len(SCHEDULES)
+    assert one.cell_id in others
+    with pytest.raises(ConfigError, match="schedule is 'cosine': it would depend on the budget"):
+        config("attention", schedule="cosine")
+    with pytest.raises(ConfigError, match="schedule is 'wsb': did you mean 'wsd'"):
+        config("attention", schedule="wsb")

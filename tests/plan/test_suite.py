@@ -1,6 +1,9 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
+import math
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -11,15 +14,19 @@ from mechbench.catalogue.registry import OPERATORS, TASKS
 from mechbench.errors import ConfigError, PluginError
 from mechbench.operators.base import make_operator
 from mechbench.plan.resolve import _build, resolve
-from mechbench.plan.suite import Suite
+from mechbench.plan.suite import Cell, Suite
 from mechbench.plan.suite_file import read_suite
+from mechbench.record.config import TUNING_SEED
 
 SHIPPED = sorted((Path(__file__).parents[2] / "tasks").glob("*.toml"))
-NAMES = {
-    "quick", "recall-vs-length", "recall-vs-vocab", "induction-vs-length", "filters",
-    "operators-long", "length-generalisation", "recall-distance", "mqar", "mad",
-    "first-release", "smoke",
+BOARDS = {
+    "recall-vs-length", "recall-vs-vocab", "recall-distance", "induction-vs-length", "filters",
+    "hyena-window", "operators-long", "length-generalisation", "mqar", "mad", "arithmetic",
+    "majority", "counting", "icl-functions", "state-tracking", "flip-flop", "copying", "regbench",
+    "lookup",
 }  # fmt: skip
+NAMES = BOARDS | {"quick", "first-release", "smoke"}
+OF_FILTERS = {"filters", "hyena-window"}  # boards of one operator
 
 
 def suite(tmp_path: Path, text: str) -> Suite:
@@ -44,9 +51,36 @@ def test_cells_are_the_product_of_everything(tmp_path: Path) -> None:
         seqlen = [64, 128]
         """,
     ).cells("cpu")
-    assert len(cells) == len({c.cell_id for c in cells}) == 2 * 2 * 2 * 2 * 2
+    assert len(cells) == len({c.cell_id for c in cells}) == 2 * 2 * 2 * 2 * (2 + 1)
+    assert {c.config.seed for c in cells if not c.config.tunes} == {0, 1}
+    assert {c.config.seed for c in cells if c.config.tunes} == {TUNING_SEED}
     assert all(c.cell_id == c.config.cell_id for c in cells)
     assert {c.config.lr for c in cells} == {1e-3, 4e-3}
+
+
+def test_cells_that_choose_a_rate_are_scored_where_they_are_trained(tmp_path: Path) -> None:
+    """But for what is another model where it is built for longer inputs."""
+    cells = suite(
+        tmp_path,
+        HEAD
+        + """tasks = ["recall"]
+        operators = ["attention", "aft"]
+        [settings]
+        seqlen = 64
+        eval_seqlens = [128, 256]
+        """,
+    ).cells("cpu")
+    found = {(c.config.operator, c.config.tunes, c.config.eval_seqlens) for c in cells}
+    assert found == {
+        ("attention", True, (64,)),
+        ("attention", False, (64, 128, 256)),
+        ("aft", True, (64, 128, 256)),
+        ("aft", False, (64, 128, 256)),
+    }
+    assert all(
+        resolve(**cell.call, device="cpu")[0].cell_id == cell.cell_id == cell.config.cell_id
+        for cell in cells
+    )
 
 
 def test_a_cell_is_what_run_resolves(tmp_path: Path) -> None:
@@ -99,7 +133,7 @@ def test_inner_settings_count_more_and_equal_cells_count_once(tmp_path: Path) ->
         settings = { vocab_size = 20 }
         [[tasks]]
         name = "recall"
-        settings = { d_model = 128, budget_sequences = 9 }
+        settings = { d_model = 128, budget_sequences = 900 }
         grid = { seqlen = [256] }
         [[tasks]]
         name = "recall"
@@ -108,9 +142,27 @@ def test_inner_settings_count_more_and_equal_cells_count_once(tmp_path: Path) ->
     ).cells("cpu")
     assert [(c.config.d_model, c.config.seqlen, c.config.budget_tokens) for c in cells] == [
         (32, 64, 5000),
-        (128, 256, 9 * 258),
+        (128, 256, 900 * 258),
         (32, 64, 2 * 100 * 66),
     ]
+
+
+def test_cells_that_differ_in_their_budget_are_one_of_the_largest(tmp_path: Path) -> None:
+    text = "tasks = ['recall']\noperators = ['attention']\ngrid.budget_tokens = [%s]\n"
+    for budgets in ("20000, 50000", "50000, 20000"):
+        cells = suite(tmp_path, HEAD + text % budgets).cells("cpu")
+        assert {cell.config.budget_tokens for cell in cells} == {50_000}
+        assert {cell.call["budget_tokens"] for cell in cells} == {50_000}
+        alone = suite(tmp_path, HEAD + text % "9000").cells("cpu")
+        assert [cell.cell_id for cell in cells] == [cell.cell_id for cell in alone]
+
+
+def test_a_suite_may_set_the_schedule(tmp_path: Path) -> None:
+    text = "tasks = ['recall']\noperators = ['attention']\n"
+    cells = suite(tmp_path, HEAD + text + "grid.schedule = ['wsd', 'constant']\n").cells("cpu")
+    assert {cell.config.schedule for cell in cells} == {"wsd", "constant"}
+    with pytest.raises(ConfigError, match=r":\d+: settings.schedule: schedule is 'cosine': it wou"):
+        suite(tmp_path, HEAD + text + "settings.schedule = 'cosine'\n").cells("cpu")
 
 
 def test_backbone_has_the_short_convolution_that_a_suite_sets(tmp_path: Path) -> None:
@@ -178,7 +230,7 @@ def test_plugin_of_a_suite_is_found_beside_it(tmp_path: Path, clean_registry: No
     )
     text = HEAD + "plugins = ['op.py']\ntasks = ['recall']\noperators = ['from-a-suite']"
     cells = suite(tmp_path, text).cells("cpu")
-    assert len(cells) == 4
+    assert len(cells) == 6
     assert len(cells[0].config.plugins) == 1
 
 
@@ -203,7 +255,7 @@ def test_plugin_of_a_moved_suite_is_found_from_the_current_folder(
         "        super().__init__()\n"
     )
     monkeypatch.chdir(tmp_path)
-    assert len(read_suite(moved).cells("cpu")) == 4
+    assert len(read_suite(moved).cells("cpu")) == 6
 
 
 def test_planning_builds_an_operator_once_not_for_every_cell(
@@ -219,7 +271,7 @@ def test_planning_builds_an_operator_once_not_for_every_cell(
 
     monkeypatch.setattr("mechbench.operators.base.make_operator", counted)
     _build.cache_clear()
-    assert len(suite(tmp_path, HEAD + text).cells("cpu")) == 2 * 50 * 2 * 2
+    assert len(suite(tmp_path, HEAD + text).cells("cpu")) == 2 * 50 * 2 * (2 + 1)
     assert sorted(built) == ["attention", "hyena"]
 
 
@@ -240,13 +292,91 @@ def test_shipped_suite_is_sound(path: Path) -> None:
     )
     assert known.operators
     cells = known.cells("cpu")
+    if path.stem in BOARDS:
+        check_board(found, cells)
     assert bool(cells) == bool(known.tasks)
+    assert len(trials(cells)) <= 1, "as many trials for every operator"
     budgets: dict[tuple[object, ...], set[int]] = {}
     for cell in cells:
         c = cell.config
         point = (c.task, str(c.task_options), c.seqlen, c.vocab_size, c.d_model, c.n_train)
         budgets.setdefault(point, set()).add(c.budget_tokens)
     assert all(len(b) == 1 for b in budgets.values()), "one budget for all operators"
+
+
+def check_board(found: Suite, cells: list[Cell]) -> None:
+    """Check what a board owes its operators: enough of them, all at every point, tuned alike."""
+    points: dict[str, set[str]] = {}
+    seeds: dict[str, set[int]] = {}
+    for cell in cells:
+        c = cell.config
+        row = f"{c.operator} {sorted(c.operator_options.items())}"
+        alike = dataclasses.replace(
+            c, operator="", operator_options={}, sources={}, lr=1.0, seed=0, max_seqlen=0,
+            eval_seqlens=(c.seqlen,) if c.tunes else c.eval_seqlens,
+        )  # fmt: skip
+        points.setdefault(row, set()).add(alike.cell_id)
+        if not c.tunes:
+            seeds.setdefault(cell.group, set()).add(c.seed)
+    named = [math.prod(len(values) for values in e.grid.values()) for e in found.operators]
+    assert len(points) == sum(named), "no two entries plan the same cells"
+    assert len(points) >= (6 if found.name in OF_FILTERS else 12)
+    assert len({frozenset(found) for found in points.values()}) == 1, "all at every point"
+    assert {frozenset(found) for found in seeds.values()} <= {
+        frozenset(range(3)),
+        frozenset(range(5)),
+    }
+    rates = sorted({cell.config.lr for cell in cells if cell.config.tunes})
+    assert len(rates) >= 5
+    assert [b / a for a, b in itertools.pairwise(rates)] == pytest.approx([2.0] * (len(rates) - 1))
+
+
+def trials(cells: list[Cell]) -> set[int]:
+    """Return how many cells choose the rate at a point, of all operators and points."""
+    points = Counter(cell.group for cell in cells if cell.config.tunes)
+    return set(points.values()) | ({0} if {c.group for c in cells} - set(points) else set())
+
+
+def test_every_operator_gets_the_same_trials(tmp_path: Path) -> None:
+    text = "tasks = ['recall']\n[[operators]]\nname = 'hyena'\n[[operators]]\nname = 'attention'\n"
+    assert trials(suite(tmp_path, HEAD + text).cells("cpu")) == {2}
+    assert trials(suite(tmp_path, HEAD + text + "lrs = [1e-4, 2e-4]").cells("cpu")) == {2}
+    for own in ("[1e-3]", "[1e-3, 2e-3, 4e-3]", "'grid'"):
+        with pytest.raises(ConfigError, match=r"operators\[1\].lrs: attention would have \d learn"):
+            suite(tmp_path, HEAD + text + f"lrs = {own}").cells("cpu")
+    favoured = HEAD + text.replace("'hyena'\n", "'hyena'\nlrs = 'grid'\n")
+    with pytest.raises(ConfigError, match=r"operators\[0\].lrs: .*hyena 5: expected as many"):
+        suite(tmp_path, favoured).cells("cpu")
+    three = "tuning_seeds = [1_000_007, 1_000_001, 1_000_004]\n"
+    assert trials(suite(tmp_path, HEAD + three + text).cells("cpu")) == {6}
+
+
+def test_one_rate_needs_no_cells_to_choose_it(tmp_path: Path) -> None:
+    text = "title = 'T'\nseeds = [0, 1]\n%s\ntasks = ['recall']\noperators = ['hyena']\n"
+    for lrs in ("", "lrs = [2e-3]"):
+        cells = suite(tmp_path, text % lrs).cells("cpu")
+        assert [cell.config.seed for cell in cells] == [0, 1]
+    cells = suite(tmp_path, text % "lrs = 'grid'").cells("cpu")
+    assert sorted({cell.config.lr for cell in cells}) == [1e-3, 2e-3, 4e-3, 8e-3, 1.6e-2]
+    assert trials(cells) == {5}
+
+
+def test_a_task_may_have_seeds_of_its_own(tmp_path: Path) -> None:
+    text = """operators = ["hyena", "attention"]
+    [[tasks]]
+    name = "recall"
+    [[tasks]]
+    name = "induction"
+    seeds = [5, 6, 7]
+    """
+    cells = suite(tmp_path, HEAD + text).cells("cpu")
+    assert len(cells) == 2 * 2 * ((2 + 1) + (3 + 1))
+    for task, seeds in (("recall", {0, 1}), ("induction", {5, 6, 7})):
+        own = [c.config for c in cells if c.config.task == task]
+        assert {c.seed for c in own} == seeds | {TUNING_SEED}
+    bound = HEAD + text.replace("[5, 6, 7]", f"{list(range(50_000))}")
+    with pytest.raises(ConfigError, match="200016 cells: expected at most"):
+        suite(tmp_path, bound).cells("cpu")
 
 
 def test_numbers_of_any_spelling_are_one_cell(tmp_path: Path) -> None:
@@ -259,7 +389,9 @@ def test_numbers_of_any_spelling_are_one_cell(tmp_path: Path) -> None:
         suite(tmp_path, f"title = 'T'\ntasks = ['recall']\noperators = ['hyena']\nlrs = {lrs}\n")
         for lrs in ("[0.001, 0.0010000004]", "[1, 2]")
     ]
-    (a, b), (c, _) = (made.cells("cpu") for made in near)
+    (a, b), (c, _) = (
+        [cell for cell in made.cells("cpu") if not cell.config.tunes] for made in near
+    )
     assert a.cell_id != b.cell_id
     assert type(c.config.lr) is float
 

@@ -40,6 +40,9 @@ def test_file_is_read(tmp_path: Path) -> None:
     assert [e.name for e in suite.operators] == ["hyena", "attention"]
     assert suite.grid == {"seqlen": [64, 128], "task.min_distance": [0, 8]}
     assert suite.tasks[0].settings == {"vocab_size": 30}
+    assert suite.tasks[0].seeds == ()
+    own = GOOD.replace('"recall"', '"recall"\nseeds = [4]')
+    assert read_suite(write(tmp_path, own)).tasks[0].seeds == (4,)
 
 
 @pytest.mark.parametrize(
@@ -55,11 +58,15 @@ def test_file_is_read(tmp_path: Path) -> None:
         ("1e-3", "1e308", ":3: lrs: 1e\\+308 is too large: expected at most"),
         ("[0, 1]", "[true]", ":2: seeds: True is no seed"),
         ("1e-3", "0", ":3: lrs: 0 is no learning rate"),
+        ("[1e-3, 4e-3]", "'all'", ":3: lrs: is 'all': expected a list"),
         ("1e-3", "nan", ":3: lrs: nan is no learning rate"),
         ('"hyena"', '""', ":4: operators\\[0\\]: is '': expected a name"),
         ('"hyena"', "{ nam = 'x' }", ":4: operators\\[0\\].nam: unknown key: did you mean 'name'"),
         ('"hyena"', "{ name = 'x', options = 1 }", ":4: operators\\[0\\].options: is 1"),
         ('"hyena"', "{ name = 'x', lrs = [0] }", ":4: operators\\[0\\].lrs: 0 is no"),
+        ('"hyena"', "{ name = 'x', seeds = [0] }", ":4: operators\\[0\\].seeds: unknown key"),
+        ("vocab_size = 30", "[[tasks]]\nname='x'\nseeds=[-1]", ":18: tasks\\[1\\].seeds: -1 is"),
+        ("vocab_size = 30", "[[tasks]]\nname='x'\nseeds=[]", ":18: tasks\\[1\\].seeds: is"),
         ("d_model", "d_modell", ":7: settings.d_modell: unknown key: did you mean 'd_model'"),
         ("d_model", "seed", ":7: settings.seed: unknown key"),
         ("= 32", '= "32"', ":7: settings.d_model: is '32': expected a whole number"),

@@ -13,11 +13,14 @@ from mechbench.errors import ConfigError
 from mechbench.leaderboard.store import read_rows
 from mechbench.record.config import (
     ADDED,
+    PROTOCOL,
+    TUNING_SEED,
     Config,
     canonical_json,
     default_batch_size,
     default_budget_tokens,
     default_examples,
+    tunes,
 )
 
 # Every field is given, so that a new default does not touch the golden value.
@@ -50,7 +53,8 @@ BASE = Config(
     validate_every=25,
     allow_noncausal=False,
     plugins={"mine.py": "ab12"},
-    protocol=2,
+    schedule="averaged",
+    protocol=3,
 )
 FIELDS = [field.name for field in dataclasses.fields(Config)]
 
@@ -59,6 +63,8 @@ def other_value(name: str) -> Any:
     value = getattr(BASE, name)
     if name == "loss_on":
         return "scored"
+    if name == "schedule":
+        return "wsd"
     if name == "n_train":
         return 12_800  # at least a batch
     if isinstance(value, bool):
@@ -73,12 +79,24 @@ def other_value(name: str) -> Any:
 def test_cell_id_is_golden() -> None:
     # It names every stored result. Changing a field of Config changes it: that is meant, but then
     # results of before are not found again.
-    assert BASE.cell_id == "cebfa0f7c22ca5c2"
+    assert BASE.cell_id == "43a6b0b98656e466"
 
 
 @pytest.mark.parametrize("name", FIELDS)
-def test_cell_id_changes_with_every_field(name: str) -> None:
-    assert dataclasses.replace(BASE, **{name: other_value(name)}).cell_id != BASE.cell_id
+def test_cell_id_changes_with_every_field_but_the_budget(name: str) -> None:
+    other = dataclasses.replace(BASE, **{name: other_value(name)})
+    assert (other.cell_id == BASE.cell_id) == (name == "budget_tokens")
+
+
+def test_under_protocol_2_the_budget_decided_and_there_was_one_schedule() -> None:
+    before = dataclasses.replace(BASE, protocol=2, schedule="cosine")
+    assert before.cell_id == "cebfa0f7c22ca5c2"
+    assert dataclasses.replace(before, budget_tokens=2000).cell_id != before.cell_id
+    stored = before.to_dict()
+    del stored["schedule"]
+    assert Config.from_dict(stored) == before
+    with pytest.raises(ConfigError, match="schedule is 'cosine'"):
+        Config.from_dict({**stored, "protocol": 3})
 
 
 def test_cell_id_does_not_depend_on_the_order_of_options() -> None:
@@ -112,7 +130,7 @@ def test_stored_configuration_that_lacks_a_field_is_refused() -> None:
             continue
         accepted.append(name)
     # Today's default would stand for what the run really had; those are what it had.
-    assert sorted(accepted) == sorted(ADDED)
+    assert sorted([*accepted, "schedule"]) == sorted(ADDED)  # a schedule only before protocol 3
 
 
 @pytest.mark.parametrize("change", [{"colour": 1}, {"eval_seqlens": 3}, {"curriculum": [64]}])
@@ -167,8 +185,8 @@ def test_default_examples_shrink_with_the_length_to_a_floor() -> None:
         64: (512, 2048),
         16384: (512, 2048),
         32768: (256, 1024),
-        131072: (64, 256),
-        1 << 20: (64, 256),
+        131072: (128, 256),
+        1 << 20: (128, 256),
     }
 
 
@@ -203,3 +221,12 @@ def test_committed_results_keep_their_names() -> None:
     rows = [row for board in boards for row in read_rows(board)]
     assert len(rows) > 1000
     assert all(row.config.cell_id == row.data["cell_id"] for row in rows)
+
+
+def test_seeds_that_choose_rates_are_known_by_their_number() -> None:
+    for seed, protocol, expected in (
+        (TUNING_SEED, PROTOCOL, True), (TUNING_SEED - 1, PROTOCOL, False),
+        (TUNING_SEED + 5, 2, False), (2**62, PROTOCOL, True),
+    ):  # fmt: skip
+        config = dataclasses.replace(BASE, seed=seed, protocol=protocol)
+        assert config.tunes == tunes(seed, protocol) == expected

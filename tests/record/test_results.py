@@ -16,7 +16,9 @@ from hypothesis import strategies as st
 from mechbench.errors import ConfigError, ResultError
 from mechbench.record.config import Config
 from mechbench.record.results import (
+    RETRIED,
     Result,
+    answers,
     find_results,
     load_results,
     read_config,
@@ -266,6 +268,9 @@ def test_frame_has_one_row_a_length_and_keeps_failures(tmp_path: Path) -> None:
     assert math.isnan(frame["accuracy"][0])
     assert (frame["status"][0], frame["reason"][0]) == ("error", "x")
     assert frame["path"][0] == str(failed)
+    assert not frame["tuning"].any()
+    stored(tmp_path, "d", seed=1_000_000)
+    assert load_results(tmp_path)["tuning"].tolist().count(True) == 2  # at both lengths
 
 
 def test_corrupt_result_is_not_left_out_of_a_frame_silently(tmp_path: Path) -> None:
@@ -296,3 +301,12 @@ def test_a_file_that_is_there_is_not_written_again(tmp_path: Path) -> None:
     path.write_text("{")
     write_json_once(path, {"a": 2})
     assert read_json(path) == {"a": 2}
+
+
+def test_a_result_answers_for_budgets_up_to_its_own_and_for_all_once_it_is_decided() -> None:
+    data = {"status": "ok", "solved": False, "config": {"budget_tokens": 100}}
+    assert [answers(data, budget) for budget in (50, 100, 101)] == [True, True, False]
+    assert answers({**data, "solved": True}, 101)
+    assert answers({**data, "status": "diverged"}, 101)
+    for status in RETRIED:
+        assert not answers({**data, "status": status}, 50)

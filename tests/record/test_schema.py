@@ -120,7 +120,9 @@ def test_the_schema_knows_the_statuses_that_results_have() -> None:
 
 
 def test_configurations_from_before_a_field_was_added_are_read() -> None:
-    config = Config("hyena", "recall", budget_tokens=10, eval_seqlens=(64,))
+    config = Config(
+        "hyena", "recall", budget_tokens=10, eval_seqlens=(64,), protocol=2, schedule="cosine"
+    )
     data = {k: v for k, v in config.to_dict().items() if k not in ADDED}
     assert stored_config(data) == config
     with pytest.raises(ConfigError, match="it is None: expected an object"):
@@ -132,7 +134,7 @@ def test_configurations_from_before_a_field_was_added_are_read() -> None:
 def test_a_whole_number_may_have_been_given_as_2e4() -> None:
     """Its id is of the configuration as it was stored then."""
     data = sound()
-    data["config"]["budget_tokens"] = 2e4
+    data["config"] |= {"budget_tokens": 2e4, "protocol": 2, "schedule": "cosine"}
     hashed = {k: v for k, v in data["config"].items() if k not in ADDED}
     hashed["plugins"] = []
     data["cell_id"] = hashlib.sha256(canonical_json(hashed).encode()).hexdigest()[:16]

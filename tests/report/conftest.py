@@ -60,7 +60,7 @@ def _store(
         "config": config.to_dict(),
         "chance": 0.1,
         "evaluations": [evaluation(length, a, n) for length, a in sorted(accuracies.items())],
-        "solved": status == "ok",
+        "solved": False,
         "causal": True,
         "parameters": 1234,
         "steps": 100,

@@ -63,16 +63,21 @@ def test_one_seed_keeps_its_wilson_interval_and_seeds_are_averaged(
     assert 0.92 < (point.ci_high or 0) < 0.95
 
 
-def test_best_is_shared_by_those_that_the_paired_test_ties(store: Store, tmp_path: Path) -> None:
-    store({64: 0.90}, operator="a")
-    store({64: 0.89}, operator="b")
+def test_nothing_is_best_that_the_paired_test_ties(store: Store, tmp_path: Path) -> None:
+    store({64: 0.90, 128: 0.9}, operator="a")
+    store({64: 0.89, 128: 0.8}, operator="b")
     store({64: 0.80}, operator="c")
     store({64: 0.99}, operator="ahead", causal=False)
     store({64: 0.99}, operator="lucky")
     store({}, operator="lucky", seed=1, status="error")
     section = sections(tmp_path)[0]
-    assert section.best(64) == {"a", "b"}
-    assert list(section.curves) == ["lucky", "a", "b", "c", "ahead"]
+    a, b, c = (f"{name}, trained at 64" for name in "abc")
+    assert section.best(64) is None
+    assert section.verdicts[64].order == (a, b, c)
+    assert list(section.verdicts[64].worse) == [c]
+    assert section.best(128) == a
+    assert [label.split(",")[0] for label in section.curves] == ["lucky", "a", "b", "c", "ahead"]
+    assert section.races == {}
 
 
 def test_failures_are_counted_and_never_ranked(store: Store, tmp_path: Path) -> None:
@@ -166,6 +171,15 @@ def test_settings_named_like_each_other_keep_titles_of_their_own(
     titles = [s.title for s in sections(tmp_path)]
     assert len(set(titles)) == 2
     assert titles[1] == f"{titles[0]} #2"
+
+
+def test_an_older_protocol_is_named_even_alone(store: Store, tmp_path: Path) -> None:
+    store({64: 0.9})
+    (section,) = aggregate(collect([tmp_path])[0])
+    assert "protocol" not in section.title
+    store({64: 0.9}, operator="attention", task="mqar", protocol=PROTOCOL - 1, schedule="cosine")
+    titles = [section.title for section in aggregate(collect([tmp_path])[0])]
+    assert [f"protocol {n}" in title for n, title in zip((2, 3), titles, strict=True)] == [True] * 2
 
 
 def test_protocols_are_shown_apart(store: Store, tmp_path: Path) -> None:

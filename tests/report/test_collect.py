@@ -147,3 +147,21 @@ def test_a_folder_with_an_odd_name_is_named_on_one_line(store: Store, tmp_path: 
     (odd / "result.json").write_text("{")
     (warning,) = collect([tmp_path / "runs"])[1]
     assert warning.startswith("skipped: a b\\x1b[2J/result.json is corrupt: ")
+
+
+def test_what_is_decided_stands_beside_what_was_carried_on(store: Store, tmp_path: Path) -> None:
+    store({64: 1.0}, solved=True, budget_tokens=1000)
+    store({64: 0.5}, seed=1, lr=1e-2, solved=False, budget_tokens=5000)
+    store({64: 0.4}, seed=2, solved=False, budget_tokens=2000)
+    store({64: 0.9}, operator="attention", solved=True, budget_tokens=700)
+    store({64: 1.0}, solved=True, budget_tokens=1000, protocol=2, schedule="cosine")
+    store({64: 0.6}, seed=1, budget_tokens=5000, protocol=2, schedule="cosine")
+    rows, warnings = collect([tmp_path / "runs"])
+    assert warnings == []
+    budgets = {
+        (r.config.protocol, r.config.operator, r.config.seed): r.config.budget_tokens for r in rows
+    }
+    assert budgets == {
+        (3, "hyena", 0): 5000, (3, "hyena", 1): 5000, (3, "hyena", 2): 2000,
+        (3, "attention", 0): 700, (2, "hyena", 0): 1000, (2, "hyena", 1): 5000,
+    }  # fmt: skip

@@ -62,6 +62,13 @@ def test_paired_test_decides_ties(
     assert ties(best, other) is tie
 
 
+def test_what_one_test_tells_apart_many_may_not() -> None:
+    best, other = seeds(900), seeds(870)
+    assert not ties(best, other)
+    assert ties(best, other, 11)
+    assert not ties(best, seeds(600), 11)
+
+
 def test_half_of_equally_good_pairs_are_not_told_apart_more_than_rarely() -> None:
     """Two operators of the same accuracy: a false difference in at most a few of 100."""
     import numpy as np

@@ -40,6 +40,34 @@ def test_panel_has_the_lines_ticks_and_references(store: Store, tmp_path: Path) 
     assert axis.get_title(loc="left").endswith("; 1 seed")
 
 
+@pytest.mark.parametrize(
+    ("options", "shaded", "said"),
+    [
+        ({"min_seqlen": 3}, (3, 40), "trained at 3 to 40, shaded"),
+        ({}, (40 / 1.04, 40 * 1.04), "trained at 40, shaded"),
+    ],
+)
+def test_lengths_of_training_are_shaded_where_others_are_scored(
+    store: Store, tmp_path: Path, options: dict[str, int], shaded: tuple[float, float], said: str
+) -> None:
+    store({40: 0.9, 80: 0.5}, seqlen=40, task="parity", task_options=options)
+    axis = Figure().add_subplot()
+    found = section(tmp_path)
+    _panel(axis, found, dict.fromkeys(found.curves, ("#0072B2", "o")))
+    (patch,) = axis.patches
+    (left, _), (right, _) = patch.get_bbox().get_points()
+    assert (left, right) == pytest.approx(shaded)
+    assert axis.get_xlabel() == f"sequence length, tokens ({said})"
+
+
+def test_other_axes_shade_nothing(store: Store, tmp_path: Path) -> None:
+    store({40: 0.9, 80: 0.5}, seqlen=40, task="parity")
+    axis = Figure().add_subplot()
+    found = section(tmp_path)
+    _panel(axis, found, dict.fromkeys(found.curves, ("#0072B2", "o")), "vocab_size")
+    assert not axis.patches
+
+
 def test_lines_that_end_apart_are_named_at_their_ends(store: Store, tmp_path: Path) -> None:
     for seqlen in (64, 128):
         store({seqlen: 0.9}, seqlen=seqlen)

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from mechbench.record.config import TUNING_SEED
 from mechbench.report.aggregate import aggregate
 from mechbench.report.collect import collect
 from mechbench.report.selection import Trial, select_lr, selected
@@ -60,3 +61,36 @@ def test_rows_of_the_selected_rate_are_kept_at_each_point(
     (section,) = aggregate(rows, hidden=("lr",))
     assert list(section.curves) == ["hyena"]
     assert [(p.accuracy, p.cost.lr) for p in section.points] == [(0.5, "0.001"), (0.5, "0.004")]
+
+
+def test_cells_of_their_own_choose_and_those_reported_do_not(
+    store: Callable[..., Path], tmp_path: Path
+) -> None:
+    """By the share solved and the tokens first, whatever the rates do on the seeds reported."""
+    for lr, accuracy, budget in ((1e-3, 0.2, 250), (2e-3, 0.9, 1000), (4e-3, 0.6, 1000)):
+        store(
+            {64: accuracy}, lr=lr, seed=TUNING_SEED, validation_accuracy=accuracy,
+            budget_tokens=budget, train_tokens=budget,
+        )  # fmt: skip
+        for seed in (0, 1):
+            store({64: 1 - accuracy}, lr=lr, seed=seed, validation_accuracy=1 - accuracy)
+    rows = selected(collect([tmp_path / "runs"])[0])
+    reported = {(r.config.lr, r.config.seed) for r in rows if not r.config.tunes}
+    assert reported == {(2e-3, 0), (2e-3, 1)}
+    assert sum(row.config.tunes for row in rows) == 3
+    (section,) = aggregate(rows, hidden=("lr",))
+    (point,) = section.points
+    assert (point.n_seeds, point.accuracy) == (2, pytest.approx(0.1))
+    cost = point.cost
+    assert (cost.lr, cost.lr_at_edge, cost.tuning_trials, cost.tuning_tokens) == (
+        "0.002", False, 3, 2250,
+    )  # fmt: skip
+
+
+def test_high_seeds_of_older_protocols_are_seeds_like_others(
+    store: Callable[..., Path], tmp_path: Path
+) -> None:
+    store(lr=1e-3, seed=TUNING_SEED, protocol=2, schedule="cosine")
+    (row,) = selected(collect([tmp_path / "runs"])[0])
+    assert not row.config.tunes
+    assert aggregate([row])[0].points[0].n_seeds == 1

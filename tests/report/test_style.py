@@ -13,6 +13,17 @@ def test_ticks_are_short(seqlen: int, text: str) -> None:
     assert tick(seqlen) == text
 
 
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (5e6, "5 M"), (2e5, "200 K"), (2.5e9, "2.5 B"), (20, "20"), (0.5, "0.5"), (0, "0"),
+        (12_345, "12.3 K"), (999_600, "1 M"), (123_456_789, "123 M"),
+    ],
+)  # fmt: skip
+def test_amounts_are_short(value: float, text: str) -> None:
+    assert style.amount(value) == text
+
+
 def test_colour_and_marker_come_together_once() -> None:
     pairs = [nth_style(i) for i in range(len(COLOURS) * len(MARKERS) + 1)]
     assert len(set(pairs[:-1])) == len(pairs) - 1

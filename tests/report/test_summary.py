@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from mechbench.record.outcome import CellOutcome
 from mechbench.record.results import read_result
 from mechbench.report.summary import summary
 
@@ -20,7 +21,7 @@ def text(path: Path, **changes: Any) -> list[str]:
 
 
 def test_summary_of_a_good_run(store: Store) -> None:
-    path = store({64: 0.9, 128: 0.5}, seed=3)
+    path = store({64: 0.9, 128: 0.5}, seed=3, solved=True)
     assert text(path) == [
         "hyena on recall: seqlen 64, vocab_size 20, d_model 64, 2 layers, seed 3",
         "  accuracy at      64  90.00% [87.98%, 91.71%]  (1000 scored; 1 seed; chance 10.0%; "
@@ -93,3 +94,20 @@ def test_outputs_that_are_not_finite_are_no_accuracy(store: Store) -> None:
 def test_a_task_says_what_its_vocabulary_is(store: Store) -> None:
     path = store({64: 0.9}, task="icl-functions", vocab_size=5)
     assert text(path)[0].startswith("hyena on icl-functions: seqlen 64, dimensions 5, d_model 64")
+
+
+@pytest.mark.parametrize(
+    ("slopes", "trend", "line"),
+    [
+        ((0.031, 0.01, 0.0524), "rising", "rising: +3.1 [+1.0, +5.2] points a doubling of tokens"),
+        ((0.0, -0.01, 0.01), "flat", "flat: +0.0 [-1.0, +1.0] points a doubling of tokens"),
+        ((-0.2, -0.3, -0.1), None, "unclear: -20.0 [-30.0, -10.0] points a doubling of tokens"),
+    ],
+)
+def test_what_is_not_solved_has_a_trend(
+    store: Store, slopes: tuple[float, float, float], trend: str | None, line: str
+) -> None:
+    outcome = CellOutcome("censored", 5000, 0.995, 0.5, 512, 40, *slopes, trend)
+    lines = text(store(), outcome=outcome.to_dict())
+    assert lines[-2] == f"  validation accuracy was {line}, over their last half"
+    assert not any("doubling" in line for line in text(store(seed=1)))

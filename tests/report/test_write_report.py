@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import csv
 import shutil
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from click.testing import CliRunner
 
 from mechbench.cli.report import command
 from mechbench.errors import ResultError
+from mechbench.record.config import TUNING_SEED
 from mechbench.report import write_report
 
 Store = Callable[..., Path]
@@ -85,3 +87,49 @@ def test_import_is_light() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_rates_chosen_by_cells_of_their_own_stand_with_what_that_took(
+    store: Store, tmp_path: Path
+) -> None:
+    for operator, seqlen, best in (("hyena", 64, 4e-3), ("hyena", 128, 2e-3), ("h3", 64, 2e-3)):
+        for lr in (1e-3, 2e-3, 4e-3):
+            validated = {"validation_accuracy": 0.9 if lr == best else 0.1}
+            settings = {"operator": operator, "seqlen": seqlen, "lr": lr}
+            store({seqlen: 0.5}, seed=TUNING_SEED, train_tokens=900, **settings, **validated)
+        for seed in (0, 1):
+            store({seqlen: 0.8}, **{**settings, "lr": best}, seed=seed)
+    report = write_report([tmp_path / "runs"], tmp_path / "out")
+    assert "| hyena | 80.0 [" in report.markdown  # one line for both lengths, n of those reported
+    costs = [line.split(" | ") for line in report.markdown.splitlines() if "| trials |" in line]
+    (head,) = costs
+    lines = {
+        (cells[0].strip("| "), cells[1]): dict(zip(head, cells, strict=True))
+        for line in report.markdown.splitlines()
+        if len(cells := line.split(" | ")) == len(head) and cells[1] in ("64", "128")
+    }
+    told = {
+        key: (line["lr"], line["trials"], line["tokens of trials"]) for key, line in lines.items()
+    }
+    assert told == {
+        ("hyena", "64"): ("0.004 (edge)", "3", "2,700"),
+        ("hyena", "128"): ("0.002", "3", "2,700"),
+        ("h3", "64"): ("0.002", "3", "2,700"),
+    }
+    with (tmp_path / "out" / "table.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert {(row["tuning_trials"], row["n_seeds"]) for row in rows} == {("3", "2")}
+    assert {row["label"] for row in rows} == {"hyena", "h3"}
+
+
+def test_a_search_that_has_nothing_to_report_says_so(store: Store, tmp_path: Path) -> None:
+    store(seed=TUNING_SEED)
+    with pytest.raises(ResultError, match="nothing to report: all 1 results choose learning rates"):
+        write_report([tmp_path / "runs"], tmp_path / "out")
+
+
+def test_without_a_search_nothing_is_said_of_one(store: Store, tmp_path: Path) -> None:
+    fill(store)
+    report = write_report([tmp_path / "runs"], tmp_path / "out")
+    assert "trials" not in report.markdown
+    assert "tuning" not in (tmp_path / "out" / "table.csv").read_text()

@@ -47,3 +47,18 @@ def test_guess_grows_with_budget_width_and_attended_length() -> None:
 )
 def test_durations(seconds: float, text: str) -> None:
     assert duration(seconds) == text
+
+
+def test_what_was_trained_already_costs_nothing_more() -> None:
+    whole, measured = estimate_s(BASE, {})
+    assert estimate_s(BASE, {}, 250_000) == (pytest.approx(0.75 * whole), measured)
+    assert estimate_s(BASE, {}, 2_000_000) == (0, measured)
+
+
+def test_short_sequences_on_a_gpu_take_as_long_as_their_steps() -> None:
+    cuda = dataclasses.replace(BASE, device_type="cuda", batch_size=64)
+    short, shorter = (dataclasses.replace(cuda, seqlen=n) for n in (64, 32))
+    assert estimate_s(shorter, {})[0] == pytest.approx(2 * estimate_s(short, {})[0])
+    many = dataclasses.replace(short, batch_size=128)
+    assert estimate_s(many, {})[0] == pytest.approx(estimate_s(short, {})[0] / 2)
+    assert estimate_s(cuda, {})[0] < estimate_s(short, {})[0] / 3

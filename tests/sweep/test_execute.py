@@ -50,13 +50,30 @@ def path(tmp_path: Path) -> Path:
 def test_outlook_counts_and_estimates(path: Path, tmp_path: Path) -> None:
     text = look(read_suite(path), tmp_path / "runs", device="cpu").text("suite.toml", 2)
     assert text.splitlines()[:5] == [
-        "suite.toml: 6 cells",
+        "suite.toml: 8 cells",
         "  done          0",
         "  failed        0",
         "  to do         4",
-        "  waiting       2  (for the learning rate's selection)",
+        "  waiting       4  (for the choice of a learning rate)",
     ]
-    assert "with 2 workers (0 of 6 cells by measured speeds" in text
+    assert "with 2 workers (0 of 8 cells by measured speeds" in text
+
+
+def test_outlook_tells_the_stages_of_a_search_and_their_cost(path: Path, tmp_path: Path) -> None:
+    path.write_text(path.read_text().replace("[1e-3, 1e-2]", "'grid'"))
+    text = look(read_suite(path), tmp_path / "runs", device="cpu").text("suite.toml", 1)
+    lines = text.splitlines()
+    assert lines[3:5] == [
+        "  to do        10", "  waiting       4  (for the choice of a learning rate)",
+    ]  # fmt: skip
+    head = "learning rates: 5 for each of 2 points, 0.001 to 0.016, chosen with 1 seed that is not"
+    assert lines[5].startswith(head)
+    assert [line.split(" tokens")[0] for line in lines[6:10]] == [
+        "  to 1/4 of the budget 10 cells, 10.8 K",
+        "  to 1/2 of the budget 6 to 10 cells, 6.48 K to 10.8 K",
+        "  to the budget        4 to 10 cells, 8.64 K to 21.6 K",
+        "  reported seeds       4 cells, 17.3 K",
+    ]
 
 
 def test_operator_of_a_script_is_refused_before_workers_start(
@@ -137,6 +154,30 @@ def start(path: Path, out: Path) -> subprocess.Popen[str]:
     )  # fmt: skip
 
 
+def test_a_suite_whose_budget_grew_carries_its_cells_on(
+    path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "runs"
+    monkeypatch.setattr("mechbench.training.loop.SOLVED", 0.5)  # that one rate reaches
+    undisturbed(path, out)
+    before = outcomes(out)
+    path.write_text(path.read_text().replace("sequences = 240", "sequences = 480"))
+    undisturbed(path, tmp_path / "calm")
+    suite = read_suite(path)
+    outlook = look(suite, out, device="cpu")
+    assert not outlook.plan.waiting or len(outlook.plan.todo) < 6
+    undisturbed(path, out)
+    run_sweep(look(suite, out, device="cpu"), suite, out, ["cpu"], checkpoint_s=30, quiet=True)
+    after = outcomes(out)
+    needed = {cell.cell_id for cell in look(suite, out, device="cpu").plan.done}
+    expected = outcomes(tmp_path / "calm")
+    assert needed == expected.keys()
+    assert {cell_id: after[cell_id] for cell_id in needed} == expected
+    assert {data["config"]["budget_tokens"] for data in expected.values()} == {480 * 18}
+    assert {data["config"]["budget_tokens"] for data in before.values()} == {240 * 18}
+    assert look(read_suite(path), out, device="cpu").plan.todo == []
+
+
 def newest(out: Path) -> float:
     times = [
         p.stat().st_mtime for p in out.rglob("*") if p.name in ("checkpoint.pt", "result.json")
@@ -147,7 +188,8 @@ def newest(out: Path) -> float:
 def test_killed_and_restarted_sweep_ends_like_an_undisturbed_one(
     path: Path, tmp_path: Path
 ) -> None:
-    path.write_text(path.read_text().replace('"hyena", ', ""))
+    text = path.read_text().replace('"hyena", ', "")
+    path.write_text(text.replace("[1e-3, 1e-2]", "[1e-4, 1e-3, 1e-2]"))  # a rung at half way
     undisturbed(path, tmp_path / "calm")
     out, chance = tmp_path / "runs", random.Random(0)
     for _ in range(KILLS):
@@ -160,6 +202,6 @@ def test_killed_and_restarted_sweep_ends_like_an_undisturbed_one(
     done = start(path, out)
     stdout, stderr = done.communicate(timeout=600)
     assert done.returncode == 0, stderr
-    assert "3 of 3 cells done, 0 failed" in stdout
+    assert "5 of 5 cells done, 0 failed" in stdout
     assert outcomes(out) == outcomes(tmp_path / "calm")
-    assert len(outcomes(out)) == 3
+    assert len(outcomes(out)) == 5

@@ -7,6 +7,7 @@ import pytest
 from mechbench.errors import BusyError
 from mechbench.plan.resolve import resolve
 from mechbench.record.files import exclusive
+from mechbench.record.results import read_result, write_json
 from mechbench.report.collect import collect
 from mechbench.sweep.failure import store_failure
 
@@ -30,3 +31,15 @@ def test_cell_at_work_is_left_alone(tmp_path: Path) -> None:
     with exclusive(folder), pytest.raises(BusyError, match="in use by process"):
         store_failure(config, device, tmp_path, "x")
     assert not (folder / "result.json").exists()
+
+
+def test_a_failure_takes_the_place_of_no_result_of_a_smaller_budget(tmp_path: Path) -> None:
+    config, device = resolve("attention", "recall", device="cpu")
+    first = store_failure(config, device, tmp_path, "first")
+    good = {**first.data, "status": "diverged", "stop": "diverged"}
+    write_json(first.path, good)
+    failed = store_failure(config, device, tmp_path, "the lights went out")
+    assert (failed.status, failed.reason) == ("error", "the lights went out")
+    assert read_result(first.path).data == good
+    write_json(first.path, first.data)
+    assert store_failure(config, device, tmp_path, "second").data == read_result(first.path).data

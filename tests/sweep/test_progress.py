@@ -26,7 +26,7 @@ def test_cell_and_outcome_in_words() -> None:
 
 def test_lines_without_a_terminal_and_warnings_always(capsys: pytest.CaptureFixture[str]) -> None:
     for quiet in (False, True):
-        progress = SweepProgress(3, 1, 2, quiet)
+        progress = SweepProgress(3, {"other"}, 2, quiet)
         progress.heard(1, {"event": "bar", "total": 10, "initial": 0, "title": "t"})
         progress.heard(1, {"event": "tokens", "tokens": 5})
         progress.heard(1, {"event": "row", "row": {"seqlen": 64, "loss": 1.0}})
@@ -42,7 +42,7 @@ def test_bars_on_a_terminal(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("sys.stderr.isatty", lambda: True)
-    progress = SweepProgress(3, 1, 1)
+    progress = SweepProgress(3, {"other"}, 1)
     progress.heard(0, {"event": "bar", "total": 10, "initial": 5, "title": "hyena at 64"})
     progress.heard(0, {"event": "row", "row": {"seqlen": 64, "loss": 1.0}})
     progress.close()
@@ -50,3 +50,11 @@ def test_bars_on_a_terminal(
     assert "sweep" in shown
     assert "hyena at 64" in shown
     assert "loss=1.000" in shown
+
+
+def test_a_cell_that_is_carried_on_counts_once(capsys: pytest.CaptureFixture[str]) -> None:
+    progress = SweepProgress(2, {"other"}, 1)
+    for cell in (CELL, CELL, replace(CELL, cell_id="other")):
+        progress.finished(cell, OK)
+    progress.close()
+    assert [line[:5] for line in capsys.readouterr().err.splitlines()] == ["[2/2]"] * 3

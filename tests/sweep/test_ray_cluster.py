@@ -1,13 +1,16 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from mechbench.errors import ConfigError
+from mechbench.plan.resolve import resolve
 from mechbench.plan.suite_file import read_suite
 from mechbench.sweep.execute import RayCluster, look, run_sweep
 from mechbench.sweep.plan import stored_results
+from mechbench.sweep.ray_cluster import files_of, put_files, run_elsewhere
 
 PLUGIN = """
 import os, pathlib, signal, torch, mechbench
@@ -86,3 +89,33 @@ def test_without_ray_the_error_says_what_to_install(
     outlook = look(read, tmp_path / "runs", device="cpu")
     with pytest.raises(ConfigError, match=r"pip install 'mechbench\[ray\]'"):
         run_sweep(outlook, read, tmp_path / "runs", ["cpu"], checkpoint_s=1, ray=RayCluster(None))
+
+
+def test_a_cell_goes_on_elsewhere_from_the_files_that_it_has_here(tmp_path: Path) -> None:
+    call = {
+        "operator": "attention", "task": "recall", "seqlen": 16, "vocab_size": 8, "d_model": 16,
+        "n_layers": 1, "batch_size": 8, "n_test": 16, "n_validation": 16, "validate_every": 5,
+    }  # fmt: skip
+
+    def order(steps: int) -> dict[str, Any]:
+        asked = {**call, "budget_tokens": steps * 8 * 18}
+        cell_id = resolve(**asked, device="cpu")[0].cell_id
+        return {
+            "call": asked, "cell_id": cell_id, "device": "cpu", "out": "", "plugins": [],
+            "checkpoint_s": 30.0, "log": "none",
+        }  # fmt: skip
+
+    report, files = run_elsewhere(order(10), {})
+    assert (report["result"]["steps"], len(files)) == (10, 4)
+    folder = tmp_path / "cell"
+    put_files(folder, files)
+    assert files_of(folder) == files
+    further, after = run_elsewhere(order(20), files_of(folder))
+    alone, whole = run_elsewhere(order(20), {})
+    assert further["result"]["evaluations"] == alone["result"]["evaluations"]
+    assert further["result"]["seconds"]["train"] > report["result"]["seconds"]["train"]
+    first, second = (
+        b.decode().splitlines()[1:3] for b in (files["metrics.csv"], after["metrics.csv"])
+    )
+    assert first == second  # with the times of their first run
+    assert whole["metrics.csv"].decode().splitlines()[1] != first[0]

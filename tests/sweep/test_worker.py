@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from mechbench.catalogue.plugins import keep_plugins, load_plugin
 from mechbench.catalogue.registry import register_operator
+from mechbench.errors import OperatorError
 from mechbench.plan.resolve import resolve
 from mechbench.record.files import exclusive
 from mechbench.record.results import read_result
@@ -127,6 +128,22 @@ def test_cell_other_than_planned_is_refused(tmp_path: Path) -> None:
     report, _ = run(given)
     assert report["event"] == "refused"
     assert list(tmp_path.iterdir()) == []
+
+
+def test_an_operator_that_fails_on_the_way_on_is_reported_and_costs_no_result(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = run(order(tmp_path))[0]["result"]
+
+    def fail(*args: object, **more: object) -> None:
+        raise OperatorError("operator 'attention' is worn out")
+
+    monkeypatch.setattr("mechbench.training.train_cell.train", fail)
+    given = order(tmp_path, budget_tokens=20 * 8 * 18)
+    report, _ = run(given)
+    assert (report["event"], report["result"]["status"]) == ("done", "error")
+    assert "worn out" in report["result"]["reason"]
+    assert read_result(tmp_path / given["cell_id"] / "result.json").data == first
 
 
 def test_a_worker_ends_after_a_cell_that_broke_its_gpu(monkeypatch: pytest.MonkeyPatch) -> None:

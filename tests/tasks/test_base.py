@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import pickle
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -11,7 +12,16 @@ import torch
 import mechbench
 from mechbench.catalogue.registry import register_task
 from mechbench.errors import ConfigError
-from mechbench.tasks.base import Batch, Task, as_task, make_task, matches, task_parameters
+from mechbench.tasks.base import (
+    IGNORE,
+    Batch,
+    Task,
+    as_task,
+    make_task,
+    matches,
+    task_parameters,
+)
+from mechbench.tasks.counting import Counting
 from mechbench.tasks.recall import Recall
 
 
@@ -134,6 +144,50 @@ def test_a_task_that_raises_is_named() -> None:
         ConfigError, match="task 'raises' raised ZeroDivisionError when built: by zero"
     ):
         make_task("raises")
+
+
+def test_batches_are_joined_and_mapped_with_all_that_they_hold() -> None:
+    inputs = torch.arange(6).reshape(2, 3)
+    plain = Batch(inputs, inputs + 10, inputs + 20)
+    assert Batch.joined([plain, plain]).also is None
+    assert plain.map(lambda tensor: tensor[:1]).also is None
+    several = Batch(inputs, inputs + 10, inputs + 20, inputs[..., None] + 30)
+    whole = Batch.joined([several, several]).map(lambda tensor: tensor[1:])
+    assert whole.dense_targets.tolist() == (inputs + 20).repeat(2, 1)[1:].tolist()
+    assert whole.also is not None
+    assert whole.also[..., 0].tolist() == (inputs + 30).repeat(2, 1)[1:].tolist()
+
+
+def test_any_accepted_token_matches() -> None:
+    answers, targets = torch.tensor([1, 2, 3]), torch.tensor([1, 1, IGNORE])
+    also = torch.tensor([[IGNORE, IGNORE], [IGNORE, 2], [4, 5]])
+    assert matches(answers, targets).tolist() == [True, False, False]
+    assert matches(answers, targets, also).tolist() == [True, True, False]
+
+
+def test_sizes_may_depend_on_options(clean_registry: None) -> None:
+    @register_task("of-a-size")
+    @dataclass(frozen=True)
+    class Sized(Recall):
+        more: int = 0
+
+        @classmethod
+        def sizes(cls, options: Mapping[str, Any]) -> Mapping[str, Any]:
+            return {"vocab_size": 10 + options["more"], "seqlen": 64}
+
+    assert make_task("of-a-size").vocab_size == 10
+    assert make_task("of-a-size", more="5").vocab_size == 15
+    assert make_task("of-a-size", more=5, vocab_size=40).vocab_size == 40
+
+
+def test_the_least_length_shrinks_with_the_length() -> None:
+    @dataclass(frozen=True)
+    class Varying(Counting):
+        min_seqlen: int = 0
+
+    task = Varying(8, 64, min_seqlen=16)
+    assert [task.easier(n).min_seqlen for n in (32, 16, 8)] == [16, 16, 8]
+    assert Varying(8, 64).easier(8).min_seqlen == 0
 
 
 def test_names_of_make_task_are_no_parameters() -> None:

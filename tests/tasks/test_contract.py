@@ -1,12 +1,13 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 from typing import Any
 
 import pytest
 import torch
 
-from mechbench.catalogue.registry import TASKS
+from mechbench.catalogue.registry import MEASURES, TASKS
 from mechbench.data.baselines import shortcut_accuracies
 from mechbench.errors import ConfigError
 from mechbench.plan.curriculum import stage_task, stages
@@ -52,6 +53,11 @@ def test_batches_have_one_shape_and_type_with_tokens_in_range(name: str, device:
             assert tensor.device.type == device
             assert tensor.is_contiguous()
         assert batch.targets.ndim == batch.dense_targets.ndim == 2
+        if batch.also is not None:
+            assert batch.also.shape[:2] == batch.inputs.shape
+            assert (batch.also.dtype, batch.also.device.type) == (torch.int64, device)
+            assert ((batch.also == IGNORE) | (batch.also >= 0)).all()
+            assert batch.also.max() < task.vocab_size
         if numbers(task):
             assert batch.inputs.shape[2:] == (task.input_dim,)
             assert batch.inputs.isfinite().all()
@@ -72,7 +78,7 @@ def test_oracle_solves_every_target(name: str, device: str) -> None:
         assert answers.shape == batch.targets.shape
         for targets in (batch.targets, batch.dense_targets):
             scored = targets != IGNORE
-            assert matches(answers[scored], targets[scored]).all()
+            assert matches(answers, targets, batch.also)[scored].all()
 
 
 def test_every_example_is_scored_and_targets_are_part_of_the_dense_ones(name: str) -> None:
@@ -88,8 +94,9 @@ def test_only_the_generator_makes_randomness(name: str) -> None:
     state = torch.get_rng_state()
     one, same, other = (task.sample(8, generator(seed)) for seed in (3, 3, 4))
     assert torch.equal(torch.get_rng_state(), state)
-    for field in ("inputs", "targets", "dense_targets"):
-        assert torch.equal(getattr(one, field), getattr(same, field))
+    for field in ("inputs", "targets", "dense_targets", "also"):
+        first, second = getattr(one, field), getattr(same, field)
+        assert first is second is None or torch.equal(first, second)
     assert not torch.equal(one.inputs, other.inputs)
 
 
@@ -102,7 +109,17 @@ def test_chance_is_the_accuracy_of_guessing_among_the_answers(name: str) -> None
         assert share == pytest.approx(task.chance, abs=0.02)
         return
     counts = torch.bincount(answers)
+    if batch.also is not None:  # a guess may be right in several ways
+        ways = torch.cat([batch.targets[..., None], batch.also], 2)[batch.targets != IGNORE]
+        distinct = [len({*row} - {IGNORE}) for row in ways.tolist()]
+        right = sum(distinct) / len(distinct)
+        assert right / len(counts[counts > 0]) == pytest.approx(task.chance, rel=0.1)
+        return
     assert len(counts[counts > 0]) == round(1 / task.chance)
+    if "most frequent answer" in task.shortcuts:
+        found = shortcut_accuracies(task, batch)["most frequent answer"]
+        assert found == pytest.approx(counts.max().item() / len(answers), abs=0.02)
+        return
     torch.testing.assert_close(
         counts[counts > 0] / len(answers),
         torch.full((round(1 / task.chance),), task.chance, dtype=torch.float32),
@@ -129,12 +146,14 @@ def test_oracle_is_never_wrong_on_a_window_and_sees_all_in_the_whole(name: str) 
         for column in columns[:: -(-len(columns) // 5)]:
             rows = batch.targets[:, column] != IGNORE
             inputs, answers = batch.inputs[rows, : column + 1], batch.targets[rows, column]
+            also = None if batch.also is None else batch.also[rows, column]
             for window in {1, 2, 3, column // 4, column // 2, column - 1, column} & {
                 *range(1, 999)
             }:
                 guess = task.oracle(inputs[:, -window:])[:, -1]
-                assert matches(guess, answers)[guess != UNKNOWN].all()
-            assert matches(task.oracle(inputs)[:, -1], answers).all()
+                assert matches(guess, answers, also)[guess != UNKNOWN].all()
+            whole = task.oracle(batch.inputs[rows])[:, column]
+            assert matches(whole, answers, also).all()
 
 
 def test_oracle_tells_nothing_from_one_token(name: str) -> None:
@@ -163,10 +182,39 @@ def test_equal_parameters_make_equal_tasks_and_text_tells_parameters(name: str) 
         make_task(name).seqlen = 3
 
 
+def test_what_is_kept_apart_is_over_where_a_task_scores(name: str) -> None:
+    """Or a test example could ask what an example of training with the same beginning has told."""
+    for task in settings(name):
+        assert 1 <= task.apart_by <= task.input_seqlen
+        if task.apart_by < task.input_seqlen:
+            scored = (task.sample(16, generator()).targets != IGNORE).any(0).nonzero()
+            assert scored.min() + 1 >= task.apart_by
+
+
+def test_lengths_vary_as_asked(name: str) -> None:
+    task = make_task(name)
+    if "min_seqlen" not in {field.name for field in dataclasses.fields(task)}:
+        assert task.min_seqlen == 0
+        return
+    assert task.min_seqlen == 0  # by default
+    for least in range(1, task.seqlen):
+        with contextlib.suppress(ConfigError):
+            varied = make_task(name, min_seqlen=least)
+            break
+    batch = varied.sample(256, generator())
+    last = (batch.targets != IGNORE).int().flip(1).argmax(1)  # tokens behind the last scored one
+    assert len(last.unique()) > 1
+    assert (
+        last.min() == (task.sample(64, generator()).targets != IGNORE).int().flip(1).argmax(1).min()
+    )
+    assert varied.easier(least).min_seqlen == least
+
+
 def test_catalogue_entry_is_complete(name: str) -> None:
     entry = TASKS.entry(name)
     assert entry.summary.endswith(".")
     assert entry.source
+    assert entry.measures in MEASURES
     assert TASKS.load(name).version >= 1
 
 

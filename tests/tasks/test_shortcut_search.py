@@ -29,12 +29,66 @@ SETTINGS: dict[str, list[dict[str, Any]]] = {
     "noisy-recall": [{"seqlen": 80}, {"vocab_size": 20, "seqlen": 40, "noise_share": 0.6}],
     "recall": [{}, {"vocab_size": 12, "seqlen": 40, "min_distance": 30}],
     "selective-copying": [{"seqlen": 64}, {"vocab_size": 6, "seqlen": 24, "n_copied": 4}],
+    "copy": [{"seqlen": 32}, {"vocab_size": 12, "seqlen": 24, "min_seqlen": 12}],
+    "palindrome": [{"seqlen": 32}, {"vocab_size": 12, "seqlen": 24, "min_seqlen": 12}],
+    "ngram-lookup": [{}, {"vocab_size": 12, "seqlen": 30, "n": 3, "n_answer": 3}],
+    "mqar-overwrite": [
+        {"vocab_size": 64, "seqlen": 40},
+        {
+            "vocab_size": 64,
+            "seqlen": 96,
+            "n_pairs": 8,
+            "n_updates": 3,
+            "random_filler": True,
+            "power": 1.0,
+        },
+    ],
+    "mqar-compositional": [
+        {"vocab_size": 64, "seqlen": 40},
+        {"vocab_size": 64, "seqlen": 96, "grid": 3, "random_filler": True, "power": 1.0},
+    ],
+    "n-back": [
+        {"seqlen": 68},
+        {"vocab_size": 16, "seqlen": 64, "n": 3},
+        {"vocab_size": 16, "seqlen": 64, "n": 1},
+    ],
+    "set-intersection": [
+        {"seqlen": 40},
+        {"vocab_size": 24, "seqlen": 48},
+        {"vocab_size": 24, "seqlen": 48, "short_first": False},
+    ],
+    "needle": [
+        {"seqlen": 40},
+        {"vocab_size": 24, "seqlen": 48, "n_needles": 8, "n_queries": 8},
+    ],
+    "variable-chains": [{"seqlen": 40}, {"vocab_size": 24, "seqlen": 48, "hops": 2, "n_chains": 3}],
+    "group-word": [{"seqlen": 32}, {"group": "S4", "seqlen": 24, "moves": "swaps"}],
+    "parity": [{}, {"seqlen": 20, "min_seqlen": 3}],
+    "even-pairs": [{}, {"seqlen": 20, "min_seqlen": 3}],
+    "cycle-navigation": [{}, {"seqlen": 20, "min_seqlen": 8}],
+    "modular-arithmetic": [
+        {},
+        {"seqlen": 20, "min_seqlen": 9},
+        {"brackets": True},
+        {"seqlen": 20, "brackets": True, "depth": 1},
+    ],
+    "stack": [{"seqlen": 64}, {"vocab_size": 12, "seqlen": 32, "n_stacks": 2}],
+    "flip-flop": [{"seqlen": 64}, {"seqlen": 32, "p_ignore": 0.5}],
+    "k-hop": [{"seqlen": 64}, {"vocab_size": 8, "seqlen": 30, "n_symbols": 3, "max_hops": 3}],
+    "sort": [{"seqlen": 20}, {"vocab_size": 12, "seqlen": 12}],
+    "dyck": [{"seqlen": 40}, {"vocab_size": 8, "seqlen": 20, "n_kinds": 3, "max_depth": 3}],
+    "regbench": [{"seqlen": 100}],
+    "list-ops": [{}, {"seqlen": 4, "modulus": 7}],
 }
 
 # Rules that are the task itself: looking up the whole key, of one token; counting, but for ties.
 SOLUTIONS = {
     "majority": ("most frequent answer so far", "match of 1", "match of 2"),  # or else frequent
     **dict.fromkeys(("mqar", "noisy-recall", "recall"), ("match of 1", "match of 2")),
+    "mqar-overwrite": ("match of 1", "match of 2"),
+    "needle": ("match of 1",),
+    "mqar-compositional": ("match of 2",),
+    "set-intersection": ("most frequent answer so far", "match of 1", "match of 2"),
 }
 
 

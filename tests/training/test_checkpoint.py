@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import copy
+import dataclasses
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -9,7 +11,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from mechbench.errors import OperatorError, ResultError
+from mechbench.errors import ConfigError, OperatorError, ResultError
+from mechbench.record.config import Config
+from mechbench.training.branches import StableDecay
 from mechbench.training.checkpoint import (
     check_extra_state,
     load_checkpoint,
@@ -17,7 +21,9 @@ from mechbench.training.checkpoint import (
     save_checkpoint,
 )
 from mechbench.training.loop import Progress
+from mechbench.training.named_schedules import SCHEDULES
 from mechbench.training.optimiser import make_optimizer
+from mechbench.training.schedules import Constant
 
 PROGRESS = Progress(
     step=7,
@@ -34,7 +40,7 @@ PROGRESS = Progress(
         {
             "step": 5, "tokens": 70, "seqlen": 16, "loss": 1 / 3, "train_accuracy": 0.5,
             "validation_accuracy": None, "validation_dense_accuracy": None, "tokens_per_s": 1e3,
-            "train_s": 0.1,
+            "train_s": 0.1, "branch": 0,
         }
     ],
 )  # fmt: skip
@@ -317,12 +323,8 @@ def test_what_an_operator_keeps_beside_its_weights_is_restored(tmp_path: Path) -
     assert set(stored["buffers"]) == {"0.mean", "0.hidden"}  # "table" is as it was built
     other, its_optimizer = stateful()
     assert load_checkpoint(path, "cell", other, its_optimizer) == (PROGRESS, None)
-    looked_at = stateful()[0]
-    load_weights(path, "cell", looked_at)
     for _ in range(2):
-        expected = model(u)
-        assert torch.equal(other(u), expected)
-        assert torch.equal(looked_at(u), expected)
+        assert torch.equal(other(u), model(u))
 
 
 def test_extra_state_that_the_operator_refuses_changes_no_weight(tmp_path: Path) -> None:
@@ -354,3 +356,159 @@ def test_extra_state_is_tried_before_training() -> None:
     model[0].seen = lambda: 0  # type: ignore[index, assignment]
     with pytest.raises(OperatorError, match="operator 'mine' has an extra state that cannot be st"):
         check_extra_state(model, "mine")
+
+
+SMALL = Config(
+    "mine", "recall", seqlen=16, vocab_size=8, lr=1e-2, curriculum=((16, 8),), budget_tokens=10
+)
+
+
+def scheduled(
+    name: str, seed: int = 0, steps: int = 3
+) -> tuple[nn.Module, torch.optim.Optimizer, Constant]:
+    """Return a model after some steps under a schedule; "wsd" is in a branch then."""
+    torch.manual_seed(seed)
+    model = nn.Sequential(nn.Embedding(5, 4), nn.Linear(4, 5))
+    kind = SCHEDULES[name]
+    optimizer = kind.optimizer(model, SMALL.lr, SMALL.weight_decay)
+    schedule = kind(model, optimizer, SMALL.warmup_steps)
+    if isinstance(schedule, StableDecay):
+        schedule._first_tokens = 10
+    for number in range(1, steps + 1):
+        optimizer.zero_grad()
+        model(torch.arange(5)).square().sum().backward()
+        optimizer.step()
+        schedule.updated(number)
+        if number == 2:
+            schedule.validated(2, 20, 0.5)
+    return model, optimizer, schedule
+
+
+def stored(path: Path, name: str) -> tuple[nn.Module, torch.optim.Optimizer, Constant]:
+    model, optimizer, schedule = scheduled(name)
+    save_checkpoint(path, SMALL.cell_id, model, optimizer, ON, schedule)
+    return model, optimizer, schedule
+
+
+ON = Progress(step=3, tokens=30)
+
+
+@pytest.mark.parametrize("name", SCHEDULES)
+def test_a_schedule_goes_on_as_it_was(tmp_path: Path, name: str) -> None:
+    path = tmp_path / "checkpoint.pt"
+    model, optimizer, schedule = stored(path, name)
+    assert schedule.branching == (name == "wsd")
+    other, its_optimizer, its_schedule = scheduled(name, seed=1, steps=0)
+    found = load_checkpoint(path, SMALL.cell_id, other, its_optimizer, SMALL, its_schedule)
+    assert found == (ON, None)
+    for number in range(4, 8):
+        for net, opt, sched in ((model, optimizer, schedule), (other, its_optimizer, its_schedule)):
+            opt.zero_grad()
+            net(torch.arange(5)).square().sum().backward()
+            opt.step()
+            sched.updated(number)
+        step = schedule.validated(number, 10 * number, 0.5)
+        assert step == its_schedule.validated(number, 10 * number, 0.5)
+        assert same(model.state_dict(), other.state_dict())
+        with schedule.weights(), its_schedule.weights():
+            assert same(model.state_dict(), other.state_dict())
+
+
+@pytest.mark.parametrize("name", SCHEDULES)
+def test_what_is_looked_at_are_the_weights_that_were_evaluated(tmp_path: Path, name: str) -> None:
+    path = tmp_path / "checkpoint.pt"
+    model, _, schedule = stored(path, name)
+    config = dataclasses.replace(SMALL, schedule=name)
+    save_checkpoint(path, config.cell_id, model, scheduled(name)[1], ON, schedule)
+    looked_at = scheduled(name, seed=1, steps=0)[0]
+    load_weights(path, config, looked_at)
+    with schedule.weights():
+        assert same(model.state_dict(), looked_at.state_dict())
+
+
+def test_a_checkpoint_of_protocol_2_is_looked_at_as_it_is(tmp_path: Path) -> None:
+    path, old = tmp_path / "checkpoint.pt", dataclasses.replace(
+        SMALL, protocol=2, schedule="cosine"
+    )  # fmt: skip
+    model, optimizer = build(0)
+    save_checkpoint(path, old.cell_id, model, optimizer, PROGRESS)
+    data = torch.load(path, weights_only=True)
+    for later in ("schedule", "code"):
+        del data[later]
+    torch.save(data, path)
+    looked_at = build(1)[0]
+    load_weights(path, old, looked_at)
+    assert same(model.state_dict(), looked_at.state_dict())
+
+
+NAN = float("nan")
+
+
+@pytest.mark.parametrize(
+    ("name", "damage"),
+    [
+        *((name, put("schedule", value=None)) for name in SCHEDULES),
+        *((name, put("schedule", value={"x": 1})) for name in SCHEDULES),
+        *((name, lambda path: _without(path, "schedule")) for name in SCHEDULES),
+        ("averaged", put("schedule", "averages", value=None)),
+        ("averaged", put("schedule", "averages", value=[])),
+        ("averaged", put("schedule", "averages", 0, value=torch.zeros(3))),
+        ("averaged", put("schedule", "averages", 0, value=torch.zeros(5, 4).double())),
+        ("schedule-free", put("optimizer", "z", value=torch.zeros(3))),
+        ("schedule-free", put("optimizer", "y", value="x")),
+        ("schedule-free", put("optimizer", "more", value=torch.zeros(3))),
+        ("schedule-free", put("optimizer", "power", value=torch.tensor(0.0).double())),
+        ("schedule-free", put("optimizer", "power", value=torch.tensor(NAN).double())),
+        ("schedule-free", put("optimizer", "total", value=torch.tensor(NAN))),
+        ("schedule-free", put("optimizer", value=None)),
+        ("wsd", put("schedule", "best", value=NAN)),
+        ("wsd", put("schedule", "best", value="x")),
+        ("wsd", put("schedule", "stale", value=-1)),
+        ("wsd", put("schedule", "stale", value=0.5)),
+        ("wsd", put("schedule", "aside_tokens", value=31)),
+        ("wsd", put("schedule", "branch", value=7)),
+        ("wsd", put("schedule", "branch", value=None)),
+        ("wsd", put("schedule", "branch", "step", value=True)),
+        ("wsd", put("schedule", "branch", "length_tokens", value=0)),
+        ("wsd", put("schedule", "branch", "validations", value=3)),
+        ("wsd", put("schedule", "trunk", value=[])),
+        ("wsd", put("schedule", "trunk", value=None)),
+        ("wsd", put("schedule", "trunk", 0, value=torch.zeros(3))),
+        ("wsd", put("schedule", "trunk", 5, value=None)),
+    ],
+)
+def test_a_damaged_schedule_is_set_aside_and_changes_nothing(
+    tmp_path: Path, name: str, damage: Callable[[Path], object]
+) -> None:
+    path = tmp_path / "checkpoint.pt"
+    stored(path, name)
+    damage(path)
+    model, optimizer, schedule = scheduled(name, seed=1)
+    before = copy.deepcopy((model.state_dict(), optimizer.state_dict(), schedule.state_dict()))
+    progress, warning = load_checkpoint(path, SMALL.cell_id, model, optimizer, SMALL, schedule)
+    assert progress is None
+    assert "set aside as checkpoint.pt.corrupt-1, training starts over" in str(warning)
+    after = (model.state_dict(), optimizer.state_dict(), schedule.state_dict())
+    assert repr(after) == repr(before)
+
+
+def _without(path: Path, key: str) -> None:
+    data = torch.load(path, weights_only=True)
+    del data[key]
+    torch.save(data, path)
+
+
+def test_other_code_is_refused_and_the_file_is_left_alone(tmp_path: Path) -> None:
+    path = tmp_path / "checkpoint.pt"
+    model, optimizer = build(0)
+    save_checkpoint(path, "cell", model, optimizer, PROGRESS, code={"a": "1", "b": "2"})
+    written = path.read_bytes()
+    assert load_checkpoint(path, "cell", *build(1), code={"a": "1", "b": "2"})[0] == PROGRESS
+    for code in ({"a": "1"}, {"a": "1", "b": "3"}, {"a": "1", "b": "2", "c": "4"}):
+        with pytest.raises(ConfigError, match=r"^[bc] changed since .*checkpoint.pt was written"):
+            load_checkpoint(path, "cell", *build(1), code=code)
+    assert path.read_bytes() == written
+    put("code", value=[])(path)
+    progress, warning = load_checkpoint(path, "cell", *build(1), code={})
+    assert progress is None
+    assert "it does not say what code it was trained with" in str(warning)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import copy
 import itertools
 import math
 import sys
@@ -10,6 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from mechbench.bench.readings import count_flops
 from mechbench.catalogue.registry import OPERATORS
 from mechbench.ops import fft_conv
 from mechbench.training import cost
@@ -61,8 +63,8 @@ def test_attention_grows_with_the_length_by_its_scores_alone() -> None:
     steps = [b - a for a, b in itertools.pairwise(costs)]
     assert steps[1] == pytest.approx(2 * steps[0])
     assert steps[2] == pytest.approx(4 * steps[0])
-    # q k^T and its product with v: 4 D a pair of positions forward, 8 or 10 D backward
-    assert 12 * D * 64 <= steps[0] <= 14 * D * 64
+    # q k^T and its product with v: 4 D a pair of positions forward, 8 D backward, half of them seen
+    assert steps[0] == 12 * D * 64 / 2
 
 
 def test_long_convolution_counts_its_transforms() -> None:
@@ -86,6 +88,38 @@ def test_model_stays_as_it_is() -> None:
         assert parameter.device.type == "cpu"
         assert parameter.grad is None
         assert torch.equal(parameter, before[name])
+
+
+@pytest.mark.parametrize("n_heads", [1, 2])
+def test_causal_half_of_attention_counts_and_all_of_what_is_multiplied_by_hand(
+    n_heads: int,
+) -> None:
+    found = {
+        name: flops_per_token(backbone(name, L, n_heads=n_heads), L)
+        for name in ("attention", "eager-attention")
+    }
+    assert found["eager-attention"] - found["attention"] == 12 * D * L / 2
+
+
+def test_attention_that_forgets_counts_its_products_once_up_to_the_query_and_its_chunk() -> None:
+    name, n = "forgetting-attention", 1024
+    found, linear = (
+        count_flops(backbone(name, n).blocks[0].operator, (1, n, D), backward=True) for n in (n, 1)
+    )
+    assert found is not None
+    assert linear is not None
+    pairs = n * (n + 128) / 2  # of queries and keys, to the end of a chunk of 128
+    assert found == pytest.approx(n * (linear - 12 * D) + 12 * D * pairs, rel=1e-9)
+
+
+@pytest.mark.parametrize("operator", OPERATORS.names())
+def test_the_bench_counts_a_mixer_as_a_model_does(operator: str) -> None:
+    model = Backbone(operator, {}, vocab_size=V, d_model=D, n_layers=2, max_seqlen=L)
+    without = copy.deepcopy(model)
+    without.blocks[1].operator = nn.Identity()
+    alone = count_flops(model.blocks[1].operator, (1, L, D), backward=True)
+    assert alone == cost._count(model, L, 0) - cost._count(without, L, 0)
+    assert alone > 0
 
 
 class NeedsData(nn.Module):

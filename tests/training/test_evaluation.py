@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -57,6 +59,22 @@ def test_counts_are_those_made_by_hand(micro_batch: int, device: str) -> None:
     assert (score.accuracy, score.dense_accuracy) == (0.75, 0.75)
 
 
+def test_every_right_answer_counts(device: str) -> None:
+    """Row 2 is right already; of rows 3 and 4 one gets its answer, a row not scored does not."""
+    also = torch.full((5, 3, 2), IGNORE)
+    also[1, 2, 1] = 1
+    also[3, 0, 0], also[4, 2, 0] = 3, 4  # not targets there
+    wrong = [
+        replace(batch, targets=torch.where(batch.targets == 1, 2, batch.targets), also=part)
+        for batch, part in zip(batches(), (also[:3], also[3:]), strict=True)
+    ]
+    without = evaluate(
+        Echo().to(device), [replace(batch, also=None) for batch in wrong], 2, device, "float32"
+    )
+    assert (without.correct, without.n) == (2, 4)
+    assert evaluate(Echo().to(device), wrong, 2, device, "float32") == EXPECTED
+
+
 def test_counts_are_the_fields_of_the_score_on_the_device(device: str) -> None:
     found = counts(Echo().to(device), batches(), 2, device, "float32")
     assert found.device.type == device.partition(":")[0]
@@ -91,11 +109,11 @@ def test_running_out_of_memory_between_two_counts_counts_nothing_twice(
 
     counted = module._count_right
 
-    def count(answers: Tensor, finite: Tensor, targets: Tensor) -> Tensor:
+    def count(answers: Tensor, finite: Tensor, targets: Tensor, also: Tensor | None) -> Tensor:
         calls.append(len(answers))
         if len(calls) == 2:
             raise torch.cuda.OutOfMemoryError("CUDA out of memory")
-        return counted(answers, finite, targets)
+        return counted(answers, finite, targets, also)
 
     monkeypatch.setattr(module, "_count_right", count)
     assert evaluate(Echo(), batches(), 4, "cpu", "float32") == EXPECTED

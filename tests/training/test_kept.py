@@ -110,16 +110,20 @@ def test_another_setting_or_an_error_gets_another_trainer() -> None:
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 def test_cells_that_share_steps_get_what_they_get_alone(operator: str, tmp_path: Path) -> None:
-    def cell(seed: int, lr: float, out: str, kept: Kept | None) -> Result:
+    def cell(seed: int, lr: float, schedule: str, out: str, kept: Kept | None) -> Result:
         return run(
-            operator, "recall", seqlen=32, vocab_size=8, budget_tokens=60_000, seed=seed, lr=lr,
-            d_model=16, batch_size=32, validate_every=20, device="cuda", out=tmp_path / out,
-            kept=kept,
+            operator, "recall", schedule=schedule, seqlen=32, vocab_size=8, budget_tokens=60_000,
+            seed=seed, lr=lr, d_model=16, batch_size=32, validate_every=20, device="cuda",
+            out=tmp_path / out, kept=kept,
         )  # fmt: skip
 
     kept = Kept(cells=True)
-    for seed, lr in ((0, 4e-3), (1, 4e-3), (1, 1e-3)):
-        shared, alone = cell(seed, lr, "shared", kept), cell(seed, lr, "alone", None)
+    for seed, lr, schedule in (
+        (0, 4e-3, "averaged"), (1, 4e-3, "averaged"), (1, 1e-3, "constant"), (1, 1e-3, "wsd"),
+        (1, 4e-3, "schedule-free"), (2, 4e-3, "schedule-free"), (2, 4e-3, "averaged"),
+    ):  # fmt: skip
+        shared = cell(seed, lr, schedule, "shared", kept)
+        alone = cell(seed, lr, schedule, "alone", None)
         assert shared.data["evaluations"] == alone.data["evaluations"]
         assert shared.steps == alone.steps
         assert shared.data["peak_memory_mib"] > 0

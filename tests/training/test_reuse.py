@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import sys
 import types
@@ -14,8 +15,13 @@ from mechbench.catalogue.sources import UNKNOWN, reached
 from mechbench.console.progress_bar import Console
 from mechbench.errors import ConfigError
 from mechbench.record.config import Config
-from mechbench.record.results import Result
-from mechbench.training.reuse import may_resume, must_be_known
+from mechbench.record.results import Result, read_json
+from mechbench.training.reuse import (
+    built_in_code,
+    may_resume,
+    must_be_known,
+    with_budget,
+)
 
 
 def config(**digests: str) -> Config:
@@ -128,3 +134,29 @@ def test_cell_whose_source_cannot_be_known_runs_again_and_says_so(
     err = capsys.readouterr().err
     assert err.count("\n") == 1
     assert "the source of __main__:Mine is unknown" in err
+
+
+def test_only_a_decided_result_takes_a_larger_budget_into_its_files(tmp_path: Path) -> None:
+    path, asked = tmp_path / "result.json", config()
+    data = {"status": "ok", "solved": False, "config": asked.to_dict()}
+    larger = dataclasses.replace(asked, budget_tokens=7)
+    for decided, expected in ((False, 1), (True, 7)):
+        stored = Result(path, {**data, "solved": decided})
+        found = with_budget(stored, larger)
+        assert found.config["budget_tokens"] == expected
+        assert path.exists() == path.with_name("config.json").exists() == decided
+        assert stored.config["budget_tokens"] == 1
+    assert read_json(path) == found.data
+    assert read_json(path.with_name("config.json")) == larger.to_dict()
+    assert with_budget(found, asked) == found
+
+
+def test_built_in_code_is_that_of_all_parts_of_an_operator() -> None:
+    hybrid = dataclasses.replace(
+        config(), operator="hybrid", operator_options={"pattern": "hyena,attention"}
+    )
+    found = built_in_code(hybrid)
+    assert {"mechbench.operators.hyena", "mechbench.operators.attention"} <= found.keys()
+    assert all(len(digest) == 64 for digest in found.values())
+    hyena = dataclasses.replace(config(), operator="hyena", operator_options={"filter": "fno"})
+    assert "mechbench.filters.fno" in built_in_code(hyena)

@@ -37,10 +37,24 @@ def test_no_field_takes_another_type(name: str, value: Any) -> None:
         stored_progress(Progress().to_dict() | {name: value})
 
 
-def test_configuration_bounds_stage_and_tokens() -> None:
+def test_configuration_bounds_the_stage_and_no_budget_the_tokens() -> None:
     fields = Progress(step=2, tokens=1001, stage=1).to_dict()
     assert stored_progress(fields).stage == 1
     with pytest.raises(ValueError, match="stage 1 of 1"):
         stored_progress(fields, config())
-    with pytest.raises(ValueError, match="1001 tokens of 1000"):
-        stored_progress(fields | {"stage": 0}, config())
+    assert stored_progress(fields | {"stage": 0}, config()).tokens == 1001
+
+
+def test_rows_go_no_further_than_the_run_but_for_steps_that_were_undone() -> None:
+    row = {
+        "step": 5, "tokens": 600, "seqlen": 16, "loss": 0.5, "train_accuracy": 0.5,
+        "validation_accuracy": 0.5, "validation_dense_accuracy": 0.5, "tokens_per_s": 1.0,
+        "train_s": 0.1, "branch": 1,
+    }  # fmt: skip
+    fields = Progress(step=4, tokens=700, metrics=[row]).to_dict()
+    assert stored_progress(fields, config(schedule="wsd")).metrics == [row]
+    for given in (None, config()):
+        with pytest.raises(ValueError, match="go beyond its steps"):
+            stored_progress(fields, given)
+    with pytest.raises(ValueError, match="go beyond its steps or tokens"):
+        stored_progress(fields | {"tokens": 599}, config(schedule="wsd"))

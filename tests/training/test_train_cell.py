@@ -13,8 +13,11 @@ from mechbench.catalogue.registry import register_operator
 from mechbench.data.streams import evaluation_batches
 from mechbench.errors import OperatorError, ResultError
 from mechbench.record import results
+from mechbench.record.config import Config
+from mechbench.record.outcome import cell_outcome, outcome_of
 from mechbench.record.results import read_result, wilson_interval
 from mechbench.tasks.recall import Recall
+from mechbench.training.checkpoint import load_weights
 from mechbench.training.model import Backbone
 from training.conftest import FILES, STEPS, B, L, Operator, Run, V, outcome, rows, the_folder
 
@@ -24,7 +27,7 @@ FIELDS = {
     "causal", "stop", "parameters", "steps", "train_tokens", "excluded_examples",
     "validation_accuracy", "micro_batch_size", "flops_per_token", "tokens_per_s",
     "peak_memory_mib", "seconds", "fft_conv_backend", "kernels", "provenance",
-    "train_is_test",
+    "train_is_test", "outcome",
 }  # fmt: skip
 EVALUATION = {
     "seqlen", "n", "correct", "accuracy", "ci_low", "ci_high", "dense_n", "dense_accuracy",
@@ -54,6 +57,12 @@ def test_cell_has_its_four_files_and_a_complete_result(
         assert result.data[field] > 0
     assert result.micro_batch_size == B
     assert f"{result.validation_accuracy}" == rows(folder)[-1][5]
+    found = outcome_of(result.data)
+    assert found == cell_outcome(
+        [{"tokens": int(row[1]), "validation_accuracy": float(row[5])} for row in rows(folder)],
+        64,
+    )
+    assert (found.kind, found.tokens) == ("censored", result.train_tokens)
     assert result.seconds["train"] > 0
     assert result.seconds["evaluate"] > 0
     assert result.seconds["total"] >= result.seconds["train"] + result.seconds["evaluate"]
@@ -102,8 +111,10 @@ def test_initial_weights_depend_on_the_seed_alone(
 def test_accuracy_is_that_of_the_stored_weights_on_the_test_stream(run: Run) -> None:
     result = run("attention", seed=4)
     model = Backbone("attention", {}, vocab_size=V, d_model=16, n_layers=1, max_seqlen=L + 2)
+    load_weights(result.path.with_name("checkpoint.pt"), Config.from_dict(result.config), model)
     stored = torch.load(result.path.with_name("checkpoint.pt"), weights_only=True)
-    model.load_state_dict(stored["model"])
+    averages = stored["schedule"]["averages"]
+    assert all(map(torch.equal, model.parameters(), averages))
     (batch,) = evaluation_batches(Recall(V, L), 64, 4, "test")
     right = model(batch.inputs)[:, -1].argmax(-1) == batch.targets[:, -1]
     assert result.evaluations[0]["correct"] == int(right.sum())

@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from mechbench.ops.again import computed_again
 from mechbench.ops.precision import product_precision
 from mechbench.ops.triton import beside, state_fits, unavailable
 from mechbench.ops.used import noted
@@ -170,7 +171,9 @@ class _Forgetting(torch.autograd.Function):
         mean = (dy * y).sum(-1, keepdim=True)  # (B, H, L, 1): of each query's dweights
         with torch.autocast("cuda" if v.is_cuda else "cpu", enabled=False):
             for a, b in _chunks(q.shape[-2], ctx.chunk):
-                weights = _scores(q, k, total, a, b).sub_(log_sums[..., a:b, None]).exp_()
+                with computed_again():
+                    scores = _scores(q, k, total, a, b)
+                weights = scores.sub_(log_sums[..., a:b, None]).exp_()
                 dv[..., :b, :] += weights.transpose(-1, -2) @ dy[..., a:b, :]
                 dweights = dy[..., a:b, :] @ v[..., :b, :].transpose(-1, -2)
                 dscores = dweights.sub_(mean[..., a:b, :]).mul_(weights)  # (B, H, C, b)

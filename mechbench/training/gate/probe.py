@@ -41,8 +41,9 @@ from mechbench.training.memory import is_out_of_memory
 _FEW = 4  # sequences before training: each has a cut of its own
 # What makes no other model and no other inputs than those of another seed.
 _LEFT_OUT = {
-    "seed", "lr", "weight_decay", "warmup_steps", "grad_clip", "batch_size", "curriculum",
-    "budget_tokens", "n_train", "n_validation", "n_test", "validate_every", "allow_noncausal",
+    "seed", "lr", "weight_decay", "warmup_steps", "schedule", "grad_clip", "batch_size",
+    "curriculum", "budget_tokens", "n_train", "n_validation", "n_test", "validate_every",
+    "allow_noncausal",
 }  # fmt: skip
 _passed: set[Hashable] = set()
 _trained_passed: set[Hashable] = set()
