@@ -9,9 +9,9 @@ import pytest
 import torch
 from hypothesis import settings
 
-from mechbench.bench.measure import wake_autograd
 from mechbench.catalogue import registry
 from mechbench.ops.triton import has_triton
+from mechbench.training.devices import wake_autograd
 
 # Derandomised: a failure in CI is the failure on a desk. Raise max_examples to search wider.
 settings.register_profile(

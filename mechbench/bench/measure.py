@@ -12,12 +12,6 @@ WARM_UP = {"cuda": 3, "cpu": 1}  # passes before the first timed one: plans, com
 _FLUSH_BYTES = 1 << 28  # written before every timed pass on CUDA: more than any L2 cache holds
 
 
-def wake_autograd(device: str) -> None:
-    """Give the thread of backward passes its CUDA context: cuBLAS warns if it comes there first."""
-    if device.startswith("cuda"):
-        torch.ones(1, device=device, requires_grad=True).neg().backward()  # type: ignore[no-untyped-call]
-
-
 def nothing() -> None:
     """Do nothing, where no preparation is needed."""
 

@@ -9,7 +9,6 @@ from typing import Any
 
 from tqdm import tqdm
 
-from mechbench.bench.measure import wake_autograd
 from mechbench.bench.plot import plot_times
 from mechbench.bench.rates import machine_rates
 from mechbench.bench.readings import take_reading
@@ -24,6 +23,7 @@ from mechbench.ops.fft_conv import available_backends
 from mechbench.record.files import make_folder, write_text
 from mechbench.record.provenance import provenance
 from mechbench.record.results import write_json
+from mechbench.training.devices import wake_autograd
 
 STEM = "bench"  # of the files
 

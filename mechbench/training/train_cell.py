@@ -27,6 +27,7 @@ from mechbench.tasks.base import IGNORE, Batch, Task
 from mechbench.training import loop
 from mechbench.training.checkpoint import check_extra_state, load_checkpoint, save_checkpoint
 from mechbench.training.cost import FlopsBeside
+from mechbench.training.devices import wake_autograd
 from mechbench.training.gate import Watchdog, after, before, guarded, naming, settle
 from mechbench.training.kept import Trainer
 from mechbench.training.lengths import check_longer, for_tokens, tokens_built_for, tokens_read
@@ -110,6 +111,7 @@ def train_and_score(run: Run, result: dict[str, Any], dog: Watchdog | None = Non
             model, config.lr, config.weight_decay, setting, device, kind.optimizer
         ) as trainer:
             waking.join()
+            wake_autograd(device)
             rehearse(trainer.model, run)
             with guarded(trainer.model, config.operator, dog):
                 _train_and_score(run, result, trainer, flops, dog)

@@ -1,10 +1,7 @@
 from __future__ import annotations
 
-import subprocess
-import sys
 import time
 
-import pytest
 import torch
 
 from mechbench.bench.measure import WARM_UP, peak_mib, release, times_ms
@@ -42,39 +39,3 @@ def test_peak_memory_is_of_the_work_on_cuda_and_unknown_on_a_cpu(device: str) ->
     else:
         assert peak is not None
         assert peak >= 8
-
-
-CUBLAS_FIRST = """
-import warnings
-import torch
-from mechbench.bench.measure import wake_autograd
-
-warnings.simplefilter("error")
-
-
-class Product(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx, x):
-        ctx.save_for_backward(x, out := torch.empty_like(x))
-        return x.clone()
-
-    @staticmethod
-    def backward(ctx, dy):
-        x, out = ctx.saved_tensors
-        return torch.mm(x, dy, out=out)
-
-
-x, dy = (torch.ones(8, 8, device="cuda") for _ in range(2))
-y = Product.apply(x.requires_grad_())
-wake_autograd("cuda")
-y.backward(dy)
-"""
-
-
-@pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
-def test_cublas_is_not_the_first_in_the_thread_of_backward_passes() -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", CUBLAS_FIRST], capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from mechbench.bench.measure import wake_autograd
 from mechbench.ops.triton import has_triton
+from mechbench.training.devices import wake_autograd
 
 # Triton comes with the CUDA builds of torch.
 collect_ignore_glob = [] if has_triton() else ["*test_kernels.py", "*kernels/test_*.py"]

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -40,3 +42,39 @@ def test_a_second_gpu_trains_as_the_first_does(operator: str, tmp_path: Path) ->
 def test_a_second_gpu_is_checked(operator: str) -> None:
     examination = check_operator(operator, {}, d_model=32, seqlen=256, device="cuda:1", seed=0)
     assert {finding.verdict for finding in examination.sections["soundness"]} == {"PASS"}
+
+
+CUBLAS_FIRST = """
+import warnings
+import torch
+from mechbench.training.devices import wake_autograd
+
+warnings.simplefilter("error")
+
+
+class Product(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x):
+        ctx.save_for_backward(x, out := torch.empty_like(x))
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx, dy):
+        x, out = ctx.saved_tensors
+        return torch.mm(x, dy, out=out)
+
+
+x, dy = (torch.ones(8, 8, device="cuda") for _ in range(2))
+y = Product.apply(x.requires_grad_())
+wake_autograd("cuda")
+y.backward(dy)
+"""
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_cublas_is_not_the_first_in_the_thread_of_backward_passes() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", CUBLAS_FIRST], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
