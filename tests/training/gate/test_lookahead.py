@@ -185,6 +185,29 @@ def test_what_rounding_alone_scatters_is_not_said_to_look_ahead() -> None:
     assert found.text.startswith("moves its outputs by ")
 
 
+@pytest.mark.parametrize(
+    ("ahead", "dtype", "counts"),
+    [
+        (1e-5, torch.bfloat16, False), (1e-2, torch.bfloat16, True), (1e-5, torch.float32, True),
+        (1e-6, torch.float16, False), (1e-3, torch.float16, True),
+    ],
+)  # fmt: skip
+def test_a_gradient_far_below_the_rounding_of_half_precision_is_none(
+    ahead: float, dtype: torch.dtype, counts: bool
+) -> None:
+    torch.manual_seed(0)
+    taps, u = torch.randn(L, L), torch.randn(B, L, D)
+    taps = taps.tril() + ahead * taps.triu(1)
+
+    def run(change: Tensor | None) -> tuple[Tensor, Tensor]:
+        x = u.clone().requires_grad_()
+        return x, (taps @ x).to(dtype)
+
+    for seed in range(5):
+        found = by_gradient(run, cuts(L, B, seed)[0], seed)
+        assert (found is not None) is counts
+
+
 def test_a_gradient_that_is_cut_off_is_none() -> None:
     assert gradient(broken.Detached) is None
     layer = broken.Detached(D, L)
