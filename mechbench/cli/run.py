@@ -14,7 +14,7 @@ from mechbench.catalogue.registry import OPERATORS, TASKS
 from mechbench.cli.arguments import OPERATOR_OPTION, TASK_OPTION, Setting
 from mechbench.console.progress_bar import Console
 from mechbench.console.tracking import TRACKERS, TrackedConsole, check_tracker
-from mechbench.record.config import SCHEDULE, SCHEDULES
+from mechbench.record.config import LOSSES, SCHEDULE, SCHEDULES
 from mechbench.training.parallel import follows, launched
 
 # What `mechbench.training.cell.run` takes beside the configuration.
@@ -96,7 +96,7 @@ _CALL = ("out", "resume", "checkpoint_s", "data_parallel", "quiet")
 @TASK_OPTION
 @click.option(
     "--loss-on",
-    type=click.Choice(["both", "dense", "scored"]),
+    type=click.Choice(LOSSES),
     help="dense: train on every predictable position; scored: only on those that are scored; both: "
     "these have a tenth of the loss to themselves.  [default: both]",
 )
