@@ -176,9 +176,11 @@ def command(short: Path, long: Path, at: int, times: float, most: float, out: Pa
     click.echo(markdown_table(lines))
     if out:
         out.write_text(json.dumps({"left_out": left, "rules": told}, indent=1) + "\n")
+    solved = sum(pair.solved for pair in found)
+    click.echo(f"\nNot solved at first, and then solved: {shown(solved, len(found))} percent")
     solved, flat = told[0][FLAT]
     verdict = "none is flat" if not flat else f"flat and then solved: {shown(solved, flat)} percent"
-    click.echo(f"\nThe rule in force, {dataclasses.asdict(RULE)}: {verdict}")
+    click.echo(f"The rule in force, {dataclasses.asdict(RULE)}: {verdict}")
     sys.exit(int(bool(flat) and solved / flat > most))
 
 
