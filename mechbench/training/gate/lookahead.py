@@ -23,10 +23,11 @@ rounding if it is not additive in the weighting, and a look-ahead if it is. But 
 kept in half precision, the same ones for every input, their rounding is additive, too: a long
 convolution that keeps its filters' spectra so has taps for later inputs, of 1.4e-4 of the others
 (root mean square, bfloat16, 8,192 tokens), while its outputs are rounded by ten times that. So in
-half precision a gradient counts from _UNUSED of a rounding on.
+half precision a gradient counts from _UNUSED of a rounding on, and what counts there is looked at
+again (`second_look`).
 
 What a look-ahead leaves below the rounding of the precision that the model is trained and scored
-in, no later layer can use.
+in, cannot be told from it there.
 """
 
 from __future__ import annotations
@@ -57,10 +58,17 @@ _REPEATS_HALF = 3e-2
 
 @dataclass(frozen=True)
 class Fault:
-    """What was found wrong: `kind` is "ahead", "mixed", "unstable", "restless" or "not finite"."""
+    """What was found wrong.
+
+    Attributes:
+        kind: "ahead", "mixed", "unstable", "restless" or "not finite".
+        text: for people.
+        gradient: the one found, as a share of the largest; 0 if none was looked at.
+    """
 
     kind: str
     text: str
+    gradient: float = 0.0
 
 
 def tolerance(dtype: torch.dtype) -> float:
@@ -148,6 +156,23 @@ def by_value(run: Function, at: Tensor, seed: int, *, grad: bool = False) -> Fau
     return None
 
 
+@torch.no_grad()
+def movement(run: Function, at: Tensor, seed: int) -> float:
+    """Return how far outputs move when later inputs change by as much as they vary.
+
+    Args:
+        run: the function.
+        at: (passes, B), from `cuts`.
+        seed: of the changes.
+
+    Returns:
+        The most, relative to the largest output.
+    """
+    x, y = run(None)
+    passes = (_Value(run, x, y, cut.to(x.device), seed) for cut in at)
+    return max(float(one.moved().max()) for one in passes)
+
+
 class _Value:
     """One pass: the movement of early outputs under changes of some size."""
 
@@ -161,7 +186,7 @@ class _Value:
         self._generator = torch.Generator(x.device).manual_seed(seed)
 
     def judge(self) -> Fault | None:
-        moved = self._moved(1.0)
+        moved = self.moved()
         worst = float(moved.max())
         if worst == 0:
             return None
@@ -171,7 +196,7 @@ class _Value:
                 "restless",
                 "gives another output for the same input in evaluation mode: dropout or kept state",
             )
-        noise = max(again, float(self._moved(self._small).max()))
+        noise = max(again, float(self.moved(self._small).max()))
         past = self._moved_by(self._change(self._small, ~self._later))
         bound = min(_HARD * float(past.max()), self._limit)
         returns = self._returns(moved, noise)
@@ -214,7 +239,7 @@ class _Value:
             last = y
             # The noise is measured again, too: rare flips show only in many changes, and only in
             # such as a cast inside the layer does not lose.
-            noise = float(self._moved(max(self._small, _SMALL_INSIDE)).max())
+            noise = float(self.moved(max(self._small, _SMALL_INSIDE)).max())
             bound = max(bound, _RATIO * noise)
         returned = (times >= _RETURNS) & (apart >= _RETURNS - 2)  # of _DRAWS and _DRAWS - 2
         return bool(returned.any()) and float(moved.max()) > bound
@@ -224,7 +249,7 @@ class _Value:
         change = self._change(torch.finfo(self._y.dtype).eps, ~self._later)
         return float(self._moved_by(change).max())
 
-    def _moved(self, size: float) -> Tensor:
+    def moved(self, size: float = 1.0) -> Tensor:
         """Return how far outputs before the cut move, (B, L), relative to the largest output."""
         return self._moved_by(self._change(size, self._later))
 
@@ -292,6 +317,7 @@ def by_gradient(run: Function, cut: Tensor, seed: int) -> Fault | None:
         "ahead",
         f"outputs before {int(cut[row])} of {ahead.shape[1]} have a gradient of "
         f"{worst / scale:.1e} of the largest at input {position}",
+        worst / scale,
     )
 
 

@@ -4,7 +4,8 @@ Before, at the longest length first, so that no budget is spent on what fails th
 sequences, which costs less than a few steps. After, again, with the trained weights: a branch that
 starts at zero looks ahead only then. The trained model is probed as it was used: at every evaluated
 length, at the batch sizes of training and scoring. Both, with and without gradients, in the run's
-precision and in float32, on the task's own inputs.
+precision and in float32, on the task's own inputs. What half precision alone shows is looked at
+twice (`second_look`).
 
 Cost: two forward passes a length and mode where nothing moves, five where rounding does, and one to
 three backward passes at the trained length.
@@ -35,6 +36,7 @@ from mechbench.training.gate.lookahead import (
     tolerance,
     undisturbed,
 )
+from mechbench.training.gate.second_look import NOT_CAUSAL, second_look
 from mechbench.training.lengths import for_tokens
 from mechbench.training.memory import is_out_of_memory
 
@@ -50,7 +52,7 @@ _trained_passed: set[Hashable] = set()
 _NUMBERS = 1 << 25  # logits and residual stream that a probe looks at at once
 
 _AHEAD = "is not causal: "
-_NOT_CAUSAL = {"ahead": _AHEAD, "mixed": _AHEAD, "unstable": ""}
+_SAID = {kind: "" if kind == "unstable" else _AHEAD for kind in NOT_CAUSAL}
 
 
 def before(
@@ -100,9 +102,9 @@ def before(
             fault = _probe(probed, batch, config, device, rows, training=True)
     if fault is None and warning is None:
         _passed.add(key)
-    if fault is None or fault.kind in _NOT_CAUSAL:
+    if fault is None or fault.kind in NOT_CAUSAL:
         probed.zero_grad(set_to_none=True)
-        return None if fault is None else _NOT_CAUSAL[fault.kind] + fault.text
+        return None if fault is None else _SAID[fault.kind] + fault.text
     raise OperatorError(f"operator {config.operator!r} {fault.text}")
 
 
@@ -150,7 +152,7 @@ def after(
         return None
     if fault.kind == "restless":
         raise OperatorError(f"operator {config.operator!r} {fault.text}")
-    return _NOT_CAUSAL[fault.kind] + fault.text
+    return _SAID[fault.kind] + fault.text
 
 
 @torch.no_grad()
@@ -282,25 +284,24 @@ def _judge(
     run = model_function(model.eval(), inputs)
     with autocast(device, config.dtype):
         fault = by_value(run, at[:1] if brief else at, seed)
-    if fault is None and not brief and config.dtype != "float32":
-        fault = _in_float32(lambda: by_value(run, at, seed))
+    half = config.dtype != "float32"
+
+    def again(fault: Fault | None, judge: Callable[[], Fault | None]) -> Fault | None:
+        return second_look(fault, judge, model, inputs, at, seed, config.dtype) if half else fault
+
+    if fault is not None or not brief:
+        fault = again(fault, lambda: by_value(run, at, seed))
     if fault is not None or not training:
         return fault
     model.train()
     run = repeating(run, seed)
     with autocast(device, config.dtype):
         fault = by_value(run, at[:1], seed, grad=True)
-        if fault is None or fault.kind == "restless":  # its own state moves on in training
+    if fault is not None:
+        fault = again(fault, lambda: by_value(run, at[:1], seed, grad=True))
+    if fault is None or fault.kind == "restless":  # its own state moves on in training
+        with autocast(device, config.dtype):
             fault = by_gradient(run, at[-1], seed)
+        if fault is not None:
+            fault = again(fault, lambda: by_gradient(run, at[-1], seed))
     return fault
-
-
-def _in_float32(judge: Callable[[], Fault | None]) -> Fault | None:
-    """Return the fault that shows only in float32, if the kernels can run in it."""
-    try:
-        fault = judge()
-    except Exception as error:
-        if is_out_of_memory(error):
-            raise
-        return None
-    return fault if fault is not None and fault.kind in _NOT_CAUSAL else None
