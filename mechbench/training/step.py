@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable
 from contextlib import AbstractContextManager, nullcontext
+from functools import cache
 from typing import Any, NamedTuple
 
 import torch
@@ -158,10 +159,16 @@ class Stepper:
         return step
 
 
-def _own_stream(x: Tensor) -> torch.cuda.Stream | None:
-    """Return the current stream if it can capture; None, one of PyTorch's, for the default one."""
+def _own_stream(x: Tensor) -> torch.cuda.Stream:
+    """Return the current stream if it can capture; for the default one, another of the device."""
     stream = torch.cuda.current_stream(x.device)
-    return None if stream == torch.cuda.default_stream(x.device) else stream
+    return _side(x.device) if stream == torch.cuda.default_stream(x.device) else stream
+
+
+@cache
+def _side(device: torch.device) -> torch.cuda.Stream:
+    """Return the stream of a GPU to capture on: PyTorch's own is of the first that captured."""
+    return torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
 
 
 def _release_generator(device: torch.device) -> None:

@@ -75,7 +75,7 @@ def run_cell(run: Run, *, keep: bool = False) -> Result:
     except OperatorError as error:
         run.lane.failed(run.device)
         trained = result["stop"] is not None  # the other processes are waiting then
-        result |= {"status": "error", "stop": "error", "reason": str(error)}
+        result |= {"status": "error", "stop": "error", "solved": False, "reason": str(error)}
         if not keep:
             _finish(result, folder, began)
         if trained:
@@ -86,7 +86,8 @@ def run_cell(run: Run, *, keep: bool = False) -> Result:
         if not is_out_of_memory(error):
             raise
         text = " ".join(str(error).split())[:300]
-        result |= {"status": "out-of-memory", "stop": "out-of-memory", "reason": text}
+        stop = "out-of-memory"
+        result |= {"status": stop, "stop": stop, "solved": False, "reason": text}
         beside = "beside other cells" if run.lane.crowded else "with a single sequence"
         console.warn(f"out of memory {beside}: {text}")
         if keep:

@@ -198,6 +198,19 @@ def test_operator_that_looks_ahead_is_refused_unless_allowed(run: Run, tmp_path:
         run("ahead")
 
 
+def test_solved_is_not_said_of_what_is_refused_afterwards(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mechbench.training.loop.SOLVED", 0.0)
+    assert run("attention", seed=1).solved
+    monkeypatch.setattr("mechbench.training.train_cell.after", lambda *args: "looks ahead")
+    with pytest.raises(OperatorError, match="'attention' looks ahead"):
+        run("attention", folder="refused")
+    refused = read_result(the_folder(tmp_path, "refused") / "result.json")
+    assert (refused.status, refused.stop, refused.solved) == ("error", "error", False)
+    assert refused.steps > 0
+
+
 def test_operator_that_raises_in_training_is_named_and_may_be_mended(
     mine: Operator, run: Run, tmp_path: Path
 ) -> None:
