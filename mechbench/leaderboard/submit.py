@@ -84,7 +84,11 @@ def submit(
     if suite_path is None and not source.exists():
         raise ConfigError(f"{folder} has no {SUITE}: name the suite with --suite NAME")
     suite = read_suite(source)
-    points = {_point(cell.config) for cell in suite.cells("cpu")}  # of both kinds of cells
+    points = {
+        _point(dataclasses.replace(cell.config, budget_tokens=budget))
+        for cell in suite.cells("cpu")  # of both kinds
+        for budget in cell.budgets
+    }
     judged, refused, elsewhere = _judge(find_results(*paths), points, Truths(say))
     with _held(folder):
         stored = read_rows(folder / FILE) if (folder / FILE).exists() else []

@@ -54,12 +54,22 @@ class Cell:
         cell_id: its hash.
         group: the same for the cells that differ in seed and learning rate only.
         call: the keyword arguments of `mechbench.run` that resolve to it on this machine.
+        most_tokens: budget up to which it goes on while it is not flat; 0: its own.
     """
 
     config: Config
     cell_id: str
     group: str
     call: Mapping[str, Any]
+    most_tokens: int = 0
+
+    @property
+    def budgets(self) -> tuple[int, ...]:
+        """The budgets that it may end with: its own, and twice the one before up to the most."""
+        found = [self.config.budget_tokens]
+        while found[-1] < self.most_tokens:
+            found.append(min(2 * found[-1], self.most_tokens))
+        return tuple(found)
 
 
 @dataclass(frozen=True)
@@ -72,6 +82,7 @@ class Suite:
     seeds: tuple[int, ...]
     lrs: tuple[float, ...]  # empty: the default
     tuning_seeds: tuple[int, ...]  # that choose between learning rates, and are not reported
+    carry_on: int  # times the budget, that reported cells go on to while they are not flat
     plugins: tuple[str, ...]
     settings: Mapping[str, Any]
     grid: Mapping[str, Sequence[Any]]
@@ -180,7 +191,8 @@ class Suite:
             for seed in (*tuning, *(point.task.seeds or self.seeds)):
                 whole, asked = short if seed in tuning else (config, call)
                 cell = dataclasses.replace(whole, lr=lr, seed=seed)
-                yield Cell(cell, cell.cell_id, group, {**asked, "lr": lr, "seed": seed})
+                most = 0 if seed in tuning else self.carry_on * cell.budget_tokens
+                yield Cell(cell, cell.cell_id, group, {**asked, "lr": lr, "seed": seed}, most)
 
     def _blame(self, point: _Point, error: ConfigError) -> NoReturn:
         """Say where the value stands that an error is about: what its text names first."""

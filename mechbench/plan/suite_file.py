@@ -27,9 +27,10 @@ _SETTINGS = (
     *(name for name in BUDGETS if name != "budget_tokens"),  # that one is a field
 )
 _TOP = (
-    "title", "question", "protocol", "seeds", "lrs", "tuning_seeds", "plugins", "settings",
-    "grid", "tasks", "operators",
+    "title", "question", "protocol", "seeds", "lrs", "tuning_seeds", "carry_on", "plugins",
+    "settings", "grid", "tasks", "operators",
 )  # fmt: skip
+_CARRIED_ON = 1000  # times the budget, at most
 _CHOICE = ("name", "options", "settings", "grid")
 _TASK, _OPERATOR = (*_CHOICE, "seeds"), (*_CHOICE, "lrs")
 
@@ -74,6 +75,7 @@ class _Reader:
             seeds=self._seeds(data.get("seeds", [0]), ("seeds",)),
             lrs=self._lrs(data.get("lrs", []), ("lrs",)),
             tuning_seeds=self._tuning_seeds(data.get("tuning_seeds", [TUNING_SEED])),
+            carry_on=self._carry_on(data.get("carry_on", 1)),
             plugins=self._plugins(data.get("plugins", [])),
             settings=self._settings(data.get("settings", {}), ("settings",)),
             grid=self._grid(data.get("grid", {}), ("grid",)),
@@ -122,6 +124,12 @@ class _Reader:
             if seed < TUNING_SEED:
                 raise self._error(where, f"{seed} {expected}, which no reported seed is")
         return tuple(seeds)
+
+    def _carry_on(self, value: Any) -> int:
+        if type(value) is not int or not 1 <= value <= _CARRIED_ON:
+            text = f"is {value!r}: expected a whole number of 1 to {_CARRIED_ON} times the budget"
+            raise self._error(("carry_on",), text)
+        return value
 
     def _lrs(self, value: Any, where: Key) -> tuple[float, ...]:
         if value == "grid":

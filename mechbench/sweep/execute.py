@@ -60,6 +60,12 @@ class Outlook:
         if plan.waiting:
             lines.append(f"  waiting  {len(plan.waiting):>6}  (for the choice of a learning rate)")
         lines += [f"  failed: {describe(cell)}: {reason}" for cell, reason in plan.failed]
+        if (most := max(len(cell.budgets) for cell in self.cells)) > 1 and self.left:
+            times = max(cell.most_tokens / cell.config.budget_tokens for cell in self.cells)
+            lines.append(
+                f"  reported cells have the budget at first; those not flat then go on, up to "
+                f"{times:g} times that in {most - 1} steps, which no figure here counts"
+            )
         if plan.open:
             lines += stage_lines(self.cells, lambda config: estimate_s(config, self.known)[0])
         estimates = [

@@ -4,7 +4,8 @@ Where a suite tries several learning rates, all run with seeds that are not repo
 halving over the budget (`mechbench.sweep.halving`); the reported seeds wait for the choice and run
 with the chosen rate only. A cell is done where its result answers for the budget that is wanted of
 it: one that stopped short of it is carried on, and what went beyond it is looked at where it stood
-there, so that rates are compared at one budget.
+there, so that rates are compared at one budget. Where the suite says so (`carry_on`), reported
+cells that are not flat at their budget are wanted at twice that, and again, whatever the operator.
 """
 
 from __future__ import annotations
@@ -21,7 +22,9 @@ from mechbench.errors import ResultError
 from mechbench.plan.curriculum import least_budget
 from mechbench.plan.resolve import task_of
 from mechbench.plan.suite import Cell
+from mechbench.record.outcome import CENSORED, outcome_of
 from mechbench.record.results import RETRIED, answers, read_result
+from mechbench.record.trend import FLAT
 from mechbench.report.tuning import Reading, tuned_lr
 from mechbench.sweep.halving import Halving, halve, rungs
 from mechbench.sweep.readings import read_at, with_validations
@@ -124,11 +127,14 @@ def _needed(
     tuning = [cell for cell in group if cell.config.tunes]
     reported = [cell for cell in group if not cell.config.tunes]
     if not tuning:
-        return list(group), [], []
+        return carried_on(reported, results) if by_rows else reported, [], []
     state = _halving(tuning, results) if by_rows else _ended(tuning, results)
     needed = [up_to(cell, state.wanted[cell.config.lr]) for cell in tuning]
     if state.chosen is not None:
-        return [*needed, *(c for c in reported if c.config.lr == state.chosen)], [], []
+        chosen = [cell for cell in reported if cell.config.lr == state.chosen]
+        if by_rows:  # a board holds what was run
+            chosen = carried_on(chosen, results)
+        return [*needed, *chosen], [], []
     still_open = [
         cell for cell in tuning if cell.config.lr in state.going and not _counts(cell, results)
     ]
@@ -186,6 +192,28 @@ def up_to(cell: Cell, budget_tokens: int) -> Cell:
     config = dataclasses.replace(cell.config, budget_tokens=budget_tokens)
     call = {**cell.call, "budget_tokens": budget_tokens}
     return dataclasses.replace(cell, config=config, call=call)
+
+
+def carried_on(cells: Sequence[Cell], results: Mapping[str, Mapping[str, Any]]) -> list[Cell]:
+    """Return cells that differ in their seed at the budgets that are wanted, by what is known.
+
+    Once all have run: if one is neither solved nor flat, all that are not solved go on, so that
+    they stand at one budget.
+    """
+    spent: dict[str, int] = {}
+    rising = False
+    for cell in cells:
+        data = results.get(cell.cell_id)
+        if data is None or not _counts(cell, results):
+            return list(cells)
+        told = outcome_of(data)
+        if told is not None and told.kind == CENSORED:
+            spent[cell.cell_id] = int(data["config"]["budget_tokens"])
+            rising |= told.trend != FLAT
+    reached = max(spent.values(), default=0)
+    if rising and min(spent.values()) == reached:
+        reached = next((b for b in cells[0].budgets if b > reached), reached)
+    return [up_to(cell, reached) if cell.cell_id in spent else cell for cell in cells]
 
 
 class Schedule:

@@ -245,3 +245,7 @@ def test_a_cell_that_is_carried_on_takes_its_own_place(
     budgets = {row.data["cell_id"]: row.config.budget_tokens for row in read_rows(board / FILE)}
     assert budgets[first["cell_id"]] == 11520
     assert len(budgets) == 4
+    # Where the suite lets cells go on, the larger budget is one of its own.
+    suite.write_text("carry_on = 3\n" + suite.read_text().replace("= 11520", "= 5760"))
+    done = submit([tmp_path / "runs"], tmp_path / "other", suite)
+    assert (done.refused, done.elsewhere, done.not_run) == ((), 0, 3)

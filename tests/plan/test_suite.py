@@ -351,6 +351,15 @@ def test_every_operator_gets_the_same_trials(tmp_path: Path) -> None:
     assert trials(suite(tmp_path, HEAD + three + text).cells("cpu")) == {6}
 
 
+def test_reported_cells_may_go_on_and_those_that_choose_a_rate_not(tmp_path: Path) -> None:
+    text = "tasks = ['recall']\noperators = ['hyena']\n"
+    text += "[settings]\nbudget_tokens = 6_000_000\n"
+    for cell in suite(tmp_path, HEAD + "carry_on = 3\n" + text).cells("cpu"):
+        wanted = (6_000_000,) if cell.config.tunes else (6_000_000, 12_000_000, 18_000_000)
+        assert cell.budgets == wanted
+    assert {c.budgets for c in suite(tmp_path, HEAD + text).cells("cpu")} == {(6_000_000,)}
+
+
 def test_one_rate_needs_no_cells_to_choose_it(tmp_path: Path) -> None:
     text = "title = 'T'\nseeds = [0, 1]\n%s\ntasks = ['recall']\noperators = ['hyena']\n"
     for lrs in ("", "lrs = [2e-3]"):

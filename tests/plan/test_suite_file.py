@@ -82,6 +82,8 @@ def test_file_is_read(tmp_path: Path) -> None:
         ("vocab_size", "vocabsize", ":16: tasks\\[0\\].settings.vocabsize: unknown key"),
         ("[grid]", "[grid", "is no TOML file: .*line 9"),
         ("title", f"protocol = {PROTOCOL + 1}\ntitle", ":1: protocol: the suite is for protocol"),
+        ("title", "carry_on = 0\ntitle", ":1: carry_on: is 0: expected a whole number of 1 to"),
+        ("title", "carry_on = 1.5\ntitle", ":1: carry_on: is 1.5: expected a whole number"),
     ],
 )  # fmt: skip
 def test_error_names_file_line_and_key(tmp_path: Path, old: str, new: str, text: str) -> None:

@@ -178,6 +178,20 @@ def test_a_suite_whose_budget_grew_carries_its_cells_on(
     assert look(read_suite(path), out, device="cpu").plan.todo == []
 
 
+def test_what_is_not_flat_goes_on_in_one_sweep(path: Path, tmp_path: Path) -> None:
+    text = path.read_text().replace("[1e-3, 1e-2]", "[1e-3]").replace("= 240", "= 80")
+    path.write_text("carry_on = 3\n" + text)
+    suite, out = read_suite(path), tmp_path / "runs"
+    outlook = look(suite, out, device="cpu")
+    assert "those not flat then go on, up to 3 times that" in outlook.text("mine", 1)
+    plan, _ = run_sweep(outlook, suite, out, ["cpu"], checkpoint_s=30, quiet=True)
+    assert (len(plan.done), plan.todo) == (4, [])
+    budgets = {data["config"]["budget_tokens"] for data in outcomes(out).values()}
+    assert budgets == {240 * 18}  # nobody can say of so few tokens that accuracy was flat
+    undisturbed(path, tmp_path / "calm")
+    assert outcomes(out) == outcomes(tmp_path / "calm")
+
+
 def newest(out: Path) -> float:
     times = [
         p.stat().st_mtime for p in out.rglob("*") if p.name in ("checkpoint.pt", "result.json")

@@ -13,6 +13,7 @@ from mechbench.plan.resolve import resolve
 from mechbench.plan.suite import Cell
 from mechbench.plan.suite_file import read_suite
 from mechbench.record.config import TUNING_SEED, Config
+from mechbench.record.outcome import CellOutcome
 from mechbench.record.results import write_json
 from mechbench.sweep.plan import Schedule, make_plan, rungs_of, stored_results
 
@@ -126,6 +127,44 @@ def test_the_better_half_is_carried_on_and_the_rest_stays() -> None:
     stopped["config"] = {**stopped["config"], "budget_tokens": 500}
     bare[trials[2e-3].cell_id] = stopped
     assert where(make_plan(made, bare, by_rows=False).todo) == [(4e-3, 0)]
+
+
+def censored(cell: Cell, budget: int, trend: str | None) -> dict[str, Any]:
+    data = ran(cell, 0.5, budget=budget)
+    known = {"kind": "censored", "tokens": budget, "trend": trend, "accuracy": 0.5}
+    return {**data, "outcome": {f.name: None for f in dataclasses.fields(CellOutcome)} | known}
+
+
+def test_reported_cells_go_on_together_until_all_are_flat() -> None:
+    made = [
+        dataclasses.replace(cell, most_tokens=5000) for cell in cells(lrs=(1e-3,), seeds=(0, 1, 2))
+    ]
+    a, b, c = made
+
+    def wanted(results: Mapping[str, Mapping[str, Any]]) -> list[tuple[int, int]]:
+        found = make_plan(made, results).todo
+        assert all(cell.call.get("budget_tokens", 1000) == cell.config.budget_tokens
+                   for cell in found)  # fmt: skip
+        return [(cell.config.seed, cell.config.budget_tokens) for cell in found]
+
+    results = {a.cell_id: censored(a, 1000, "rising"), b.cell_id: ran(b, 0.99, budget=1000)}
+    results[b.cell_id] |= {"solved": True, "outcome": None}
+    assert wanted(results) == [(2, 1000)]  # what they do is known once all have run
+    results[c.cell_id] = censored(c, 1000, "flat")
+    assert wanted(results) == [(0, 2000), (2, 2000)]
+    results[a.cell_id] = censored(a, 2000, "flat")
+    assert wanted(results) == [(2, 2000)]
+    results[c.cell_id] = censored(c, 2000, "flat")
+    assert wanted(results) == []
+    for budget, further in ((2000, 4000), (4000, 5000)):
+        results |= {cell.cell_id: censored(cell, budget, None) for cell in (a, c)}
+        assert wanted(results) == [(0, further), (2, further)]
+    results |= {cell.cell_id: censored(cell, 5000, "rising") for cell in (a, c)}
+    assert wanted(results) == []
+    assert make_plan(made, results).total == 3
+    early = {cell.cell_id: censored(cell, 1000, "rising") for cell in made}
+    assert make_plan(made, early, by_rows=False).todo == []  # a board holds what was run
+    assert len(make_plan(cells(lrs=(1e-3,), seeds=(0, 1, 2)), early).done) == 3
 
 
 def test_a_schedule_carries_cells_on_by_what_their_rows_say() -> None:
