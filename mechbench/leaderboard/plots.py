@@ -42,7 +42,7 @@ def draw(sections: Sequence[Section], folder: Path) -> list[Path]:
     sections = [shown for section in sections if (shown := _measured(section)).points]
     if not sections:
         return []
-    figures = ["seqlen", "vocab", *further_axes(sections), "compute", "heatmap", "solve"]
+    figures = [*axes_of(sections), "compute", "heatmap", "solve"]
     work = [(sections, folder, name) for name in figures]
     if sum(len(section.points) for section in sections) < _LARGE:
         drawn = [_draw_one(*arguments) for arguments in work]
@@ -70,6 +70,13 @@ def _draw_one(sections: Sequence[Section], folder: Path, name: str) -> list[Path
         return draw_heatmap(sections, stem)
     axis = "vocab_size" if name == "vocab" else name
     return plot_accuracy(along(sections, axis), stem, axis)
+
+
+def axes_of(sections: Sequence[Section]) -> list[str]:
+    """Return along what accuracy is worth a plot: what takes more than one value; else length."""
+    found = ["seqlen"] * any(len(section.lengths) > 1 for section in sections)
+    found += ["vocab"] * (len({section.setting.vocab_size for section in sections}) > 1)
+    return [*found, *further_axes(sections)] or ["seqlen"]
 
 
 def further_axes(sections: Sequence[Section]) -> list[str]:

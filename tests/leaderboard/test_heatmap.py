@@ -81,3 +81,33 @@ def test_a_vocabulary_goes_by_the_tasks_word(
     first, second = (axis.get_ylabel().split("\n") for axis in drawn[0].axes)
     assert (first[0].split(",")[0], first[-1]) == ("icl-functions", "dimensions")
     assert (second[0].split(",")[0], second[-1]) == ("mqar", "vocab_size")
+
+
+def test_of_one_vocabulary_operators_are_the_rows(
+    make: Callable[..., dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stored = {
+        ("hyena", 0, 64): 0.91, ("hyena", 0, 128): 0.82, ("attention", 0, 64): 0.37,
+        ("hyena", 16, 64): 0.55,
+    }  # fmt: skip
+    rows = [
+        row
+        for (operator, far, seqlen), accuracy in stored.items()
+        for row in rows_of(
+            make(
+                {seqlen: accuracy}, operator=operator, seqlen=seqlen,
+                task_options={"min_distance": far},
+            )
+        )
+    ]  # fmt: skip
+    drawn: list[Any] = []
+    monkeypatch.setattr(heatmap, "save_figure", lambda figure, stem: drawn.append(figure))
+    draw_heatmap(aggregate(rows), Path("unused"))
+    near, far = drawn[0].axes
+    assert [label.get_text() for label in near.get_yticklabels()] == ["hyena", "attention"]
+    assert not far.get_yticklabels()
+    assert "min_distance=16" in far.get_title().replace("\n", " ")
+    shown = [{t.get_position(): t.get_text() for t in axis.texts} for axis in (near, far)]
+    assert shown == [{(0, 0): "91", (1, 0): "82", (0, 1): "37"}, {(0, 0): "55"}]
+    assert near.images[0].get_array()[1, 0] == pytest.approx(0.37)
+    assert near.images[0].origin == "lower"  # so the first of the labels is at the top

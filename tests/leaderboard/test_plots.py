@@ -8,7 +8,7 @@ import pytest
 from matplotlib.figure import Figure
 
 from mechbench.leaderboard import plots
-from mechbench.leaderboard.plots import _compute_panel, along, draw, further_axes
+from mechbench.leaderboard.plots import _compute_panel, along, axes_of, draw, further_axes
 from mechbench.report.aggregate import aggregate
 from mechbench.report.collect import Row, rows_of
 from mechbench.report.table import to_markdown
@@ -60,6 +60,21 @@ def test_processes_draw_the_same(
     before = {p.name: p.read_bytes() for p in alone}
     monkeypatch.setattr(plots, "_LARGE", 0)
     assert {p.name: p.read_bytes() for p in draw(aggregate(rows), tmp_path)} == before
+
+
+def test_only_what_varies_has_a_plot(make: Make) -> None:
+    def axes(*changes: dict[str, Any]) -> list[str]:
+        made = (make({change.get("seqlen", 64): 0.5}, **change) for change in changes)
+        return axes_of(aggregate([row for one in made for row in rows_of(one)]))
+
+    assert axes({}) == ["seqlen"]  # so that there is one
+    assert axes({"seqlen": 64}, {"seqlen": 128}) == ["seqlen"]
+    assert axes({"vocab_size": 10}, {"vocab_size": 30}) == ["vocab"]
+    far = [{"task_options": {"min_distance": far}} for far in (0, 8)]
+    assert axes(*far) == ["min_distance"]
+    assert axes(*far, {"seqlen": 128, "task_options": {"min_distance": 0}}) == [
+        "seqlen", "min_distance",
+    ]  # fmt: skip
 
 
 def test_what_was_not_run_is_not_drawn(rows: list[Row], make: Make, tmp_path: Path) -> None:
