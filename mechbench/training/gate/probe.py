@@ -4,8 +4,8 @@ Before, at the longest length first, so that no budget is spent on what fails th
 sequences, which costs less than a few steps. After, again, with the trained weights: a branch that
 starts at zero looks ahead only then. The trained model is probed as it was used: at every evaluated
 length, at the batch sizes of training and scoring. Both, with and without gradients, in the run's
-precision and in float32, on the task's own inputs. What half precision alone shows is looked at
-twice (`second_look`).
+precision and in float32, on the task's own inputs. What half precision alone shows of a trained
+model is looked at twice (`second_look`).
 
 Cost: two forward passes a length and mode where nothing moves, five where rounding does, and one to
 three backward passes at the trained length.
@@ -93,13 +93,13 @@ def before(
         if longest is not trained:
             batch = draw(longest, 1, config.seed, "validation", 0, "cpu")
             reader = for_tokens(probed, config, longest.input_seqlen, device)
-            fault = _probe(reader, batch, config, device, 1, training=False)
+            fault = _probe(reader, batch, config, device, 1, training=False, trained=False)
         if fault is None or fault.kind == "not finite":  # beyond the trained length no fault
             batch = draw(trained, rows, config.seed, "validation", 0, "cpu")
             warning = _first_step(probed, batch.inputs[:1].to(device), config, device)
             if warning is not None:
                 warn(warning)
-            fault = _probe(probed, batch, config, device, rows, training=True)
+            fault = _probe(probed, batch, config, device, rows, training=True, trained=False)
     if fault is None and warning is None:
         _passed.add(key)
     if fault is None or fault.kind in NOT_CAUSAL:
@@ -249,6 +249,7 @@ def _probe(
     rows: int,
     *,
     training: bool,
+    trained: bool = True,
     brief: bool = False,
 ) -> Fault | None:
     """Judge with as many sequences as fit."""
@@ -259,7 +260,7 @@ def _probe(
     rows = min(rows, len(batch.inputs), max(4, _NUMBERS // (L * width)))
     while True:
         try:
-            return _judge(model, batch, config, device, rows, training, brief)
+            return _judge(model, batch, config, device, rows, training, trained, brief)
         except Exception as error:
             if not is_out_of_memory(error) or rows == 1:
                 raise
@@ -275,6 +276,7 @@ def _judge(
     device: str,
     rows: int,
     training: bool,
+    trained: bool,
     brief: bool,
 ) -> Fault | None:
     inputs = batch.inputs[:rows].to(device)
@@ -287,7 +289,9 @@ def _judge(
     half = config.dtype != "float32"
 
     def again(fault: Fault | None, judge: Callable[[], Fault | None]) -> Fault | None:
-        return second_look(fault, judge, model, inputs, at, seed, config.dtype) if half else fault
+        if not half or (fault is not None and not trained):
+            return fault
+        return second_look(fault, judge, model, inputs, at, seed, config.dtype)
 
     if fault is not None or not brief:
         fault = again(fault, lambda: by_value(run, at, seed))

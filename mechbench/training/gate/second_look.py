@@ -5,10 +5,11 @@ spectra in it is off by about a rounding of its largest output at every position
 outputs are far smaller, as those of a filter whose first taps are, a norm behind it makes that a
 third of the logits (seen of trained Hyenas at 2,048 and 8,192 tokens in bfloat16, and emulated).
 
-So a fault that only half precision shows is dropped where the same weights have none in float32,
-and no operator on its own, on the inputs that it gets, does more than round: its early outputs move
-by less than the rounding of its largest, and of gradients the same. A kernel that is wrong in half
-precision alone, say by its mask, moves them by more.
+So a fault that only half precision shows, after training, is dropped where the same weights have
+none in float32, and no operator on its own, on the inputs that it gets, does more than round: its
+early outputs move by less than the rounding of its largest, and of gradients the same. A kernel
+that is wrong in half precision alone, say by its mask, moves them by more; where its outputs grow
+so much that it does not, the look before training, with no such excuse, has found it.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ def second_look(
     seed: int,
     dtype: str,
 ) -> Fault | None:
-    """Return what is wrong after a look in float32, if the kernels can run in it.
+    """Return what is wrong with a trained model after a look in float32, if kernels run in it.
 
     Args:
         fault: found in half precision.
@@ -53,6 +54,8 @@ def second_look(
         seed: of the changes.
         dtype: the half precision.
     """
+    if fault is not None and fault.kind not in ("ahead", "unstable"):
+        return fault
     try:
         exact = judge()
     except Exception as error:
@@ -61,7 +64,7 @@ def second_look(
         return fault
     if fault is None:
         return exact if exact is not None and exact.kind in NOT_CAUSAL else None
-    if exact is not None or fault.kind not in ("ahead", "unstable"):
+    if exact is not None:
         return fault
     bound = _ROUNDING * torch.finfo(getattr(torch, dtype)).eps
     ahead = _ahead_by_gradient if fault.gradient else movement
