@@ -28,7 +28,7 @@ from mechbench.errors import ConfigError, SeqlenError
 from mechbench.tasks.base import IGNORE, UNKNOWN, Batch, Task
 from mechbench.tasks.distinct import draw_distinct
 from mechbench.tasks.first_occurrence import first_occurrence
-from mechbench.tasks.query_places import draw_places
+from mechbench.tasks.query_places import check_power, draw_places
 from mechbench.tasks.shortcuts import latest, most_frequent
 
 if TYPE_CHECKING:
@@ -66,8 +66,7 @@ class Mqar(Task):
     def __post_init__(self) -> None:
         if self.n_pairs < 1:
             raise ConfigError(f"n_pairs is {self.n_pairs}: expected at least 1")
-        if not 0 < self.power <= 1:
-            raise ConfigError(f"power is {self.power}: expected above 0 and at most 1")
+        check_power(self.power)
         if self.n_pairs >= self.vocab_size // 2:
             raise ConfigError(
                 f"vocab_size is {self.vocab_size}: mqar with {self.n_pairs} pairs needs at least "

@@ -28,7 +28,7 @@ from mechbench.errors import ConfigError, SeqlenError
 from mechbench.tasks.base import IGNORE, UNKNOWN, Batch, Task
 from mechbench.tasks.distinct import draw_distinct
 from mechbench.tasks.previous_occurrence import previous_occurrence
-from mechbench.tasks.query_places import draw_places
+from mechbench.tasks.query_places import check_power, draw_places
 from mechbench.tasks.shortcuts import latest, most_frequent
 from mechbench.tasks.unseen import least_unseen
 
@@ -70,8 +70,7 @@ class MqarCompositional(Task):
     def __post_init__(self) -> None:
         if self.grid < 2:
             raise ConfigError(f"grid is {self.grid}: expected at least 2")
-        if not 0 < self.power <= 1:
-            raise ConfigError(f"power is {self.power}: expected above 0 and at most 1")
+        check_power(self.power)
         if self.vocab_size < 3 * self._n_pairs - 1:
             raise ConfigError(
                 f"vocab_size is {self.vocab_size}: mqar-compositional with grid {self.grid} needs "

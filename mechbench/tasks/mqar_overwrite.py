@@ -30,7 +30,7 @@ from mechbench.tasks.base import IGNORE, UNKNOWN, Batch, Task
 from mechbench.tasks.distinct import draw_distinct
 from mechbench.tasks.first_occurrence import first_occurrence
 from mechbench.tasks.previous_occurrence import previous_occurrence
-from mechbench.tasks.query_places import draw_places
+from mechbench.tasks.query_places import check_power, draw_places
 from mechbench.tasks.shortcuts import latest, most_frequent
 from mechbench.tasks.unseen import least_unseen
 
@@ -78,8 +78,7 @@ class MqarOverwrite(Task):
             raise ConfigError(
                 f"n_updates is {self.n_updates}: expected 0 to n_pairs ({self.n_pairs})"
             )
-        if not 0 < self.power <= 1:
-            raise ConfigError(f"power is {self.power}: expected above 0 and at most 1")
+        check_power(self.power)
         fewest = max(2 * self.n_pairs + 2, 2 * self._n_stored - 1)
         if self.vocab_size < fewest:
             raise ConfigError(

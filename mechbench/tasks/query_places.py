@@ -4,11 +4,22 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from mechbench.errors import ConfigError
 from mechbench.tasks.distinct import draw_wide
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
+
+
+def check_power(power: float) -> None:
+    """Check the exponent of the distribution of gaps.
+
+    Raises:
+        ConfigError: it is not above 0 and at most 1.
+    """
+    if not 0 < power <= 1:
+        raise ConfigError(f"power is {power}: expected above 0 and at most 1")
 
 
 def draw_places(
