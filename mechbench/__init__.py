@@ -52,6 +52,11 @@ __all__ = [
 ]
 
 
+def __dir__() -> list[str]:
+    """Return the public names, loaded or not."""
+    return __all__
+
+
 def __getattr__(name: str) -> Any:
     import importlib
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 from collections.abc import Callable, Mapping
 from enum import Enum
 from functools import cache
@@ -37,6 +38,8 @@ _OTHERS: dict[str, Any] = {
     **dict.fromkeys(("operator_options", "task_options"), dict),
     "eval_seqlens": list,
 }
+_AMOUNTS = ("budget_tokens", "budget_sequences")  # that may be given as 20M
+_AMOUNTS_OF = {"k": 1e3, "K": 1e3, "M": 1e6, "B": 1e9, "G": 1e9}
 _PLAIN = (str, int, float, bool, list, tuple, dict)
 _SHOWN = 60  # characters of a value in a message
 
@@ -188,11 +191,19 @@ def _checked(name: str, value: Any, bound: Bound | None) -> Any:
 
     given = plain(value)
     try:
-        return _validator(name, bound)(given)
+        return _validator(name, bound)(_amount(given) if name in _AMOUNTS else given)
     except ValidationError as error:
         kind = error.errors(include_url=False, include_context=False, include_input=False)[0]
         expected = _expected(bound.kind if bound else _OTHERS[name], bound, kind["type"])
         raise ConfigError(f"{name} is {shown(given)}: {expected}") from None
+
+
+def _amount(value: Any) -> Any:
+    """Return "20M" as 2e7, "1.5B" as 1.5e9; anything else as it is."""
+    found = (
+        re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kKMBG])\s*", value) if type(value) is str else None
+    )
+    return value if found is None else round(float(found[1]) * _AMOUNTS_OF[found[2]])
 
 
 @cache

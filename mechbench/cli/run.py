@@ -48,8 +48,8 @@ _CALL = ("out", "resume", "checkpoint_s", "data_parallel", "quiet")
 @click.option(
     "--budget",
     type=Setting("budget_tokens"),
-    help="Most tokens to train on; training ends earlier once the task is solved. A larger budget "
-    "carries a stored run on.  [default: 1500 steps' worth]",
+    help="Most tokens to train on, such as 20M; training ends earlier once the task is solved. A "
+    "larger budget carries a stored run on.  [default: 1500 steps' worth]",
 )
 @click.option(
     "--batch-size",

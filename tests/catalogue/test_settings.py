@@ -40,6 +40,9 @@ class Size(enum.IntEnum):
         ("seed", Size.SMALL, 3),
         ("budget_tokens", 2e4, 20000),
         ("budget_tokens", np.float64(2e4), 20000),
+        ("budget_tokens", "20M", 20_000_000),
+        ("budget_tokens", "1.5 B", 1_500_000_000),
+        ("budget_sequences", "96k", 96_000),
         ("lr", 1, 1.0),
         ("lr", np.float32(0.5), 0.5),
         ("lr", torch.tensor(0.5), 0.5),
@@ -174,3 +177,12 @@ def test_what_names_a_file_is_a_path(value: str | Path) -> None:
 def test_what_no_file_is_called_is_no_path(value: Any) -> None:
     with pytest.raises(ConfigError, match=r"^out is .*: expected a path$"):
         path_of("out", value)
+
+
+@pytest.mark.parametrize(
+    ("name", "given"), [("seqlen", "1K"), ("budget_tokens", "20MB"), ("budget_tokens", "-1M")]
+)
+def test_suffixes_are_of_budgets_alone(name: str, given: str) -> None:
+    """A K of tokens would be 1,000 and one of lengths 1,024."""
+    with pytest.raises(ConfigError, match=f"{name} is '{given}': expected a whole number"):
+        setting(name, given)
