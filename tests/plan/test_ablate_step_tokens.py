@@ -26,15 +26,15 @@ def test_cells_differ_in_their_last_stage_and_are_not_trained_twice(
         return done.stdout
 
     asked = [
-        "--operator", "attention", "--seqlen", "256", "--step-tokens", "1024", "--step-tokens",
-        "4096", "--vocab-size", "8", "--budget", "60000", "--device", "cpu",
+        "--operator", "attention", "--seqlen", "130", "--step-tokens", "520", "--step-tokens",
+        "2080", "--vocab-size", "8", "--budget", "20000", "--device", "cpu",
         "--validate-tokens", "8192",
     ]  # fmt: skip
     assert run(*asked).count("tokens\n") == 2
     assert run(*asked) == ""
     rows = [json.loads(line) for line in (tmp_path / "steps.jsonl").read_text().splitlines()]
-    assert [row["curriculum"][-1] for row in rows] == [[256, 4], [256, 16]]
-    assert all(row["provenance"]["torch"] and row["tokens"] <= 60_000 for row in rows)
+    assert [row["curriculum"][-1] for row in rows] == [[130, 4], [130, 16]]
+    assert all(row["provenance"]["torch"] and row["tokens"] <= 20_000 for row in rows)
     table = run("--summary", "steps.jsonl").splitlines()
     assert len(table) == 4
-    assert [line.split(" | ")[4] for line in table[2:]] == ["1024", "4096"]
+    assert [line.split(" | ")[4] for line in table[2:]] == ["520", "2080"]

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
+import runpy
 from pathlib import Path
 
+from click.testing import CliRunner
+
 import mechbench
+from mechbench.plan.suite_file import read_suite
+from mechbench.sweep.execute import look
 
 SCRIPT = Path(mechbench.__file__).parent.parent / "scripts" / "carry_on.py"
 SUITE = """
@@ -28,13 +31,14 @@ n_test = 16
 
 
 def test_drawn_cells_go_on_and_the_first_results_stay(tmp_path: Path) -> None:
-    suite, runs, long = tmp_path / "tiny.toml", tmp_path / "runs", tmp_path / "long"
-    suite.write_text(SUITE)
-    for command in (
-        ["-m", "mechbench", "sweep", suite, "--out", runs, "--device", "cpu", "--quiet"],
-        [SCRIPT, runs, long, "--suite", suite, "--number", "1", "--times", "3", "--device", "cpu"],
-    ):
-        subprocess.run([sys.executable, *map(str, command)], check=True, cwd=tmp_path)
+    path, runs, long = tmp_path / "tiny.toml", tmp_path / "runs", tmp_path / "long"
+    path.write_text(SUITE)
+    while todo := look(read_suite(path), runs, device="cpu").plan.todo:
+        for cell in todo:
+            mechbench.run(**cell.call, device="cpu", out=runs, quiet=True)
+    asked = f"{runs} {long} --suite {path} --number 1 --times 3 --device cpu"
+    done = CliRunner().invoke(runpy.run_path(str(SCRIPT))["command"], asked.split())
+    assert done.exit_code == 0, done.output
     (drawn,) = long.iterdir()
     before, after = (
         json.loads((folder / drawn.name / "result.json").read_text()) for folder in (runs, long)
