@@ -53,6 +53,13 @@ def read_suite(path: Path | str) -> Suite:
     return _Reader(path, key_lines(text)).suite(data)
 
 
+def _repeats(values: list[Any]) -> bool:
+    try:
+        return len(set(values)) < len(values)
+    except TypeError:  # lists or tables among them
+        return any(value in values[:i] for i, value in enumerate(values))
+
+
 @dataclass(frozen=True)
 class _Reader:
     path: Path
@@ -102,7 +109,7 @@ class _Reader:
     def _list(self, value: Any, where: Key) -> list[Any]:
         if not isinstance(value, list) or not value:
             raise self._error(where, f"is {value!r}: expected a list of one or more values")
-        if any(item in value[:i] for i, item in enumerate(value)):
+        if _repeats(value):
             raise self._error(where, f"is {value!r}: a value stands in it twice")
         return value
 

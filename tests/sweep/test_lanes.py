@@ -158,7 +158,7 @@ def test_a_process_whose_gpu_a_cell_broke_runs_no_other(tmp_path: Path, lanes: i
 @pytest.mark.skipif(sys.platform == "win32", reason="signals are POSIX's")
 @pytest.mark.usefixtures("clean_registry")
 def test_a_sweep_in_lanes_is_interrupted_and_goes_on(tmp_path: Path) -> None:
-    path = write(tmp_path, ["attention", "hyena", "draws"], sequences=8_000)
+    path = write(tmp_path, ["attention", "hyena", "draws"], sequences=4_000)
     out = tmp_path / "runs"
     command = [
         sys.executable, "-m", "mechbench", "sweep", str(path), "--out", str(out),
