@@ -50,10 +50,9 @@ def _by_task(rows: Mapping[str, Sequence[Section]], labels: Sequence[str], writt
     from matplotlib.figure import Figure
 
     names, titles = shortened(labels, 60), shortened(rows, 150)
-    most = max(len(_lengths(group)) for group in rows.values())
-    columns = max(1, min(len(rows), int(_WIDE / max(_NARROW, _CELL * most))))
+    width = max(_NARROW, _CELL * max(len(_lengths(group)) for group in rows.values()))
+    columns = max(1, min(len(rows), int(_WIDE / width)))
     lines = -(-len(rows) // columns)
-    width = max(_NARROW, _CELL * most)
     beside = max(inches(name, style.SMALLER) for name in names.values()) + 0.2
     size = beside + (width + 0.2) * columns, lines * (_LINE * len(labels) + 1.2)
     few = len(rows) <= style.MANY
