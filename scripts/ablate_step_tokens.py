@@ -37,13 +37,14 @@ KEY = ("operator", "seqlen", "min_distance", "vocab_size", "step_tokens", "lr", 
 
 def trained(cell: Mapping[str, Any], runs: Path, device: str, budget: int, every: int) -> Any:
     """Train a cell; return its line."""
-    L = cell["seqlen"]
-    sequences = min(64, max(1, cell["step_tokens"] // L))
+    sizes = {"seqlen": cell["seqlen"], "vocab_size": cell["vocab_size"]}
+    options = {"min_distance": cell["min_distance"]}
     with mock.patch.object(curriculum, "_STEP_TOKENS", cell["step_tokens"]):
+        task = mechbench.make_task("recall", **sizes, **options)
+        last = curriculum.stage_costs(task, curriculum.stages(task, "auto", None))[-1]
         result = mechbench.run(
-            cell["operator"], "recall", seqlen=L, vocab_size=cell["vocab_size"],
-            task_options={"min_distance": cell["min_distance"]}, lr=cell["lr"], seed=cell["seed"],
-            budget_tokens=budget, validate_every=max(1, round(every / (sequences * L))),
+            cell["operator"], "recall", **sizes, task_options=options, lr=cell["lr"],
+            seed=cell["seed"], budget_tokens=budget, validate_every=max(1, round(every / last)),
             n_test=256, device=device, out=runs, quiet=True,
         )  # fmt: skip
     data, told = result.data, result.data["outcome"]

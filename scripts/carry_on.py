@@ -26,23 +26,16 @@ from mechbench.plan.suite import Cell
 from mechbench.plan.suite_file import read_suite
 from mechbench.plan.suite_names import find_suite
 from mechbench.record.outcome import CENSORED, outcome_of
-from mechbench.record.results import read_result
-from mechbench.sweep.execute import Outlook, look, run_sweep, worker_devices
+from mechbench.sweep.execute import Outlook, run_sweep, worker_devices
 from mechbench.sweep.plan import Schedule, make_plan, stored_results, up_to
 from mechbench.sweep.sharing import cells_a_gpu
 
 
-def not_solved(cells: Sequence[Cell], runs: Path) -> list[Cell]:
-    """Return the reported cells that ended at the budget."""
-    found = []
-    for cell in cells:
-        path = runs / cell.cell_id / "result.json"
-        if cell.config.tunes or not path.exists():
-            continue
-        told = outcome_of(read_result(path, cell.cell_id).data)
-        if told is not None and told.kind == CENSORED:
-            found.append(cell)
-    return found
+def not_solved(cells: Sequence[Cell], runs: Path) -> dict[str, Cell]:
+    """Return the reported cells that ended at the budget, by id."""
+    reported = {cell.cell_id: cell for cell in cells if not cell.config.tunes}
+    told = {i: outcome_of(data) for i, data in stored_results([*reported.values()], runs).items()}
+    return {i: reported[i] for i, outcome in told.items() if outcome and outcome.kind == CENSORED}
 
 
 @click.command()
@@ -61,8 +54,7 @@ def command(
         read = [read_suite(find_suite(name)) for name in suites]
         found: dict[str, Cell] = {}
         for suite in read:
-            cells = look(suite, runs, device=device).cells
-            found |= {cell.cell_id: cell for cell in not_solved(cells, runs)}
+            found |= not_solved(suite.cells(device), runs)
         drawn = random.Random(seed).sample(sorted(found), min(number, len(found)))
         click.echo(f"{len(drawn)} of {len(found)} cells that were not solved")
         for cell_id in drawn:

@@ -39,7 +39,7 @@ _OTHERS: dict[str, Any] = {
     "eval_seqlens": list,
 }
 _AMOUNTS = ("budget_tokens", "budget_sequences")  # that may be given as 20M
-_AMOUNTS_OF = {"k": 1e3, "K": 1e3, "M": 1e6, "B": 1e9, "G": 1e9}
+_SUFFIXES = {"k": 1e3, "K": 1e3, "M": 1e6, "B": 1e9, "G": 1e9}
 _PLAIN = (str, int, float, bool, list, tuple, dict)
 _SHOWN = 60  # characters of a value in a message
 
@@ -200,10 +200,10 @@ def _checked(name: str, value: Any, bound: Bound | None) -> Any:
 
 def _amount(value: Any) -> Any:
     """Return "20M" as 2e7, "1.5B" as 1.5e9; anything else as it is."""
-    found = (
-        re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kKMBG])\s*", value) if type(value) is str else None
-    )
-    return value if found is None else round(float(found[1]) * _AMOUNTS_OF[found[2]])
+    if not isinstance(value, str):
+        return value
+    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kKMBG])\s*", value)
+    return value if found is None else round(float(found[1]) * _SUFFIXES[found[2]])
 
 
 @cache

@@ -71,7 +71,7 @@ def _by_task(rows: Mapping[str, Sequence[Section]], labels: Sequence[str], writt
             for section in group
             for point in section.points
         }
-        _cells(axis, found, range(len(labels)), _lengths(group), written)
+        _cells(axis, found, len(labels), _lengths(group), written)
         shown = [names[label] for label in upwards] if number % columns == 0 else []
         axis.set_yticks(range(len(shown)), shown, fontsize=style.SMALLER)
         axis.set_title(
@@ -103,7 +103,8 @@ def _by_label(rows: Mapping[str, Sequence[Section]], labels: Sequence[str], writ
                 for point in section.points
                 if point.label == label
             }
-            _cells(axis, found, sizes, _lengths(group), written)
+            _cells(axis, found, len(sizes), _lengths(group), written)
+            axis.set_yticks(range(len(sizes)), [str(v) for v in sizes], fontsize=style.SMALLEST)
         shown = wrapped(titles[title], _PANEL, style.SMALLER, 34, indent="")
         vocab = called("vocab_size", group[0].setting.task)
         line[0].set_ylabel(f"{shown}\n{vocab}", fontsize=style.SMALLER)
@@ -123,12 +124,12 @@ def _lengths(sections: Sequence[Section]) -> list[int]:
 def _cells(
     axis: Any,
     found: Mapping[tuple[int, int], Point],
-    lines: Sequence[int],
+    lines: int,
     lengths: Sequence[int],
     written: bool,
 ) -> None:
     """Draw accuracies by line and length."""
-    values = [[_value(found.get((y, n))) for n in lengths] for y in range(len(lines))]
+    values = [[_value(found.get((y, n))) for n in lengths] for y in range(lines)]
     axis.imshow(
         values, cmap=style.ACCURACY_MAP, vmin=0, vmax=1, aspect="auto", origin="lower",
         interpolation="nearest",
@@ -136,8 +137,7 @@ def _cells(
     axis.set_xticks(
         range(len(lengths)), [tick(n) for n in lengths], fontsize=style.SMALLEST, rotation=45
     )
-    axis.set_yticks(range(len(lines)), [str(v) for v in lines], fontsize=style.SMALLEST)
-    for y in range(len(lines)):
+    for y in range(lines):
         for x, length in enumerate(lengths):
             point = found.get((y, length))
             if point is not None and point.accuracy is None and point.failed:

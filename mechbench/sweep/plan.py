@@ -126,15 +126,14 @@ def _needed(
     """Return the cells of a group needed now, stand-ins for those that wait, and `Plan.open`."""
     tuning = [cell for cell in group if cell.config.tunes]
     reported = [cell for cell in group if not cell.config.tunes]
+    going_on = carried_on if by_rows else lambda cells, _: list(cells)  # a board holds what was run
     if not tuning:
-        return carried_on(reported, results) if by_rows else reported, [], []
+        return going_on(reported, results), [], []
     state = _halving(tuning, results) if by_rows else _ended(tuning, results)
     needed = [up_to(cell, state.wanted[cell.config.lr]) for cell in tuning]
     if state.chosen is not None:
         chosen = [cell for cell in reported if cell.config.lr == state.chosen]
-        if by_rows:  # a board holds what was run
-            chosen = carried_on(chosen, results)
-        return [*needed, *chosen], [], []
+        return [*needed, *going_on(chosen, results)], [], []
     still_open = [
         cell for cell in tuning if cell.config.lr in state.going and not _counts(cell, results)
     ]

@@ -48,6 +48,11 @@ def evaluation(
     return row
 
 
+def without_answer(status: str) -> dict[str, Any]:
+    """Return the fields of a result that ended otherwise than "ok": whatever it was, not solved."""
+    return {"status": status, "stop": status, "solved": False}
+
+
 def note_non_finite(result: dict[str, Any], config: Config) -> None:
     """Say in `result` where logits are not finite; at the trained length the run has diverged.
 
@@ -59,7 +64,7 @@ def note_non_finite(result: dict[str, Any], config: Config) -> None:
     if not bad or result["status"] not in ("ok", "diverged"):
         return
     if config.seqlen in bad:
-        result |= {"status": "diverged", "stop": "diverged", "solved": False}
+        result |= without_answer("diverged")
     if result["reason"] is None:
         lengths = ", ".join(map(str, sorted(bad)))
         result["reason"] = f"logits are not finite at seqlen {lengths}"

@@ -35,7 +35,12 @@ from mechbench.training.loop import Hooks, Progress, train, validate
 from mechbench.training.memory import is_out_of_memory, peak_memory_mib
 from mechbench.training.model import build_model
 from mechbench.training.named_schedules import SCHEDULES
-from mechbench.training.outcome import empty_result, evaluation, note_non_finite
+from mechbench.training.outcome import (
+    empty_result,
+    evaluation,
+    note_non_finite,
+    without_answer,
+)
 from mechbench.training.rehearsal import rehearse, wake
 from mechbench.training.reuse import built_in_code
 from mechbench.training.run import Run
@@ -75,7 +80,7 @@ def run_cell(run: Run, *, keep: bool = False) -> Result:
     except OperatorError as error:
         run.lane.failed(run.device)
         trained = result["stop"] is not None  # the other processes are waiting then
-        result |= {"status": "error", "stop": "error", "solved": False, "reason": str(error)}
+        result |= without_answer("error") | {"reason": str(error)}
         if not keep:
             _finish(result, folder, began)
         if trained:
@@ -86,8 +91,7 @@ def run_cell(run: Run, *, keep: bool = False) -> Result:
         if not is_out_of_memory(error):
             raise
         text = " ".join(str(error).split())[:300]
-        stop = "out-of-memory"
-        result |= {"status": stop, "stop": stop, "solved": False, "reason": text}
+        result |= without_answer("out-of-memory") | {"reason": text}
         beside = "beside other cells" if run.lane.crowded else "with a single sequence"
         console.warn(f"out of memory {beside}: {text}")
         if keep:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -29,6 +29,21 @@ def breach(u: Tensor, y: Any) -> str | None:
     if y.device != u.device:
         return f"returned a tensor on {y.device}: expected {u.device}"
     return None
+
+
+@contextmanager
+def overheard(operators: Sequence[nn.Module], hear: Callable[[Tensor], object]) -> Iterator[None]:
+    """Let `hear` have the input of every call of some operators while the context lasts."""
+
+    def enter(module: nn.Module, args: tuple[Tensor, ...]) -> None:
+        hear(args[0])
+
+    handles = [operator.register_forward_pre_hook(enter) for operator in operators]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
 
 
 @contextmanager

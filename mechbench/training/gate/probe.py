@@ -26,6 +26,7 @@ from mechbench.record.config import Config, canonical_json
 from mechbench.record.seeds import derive
 from mechbench.tasks.base import IGNORE, Batch, Task
 from mechbench.training.evaluation import autocast
+from mechbench.training.gate.contract import overheard
 from mechbench.training.gate.lookahead import (
     Fault,
     by_gradient,
@@ -214,17 +215,12 @@ def _first_step(model: nn.Module, tokens: Tensor, config: Config, device: str) -
     operators = [block.operator for block in model.blocks]  # type: ignore[union-attr]
     reached: list[Tensor] = []
 
-    def enter(module: nn.Module, args: tuple[Tensor, ...]) -> None:
-        args[0].retain_grad()
-        reached.append(args[0])
+    def hear(u: Tensor) -> None:
+        u.retain_grad()
+        reached.append(u)
 
-    handles = [operator.register_forward_pre_hook(enter) for operator in operators]
-    try:
-        with autocast(device, config.dtype):
-            logits = model.train()(tokens)
-    finally:
-        for handle in handles:
-            handle.remove()
+    with overheard(operators, hear), autocast(device, config.dtype):
+        logits = model.train()(tokens)
     weight = torch.randn_like(logits, dtype=torch.float32)
     (logits.float() * weight).sum().backward()
     own = [p for operator in operators for p in operator.parameters() if p.requires_grad]

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from mechbench.training.evaluation import autocast
+from mechbench.training.gate.contract import overheard
 from mechbench.training.gate.lookahead import (
     Fault,
     Function,
@@ -85,14 +86,6 @@ def _reached(model: nn.Module, inputs: Tensor) -> list[tuple[nn.Module, Tensor]]
     """Return the operators of a model, each with the input that it gets."""
     operators = [block.operator for block in model.blocks]  # type: ignore[union-attr]
     reached: list[Tensor] = []
-
-    def enter(module: nn.Module, args: tuple[Tensor, ...]) -> None:
-        reached.append(args[0].clone())
-
-    handles = [operator.register_forward_pre_hook(enter) for operator in operators]
-    try:
+    with overheard(operators, lambda u: reached.append(u.clone())):
         model(inputs)
-    finally:
-        for handle in handles:
-            handle.remove()
     return list(zip(operators, reached, strict=True))
