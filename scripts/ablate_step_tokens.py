@@ -18,6 +18,7 @@ import statistics
 import sys
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -35,11 +36,16 @@ from mechbench.report.table import markdown_table
 KEY = ("operator", "seqlen", "min_distance", "vocab_size", "step_tokens", "lr", "seed")
 
 
+def sequences(step_tokens: int, seqlen: int) -> int:
+    """Return how many sequences are about so many tokens."""
+    return min(64, max(1, step_tokens // seqlen))
+
+
 def trained(cell: Mapping[str, Any], runs: Path, device: str, budget: int, every: int) -> Any:
     """Train a cell; return its line."""
     sizes = {"seqlen": cell["seqlen"], "vocab_size": cell["vocab_size"]}
     options = {"min_distance": cell["min_distance"]}
-    with mock.patch.object(curriculum, "_STEP_TOKENS", cell["step_tokens"]):
+    with mock.patch.object(curriculum, "step_sequences", partial(sequences, cell["step_tokens"])):
         task = mechbench.make_task("recall", **sizes, **options)
         last = curriculum.stage_costs(task, curriculum.stages(task, "auto", None))[-1]
         result = mechbench.run(

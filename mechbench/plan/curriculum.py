@@ -17,7 +17,12 @@ from mechbench.tasks.base import Task, as_task
 
 GROWTH = 4
 ADVANCE = 0.95  # training accuracy since the last row of metrics
-_STEP_TOKENS = 1 << 19  # most tokens a step, where a curriculum bought the maps already
+# Sequences a step, where a curriculum bought the maps already: as many as are so many tokens, but a
+# few where these are no more than so many (docs/protocol.md, tokens a step).
+_SEQUENCES = 64
+_STEP_TOKENS = 1 << 17
+_FEW = 4
+_MOST_STEP_TOKENS = 1 << 19
 # Most of a stage but the last, to the next row of metrics; at length 128 the two are one. Under
 # protocol 2 these stages shared half of the budget: 5 to 10 M tokens each with the 20 to 80 M of
 # the boards; with a default budget, 1,500 steps' worth at full length, as many as 750 steps there.
@@ -44,9 +49,14 @@ def stages(task: Task, curriculum: str, batch_size: int | None) -> tuple[tuple[i
         lengths.append(first)
         first *= GROWTH
     return tuple(
-        (length, batch_size or min(64, max(1, _STEP_TOKENS // length)))
-        for length in [*lengths, task.seqlen]
+        (length, batch_size or step_sequences(length)) for length in [*lengths, task.seqlen]
     )
+
+
+def step_sequences(seqlen: int) -> int:
+    """Return how many sequences a step has by default in a stage of a curriculum."""
+    few = min(_FEW, max(1, _MOST_STEP_TOKENS // seqlen))
+    return min(_SEQUENCES, max(few, _STEP_TOKENS // seqlen))
 
 
 def stage_costs(task: Task, curriculum: tuple[tuple[int, int], ...]) -> list[int]:

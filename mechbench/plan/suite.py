@@ -26,7 +26,8 @@ from mechbench.tasks.base import make_task, task_parameters
 BUDGET_SEQUENCES = "budget_sequences"  # training sequences at full length
 BUDGET_EPOCHS = "budget_epochs"  # the same, as times that n_train examples are seen
 BUDGETS = ("budget_tokens", BUDGET_SEQUENCES, BUDGET_EPOCHS)
-GRID = (1e-3, 2e-3, 4e-3, 8e-3, 1.6e-2)  # learning rates, two to each side of the default
+# Learning rates, three to each side of the default: with two, h3 and s4d want the largest.
+GRID = (5e-4, 1e-3, 2e-3, 4e-3, 8e-3, 1.6e-2, 3.2e-2)
 
 
 @dataclass(frozen=True)

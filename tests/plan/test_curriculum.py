@@ -43,7 +43,7 @@ def test_none_is_full_length_from_the_first_step() -> None:
 
 def test_batches_shrink_where_sequences_are_long() -> None:
     assert [batch for _, batch in stages(Recall(20, 131072), "auto", None)] == [
-        64, 64, 64, 64, 16, 4,
+        64, 64, 64, 16, 4, 4,
     ]  # fmt: skip
     assert stages(Recall(20, 1 << 20), "auto", None)[-1] == (1 << 20, 1)
 

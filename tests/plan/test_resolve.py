@@ -128,7 +128,7 @@ def test_lengths_to_score_are_sorted_and_have_the_trained_one() -> None:
 
 def test_batch_size_is_the_last_stages() -> None:
     found = config(seqlen=16384, curriculum="auto")
-    assert found.batch_size == found.curriculum[-1][1] == 32
+    assert found.batch_size == found.curriculum[-1][1] == 8
     assert len(found.curriculum) > 1
     assert config(seqlen=4096, batch_size=6).curriculum == tuple(
         (length, 6) for length in (128, 512, 2048, 4096)

@@ -345,7 +345,7 @@ def test_every_operator_gets_the_same_trials(tmp_path: Path) -> None:
         with pytest.raises(ConfigError, match=r"operators\[1\].lrs: attention would have \d learn"):
             suite(tmp_path, HEAD + text + f"lrs = {own}").cells("cpu")
     favoured = HEAD + text.replace("'hyena'\n", "'hyena'\nlrs = 'grid'\n")
-    with pytest.raises(ConfigError, match=r"operators\[0\].lrs: .*hyena 5: expected as many"):
+    with pytest.raises(ConfigError, match=r"operators\[0\].lrs: .*hyena 7: expected as many"):
         suite(tmp_path, favoured).cells("cpu")
     three = "tuning_seeds = [1_000_007, 1_000_001, 1_000_004]\n"
     assert trials(suite(tmp_path, HEAD + three + text).cells("cpu")) == {6}
@@ -366,8 +366,9 @@ def test_one_rate_needs_no_cells_to_choose_it(tmp_path: Path) -> None:
         cells = suite(tmp_path, text % lrs).cells("cpu")
         assert [cell.config.seed for cell in cells] == [0, 1]
     cells = suite(tmp_path, text % "lrs = 'grid'").cells("cpu")
-    assert sorted({cell.config.lr for cell in cells}) == [1e-3, 2e-3, 4e-3, 8e-3, 1.6e-2]
-    assert trials(cells) == {5}
+    grid = [5e-4, 1e-3, 2e-3, 4e-3, 8e-3, 1.6e-2, 3.2e-2]
+    assert sorted({cell.config.lr for cell in cells}) == grid
+    assert trials(cells) == {7}
 
 
 def test_a_task_may_have_seeds_of_its_own(tmp_path: Path) -> None:
