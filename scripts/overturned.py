@@ -19,6 +19,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import json
+import math
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -42,8 +43,10 @@ GRID: dict[str, Sequence[float]] = {
     "part": (0.5, 0.75),
     "sigmas": (1.0, 1.96, 3.0),
     "times": (2.0, 10.0, 100.0),
-    "least_tokens": (0.0, 1e7, 3e7, 1e8),
+    "gain": (0.01, 0.03, math.inf),  # the last: the scored positions alone
+    "least_tokens": (0.0, 1e7, 5e7),
 }
+ROW = ("tokens", "validation_accuracy", "validation_dense_accuracy", "branch")
 _NEARLY = 0.95  # of the tokens asked for: a budget ends up to a step early
 
 
@@ -107,9 +110,7 @@ def judged(
     except (ResultError, OSError):
         return "without metrics"
     rows = [
-        {"tokens": row.tokens, "validation_accuracy": row.validation_accuracy, "branch": row.branch}
-        for row in logged
-        if not at or row.tokens <= at
+        {name: getattr(row, name) for name in ROW} for row in logged if not at or row.tokens <= at
     ]
     positions = told.positions or int(data["config"]["n_validation"])
     first = cell_outcome(rows, positions, told.mark)

@@ -18,7 +18,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from mechbench.record.trend import RULE, Rule, late_slope, trend
+from mechbench.record.trend import RULE, Rule, Slope, late_slope, trend
 
 SOLVED, CENSORED, DIVERGED, FAILED = KINDS = ("solved", "censored", "diverged", "failed")
 MARK = 0.995  # validation accuracy, twice in a row
@@ -38,10 +38,11 @@ class CellOutcome:
         positions: scored in a validation.
         validations: that there were.
         slope: accuracy gained per doubling of tokens, over the last half of them; of a censored
-            cell only, like the next three.
+            cell only, like the next four.
         slope_low: of its 95 percent interval, like `slope_high`.
         slope_high: see `slope_low`.
         trend: "rising" or "flat", by `mechbench.record.trend.RULE`.
+        dense_slope: accuracy gained per doubling over every predictable position.
     """
 
     kind: str
@@ -54,6 +55,7 @@ class CellOutcome:
     slope_low: float | None = None
     slope_high: float | None = None
     trend: str | None = None
+    dense_slope: float | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields as JSON types."""
@@ -71,7 +73,8 @@ def cell_outcome(
 
     Args:
         rows: with tokens and validation_accuracy, which may be None; in order. What a branch that
-            is undone comes to has a true `branch`.
+            is undone comes to has a true `branch`, and what was measured over every predictable
+            position stands in `validation_dense_accuracy`.
         positions: scored in a validation.
         mark: validation accuracy that counts as solved.
         rule: what makes a cell flat.
@@ -88,14 +91,24 @@ def cell_outcome(
     spent, told = end or (int(rows[-1]["tokens"]) if rows else 0, last)
     known = CellOutcome(CENSORED, spent, mark, told, positions, len(validated))
     trunk = [row for row in validated if not row.get("branch")]
-    tokens = [int(row["tokens"]) for row in trunk]
-    slope = late_slope(tokens, [float(row["validation_accuracy"]) for row in trunk], rule)
+    slope = _late_slope(trunk, "validation_accuracy", rule)
     if slope is None or told is None:
         return known
-    word = trend(slope, tokens[-1], told, positions, mark, rule)
+    dense = _late_slope(trunk, "validation_dense_accuracy", rule)
+    word = trend(slope, int(trunk[-1]["tokens"]), told, positions, mark, rule, dense)
     return dataclasses.replace(
-        known, slope=slope.slope, slope_low=slope.low, slope_high=slope.high, trend=word
+        known,
+        slope=slope.slope,
+        slope_low=slope.low,
+        slope_high=slope.high,
+        trend=word,
+        dense_slope=dense.slope if dense else None,
     )
+
+
+def _late_slope(trunk: Sequence[Mapping[str, Any]], name: str, rule: Rule) -> Slope | None:
+    known = [row for row in trunk if row.get(name) is not None]
+    return late_slope([int(row["tokens"]) for row in known], [row[name] for row in known], rule)
 
 
 def _solving(validated: Sequence[Mapping[str, Any]], mark: float) -> int | None:

@@ -35,6 +35,7 @@ class Rule:
         times: the tokens that were spent, by which a flat cell must not be on its way to be solved.
         groups: of validations, at most.
         fewest: groups without which nothing can be said.
+        gain: accuracy per doubling, over every predictable position, of what is not flat.
         least_tokens: before which nothing is flat.
     """
 
@@ -43,13 +44,15 @@ class Rule:
     times: float = 10.0
     groups: int = 16
     fewest: int = 8
+    gain: float = 0.01
     least_tokens: float = 0.0
 
 
-# On recall at 128 (8 operators, 4 rates, 3 anytime schedules, one seed, up to 100 M tokens) 7 of 25
-# cells that were flat at 2 to 10 M tokens were solved by ten times as many; of 3 that were at 30 M
-# none was by 100 M.
-RULE = Rule(least_tokens=3e7)
+# On recall (12 operators, 128 to 8,192 tokens; docs/protocol.md) 3 of 16 cells that the scored
+# positions alone called flat at 100 M tokens were solved by ten times as many: over every position
+# they were gaining 4 to 5 points a doubling. At 20 and 30 M there are plateaus, flat by any
+# measure, that are left later.
+RULE = Rule(least_tokens=5e7)
 
 
 @dataclass(frozen=True)
@@ -95,13 +98,15 @@ def trend(
     positions: int,
     mark: float,
     rule: Rule = RULE,
+    dense: Slope | None = None,
 ) -> str | None:
     """Return RISING, FLAT, or None where it cannot be told: too little seen, or accuracy falls.
 
     FLAT: the slope's interval lies within what two validations of one model differ by in chance,
-    and its upper end, carried on to `rule.times` the tokens, does not reach the mark. RISING is
-    any other that may gain so much: more of the same is not known to be useless. Accuracy that
-    may fall by so much, and rises by less, is neither.
+    and its upper end, carried on to `rule.times` the tokens, does not reach the mark; nor does the
+    accuracy over every predictable position, which is measured better, rise by what may be
+    `rule.gain`. RISING is any other that may gain so much: more of the same is not known to be
+    useless. Accuracy that may fall by so much, and rises by less, is neither.
 
     Args:
         slope: as `late_slope` gives it.
@@ -110,11 +115,14 @@ def trend(
         positions: scored in a validation.
         mark: accuracy that solves the task.
         rule: the constants.
+        dense: the slope over every predictable position; None where it is not measured.
     """
     if slope is None or tokens < rule.least_tokens:
         return None
     noise = rule.sigmas * math.sqrt(2) * standard_error(accuracy, positions)
     if slope.high > noise or accuracy + slope.high * math.log2(rule.times) >= mark:
+        return RISING
+    if dense is not None and dense.low > 0 and dense.high >= rule.gain:
         return RISING
     return FLAT if slope.low >= -noise else None
 

@@ -67,7 +67,10 @@ def _trend(data: dict[str, Any]) -> list[str]:
     if told is None or told.slope is None or told.slope_low is None or told.slope_high is None:
         return []
     slope, low, high = (f"{100 * s:+.1f}" for s in (told.slope, told.slope_low, told.slope_high))
-    return [
+    text = (
         f"  validation accuracy was {told.trend or UNCLEAR}: {slope} [{low}, {high}] points a "
         "doubling of tokens, over their last half"
-    ]
+    )
+    if told.dense_slope is not None:
+        text += f"; over every predictable position {100 * told.dense_slope:+.1f}"
+    return [text]

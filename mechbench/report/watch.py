@@ -27,6 +27,7 @@ class Logged:
     loss: float
     train_accuracy: float
     validation_accuracy: float | None
+    validation_dense_accuracy: float | None = None  # over every predictable position
     branch: bool = False  # of steps that were undone
 
 
@@ -114,10 +115,11 @@ def read_metrics(path: Path) -> list[Logged]:
 
 
 def _logged(row: Mapping[str, str]) -> Logged:
-    validated = row["validation_accuracy"]
+    validated, dense = row["validation_accuracy"], row.get("validation_dense_accuracy")
     return Logged(
         _count(row["step"]), _count(row["tokens"]), float(row["loss"]),
         _share(row["train_accuracy"]), _share(validated) if validated else None,
+        _share(dense) if dense else None,
         row.get("branch") not in (None, "", "0"),  # absent until protocol 3
     )  # fmt: skip
 

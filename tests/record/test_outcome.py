@@ -48,6 +48,15 @@ def test_censored_flat_and_rising() -> None:
     assert rising.slope == pytest.approx(0.4, abs=0.03)
 
 
+def test_censored_is_rising_by_what_all_positions_gain() -> None:
+    still = rows(*[0.25] * 40)
+    told = [row | {"validation_dense_accuracy": i / 100} for i, row in enumerate(still)]
+    found = cell_outcome(told, 512, rule=Rule())
+    assert (found.slope, found.trend) == (0.0, "rising")
+    assert found.dense_slope == pytest.approx(0.2, abs=0.02)
+    assert cell_outcome(rows(*[0.25] * 40), 512, rule=Rule()).dense_slope is None
+
+
 def test_a_budget_that_ends_between_rows_needs_no_row_of_its_own() -> None:
     found = cell_outcome(rows(*[0.25] * 40), 512, end=(40_900, 0.26))
     assert (found.kind, found.tokens, found.accuracy) == ("censored", 40_900, 0.26)

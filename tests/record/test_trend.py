@@ -91,6 +91,18 @@ def test_flat_is_what_lies_within_the_noise_of_two_validations() -> None:
     assert verdict(Slope(2 * noise, 1.9 * noise, 2.1 * noise)) == RISING
 
 
+def test_what_gains_over_every_position_is_not_flat() -> None:
+    still = Slope(0.0, -0.01, 0.01)
+
+    def seen(dense: Slope) -> str | None:
+        return trend(still, 1e8, 0.3, N, 0.995, dense=dense)
+
+    assert seen(Slope(0.009, 0.001, 0.009)) == FLAT
+    assert seen(Slope(0.009, 0.001, 0.011)) == RISING
+    assert seen(Slope(0.009, -0.001, 0.02)) == FLAT  # by chance alone, where positions are few
+    assert seen(Slope(-0.1, -0.2, -0.05)) == FLAT
+
+
 def test_what_ten_times_the_tokens_may_solve_is_not_flat() -> None:
     near = Slope(0.002, 0.001, 0.003)
     assert verdict(near, 0.99) == RISING

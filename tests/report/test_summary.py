@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -108,6 +109,10 @@ def test_what_is_not_solved_has_a_trend(
     store: Store, slopes: tuple[float, float, float], trend: str | None, line: str
 ) -> None:
     outcome = CellOutcome("censored", 5000, 0.995, 0.5, 512, 40, *slopes, trend)
-    lines = text(store(), outcome=outcome.to_dict())
+    path = store()
+    lines = text(path, outcome=outcome.to_dict())
     assert lines[-2] == f"  validation accuracy was {line}, over their last half"
+    outcome = dataclasses.replace(outcome, dense_slope=0.012)
+    lines = text(path, outcome=outcome.to_dict())
+    assert lines[-2].endswith("over their last half; over every predictable position +1.2")
     assert not any("doubling" in line for line in text(store(seed=1)))
