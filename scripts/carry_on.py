@@ -27,7 +27,8 @@ from mechbench.plan.suite_file import read_suite
 from mechbench.plan.suite_names import find_suite
 from mechbench.record.outcome import CENSORED, outcome_of
 from mechbench.sweep.execute import Outlook, run_sweep, worker_devices
-from mechbench.sweep.plan import Schedule, make_plan, stored_results, up_to
+from mechbench.sweep.plan import Schedule, make_plan, stored_results
+from mechbench.sweep.readings import up_to
 from mechbench.sweep.sharing import cells_a_gpu
 
 

@@ -21,7 +21,7 @@ _HOW = (
 _TUNED = (
     "Everything here is made from `results.csv` by `mechbench leaderboard build`; its columns are "
     "described in `mechbench/leaderboard/store.py`. Learning rates are chosen with seeds that are "
-    "not reported, for each operator at each point, and with as many trials for every operator: "
+    "not reported, for each operator at each point, and by one rule for every operator: "
     "by the share solved, then the tokens to solve, then validation accuracy. These {} cells are "
     "in `results.csv` only, and counted in the table of costs."
 )

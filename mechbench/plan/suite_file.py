@@ -31,6 +31,7 @@ _TOP = (
     "settings", "grid", "tasks", "operators",
 )  # fmt: skip
 _CARRIED_ON = 1000  # times the budget, at most
+_TUNING_SEEDS = [TUNING_SEED, TUNING_SEED + 1, TUNING_SEED + 2]  # unless the suite has its own
 _CHOICE = ("name", "options", "settings", "grid")
 _TASK, _OPERATOR = (*_CHOICE, "seeds"), (*_CHOICE, "lrs")
 
@@ -81,7 +82,7 @@ class _Reader:
             question=self._text(data, "question") if "question" in data else "",
             seeds=self._seeds(data.get("seeds", [0]), ("seeds",)),
             lrs=self._lrs(data.get("lrs", []), ("lrs",)),
-            tuning_seeds=self._tuning_seeds(data.get("tuning_seeds", [TUNING_SEED])),
+            tuning_seeds=self._tuning_seeds(data.get("tuning_seeds", _TUNING_SEEDS)),
             carry_on=self._carry_on(data.get("carry_on", 1)),
             plugins=self._plugins(data.get("plugins", [])),
             settings=self._settings(data.get("settings", {}), ("settings",)),

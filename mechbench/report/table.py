@@ -40,9 +40,10 @@ _SCALED = (
 )
 _TUNING = (
     "The learning rate is chosen with seeds that are not reported: by the share solved, then the "
-    "tokens to solve, then validation accuracy. Trials: cells trained for that, with as many rates "
-    "and seeds for every label. (edge): the lowest or highest rate tried was chosen, so the best "
-    "may lie outside."
+    "tokens to solve, then validation accuracy. Trials: cells trained for that, by one rule for "
+    "every label: each rate with one seed and, where a suite has more such seeds, the rates that "
+    "solve soonest with the others. (edge): the lowest or highest rate tried was chosen, so the "
+    "best may lie outside."
 )
 
 

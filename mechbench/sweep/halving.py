@@ -56,11 +56,15 @@ def fewest(n_rates: int, n_rungs: int) -> list[int]:
     return counts
 
 
-def kept(rates: Rates) -> frozenset[float]:
+def kept(rates: Rates, near: float = 1.0) -> frozenset[float]:
     """Return the rates that go on from a rung: the better half, and whatever is tied with it.
 
     Those that no budget could make the best do not go on: where a rate has solved all of its cells
     in fewer tokens than the others have used without solving theirs, only it does.
+
+    Args:
+        rates: as they stand.
+        near: times the tokens of the fastest, up to which others are of interest still.
     """
     order = sorted(rates, key=lambda lr: merit(lr, rates[lr]))
     going = set(order[: math.ceil(len(order) / 2)])
@@ -69,32 +73,33 @@ def kept(rates: Rates) -> frozenset[float]:
         more = {lr for lr in order if lr not in going and _tied_with_any(lr, going, rates)}
         going |= more
         grown = bool(more)
-    return frozenset(lr for lr in going if not _beaten(lr, rates))
+    return frozenset(lr for lr in going if not _beaten(lr, rates, near))
 
 
 def _tied_with_any(lr: float, others: Collection[float], rates: Rates) -> bool:
     return any(tied(rates[lr], rates[other]) for other in others)
 
 
-def _beaten(lr: float, rates: Rates) -> bool:
+def _beaten(lr: float, rates: Rates, near: float) -> bool:
     """Return whether another rate is better whatever more tokens bring."""
     own = rates[lr]
     if solved(own) == len(own):
         return False
     return any(
-        solved(other) == len(other) and mean_tokens(other) <= mean_tokens(own)
+        solved(other) == len(other) and near * mean_tokens(other) <= mean_tokens(own)
         for rate, other in rates.items()
         if rate != lr
     )
 
 
-def halve(rates: Sequence[float], budgets: Sequence[int], read: Read) -> Halving:
+def halve(rates: Sequence[float], budgets: Sequence[int], read: Read, near: float = 1.0) -> Halving:
     """Return how far a search is, from what is known.
 
     Args:
         rates: all of them.
         budgets: from `rungs`.
         read: gives the cells of a rate as they stood at a budget, None if one did not reach it.
+        near: as `kept` takes it.
     """
     wanted: dict[float, int] = {}
     going = frozenset(rates)
@@ -106,5 +111,5 @@ def halve(rates: Sequence[float], budgets: Sequence[int], read: Read) -> Halving
             return Halving(wanted, going)
         if budget == budgets[-1]:
             return Halving(wanted, going, best(found))
-        going = kept(found)
+        going = kept(found, near)
     raise ValueError("no budget: expected at least one")

@@ -1,16 +1,15 @@
 """Which cells of a suite are done, failed, still to do, or waiting for others. No torch.
 
-Where a suite tries several learning rates, all run with seeds that are not reported, by successive
-halving over the budget (`mechbench.sweep.halving`); the reported seeds wait for the choice and run
-with the chosen rate only. A cell is done where its result answers for the budget that is wanted of
-it: one that stopped short of it is carried on, and what went beyond it is looked at where it stood
-there, so that rates are compared at one budget. Where the suite says so (`carry_on`), reported
-cells that are not flat at their budget are wanted at twice that, and again, whatever the operator.
+Where a suite tries several learning rates, seeds that are not reported choose one of them
+(`mechbench.sweep.choice`); the reported seeds wait for that and run with it only. A cell is done
+where its result answers for the budget that is wanted of it: one that stopped short of it is
+carried on, and what went beyond it is looked at where it stood there, so that rates are compared at
+one budget. Where the suite says so (`carry_on`), reported cells that are not flat at their budget
+are wanted at twice that, and again, whatever the operator.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import heapq
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
@@ -19,15 +18,12 @@ from pathlib import Path
 from typing import Any
 
 from mechbench.errors import ResultError
-from mechbench.plan.curriculum import least_budget
-from mechbench.plan.resolve import task_of
 from mechbench.plan.suite import Cell
 from mechbench.record.outcome import CENSORED, outcome_of
-from mechbench.record.results import RETRIED, answers, read_result
+from mechbench.record.results import RETRIED, read_result
 from mechbench.record.trend import FLAT
-from mechbench.report.tuning import Reading, tuned_lr
-from mechbench.sweep.halving import Halving, halve, rungs
-from mechbench.sweep.readings import read_at, with_validations
+from mechbench.sweep.choice import choose
+from mechbench.sweep.readings import counts, up_to, with_validations
 
 _LONGER, _EARLY = 2.0, 4.0  # times as long as another; times a worker's share of what is left
 
@@ -71,14 +67,6 @@ def stored_results(cells: Sequence[Cell], out: Path) -> dict[str, dict[str, Any]
     return found
 
 
-def _counts(cell: Cell, results: Mapping[str, Mapping[str, Any]]) -> bool:
-    """Return whether a cell has a result that counts: a failure, or one at the cell's budget."""
-    data = results.get(cell.cell_id)
-    if data is None:
-        return False
-    return data["status"] in RETRIED or answers(data, cell.config.budget_tokens)
-
-
 def without_failures(results: Mapping[str, Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:
     """Return the results without those that are to be tried again."""
     return {key: data for key, data in results.items() if data["status"] not in RETRIED}
@@ -111,7 +99,7 @@ def make_plan(
         plan.waiting += waiting
         plan.open += still_open
         for cell in needed:
-            if not _counts(cell, results):
+            if not counts(cell, results):
                 plan.todo.append(cell)
             elif (data := results[cell.cell_id])["status"] in RETRIED:
                 plan.failed.append((cell, str(data.get("reason"))))
@@ -129,68 +117,12 @@ def _needed(
     going_on = carried_on if by_rows else lambda cells, _: list(cells)  # a board holds what was run
     if not tuning:
         return going_on(reported, results), [], []
-    state = _halving(tuning, results) if by_rows else _ended(tuning, results)
-    needed = [up_to(cell, state.wanted[cell.config.lr]) for cell in tuning]
-    if state.chosen is not None:
-        chosen = [cell for cell in reported if cell.config.lr == state.chosen]
-        return [*needed, *going_on(chosen, results)], [], []
-    still_open = [
-        cell for cell in tuning if cell.config.lr in state.going and not _counts(cell, results)
-    ]
+    choice = choose(tuning, results, by_rows)
+    if choice.lr is not None:
+        chosen = [cell for cell in reported if cell.config.lr == choice.lr]
+        return [*choice.needed, *going_on(chosen, results)], [], []
     rate = reported[0].config.lr if reported else 0.0
-    return needed, [c for c in reported if c.config.lr == rate], still_open
-
-
-def _halving(tuning: Sequence[Cell], results: Mapping[str, Mapping[str, Any]]) -> Halving:
-    """Return how far the search for the rate of a group is."""
-    by_lr: dict[float, list[Cell]] = defaultdict(list)
-    for cell in tuning:
-        by_lr[cell.config.lr].append(cell)
-
-    def read(lr: float, budget: int) -> list[Reading] | None:
-        last = budget == budgets[-1]
-        found = [read_at(results.get(c.cell_id), budget, at_end=last) for c in by_lr[lr]]
-        known = [reading for reading in found if reading is not None]
-        return known if len(known) == len(found) else None
-
-    budgets = rungs_of(tuning)
-    return halve(list(by_lr), budgets, read)
-
-
-def _ended(tuning: Sequence[Cell], results: Mapping[str, Mapping[str, Any]]) -> Halving:
-    """Return the end of a search of which only the results are known, or that it has none."""
-    most = tuning[0].config.budget_tokens
-    stored = [results[cell.cell_id] for cell in tuning if cell.cell_id in results]
-    rates = frozenset(cell.config.lr for cell in tuning)
-    if len(stored) < len(tuning):
-        return Halving(dict.fromkeys(rates, most), rates)
-    wanted = dict.fromkeys(rates, most)
-    for data in stored:
-        config = data["config"]
-        wanted[config["lr"]] = min(wanted[config["lr"]], config["budget_tokens"])
-    return Halving(wanted, rates, tuned_lr(stored, most))
-
-
-def rungs_of(tuning: Sequence[Cell]) -> tuple[int, ...]:
-    """Return the budgets at which the rates of a group are compared.
-
-    Args:
-        tuning: the cells of the group that choose a rate.
-    """
-    config = tuning[0].config
-    least = 0
-    if config.curriculum:  # before it can be at full length a run is not validated
-        least = least_budget(task_of(config), config.curriculum, config.validate_every)
-    return rungs(len({cell.config.lr for cell in tuning}), config.budget_tokens, least)
-
-
-def up_to(cell: Cell, budget_tokens: int) -> Cell:
-    """Return a cell as it is to run to a budget."""
-    if budget_tokens == cell.config.budget_tokens:
-        return cell
-    config = dataclasses.replace(cell.config, budget_tokens=budget_tokens)
-    call = {**cell.call, "budget_tokens": budget_tokens}
-    return dataclasses.replace(cell, config=config, call=call)
+    return choice.needed, [c for c in reported if c.config.lr == rate], choice.open
 
 
 def carried_on(cells: Sequence[Cell], results: Mapping[str, Mapping[str, Any]]) -> list[Cell]:
@@ -203,7 +135,7 @@ def carried_on(cells: Sequence[Cell], results: Mapping[str, Mapping[str, Any]]) 
     rising = False
     for cell in cells:
         data = results.get(cell.cell_id)
-        if data is None or not _counts(cell, results):
+        if data is None or not counts(cell, results):
             return list(cells)
         told = outcome_of(data)
         if told is not None and told.kind == CENSORED:
@@ -327,7 +259,7 @@ class Schedule:
         """Note a cell's result, and add the cells that it decides."""
         self._results[cell.cell_id] = self._complete(cell, data) if cell.config.tunes else data
         for other in _needed(self._groups[cell.group], self._results)[0]:
-            if not _counts(other, self._results):
+            if not counts(other, self._results):
                 self._add(other)
 
     def __len__(self) -> int:

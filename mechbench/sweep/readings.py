@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from mechbench.errors import ResultError
+from mechbench.plan.suite import Cell
 from mechbench.record.results import RETRIED, answers, is_decided
 from mechbench.report.tuning import Reading, reading
 from mechbench.report.watch import read_metrics
@@ -53,3 +54,20 @@ def read_at(
         return dataclasses.replace(found, over=False)
     seen = [accuracy for tokens, accuracy in data.get(VALIDATIONS, ()) if tokens <= budget_tokens]
     return dataclasses.replace(found, accuracy=seen[-1] if seen else None, over=False)
+
+
+def counts(cell: Cell, results: Mapping[str, Mapping[str, Any]]) -> bool:
+    """Return whether a cell has a result that counts: a failure, or one at the cell's budget."""
+    data = results.get(cell.cell_id)
+    if data is None:
+        return False
+    return data["status"] in RETRIED or answers(data, cell.config.budget_tokens)
+
+
+def up_to(cell: Cell, budget_tokens: int) -> Cell:
+    """Return a cell as it is to run to a budget."""
+    if budget_tokens == cell.config.budget_tokens:
+        return cell
+    config = dataclasses.replace(cell.config, budget_tokens=budget_tokens)
+    call = {**cell.call, "budget_tokens": budget_tokens}
+    return dataclasses.replace(cell, config=config, call=call)

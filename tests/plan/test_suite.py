@@ -35,6 +35,7 @@ def suite(tmp_path: Path, text: str) -> Suite:
     return read_suite(path)
 
 
+TUNING = {TUNING_SEED, TUNING_SEED + 1, TUNING_SEED + 2}
 HEAD = """title = "T"
 seeds = [0, 1]
 lrs = [1e-3, 4e-3]
@@ -51,9 +52,9 @@ def test_cells_are_the_product_of_everything(tmp_path: Path) -> None:
         seqlen = [64, 128]
         """,
     ).cells("cpu")
-    assert len(cells) == len({c.cell_id for c in cells}) == 2 * 2 * 2 * 2 * (2 + 1)
+    assert len(cells) == len({c.cell_id for c in cells}) == 2 * 2 * 2 * 2 * (2 + 3)
     assert {c.config.seed for c in cells if not c.config.tunes} == {0, 1}
-    assert {c.config.seed for c in cells if c.config.tunes} == {TUNING_SEED}
+    assert {c.config.seed for c in cells if c.config.tunes} == TUNING
     assert all(c.cell_id == c.config.cell_id for c in cells)
     assert {c.config.lr for c in cells} == {1e-3, 4e-3}
 
@@ -230,7 +231,7 @@ def test_plugin_of_a_suite_is_found_beside_it(tmp_path: Path, clean_registry: No
     )
     text = HEAD + "plugins = ['op.py']\ntasks = ['recall']\noperators = ['from-a-suite']"
     cells = suite(tmp_path, text).cells("cpu")
-    assert len(cells) == 6
+    assert len(cells) == 2 * (2 + 3)
     assert len(cells[0].config.plugins) == 1
 
 
@@ -255,7 +256,7 @@ def test_plugin_of_a_moved_suite_is_found_from_the_current_folder(
         "        super().__init__()\n"
     )
     monkeypatch.chdir(tmp_path)
-    assert len(read_suite(moved).cells("cpu")) == 6
+    assert len(read_suite(moved).cells("cpu")) == 2 * (2 + 3)
 
 
 def test_planning_builds_an_operator_once_not_for_every_cell(
@@ -271,7 +272,7 @@ def test_planning_builds_an_operator_once_not_for_every_cell(
 
     monkeypatch.setattr("mechbench.operators.base.make_operator", counted)
     _build.cache_clear()
-    assert len(suite(tmp_path, HEAD + text).cells("cpu")) == 2 * 50 * 2 * (2 + 1)
+    assert len(suite(tmp_path, HEAD + text).cells("cpu")) == 2 * 50 * 2 * (2 + 3)
     assert sorted(built) == ["attention", "hyena"]
 
 
@@ -339,16 +340,16 @@ def trials(cells: list[Cell]) -> set[int]:
 
 def test_every_operator_gets_the_same_trials(tmp_path: Path) -> None:
     text = "tasks = ['recall']\n[[operators]]\nname = 'hyena'\n[[operators]]\nname = 'attention'\n"
-    assert trials(suite(tmp_path, HEAD + text).cells("cpu")) == {2}
-    assert trials(suite(tmp_path, HEAD + text + "lrs = [1e-4, 2e-4]").cells("cpu")) == {2}
+    assert trials(suite(tmp_path, HEAD + text).cells("cpu")) == {2 * 3}
+    assert trials(suite(tmp_path, HEAD + text + "lrs = [1e-4, 2e-4]").cells("cpu")) == {2 * 3}
     for own in ("[1e-3]", "[1e-3, 2e-3, 4e-3]", "'grid'"):
         with pytest.raises(ConfigError, match=r"operators\[1\].lrs: attention would have \d learn"):
             suite(tmp_path, HEAD + text + f"lrs = {own}").cells("cpu")
     favoured = HEAD + text.replace("'hyena'\n", "'hyena'\nlrs = 'grid'\n")
     with pytest.raises(ConfigError, match=r"operators\[0\].lrs: .*hyena 7: expected as many"):
         suite(tmp_path, favoured).cells("cpu")
-    three = "tuning_seeds = [1_000_007, 1_000_001, 1_000_004]\n"
-    assert trials(suite(tmp_path, HEAD + three + text).cells("cpu")) == {6}
+    one = "tuning_seeds = [1_000_007]\n"
+    assert trials(suite(tmp_path, HEAD + one + text).cells("cpu")) == {2}
 
 
 def test_reported_cells_may_go_on_and_those_that_choose_a_rate_not(tmp_path: Path) -> None:
@@ -368,7 +369,7 @@ def test_one_rate_needs_no_cells_to_choose_it(tmp_path: Path) -> None:
     cells = suite(tmp_path, text % "lrs = 'grid'").cells("cpu")
     grid = [5e-4, 1e-3, 2e-3, 4e-3, 8e-3, 1.6e-2, 3.2e-2]
     assert sorted({cell.config.lr for cell in cells}) == grid
-    assert trials(cells) == {7}
+    assert trials(cells) == {7 * 3}
 
 
 def test_a_task_may_have_seeds_of_its_own(tmp_path: Path) -> None:
@@ -380,12 +381,12 @@ def test_a_task_may_have_seeds_of_its_own(tmp_path: Path) -> None:
     seeds = [5, 6, 7]
     """
     cells = suite(tmp_path, HEAD + text).cells("cpu")
-    assert len(cells) == 2 * 2 * ((2 + 1) + (3 + 1))
+    assert len(cells) == 2 * 2 * ((2 + 3) + (3 + 3))
     for task, seeds in (("recall", {0, 1}), ("induction", {5, 6, 7})):
         own = [c.config for c in cells if c.config.task == task]
-        assert {c.seed for c in own} == seeds | {TUNING_SEED}
+        assert {c.seed for c in own} == seeds | TUNING
     bound = HEAD + text.replace("[5, 6, 7]", f"{list(range(50_000))}")
-    with pytest.raises(ConfigError, match="200016 cells: expected at most"):
+    with pytest.raises(ConfigError, match="200032 cells: expected at most"):
         suite(tmp_path, bound).cells("cpu")
 
 

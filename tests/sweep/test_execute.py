@@ -64,14 +64,15 @@ def test_outlook_tells_the_stages_of_a_search_and_their_cost(path: Path, tmp_pat
     text = look(read_suite(path), tmp_path / "runs", device="cpu").text("suite.toml", 1)
     lines = text.splitlines()
     assert lines[3:5] == [
-        "  to do        10", "  waiting       4  (for the choice of a learning rate)",
+        "  to do        14", "  waiting       4  (for the choice of a learning rate)",
     ]  # fmt: skip
-    head = "learning rates: 5 for each of 2 points, 0.001 to 0.016, chosen with 1 seed that is not"
+    head = "learning rates: 7 for each of 2 points, 0.0005 to 0.032, tried with a seed that is not"
     assert lines[5].startswith(head)
-    assert [line.split(" tokens")[0] for line in lines[6:10]] == [
-        "  to 1/4 of the budget 10 cells, 10.8 K",
-        "  to 1/2 of the budget 6 to 10 cells, 6.48 K to 10.8 K",
-        "  to the budget        4 to 10 cells, 8.64 K to 21.6 K",
+    assert [line.split(" tokens")[0] for line in lines[6:11]] == [
+        "  to 1/4 of the budget 14 cells, 15.1 K",
+        "  to 1/2 of the budget 8 to 14 cells, 8.64 K to 15.1 K",
+        "  to the budget        4 to 14 cells, 8.64 K to 30.2 K",
+        "  other such seeds     0 to 12 cells, 0 to 51.8 K",
         "  reported seeds       4 cells, 17.3 K",
     ]
 

@@ -15,7 +15,8 @@ from mechbench.plan.suite_file import read_suite
 from mechbench.record.config import TUNING_SEED, Config
 from mechbench.record.outcome import CellOutcome
 from mechbench.record.results import write_json
-from mechbench.sweep.plan import Schedule, make_plan, rungs_of, stored_results
+from mechbench.sweep.choice import rungs_of
+from mechbench.sweep.plan import Schedule, make_plan, stored_results
 
 T = TUNING_SEED
 

@@ -5,9 +5,10 @@ from typing import Any
 
 import pytest
 
+from mechbench.plan.suite import Cell
 from mechbench.record.config import Config
 from mechbench.report.tuning import Reading
-from mechbench.sweep.readings import VALIDATIONS, read_at, with_validations
+from mechbench.sweep.readings import VALIDATIONS, counts, read_at, up_to, with_validations
 
 HEAD = (
     "step,tokens,seqlen,loss,train_accuracy,validation_accuracy,validation_dense_accuracy,"
@@ -68,3 +69,17 @@ def test_what_ended_later_was_open_before(changes: dict[str, Any]) -> None:
 def test_what_failed_failed_at_every_budget() -> None:
     for status in ("error", "out-of-memory"):
         assert read_at(data(10, status), 1000) == Reading(1000, False, 0.0, 64, over=True)
+
+
+def test_a_result_counts_that_answers_for_the_budget_or_failed() -> None:
+    config = Config.from_dict(data()["config"])
+    cell = Cell(config, config.cell_id, "hyena", {"seed": 0})
+    assert not counts(cell, {})
+    assert counts(cell, {cell.cell_id: data()})
+    further = up_to(cell, 2000)
+    assert (further.config.budget_tokens, further.call["budget_tokens"]) == (2000, 2000)
+    assert further.cell_id == cell.cell_id
+    assert up_to(cell, 1000) is cell
+    assert not counts(further, {cell.cell_id: data()})
+    assert counts(further, {cell.cell_id: data(solved=True)})
+    assert counts(further, {cell.cell_id: data(status="error")})

@@ -24,9 +24,9 @@ def test_each_stage_costs_what_is_added_to_the_one_before() -> None:
     made = cells("hyena", GRID, (T, T + 1, 0)) + cells("attention", GRID, (T, T + 1, 0))
     quarter = 250_000
     assert stages(made, seconds) == [
-        Stage(20, 20, 20 * quarter, 20 * quarter, 50.0, 50.0),
-        Stage(12, 20, 12 * quarter, 20 * quarter, 30.0, 50.0),
-        Stage(8, 20, 8 * 2 * quarter, 20 * 2 * quarter, 40.0, 100.0),
+        Stage(10, 10, 10 * quarter, 10 * quarter, 25.0, 25.0),
+        Stage(6, 10, 6 * quarter, 10 * quarter, 15.0, 25.0),
+        Stage(4, 10, 4 * 2 * quarter, 10 * 2 * quarter, 20.0, 50.0),
     ]
 
 
@@ -36,12 +36,13 @@ def test_no_search_has_no_stages() -> None:
 
 
 def test_stages_in_words() -> None:
-    assert stage_lines(cells("hyena", GRID, (T, T + 1, 0, 1, 2)), seconds) == [
-        "learning rates: 5 for each of 1 point, 0.001 to 0.016, chosen with 2 seeds that are not "
+    assert stage_lines(cells("hyena", GRID, (T, T + 1, T + 2, 0, 1, 2)), seconds) == [
+        "learning rates: 5 for each of 1 point, 0.001 to 0.016, tried with a seed that is not "
         "reported; from the beginning, at most:",
-        "  to 1/4 of the budget 10 cells, 2.5 M tokens, 25 s",
-        "  to 1/2 of the budget 6 to 10 cells, 1.5 M to 2.5 M tokens, 15 s to 25 s",
-        "  to the budget        4 to 10 cells, 2 M to 5 M tokens, 20 s to 50 s",
+        "  to 1/4 of the budget 5 cells, 1.25 M tokens, 12 s",
+        "  to 1/2 of the budget 3 to 5 cells, 750 K to 1.25 M tokens, 8 s to 12 s",
+        "  to the budget        2 to 5 cells, 1 M to 2.5 M tokens, 10 s to 25 s",
+        "  other such seeds     0 to 6 cells, 0 to 6 M tokens, 0 s to 60 s, if rates are close",
         "  reported seeds       3 cells, 3 M tokens, 30 s",
     ]
     two = cells("hyena", (1e-3, 2e-3), (T, 0))
