@@ -144,8 +144,8 @@ def flops_per_token(
 class FlopsBeside:
     """`flops_per_token` of a model that is to be trained, without keeping a GPU waiting.
 
-    The first count on the meta device loads PyTorch's compiler, for one to ten seconds. So for a
-    GPU a short sequence is computed on the CPU, and a long one counted in a thread, once there is
+    The first count on the meta device loads PyTorch's compiler, for one to ten seconds. So a short
+    sequence is computed on the CPU, and for a GPU a long one is counted in a thread, once there is
     time.
     """
 
@@ -153,10 +153,10 @@ class FlopsBeside:
         self, model: nn.Module, input_seqlen: int, input_dim: int, training_device: str
     ) -> None:
         self._future: Future[float | None] | None = None
-        on_gpu = training_device != "cpu"
-        if input_seqlen <= _SHORT or not on_gpu:
-            # Kernels of others may take a CPU's memory for a GPU's.
-            computed = on_gpu and is_own(model)
+        short = input_seqlen <= _SHORT
+        if short or training_device == "cpu":
+            # Kernels of others may take a CPU's memory for a GPU's, and their modules count passes.
+            computed = short and is_own(model)
             flops = flops_per_token(model, input_seqlen, input_dim, computed=computed)
             self._future = Future()
             self._future.set_result(flops)
