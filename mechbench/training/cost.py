@@ -19,6 +19,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
 from mechbench.ops.again import is_again
+from mechbench.ops.counted import being_counted
 from mechbench.ops.kernels.withheld import withheld
 from mechbench.training.kinds import is_own, kind_of
 from mechbench.training.model import Backbone
@@ -98,10 +99,12 @@ def counting(model: nn.Module) -> Iterator[FlopCounter]:
     it says it computes again in the backward pass. Triton kernels of others are not counted, and
     must not be launched there: they are an error.
     """
-    # Other backends of SDPA have names of their own; this one is made of counted products.
+    # Other backends of SDPA have names of their own; this one is made of counted products. And a
+    # backend that an operator names would count as it computes.
     with (
         contextlib.nullcontext() if is_own(model) else withheld(),
         sdpa_kernel(SDPBackend.MATH),
+        being_counted(),
         FlopCounter() as counter,
         _CausalHalf(counter),
     ):
