@@ -12,6 +12,7 @@ from typing import Literal
 from torch import Tensor
 
 from mechbench.errors import ConfigError, nearest
+from mechbench.ops.counted import is_counted
 from mechbench.ops.used import note
 
 Reason = Callable[[], str | None]  # says why a backend cannot take the inputs; None if it can
@@ -21,7 +22,7 @@ BackendName = Literal["auto", "triton", "torch", "fla"]  # of an op of recurrent
 def choose(op: str, x: Tensor, backend: str, known: Mapping[str, Reason]) -> str:
     """Return the name of the backend with which `op` takes x and the inputs beside it.
 
-    On the meta device, where nothing is computed and FLOPs are counted, it is that of "auto".
+    On the meta device, where nothing is computed, and where FLOPs are counted it is that of "auto".
 
     Args:
         op: name of the op, for messages.
@@ -34,7 +35,7 @@ def choose(op: str, x: Tensor, backend: str, known: Mapping[str, Reason]) -> str
     """
     if backend != "auto" and backend not in known:
         raise ConfigError(f"unknown {op} backend {backend!r}: {nearest(backend, ['auto', *known])}")
-    if backend == "auto" or x.is_meta:
+    if backend == "auto" or x.is_meta or is_counted():
         reasons = []
         for name, unsupported in known.items():
             reason = unsupported()

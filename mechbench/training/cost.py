@@ -19,6 +19,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
 from mechbench.ops.again import is_again
+from mechbench.ops.counted import being_counted
 from mechbench.ops.kernels.withheld import withheld
 from mechbench.training.kinds import is_own, kind_of
 from mechbench.training.model import Backbone
@@ -98,10 +99,12 @@ def counting(model: nn.Module) -> Iterator[FlopCounter]:
     it says it computes again in the backward pass. Triton kernels of others are not counted, and
     must not be launched there: they are an error.
     """
-    # Other backends of SDPA have names of their own; this one is made of counted products.
+    # Other backends of SDPA have names of their own; this one is made of counted products. And a
+    # backend that an operator names would count as it computes.
     with (
         contextlib.nullcontext() if is_own(model) else withheld(),
         sdpa_kernel(SDPBackend.MATH),
+        being_counted(),
         FlopCounter() as counter,
         _CausalHalf(counter),
     ):
@@ -144,8 +147,8 @@ def flops_per_token(
 class FlopsBeside:
     """`flops_per_token` of a model that is to be trained, without keeping a GPU waiting.
 
-    The first count on the meta device loads PyTorch's compiler, for one to ten seconds. So for a
-    GPU a short sequence is computed on the CPU, and a long one counted in a thread, once there is
+    The first count on the meta device loads PyTorch's compiler, for one to ten seconds. So a short
+    sequence is computed on the CPU, and for a GPU a long one is counted in a thread, once there is
     time.
     """
 
@@ -153,10 +156,10 @@ class FlopsBeside:
         self, model: nn.Module, input_seqlen: int, input_dim: int, training_device: str
     ) -> None:
         self._future: Future[float | None] | None = None
-        on_gpu = training_device != "cpu"
-        if input_seqlen <= _SHORT or not on_gpu:
-            # Kernels of others may take a CPU's memory for a GPU's.
-            computed = on_gpu and is_own(model)
+        short = input_seqlen <= _SHORT
+        if short or training_device == "cpu":
+            # Kernels of others may take a CPU's memory for a GPU's, and their modules count passes.
+            computed = short and is_own(model)
             flops = flops_per_token(model, input_seqlen, input_dim, computed=computed)
             self._future = Future()
             self._future.set_result(flops)

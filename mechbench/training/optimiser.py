@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from typing import Any
 
@@ -11,6 +12,16 @@ from torch import Tensor, nn
 from mechbench.ops.adamw import FlatAdamW, flat_adamw_takes
 
 _BETAS = (0.9, 0.98)
+
+
+class _AdamW(torch.optim.AdamW):
+    """PyTorch's, without what is wrapped around it for its compiler: that loads it, for seconds."""
+
+    add_param_group = inspect.unwrap(torch.optim.AdamW.add_param_group)
+    load_state_dict = inspect.unwrap(torch.optim.AdamW.load_state_dict)
+    state_dict = inspect.unwrap(torch.optim.AdamW.state_dict)
+    step = torch.no_grad()(inspect.unwrap(torch.optim.AdamW.step))
+    zero_grad = inspect.unwrap(torch.optim.AdamW.zero_grad)
 
 
 def lr_factor(step: int, spent: float, warmup_steps: int) -> float:
@@ -56,7 +67,7 @@ def make_optimizer(model: nn.Module, lr: float, weight_decay: float) -> torch.op
     if on_cuda:  # tensors, so that a captured step reads the rate of the day
         for group in groups:
             group["lr"] = torch.tensor(group["lr"], device=group["params"][0].device)
-    return torch.optim.AdamW(groups, betas=_BETAS, fused=on_cuda, capturable=on_cuda)
+    return _AdamW(groups, betas=_BETAS, fused=on_cuda, capturable=on_cuda)
 
 
 def clip(model: nn.Module, optimizer: torch.optim.Optimizer, max_norm: float) -> Tensor:

@@ -156,7 +156,12 @@ def mechbench_of_module(
 
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a folder with `runs` of one finished command, FINISHED; copy it, to change it."""
+    """Return a folder with `runs` of one finished command, FINISHED; copy it, to change it.
+
+    In `imports` is what the command imported, as `python -X importtime` tells it.
+    """
     folder = tmp_path_factory.mktemp("finished")
-    CommandLine(folder).works(*FINISHED)
+    done = CommandLine(folder)(*FINISHED, flags=("-X", "importtime"))
+    assert done.returncode == 0, done.stderr
+    (folder / "imports").write_text(done.stderr, encoding="utf-8")
     return folder

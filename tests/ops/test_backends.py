@@ -8,6 +8,7 @@ import torch
 from mechbench.errors import ConfigError
 from mechbench.ops import used
 from mechbench.ops.backends import BackendName, choose, pick
+from mechbench.ops.counted import being_counted
 from mechbench.ops.used import ops_used
 
 X = torch.zeros(2)
@@ -39,6 +40,11 @@ def test_on_the_meta_device_any_name_is_auto() -> None:
     assert choose("op", meta, "other", KNOWN) == "plain"
     with pytest.raises(ConfigError, match="unknown op backend"):
         choose("op", meta, "otter", KNOWN)
+
+
+def test_where_flops_are_counted_any_name_is_auto() -> None:
+    with being_counted():
+        assert choose("op", X, "other", KNOWN) == "plain"
 
 
 @pytest.mark.parametrize(

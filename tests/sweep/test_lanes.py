@@ -7,7 +7,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from mechbench.plan.suite_file import read_suite
 from mechbench.sweep.execute import look, run_sweep
 from mechbench.sweep.lanes import Lanes
 from mechbench.sweep.plan import stored_results
+from mechbench.sweep.process import Template, template
 
 PLUGIN = """
 import os, pathlib, signal, torch, mechbench
@@ -94,11 +95,22 @@ def write(folder: Path, operators: Sequence[str], seeds: int = 1, sequences: int
     return path
 
 
-def sweep(path: Path, out: Path, lanes: int, device: str = "cpu") -> dict[str, dict[str, Any]]:
+@pytest.fixture(scope="module")
+def ready() -> Iterator[Template | None]:
+    """Return what workers are copied from, as the command line has them, for these tests."""
+    with template() as ready:
+        yield ready
+
+
+def sweep(
+    path: Path, out: Path, lanes: int, device: str = "cpu", ready: Template | None = None
+) -> dict[str, dict[str, Any]]:
     """Run a suite; return its results by cell."""
     suite = read_suite(path)
     outlook = look(suite, out, device=device)
-    _, stopped = run_sweep(outlook, suite, out, [device], checkpoint_s=30, lanes=lanes)
+    _, stopped = run_sweep(
+        outlook, suite, out, [device], checkpoint_s=30, template=ready, lanes=lanes
+    )
     assert stopped is None
     return stored_results(outlook.cells, out)
 
@@ -127,10 +139,10 @@ def test_cells_in_lanes_find_what_they_find_one_by_one(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("clean_registry")
 def test_what_kills_the_worker_is_found_and_the_others_go_on(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], ready: Template | None
 ) -> None:
     path = write(tmp_path, ["dies", "exits", "raises", "attention", "hyena"])
-    results = sweep(path, tmp_path / "runs", 3)
+    results = sweep(path, tmp_path / "runs", 3, ready=ready)
     ended = {d["config"]["operator"]: (d["status"], d["reason"]) for d in results.values()}
     status, reason = ended.pop("raises")
     assert status == "error"
@@ -147,8 +159,11 @@ def test_what_kills_the_worker_is_found_and_the_others_go_on(
 
 @pytest.mark.usefixtures("clean_registry")
 @pytest.mark.parametrize("lanes", [1, 3])
-def test_a_process_whose_gpu_a_cell_broke_runs_no_other(tmp_path: Path, lanes: int) -> None:
-    results = sweep(write(tmp_path, ["spoils", "fragile"], 2), tmp_path / "runs", lanes)
+def test_a_process_whose_gpu_a_cell_broke_runs_no_other(
+    tmp_path: Path, lanes: int, ready: Template | None
+) -> None:
+    path = write(tmp_path, ["spoils", "fragile"], 2)
+    results = sweep(path, tmp_path / "runs", lanes, ready=ready)
     ended = sorted((d["config"]["operator"], d["status"]) for d in results.values())
     assert ended == [("fragile", "ok")] * 2 + [("spoils", "error")] * 2
     reasons = [d["reason"] for d in results.values() if d["reason"]]
@@ -157,8 +172,10 @@ def test_a_process_whose_gpu_a_cell_broke_runs_no_other(tmp_path: Path, lanes: i
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals are POSIX's")
 @pytest.mark.usefixtures("clean_registry")
-def test_a_sweep_in_lanes_is_interrupted_and_goes_on(tmp_path: Path) -> None:
-    path = write(tmp_path, ["attention", "hyena", "draws"], sequences=4_000)
+def test_a_sweep_in_lanes_is_interrupted_and_goes_on(
+    tmp_path: Path, ready: Template | None
+) -> None:
+    path = write(tmp_path, ["attention", "hyena", "draws"], sequences=2_400)
     out = tmp_path / "runs"
     command = [
         sys.executable, "-m", "mechbench", "sweep", str(path), "--out", str(out),
@@ -177,8 +194,8 @@ def test_a_sweep_in_lanes_is_interrupted_and_goes_on(tmp_path: Path) -> None:
     assert "interrupted with 3 cells to go" in said
     assert len(list(out.glob("*/checkpoint.pt"))) == 3
     assert list(out.glob("*/result.json")) == []
-    resumed = sweep(path, out, 3)
-    whole = sweep(path, tmp_path / "whole", 1)
+    resumed = sweep(path, out, 3, ready=ready)
+    whole = sweep(path, tmp_path / "whole", 1, ready=ready)
     assert numbers(out, resumed) == numbers(tmp_path / "whole", whole)
 
 

@@ -7,6 +7,7 @@ import pytest
 from mechbench.plan.suite_file import read_suite
 from mechbench.sweep.execute import look, run_sweep
 from mechbench.sweep.plan import stored_results
+from mechbench.sweep.process import template
 
 PLUGIN = """
 import os, pathlib, signal, torch, mechbench
@@ -66,7 +67,9 @@ def test_dead_workers_and_failures_do_not_stop_the_rest(
     suite, out = read_suite(tmp_path / "suite.toml"), tmp_path / "runs"
     outlook = look(suite, out, device="cpu")
     (tmp_path / "planned").touch()
-    plan, stopped = run_sweep(outlook, suite, out, ["cpu", "cpu"], checkpoint_s=30)
+    with template() as ready:
+        devices = ["cpu", "cpu"]
+        plan, stopped = run_sweep(outlook, suite, out, devices, checkpoint_s=30, template=ready)
     assert stopped is None
     ended = {
         data["config"]["operator"]: (data["status"], data["reason"])

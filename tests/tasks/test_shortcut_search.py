@@ -107,6 +107,7 @@ def lazy(task: Task, learn: Batch, batch: Batch) -> Iterator[tuple[str, Tensor]]
     x = batch.inputs
     B, L = x.shape
     position = torch.arange(L)
+    near = position.to(torch.int16)  # a quarter of the memory to go through, for (B, L, L)
     scored = learn.targets != IGNORE
     labels = learn.targets[scored]
     answers = torch.zeros(task.vocab_size, dtype=torch.bool)
@@ -119,7 +120,7 @@ def lazy(task: Task, learn: Batch, batch: Batch) -> Iterator[tuple[str, Tensor]]
     yield "most frequent label of the position", counts.argmax(1).expand(B, L)
 
     so_far = torch.nn.functional.one_hot(x * is_answer, task.vocab_size) * is_answer[..., None]
-    frequent = so_far.cumsum(1).argmax(2)
+    frequent = so_far.cumsum(1, dtype=torch.int16).argmax(2)
     yield "most frequent answer so far", frequent
     latest = torch.where(is_answer, position, -1).cummax(1).values
     yield "latest answer", x.gather(1, latest.clamp_min(0))
@@ -136,16 +137,16 @@ def lazy(task: Task, learn: Batch, batch: Batch) -> Iterator[tuple[str, Tensor]]
         for since in range(int(run.max()) + 1 if run.max() < 6 else 0):
             alike = matches(x, length + since) & is_answer.roll(-1, 1)[:, None]
             fits = torch.where((run == since)[..., None], alike, fits)
-        source = (fits * (position + 1)).argmax(2)
+        source = (fits * (near + 1)).argmax(2)
         guess = torch.where(fits.any(2), x.gather(1, (source + 1).clamp_max(L - 1)), frequent)
         yield f"token behind the answers since and the latest match of {length}", guess
         for first in (False, True):
             # What stood behind the latest, or first, place with the same last tokens.
             same = matches(x, length)
             for offset in (1, 2):  # behind it at once, or past one token
-                fits = same & (position < position[:, None] - offset + 1)
+                fits = same & (near < near[:, None] - offset + 1)
                 fits &= is_answer.roll(-offset, 1)[:, None]
-                order = position if not first else L - position
+                order = near if not first else L - near
                 source = (fits * (order + 1)).argmax(2)
                 which = "first" if first else "latest"
                 yield (

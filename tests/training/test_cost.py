@@ -238,6 +238,13 @@ def test_computed_on_the_cpu_an_operator_costs_as_much(
     assert found[0] == found[1]
 
 
+@pytest.mark.usefixtures("uncounted")
+def test_a_backend_that_is_named_costs_what_auto_costs() -> None:
+    """Even where the named one multiplies matrices, or is for GPUs alone."""
+    found = flops_per_token(backbone("hyena", L, backend="toeplitz"), L, computed=True)
+    assert found == flops_per_token(backbone("hyena", L), L, computed=False)
+
+
 @pytest.mark.parametrize("training_device", ["cpu", "cuda"])
 def test_kernels_of_others_are_not_launched_where_they_would_write_anywhere(
     training_device: str, monkeypatch: pytest.MonkeyPatch

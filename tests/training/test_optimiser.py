@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from mechbench.operators.base import set_optim
-from mechbench.training.optimiser import lr_factor, make_optimizer, set_lr
+from mechbench.training.optimiser import lr_factor, make_optimizer, parameter_groups, set_lr
 
 
 class Model(nn.Module):
@@ -54,6 +54,26 @@ def test_set_lr_scales_every_group_from_its_peak() -> None:
     for factor in (0.5, 0.25):
         set_lr(optimizer, factor)
         assert {group["lr"] for group in optimizer.param_groups} == {4e-3 * factor, 1e-4 * factor}
+
+
+def test_steps_are_those_of_adamw() -> None:
+    models = [Model(), Model()]
+    models[1].load_state_dict(models[0].state_dict())
+    own = make_optimizer(models[0], lr=4e-3, weight_decay=0.1)
+    groups = parameter_groups(models[1], lr=4e-3, weight_decay=0.1)
+    theirs = torch.optim.AdamW(groups, betas=(0.9, 0.98))
+    for step in range(4):
+        if step == 2:  # as a run that is carried on
+            kept = own.state_dict()
+            own = make_optimizer(models[0], lr=1.0, weight_decay=0.5)
+            own.load_state_dict(kept)
+        for model, optimizer in zip(models, (own, theirs), strict=True):
+            optimizer.zero_grad()
+            x = model.filter(model.norm(model.linear(model.embed(torch.arange(5)))))
+            x.square().sum().backward()
+            optimizer.step()
+    for one, other in zip(models[0].parameters(), models[1].parameters(), strict=True):
+        assert torch.equal(one, other)
 
 
 def test_factor_warms_up_linearly_then_follows_a_cosine_over_the_budget() -> None:
