@@ -7,11 +7,13 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 Styles = Mapping[str, tuple[str, str]]  # label: colour and marker
-# Okabe and Ito 2008, safe for colour-blind readers; yellow last, as it is faint on white.
+# Okabe and Ito 2008, safe for colour-blind readers; yellow last, as it is faint on white. Then the
+# same once more, darker, and grey for black: a board has twelve operators.
 COLOURS = (
     "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000", "#F0E442",
+    "#00314D", "#6B2F00", "#004D38", "#7A2F57", "#2A6A8C", "#7A5400", "#9A9A9A", "#8F860A",
 )  # fmt: skip
-MARKERS = "osD^vPX<>"  # nine, so that colour and marker come together only after 72 labels
+MARKERS = "osD^vPX<>"  # nine, so that colour and marker come together only after 144 labels
 MAIN, ALARM = COLOURS[:2]  # of a figure's only line; of what failed
 GREY = "#777777"  # what no operator is needed for, and remarks in the legend
 ACCURACY_MAP, SIGNED_MAP = "viridis", "RdBu_r"  # from 0 to 1; around 0
