@@ -156,6 +156,18 @@ def _check_range(value: Any, what: str) -> None:
         raise ConfigError(f"{what} is {shown(value)}: expected at most {INT64} (64 bits)")
 
 
+def type_text(annotation: Any) -> str:
+    """Return what may be given where a parameter is annotated so; empty if anything may be."""
+    if annotation in (inspect.Parameter.empty, Any):
+        return ""
+    origin = get_origin(annotation)
+    if origin is Annotated:
+        return type_text(get_args(annotation)[0])
+    if origin in (Union, types.UnionType):
+        return " or ".join(map(type_text, get_args(annotation)))
+    return " or ".join(_names(annotation))
+
+
 def _names(kind: Any) -> list[str]:
     """Return what messages call a type; for a Literal, its choices."""
     if get_origin(kind) is Literal:

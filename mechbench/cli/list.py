@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import itertools
+import textwrap
+from collections.abc import Iterable
 
 import click
 
 from mechbench.catalogue.plugins import load_plugins
 from mechbench.catalogue.registry import CATALOGUES, MEASURES, Entry
 from mechbench.cli.arguments import PLUGIN
+
+_COLUMNS = 80  # of a terminal
 
 
 @click.command("list")
@@ -17,26 +21,26 @@ from mechbench.cli.arguments import PLUGIN
 def command(kind: str, plugins: tuple[str, ...]) -> None:
     """Print every available operator, task, filter or suite.
 
-    Operators, tasks and filters are printed with their sources and origins, tasks by what they
-    measure, suites with their titles. Filters are those of the operator hyena: --option
-    filter=NAME.
+    Tasks are printed by what they measure. What comes from a plugin or another package stands with
+    its origin. Filters are those of the operator hyena: --option filter=NAME. `mechbench show NAME`
+    says more of one.
     """
     load_plugins(plugins)
     if kind == "suites":
         from mechbench.plan.suite_file import read_suite
         from mechbench.plan.suite_names import shipped_suites
 
-        suites = shipped_suites().items()
-        _print([("NAME", "TITLE"), *((name, read_suite(path).title) for name, path in suites)])
+        _print((name, read_suite(path).title) for name, path in shipped_suites().items())
         return
     registry = CATALOGUES[kind.removesuffix("s")]
     entries = sorted(map(registry.entry, registry.names()), key=_place)
-    columns = {"NAME": "name", "MEASURES": "measures", "WHAT IT IS": "summary", "SOURCE": "source",
-        "FROM": "origin"}  # fmt: skip
     if kind != "tasks":
-        del columns["MEASURES"]
-    rows = [[getattr(entry, column) or "-" for column in columns.values()] for entry in entries]
-    _print([list(columns), *rows])
+        _print(map(_row, entries))
+        return
+    width = max(len(entry.name) for entry in entries)
+    for i, (what, group) in enumerate(itertools.groupby(entries, lambda entry: entry.measures)):
+        click.echo(("\n" if i else "") + (what or "of plugins that do not say what"))
+        _print(map(_row, group), "  ", width)
 
 
 def _place(entry: Entry) -> tuple[int, str, str]:
@@ -45,8 +49,19 @@ def _place(entry: Entry) -> tuple[int, str, str]:
     return MEASURES.index(what) if what in MEASURES else len(MEASURES), what, entry.name
 
 
-def _print(rows: Sequence[Sequence[str]]) -> None:
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for row in rows:
-        padded = [text.ljust(width) for text, width in zip(row, widths, strict=True)]
-        click.echo("  ".join(padded).rstrip())
+def _row(entry: Entry) -> tuple[str, str]:
+    origin = "" if entry.origin == "built-in" else f" ({entry.origin})"
+    return entry.name, f"{entry.summary or '-'}{origin}"
+
+
+def _print(rows: Iterable[tuple[str, str]], indent: str = "", width: int = 0) -> None:
+    known = list(rows)
+    width = max(width, *(len(name) for name, _ in known))
+    for name, text in known:
+        head = f"{indent}{name.ljust(width)}  "
+        click.echo(
+            textwrap.fill(
+                text, _COLUMNS, initial_indent=head, subsequent_indent=" " * len(head),
+                break_on_hyphens=False,
+            )
+        )  # fmt: skip
