@@ -149,7 +149,7 @@ class LocalExecutor:
 
     def _record(self, cell: Cell, data: dict[str, Any], schedule: Schedule) -> None:
         schedule.finished(cell, data)
-        self._progress.finished(cell, data)
+        self._progress.finished(cell, data, schedule.total)
 
     def _fail(self, cell: Cell, reason: str, schedule: Schedule) -> None:
         """Store that a cell failed; the other cells go on."""

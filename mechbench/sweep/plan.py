@@ -185,6 +185,9 @@ class Schedule:
         self._left, self._n = 0.0, 0  # seconds and number of all
         self._known: set[tuple[str, int]] = set()  # cells, and how far they are to go
         self.plan = make_plan(cells, results, retry_failed=retry_failed)
+        self.total = self.plan.total  # cells, more once other seeds decide between rates
+        failed = (cell for cell, _ in self.plan.failed)
+        self._counted = {c.cell_id for c in (*self.plan.todo, *self.plan.done, *failed)}
         for cell in self.plan.todo:
             self._add(cell)
 
@@ -260,6 +263,9 @@ class Schedule:
         self._results[cell.cell_id] = self._complete(cell, data) if cell.config.tunes else data
         for other in _needed(self._groups[cell.group], self._results)[0]:
             if not counts(other, self._results):
+                if other.config.tunes and other.cell_id not in self._counted:
+                    self._counted.add(other.cell_id)
+                    self.total += 1
                 self._add(other)
 
     def __len__(self) -> int:

@@ -42,8 +42,9 @@ class SweepProgress:
             row = report["row"]
             bar.set_postfix(L=row["seqlen"], loss=f"{row['loss']:.3f}")
 
-    def finished(self, cell: Cell, data: Mapping[str, Any]) -> None:
-        """Count a cell and say how it ended."""
+    def finished(self, cell: Cell, data: Mapping[str, Any], total: int) -> None:
+        """Count a cell, of so many that there are by now, and say how it ended."""
+        self._total = self._sweep.total = total
         self._sweep.update(cell.cell_id not in self._done)
         self._done.add(cell.cell_id)
         self.say(f"[{len(self._done)}/{self._total}] {describe(cell)}: {outcome(data)}")

@@ -164,4 +164,4 @@ class RayExecutor:
 
     def _record(self, cell: Cell, data: dict[str, Any], schedule: Schedule) -> None:
         schedule.finished(cell, data)
-        self._progress.finished(cell, data)
+        self._progress.finished(cell, data, schedule.total)

@@ -187,6 +187,18 @@ def test_a_schedule_carries_cells_on_by_what_their_rows_say() -> None:
     ]  # fmt: skip
 
 
+def test_a_schedule_counts_the_other_seeds_that_decide() -> None:
+    made = cells(lrs=(1e-3, 2e-3, 4e-3), seeds=(T, T + 1, 0))
+    schedule = Schedule(made, {}, lambda cell: 1.0)
+    assert schedule.total == 3 + 1
+    solved = 0
+    while cell := schedule.take():
+        found = {**result(cell, 1.0), "solved": cell.config.lr < 3e-3, "train_tokens": 500}
+        schedule.finished(cell, found)
+        solved += found["solved"]
+    assert (schedule.total, solved) == (3 + 2 + 1, 2 + 2 + 1)
+
+
 def test_no_rung_is_below_what_the_curriculum_needs(tmp_path: Path) -> None:
     path = tmp_path / "s.toml"
     path.write_text(

@@ -31,7 +31,7 @@ def test_lines_without_a_terminal_and_warnings_always(capsys: pytest.CaptureFixt
         progress.heard(1, {"event": "tokens", "tokens": 5})
         progress.heard(1, {"event": "row", "row": {"seqlen": 64, "loss": 1.0}})
         progress.heard(0, {"event": "warn", "text": "look out"})
-        progress.finished(CELL, OK)
+        progress.finished(CELL, OK, 3)
         progress.close()
         lines = capsys.readouterr().err.splitlines()
         assert lines[0] == "mechbench: warning: look out"
@@ -54,7 +54,8 @@ def test_bars_on_a_terminal(
 
 def test_a_cell_that_is_carried_on_counts_once(capsys: pytest.CaptureFixture[str]) -> None:
     progress = SweepProgress(2, {"other"}, 1)
-    for cell in (CELL, CELL, replace(CELL, cell_id="other")):
-        progress.finished(cell, OK)
+    for cell, total in ((CELL, 2), (CELL, 2), (replace(CELL, cell_id="other"), 4)):
+        progress.finished(cell, OK, total)
     progress.close()
-    assert [line[:5] for line in capsys.readouterr().err.splitlines()] == ["[2/2]"] * 3
+    starts = [line[:5] for line in capsys.readouterr().err.splitlines()]
+    assert starts == ["[2/2]", "[2/2]", "[2/4]"]
