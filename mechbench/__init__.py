@@ -11,7 +11,8 @@ if TYPE_CHECKING:
     from mechbench.catalogue.plugins import load_plugin
     from mechbench.catalogue.registry import register_filter, register_operator, register_task
     from mechbench.operators.base import make_operator, materialize, set_optim
-    from mechbench.record.results import Result, load_results
+    from mechbench.record.results import Result
+    from mechbench.report.frame import load_results
     from mechbench.tasks.base import Batch, Task, make_task
     from mechbench.training.cell import run
 
@@ -21,7 +22,7 @@ _LAZY = {
     "Result": "mechbench.record.results",
     "Task": "mechbench.tasks.base",
     "load_plugin": "mechbench.catalogue.plugins",
-    "load_results": "mechbench.record.results",
+    "load_results": "mechbench.report.frame",
     "make_operator": "mechbench.operators.base",
     "make_task": "mechbench.tasks.base",
     "materialize": "mechbench.operators.base",

@@ -37,10 +37,10 @@ from mechbench.leaderboard.build import build_board
 from mechbench.leaderboard.readme import readme
 from mechbench.leaderboard.submit import submit
 from mechbench.record.config import Config
-from mechbench.record.results import load_results
 from mechbench.report import write_report
 from mechbench.report.aggregate import aggregate
 from mechbench.report.collect import collect
+from mechbench.report.frame import load_results
 from mechbench.report.summary import summary
 from mechbench.report.table import to_csv, to_markdown
 from mechbench.report.watch import picture, read_runs

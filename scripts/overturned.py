@@ -35,7 +35,7 @@ from mechbench.record.config import Config
 from mechbench.record.outcome import CENSORED, DIVERGED, SOLVED, UNCLEAR, cell_outcome, outcome_of
 from mechbench.record.results import find_results, read_result, wilson_interval
 from mechbench.record.trend import FLAT, RISING, RULE, Rule
-from mechbench.report.collect import age, identity
+from mechbench.report.rows import age, identity
 from mechbench.report.table import markdown_table
 from mechbench.report.watch import read_metrics
 

@@ -17,9 +17,9 @@ from mechbench.errors import ConfigError
 from mechbench.plan.resolve import task_of
 from mechbench.record.config import Config
 from mechbench.record.files import make_folder
-from mechbench.report.collect import identity
 from mechbench.report.energy_plot import energy_by_lag, plot_energies
 from mechbench.report.labels import labels
+from mechbench.report.rows import identity
 from mechbench.training.gate import naming
 
 if TYPE_CHECKING:

@@ -19,7 +19,9 @@ import click
 def command(paths: tuple[Path, ...], out: Path) -> None:
     """Turn stored results into a table and a plot of accuracy versus length.
 
-    PATHS are folders of results or single result.json files.  [default: runs]
+    PATHS are folders of results, leaderboards, or single result.json files.  [default: runs]
+
+    With a leaderboard beside runs/, an operator of one's own stands beside those stored there.
     """
     from mechbench.report import write_report
 

@@ -10,11 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mechbench.errors import ConfigError, ResultError
-from mechbench.leaderboard.store import FILE, read_rows
 from mechbench.plan.suite import Suite
 from mechbench.plan.suite_file import read_suite
 from mechbench.report.aggregate import Section, aggregate
-from mechbench.report.collect import Row, levelled
+from mechbench.report.collect import levelled
+from mechbench.report.results_csv import FILE, read_rows
+from mechbench.report.rows import Row
 from mechbench.report.selection import selected
 
 SUITE = "suite.toml"  # a copy of the suite, beside the results

@@ -8,19 +8,19 @@ from pathlib import Path
 
 from mechbench.record.results import NOT_RUN, STATUSES
 from mechbench.report.aggregate import Section
-from mechbench.report.collect import Row
 from mechbench.report.escape import markdown
+from mechbench.report.rows import Row
 from mechbench.report.table import markdown_table
 
 _HOW = (
     "Everything here is made from `results.csv` by `mechbench leaderboard build`; its columns are "
-    "described in `mechbench/leaderboard/store.py`. Where several learning rates were tried, the "
+    "described in `mechbench/report/results_csv.py`. Where several learning rates were tried, the "
     "one with the highest validation accuracy stands for its operator at each point; the others "
     "are in `results.csv` only."
 )
 _TUNED = (
     "Everything here is made from `results.csv` by `mechbench leaderboard build`; its columns are "
-    "described in `mechbench/leaderboard/store.py`. Learning rates are chosen with seeds that are "
+    "described in `mechbench/report/results_csv.py`. Learning rates are chosen with seeds that are "
     "not reported, for each operator at each point, and by one rule for every operator: "
     "by the share solved, then the tokens to solve, then validation accuracy. These {} cells are "
     "in `results.csv` only, and counted in the table of costs."

@@ -15,7 +15,6 @@ from filelock import FileLock, Timeout
 from mechbench.errors import BusyError, ConfigError, ResultError
 from mechbench.leaderboard.board import SUITE, moved_suite
 from mechbench.leaderboard.copies import copies
-from mechbench.leaderboard.store import FILE, read_rows, write_rows
 from mechbench.leaderboard.truth import Truths
 from mechbench.leaderboard.validate import faults
 from mechbench.plan.resolve import task_of
@@ -24,7 +23,9 @@ from mechbench.plan.suite_file import read_suite
 from mechbench.record.config import PROTOCOL, Config
 from mechbench.record.files import make_folder, write_text
 from mechbench.record.results import NOT_RUN, SCHEMA_VERSION, find_results, read_result
-from mechbench.report.collect import Row, age, identity, newest, rows_of
+from mechbench.report.collect import newest
+from mechbench.report.results_csv import FILE, read_rows, write_rows
+from mechbench.report.rows import Row, age, identity, rows_of
 from mechbench.sweep.plan import make_plan
 
 # What a result may have of its own at a point of a suite.

@@ -12,9 +12,9 @@ from typing import Any
 
 from mechbench.catalogue.plugins import load_plugins
 from mechbench.errors import ConfigError, MechbenchError, ResultError
-from mechbench.leaderboard.store import FILE, read_rows
 from mechbench.record.config import Config
 from mechbench.record.results import wilson_interval
+from mechbench.report.results_csv import FILE, read_rows
 
 SAME, AGREES, DIFFERS, UNCHECKED = OUTCOMES = ("same", "agrees", "differs", "not checked")
 _COMPARED = ("ok", "diverged")  # statuses that come of training, not of the machine

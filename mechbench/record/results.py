@@ -21,8 +21,9 @@
                      ("solved", "censored", "diverged" or "failed"), tokens (to solve it, or
                      trained on), mark, accuracy, positions, validations, and of a
                      censored cell slope, slope_low, slope_high (accuracy per doubling of tokens
-                     over their last half, 95% interval) and trend ("rising", "flat", or null
-                     where it cannot be told); absent from results of older versions, whose other
+                     over their last half, 95% interval), dense_slope (the same over every
+                     predictable position) and trend ("rising", "flat", or null where it cannot be
+                     told); absent from results of older versions, whose other
                      fields imply it but for the slope
     causal           outputs did not change when later tokens did; null if not measured
     stop             "solved", "budget", "diverged", "out-of-memory" or "error"
@@ -52,7 +53,7 @@ from __future__ import annotations
 import contextlib
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -60,14 +61,12 @@ from typing import TYPE_CHECKING, Any
 from mechbench.catalogue.settings import path_of
 from mechbench.errors import ConfigError, ResultError
 from mechbench.record.files import set_aside, write_text
-from mechbench.record.outcome import outcome_of
 
 if TYPE_CHECKING:
-    import pandas as pd
-
     from mechbench.record.config import Config
 
 SCHEMA_VERSION = 1
+RESULT = "result.json"  # in the folder of a run
 STATUSES = ("ok", "diverged", "out-of-memory", "error")
 RETRIED = ("error", "out-of-memory")  # statuses that may differ on another machine or another day
 NOT_RUN = "not-run"  # status of a planned cell, in leaderboards only
@@ -235,54 +234,21 @@ def read_or_set_aside(path: Path, cell_id: str | None = None) -> tuple[Result | 
         return None, f"{error}; set aside as {set_aside(path).name}"
 
 
-def find_results(*paths: Path | str) -> list[Path]:
-    """Return every result.json at or below `paths`, sorted.
+def find_results(*paths: Path | str, names: Sequence[str] = (RESULT,)) -> list[Path]:
+    """Return every file of these names at or below `paths`, sorted.
 
     Raises:
         ConfigError: one of `paths` is not a path.
-        ResultError: a path does not exist, or there is no result below any.
+        ResultError: a path does not exist, or there is no such file below any.
     """
     found: set[Path] = set()
     for path in (path_of("path", path) for path in paths):
         if not path.exists():
             raise ResultError(f"{path} does not exist: expected a folder of results")
-        found.update([path] if path.is_file() else path.rglob("result.json"))
+        if path.is_file():
+            found.add(path)
+        else:
+            found.update(file for file in path.rglob("result*") if file.name in names)
     if not found:
-        raise ResultError(f"no result.json below {', '.join(map(str, paths))}")
+        raise ResultError(f"no {' or '.join(names)} below {', '.join(map(str, paths))}")
     return sorted(found)
-
-
-def load_results(*paths: Path | str) -> pd.DataFrame:
-    """Return one row per result and evaluation length, sorted, of every result below `paths`.
-
-    Columns: the configuration's fields, the evaluation's fields (`eval_seqlen` for its length) and
-    the result's scalars, `outcome`, `outcome_tokens`, `slope` and `trend` of its outcome, and
-    `tuning`, whether it only chooses a learning rate. A result without evaluations keeps a row with
-    status and reason.
-
-    Raises:
-        ResultError: nothing found, or a result is corrupt.
-    """
-    import pandas as pd
-
-    from mechbench.record.config import tunes
-
-    rows = []
-    for path in find_results(*paths):
-        data = read_result(path).data
-        scalars = {k: v for k, v in data.items() if not isinstance(v, dict | list)}
-        extra = {f"seconds_{k}": v for k, v in (data.get("seconds") or {}).items()}
-        extra |= {k: v for k, v in data["provenance"].items() if k in ("device", "torch", "date")}
-        if (told := outcome_of(data)) is not None:
-            extra |= {"outcome": told.kind, "outcome_tokens": told.tokens}
-            extra |= {"slope": told.slope, "trend": told.trend}
-        extra["tuning"] = tunes(data["config"]["seed"], data["config"]["protocol"])
-        for evaluation in data["evaluations"] or [{}]:
-            evaluated = {**evaluation, "eval_seqlen": evaluation.get("seqlen")}
-            known = {**evaluated, **extra, **scalars}
-            # Again: a later version may have a field of the same name.
-            rows.append({**known, **evaluated, **extra, **data["config"], "path": str(path)})
-    frame = pd.DataFrame(rows)
-    return frame.sort_values(
-        ["task", "operator", "seqlen", "eval_seqlen", "seed", "cell_id"], ignore_index=True
-    )

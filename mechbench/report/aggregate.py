@@ -12,11 +12,11 @@ from typing import Any
 
 from mechbench.record.config import PROTOCOL, Config, canonical_json
 from mechbench.record.results import NOT_RUN
-from mechbench.report.collect import NAN, OUTCOMES, Row, age, identity
 from mechbench.report.escape import markdown, plain
 from mechbench.report.intervals import Counts, bootstrap_interval
 from mechbench.report.labels import CODE, SETTINGS, called, crosses_lengths, labels, setting, texts
 from mechbench.report.leaders import Verdict, solvers, verdict
+from mechbench.report.rows import NAN, OUTCOMES, Row, age, identity
 from mechbench.report.solving import Solving, by_experiment
 from mechbench.report.survival import Outcome
 from mechbench.report.tuning import Tuning, tuning_key, tunings

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mechbench.record.results import NOT_RUN
-from mechbench.report.collect import Row, identity
+from mechbench.report.rows import Row, identity
 from mechbench.report.tuning import tuned_lr, tuning_key
 
 

@@ -23,8 +23,8 @@ from mechbench.record.outcome import (
     outcome_of,
 )
 from mechbench.record.trend import FLAT, RISING
-from mechbench.report.collect import Row, identity
 from mechbench.report.intervals import Counts, bootstrap_interval
+from mechbench.report.rows import Row, identity
 from mechbench.report.survival import Outcome, Share, share_solved
 
 TRENDS = (RISING, FLAT, UNCLEAR)

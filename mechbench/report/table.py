@@ -9,10 +9,10 @@ from typing import Any
 
 from mechbench.record.config import canonical_json
 from mechbench.report.aggregate import Cost, Point, Section
-from mechbench.report.collect import NAN, OUTCOMES
 from mechbench.report.escape import csv_text, markdown
 from mechbench.report.held import HELD, held_up_to
 from mechbench.report.overview import overview_lines, scaled
+from mechbench.report.rows import NAN, OUTCOMES
 from mechbench.report.solving_table import flat, solving_lines, verdicts
 
 WINDOWS = (16, 128)  # of the short-sighted oracle: within a short filter's reach, and a long one's

@@ -17,7 +17,7 @@ from typing import Any
 from mechbench.record.outcome import outcome_of
 from mechbench.record.results import NOT_RUN, RETRIED, is_decided
 from mechbench.record.trend import standard_error
-from mechbench.report.collect import Row, identity
+from mechbench.report.rows import Row, identity
 
 _Z = 1.96  # standard errors of the difference of two accuracies that are told apart
 _FREE = ("lr", "budget_tokens")  # of the cells among which a rate is chosen

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import json
 import shutil
 from pathlib import Path
@@ -9,6 +10,8 @@ import pytest
 
 from cli.conftest import CommandLine, lines
 from mechbench.cli import _fail
+from mechbench.record.config import Config
+from mechbench.record.results import write_json
 
 FILES = ["accuracy_vs_seqlen.png", "accuracy_vs_seqlen.svg", "table.csv", "table.md"]
 
@@ -45,6 +48,34 @@ def test_table_holds_the_accuracies_stored(reports: list[Path], finished: Path) 
     assert {row["operator"] for row in rows} == {"hyena"}
 
 
+def test_a_leaderboard_stands_beside_ones_own_results(
+    mechbench: CommandLine, finished: Path
+) -> None:
+    board = Path(__file__).resolve().parents[2] / "leaderboards" / "recall-vs-length"
+    (path,) = finished.rglob("result.json")
+    stored = json.loads(path.read_text())
+    # As if it had been trained where those of the board were.
+    config = Config.from_dict(
+        stored["config"]
+        | {"operator": "mine", "operator_options": {}, "seqlen": 128, "vocab_size": 30}
+    )
+    config = dataclasses.replace(config, eval_seqlens=(128,))
+    (row,) = (e for e in stored["evaluations"] if e["seqlen"] == stored["config"]["seqlen"])
+    data = stored | {"cell_id": config.cell_id, "config": config.to_dict()}
+    (mechbench.folder / "mine").mkdir()
+    write_json(mechbench.folder / "mine" / "result.json", data | {
+        "evaluations": [row | {"seqlen": 128, "shortcuts": {}, "required_context": {}}],
+    })  # fmt: skip
+    done = mechbench("report", "mine", str(board))
+    assert done.returncode == 0
+    with (mechbench.folder / "report" / "table.csv").open(newline="") as file:
+        rows = [row for row in csv.DictReader(file) if row["trained_seqlen"] == "128"]
+    assert (
+        len({row["label"] for row in rows} - {"mine"}) == len({r["label"] for r in rows}) - 1 == 12
+    )
+    assert {row["task"] for row in rows} == {"recall"}
+
+
 def test_corrupt_result_is_named_and_left_out(mechbench: CommandLine, finished: Path) -> None:
     shutil.copytree(finished / "runs", mechbench.folder / "runs")
     damaged = mechbench.folder / "runs" / "damaged" / "result.json"
@@ -60,7 +91,7 @@ def test_corrupt_result_is_named_and_left_out(mechbench: CommandLine, finished: 
     ("args", "message"),
     [
         ((), "runs does not exist: expected a folder of results"),
-        (("empty",), "no result.json below empty"),
+        (("empty",), "no result.json or results.csv below empty"),
         (("damaged",), "no readable result: skipped: damaged/result.json is corrupt"),
         (("results", "--out", "file"), "cannot write to file: File exists"),
         (("results", "--out", "file/report"), "cannot write to file/report: Not a directory"),

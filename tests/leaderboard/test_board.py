@@ -9,11 +9,11 @@ from leaderboard.conftest import SUITE, Make
 from mechbench.errors import ConfigError, ResultError
 from mechbench.leaderboard.board import find_boards, read_board
 from mechbench.leaderboard.build import build_board
-from mechbench.leaderboard.store import write_rows
 from mechbench.leaderboard.submit import submit
 from mechbench.plan.suite_file import read_suite
 from mechbench.record.config import TUNING_SEED
-from mechbench.report.collect import rows_of
+from mechbench.report.results_csv import write_rows
+from mechbench.report.rows import rows_of
 from mechbench.sweep.execute import look
 from mechbench.training.cell import run
 

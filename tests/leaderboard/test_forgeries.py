@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from leaderboard.forgeries import FORGERIES, HONEST, OUTCOMES, rehash, retold
-from mechbench.leaderboard.store import read_rows
 from mechbench.leaderboard.submit import submit
 from mechbench.leaderboard.truth import Truths
 from mechbench.leaderboard.validate import faults
+from mechbench.report.results_csv import read_rows
 
 
 @pytest.fixture(scope="session")

@@ -9,7 +9,7 @@ import pytest
 from mechbench.leaderboard import heatmap
 from mechbench.leaderboard.heatmap import draw_heatmap
 from mechbench.report.aggregate import aggregate
-from mechbench.report.collect import Row, rows_of
+from mechbench.report.rows import Row, rows_of
 
 
 def test_a_panel_an_operator_with_its_numbers(rows: list[Row], tmp_path: Path) -> None:

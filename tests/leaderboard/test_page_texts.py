@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from mechbench.leaderboard.board import read_board
-from mechbench.leaderboard.store import write_rows
-from mechbench.report.collect import rows_of
+from mechbench.report.results_csv import write_rows
+from mechbench.report.rows import rows_of
 
 pytest.importorskip("plotly", reason="needs mechbench[html]")
 pytest.importorskip("itables", reason="needs mechbench[html]")

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from mechbench.leaderboard import plots
 from mechbench.leaderboard.plots import _compute_panel, along, axes_of, draw, further_axes
 from mechbench.report.aggregate import aggregate
-from mechbench.report.collect import Row, rows_of
+from mechbench.report.rows import Row, rows_of
 from mechbench.report.table import to_markdown
 
 Make = Callable[..., dict[str, Any]]

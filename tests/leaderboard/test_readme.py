@@ -4,7 +4,7 @@ from pathlib import Path
 
 from mechbench.leaderboard.readme import readme
 from mechbench.report.aggregate import aggregate
-from mechbench.report.collect import Row
+from mechbench.report.rows import Row
 
 
 def test_readme_says_where_numbers_come_from(rows: list[Row]) -> None:

@@ -15,11 +15,11 @@ import mechbench.leaderboard.submit as module
 from leaderboard.conftest import SUITE
 from leaderboard.forgeries import rehash, retold, score
 from mechbench.errors import ConfigError
-from mechbench.leaderboard.store import FILE, read_rows, write_rows
 from mechbench.leaderboard.submit import submit
 from mechbench.leaderboard.truth import Truths
 from mechbench.record.config import Config
-from mechbench.report.collect import rows_of
+from mechbench.report.results_csv import FILE, read_rows, write_rows
+from mechbench.report.rows import rows_of
 
 TRUTHS = Truths()
 Make = Callable[..., dict[str, Any]]

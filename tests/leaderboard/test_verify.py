@@ -14,9 +14,9 @@ from leaderboard.forgeries import rehash, score
 from mechbench.cli.leaderboard import command
 from mechbench.errors import ConfigError, ResultError
 from mechbench.leaderboard import verify as module
-from mechbench.leaderboard.store import write_rows
 from mechbench.leaderboard.verify import Comparison, compare, verify
-from mechbench.report.collect import rows_of
+from mechbench.report.results_csv import write_rows
+from mechbench.report.rows import rows_of
 
 Check = Callable[..., list[Comparison]]
 

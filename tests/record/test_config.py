@@ -10,7 +10,6 @@ import pytest
 import torch
 
 from mechbench.errors import ConfigError
-from mechbench.leaderboard.store import read_rows
 from mechbench.record.config import (
     ADDED,
     PROTOCOL,
@@ -22,6 +21,7 @@ from mechbench.record.config import (
     default_examples,
     tunes,
 )
+from mechbench.report.results_csv import read_rows
 
 # Every field is given, so that a new default does not touch the golden value.
 BASE = Config(

@@ -20,7 +20,6 @@ from mechbench.record.results import (
     Result,
     answers,
     find_results,
-    load_results,
     read_config,
     read_json,
     read_or_set_aside,
@@ -179,11 +178,6 @@ def test_configuration_is_read_with_its_types(tmp_path: Path) -> None:
         read_config(path)
 
 
-def test_a_field_of_a_later_version_hides_nothing(tmp_path: Path) -> None:
-    stored(tmp_path, accuracy="later", seqlen=7)
-    assert load_results(tmp_path)["accuracy"].tolist() == [0.5, 0.25]
-
-
 def test_absent_file_is_a_result_error(tmp_path: Path) -> None:
     with pytest.raises(ResultError, match="No such file"):
         read_result(tmp_path / "result.json")
@@ -241,42 +235,20 @@ def test_results_are_found_at_any_depth_once(tmp_path: Path) -> None:
     assert find_results(tmp_path, flat, str(tmp_path / "b")) == [flat, deep]
 
 
+def test_files_of_several_names_are_found(tmp_path: Path) -> None:
+    files = [tmp_path / name for name in ("result.json", "results.csv", "results.txt")]
+    for file in files:
+        file.write_text("")
+    assert find_results(tmp_path, names=("result.json", "results.csv")) == files[:2]
+    with pytest.raises(ResultError, match="no a or b below"):
+        find_results(tmp_path, names=("a", "b"))
+
+
 def test_nothing_to_find_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(ResultError, match="absent does not exist"):
         find_results(tmp_path / "absent")
     with pytest.raises(ResultError, match=f"no result.json below {tmp_path}"):
         find_results(tmp_path)
-
-
-def test_frame_has_one_row_a_length_and_keeps_failures(tmp_path: Path) -> None:
-    stored(tmp_path, "b", seed=1)
-    stored(tmp_path, "a")
-    failed = stored(tmp_path, "c", operator="attention", status="error", reason="x", evaluations=[])
-    frame = load_results(tmp_path)
-    assert frame[["operator", "seed", "eval_seqlen"]].fillna(0).to_numpy().tolist() == [
-        ["attention", 0, 0],
-        ["hyena", 0, 64],
-        ["hyena", 1, 64],
-        ["hyena", 0, 128],
-        ["hyena", 1, 128],
-    ]
-    assert {f.name for f in dataclasses.fields(Config)} <= set(frame.columns)
-    wanted = {"accuracy", "n", "status", "reason", "chance", "cell_id", "path"}
-    assert wanted | {"seconds_train", "seconds_total", "device", "torch", "date"} <= set(frame)
-    assert set(frame["seqlen"]) == {64}  # the trained one, not the evaluation's
-    assert frame["accuracy"].tolist()[1:] == [0.5, 0.5, 0.25, 0.25]
-    assert math.isnan(frame["accuracy"][0])
-    assert (frame["status"][0], frame["reason"][0]) == ("error", "x")
-    assert frame["path"][0] == str(failed)
-    assert not frame["tuning"].any()
-    stored(tmp_path, "d", seed=1_000_000)
-    assert load_results(tmp_path)["tuning"].tolist().count(True) == 2  # at both lengths
-
-
-def test_corrupt_result_is_not_left_out_of_a_frame_silently(tmp_path: Path) -> None:
-    stored(tmp_path).write_text("{")
-    with pytest.raises(ResultError, match="is corrupt"):
-        load_results(tmp_path)
 
 
 def test_attribute_access_does_not_hide_the_fields_of_the_class(tmp_path: Path) -> None:
@@ -287,7 +259,7 @@ def test_attribute_access_does_not_hide_the_fields_of_the_class(tmp_path: Path) 
 @pytest.mark.parametrize("path", [None, 3, b"runs", ["runs"]])
 def test_results_lie_below_paths(path: Any) -> None:
     with pytest.raises(ConfigError, match=r"^path is .*: expected a path$"):
-        load_results(path)
+        find_results(path)
 
 
 def test_a_file_that_is_there_is_not_written_again(tmp_path: Path) -> None:

@@ -151,7 +151,7 @@ def test_every_committed_result_is_sound() -> None:
 
 
 def test_every_committed_row_is_sound() -> None:
-    from mechbench.leaderboard.store import read_rows
+    from mechbench.report.results_csv import read_rows
 
     tables = sorted(BOARDS.glob("*/results.csv"))
     assert len(tables) >= 5

@@ -6,9 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from made_results import board_rows, made_result
 
 from mechbench.record.config import Config
 from mechbench.record.results import wilson_interval
+from mechbench.report.rows import Row
 
 CONFIG = frozenset(Config.__dataclass_fields__)
 Store = Callable[..., Path]
@@ -86,3 +88,14 @@ def store(tmp_path: Path) -> Store:
         return _store(tmp_path / folder, *args, **kwargs)
 
     return write
+
+
+@pytest.fixture
+def make() -> Callable[..., dict[str, Any]]:
+    return made_result
+
+
+@pytest.fixture
+def rows() -> list[Row]:
+    """Return two operators, lengths, vocabularies and seeds; one diverged, one was not run."""
+    return board_rows()

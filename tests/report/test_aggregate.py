@@ -9,7 +9,8 @@ import pytest
 from mechbench.record.config import PROTOCOL
 from mechbench.record.results import wilson_interval
 from mechbench.report.aggregate import Section, aggregate
-from mechbench.report.collect import collect, rows_of
+from mechbench.report.collect import collect
+from mechbench.report.rows import rows_of
 
 Store = Callable[..., Path]
 

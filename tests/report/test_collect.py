@@ -9,7 +9,8 @@ import pytest
 
 from mechbench.errors import ResultError
 from mechbench.record.config import Config
-from mechbench.report.collect import collect, identity
+from mechbench.report.collect import collect
+from mechbench.report.rows import identity
 
 Store = Callable[..., Path]
 

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import mechbench
 from mechbench.errors import MechbenchError
-from mechbench.record.results import load_results
 from mechbench.report.aggregate import aggregate
 from mechbench.report.collect import collect
+from mechbench.report.frame import load_results
 from mechbench.report.table import to_csv, to_markdown
 from mechbench.report.watch import picture, read_runs
 

@@ -6,9 +6,9 @@ import pytest
 
 from mechbench.catalogue.registry import register_task
 from mechbench.record.config import Config
-from mechbench.report.collect import identity
 from mechbench.report.labels import called, texts
 from mechbench.report.labels import labels as labels_of
+from mechbench.report.rows import identity
 
 
 def labels(configs: list[Config]) -> list[str]:

@@ -29,9 +29,9 @@ from typing import Any
 from mechbench.errors import ConfigError, ResultError
 from mechbench.record.config import ADDED, Config
 from mechbench.record.files import write_text
-from mechbench.record.results import SCHEMA_VERSION
-from mechbench.report.collect import Row, rows_of
+from mechbench.record.results import RESULT, SCHEMA_VERSION, find_results
 from mechbench.report.escape import csv_text, from_csv_cell, plain
+from mechbench.report.rows import Row, rows_of
 
 FILE = "results.csv"
 _HEAD = ("schema_version", "cell_id", "status", "reason")
@@ -71,8 +71,46 @@ def write_rows(path: Path, rows: Sequence[Row]) -> None:
     write_text(path, csv_text(sorted((_flat(row) for row in rows), key=_order), COLUMNS))
 
 
+def stored_files(*paths: Path | str) -> tuple[list[Path], list[Path]]:
+    """Return every result.json at or below `paths`, and every table that `write_rows` wrote.
+
+    Raises:
+        ConfigError: one of `paths` is not a path.
+        ResultError: a path does not exist, or there is neither below any.
+    """
+    found = find_results(*paths, names=(RESULT, FILE))
+    tables = [path for path in found if path.suffix == ".csv"]
+    # Others may have a results.csv of their own; who names it is told what is wrong with it.
+    named = {Path(path) for path in paths}
+    ours = [path for path in tables if path in named or _is_ours(path)]
+    files = [path for path in found if path.suffix != ".csv"]
+    if not files and not ours:
+        raise ResultError(f"no {RESULT} or leaderboard below {', '.join(map(str, paths))}")
+    return files, ours
+
+
+def _is_ours(path: Path) -> bool:
+    try:
+        with path.open(encoding="utf-8", errors="replace") as file:
+            return file.readline().startswith(",".join(_HEAD))
+    except OSError:
+        return False
+
+
 def read_rows(path: Path) -> list[Row]:
     """Read what `write_rows` wrote.
+
+    Raises:
+        ResultError: as `read_results`.
+    """
+    try:
+        return [row for data in read_results(path) for row in rows_of(data)]
+    except (ConfigError, TypeError, ValueError, KeyError, AttributeError) as error:
+        raise ResultError(f"{path} is damaged: {error}") from error
+
+
+def read_results(path: Path) -> list[dict[str, Any]]:
+    """Read the results that `write_rows` wrote the rows of.
 
     Raises:
         ResultError: unreadable, columns missing or unknown, or a damaged row or result; its line
@@ -96,7 +134,7 @@ def read_rows(path: Path) -> list[Row]:
         for cell_id, data in results.items():
             if found := result_faults(data, planned=True):
                 raise ResultError(f"{path} is damaged: cell {cell_id}: {found[0]}")
-        return [row for data in results.values() for row in rows_of(data)]
+        return list(results.values())
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise ResultError(f"{path} cannot be read: {error}") from error
     except (ConfigError, TypeError, ValueError, KeyError, AttributeError) as error:

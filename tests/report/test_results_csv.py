@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 
 from mechbench.errors import ResultError
-from mechbench.leaderboard import store
-from mechbench.leaderboard.store import COLUMNS, read_rows, write_rows
 from mechbench.record.config import Config
 from mechbench.record.outcome import CellOutcome, outcome_of
-from mechbench.report.collect import Row, rows_of
+from mechbench.report import results_csv as store
+from mechbench.report.results_csv import COLUMNS, read_rows, write_rows
+from mechbench.report.rows import Row, rows_of
 
 STORED = sorted((Path(__file__).parents[2] / "leaderboards").glob("*/results.csv"))
 Make = Callable[..., dict[str, Any]]
