@@ -15,7 +15,7 @@ from typing import Any
 from mechbench.plan.curriculum import least_budget
 from mechbench.plan.resolve import task_of
 from mechbench.plan.suite import Cell
-from mechbench.report.tuning import Rates, Reading, reading, solved, tuned_lr
+from mechbench.report.tuning import Rates, Reading, solved, tuned_lr
 from mechbench.sweep.halving import Halving, halve, rungs
 from mechbench.sweep.readings import counts, read_at, up_to
 
@@ -57,8 +57,9 @@ def choose(tuning: Sequence[Cell], results: Results, by_rows: bool = True) -> Ch
         return Choice(needed, going, None)
     rates = finalists(
         {
-            cell.config.lr: [reading(results[cell.cell_id], cell.config.budget_tokens)]
+            cell.config.lr: [found]
             for cell in scouts
+            if (found := read_at(results[cell.cell_id], cell.config.budget_tokens)) is not None
         }
     )
     finals = [cell for cell in others if cell.config.lr in rates]
