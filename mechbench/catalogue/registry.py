@@ -24,6 +24,7 @@ from mechbench.errors import ConfigError, PluginError, nearest
 
 T = TypeVar("T", bound=Callable[..., Any])
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:-]{0,63}")
+_WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z0-9]+|[0-9]+")  # of a name such as MyRNNCell
 # What built-in tasks measure; those of plugins may say something else.
 MEASURES = (
     "recall", "copying", "state tracking", "arithmetic", "in-context learning", "language",
@@ -91,6 +92,28 @@ class Registry:
             return obj
 
         return decorate
+
+    def named(self, component: Any) -> Any:
+        """Return the name that a class or factory is registered as; what is neither, as it is.
+
+        One that is not registered is registered now, as its own name in small letters: RunningMax
+        as running-max.
+
+        Raises:
+            PluginError: that name is taken by something else, or is not possible.
+        """
+        if not callable(component):
+            return component
+        module = getattr(component, "__module__", "")
+        target = f"{module}:{getattr(component, '__qualname__', '')}"
+        self._discover()
+        for entry in self.entries.values():
+            if entry.obj is component or (entry.obj is None and entry.target == target):
+                return entry.name
+        own = str(getattr(component, "__name__", repr(component)))
+        name = "-".join(_WORD.findall(own)).lower() if own.isidentifier() else own
+        self.register(name)(component)
+        return name
 
     def _add(self, new: Entry) -> None:
         self._discover()

@@ -82,7 +82,7 @@ def resolve(
         operator=operator,
         task=task,
         operator_options=to_stored(operator, options),
-        task_options=_task_options(made),
+        task_options=task_options_of(made),
         task_version=made.version,
         seqlen=made.seqlen,
         vocab_size=made.vocab_size,
@@ -243,7 +243,7 @@ def _exact(options: Mapping[str, Any]) -> Mapping[str, Any]:
     return {**options, "min_seqlen": 0} if options.get("min_seqlen") else options
 
 
-def _task_options(task: Any) -> dict[str, Any]:
+def task_options_of(task: Any) -> dict[str, Any]:
     """Return the parameters of a task; what it keeps to itself is not among them."""
     if not is_dataclass(task):
         raise ConfigError(

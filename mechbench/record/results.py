@@ -61,6 +61,7 @@ from typing import TYPE_CHECKING, Any
 from mechbench.catalogue.settings import path_of
 from mechbench.errors import ConfigError, ResultError
 from mechbench.record.files import set_aside, write_text
+from mechbench.record.outcome import outcome_of
 
 if TYPE_CHECKING:
     from mechbench.record.config import Config
@@ -87,6 +88,19 @@ class Result:
         if name not in data:
             raise AttributeError(f"result has no field {name!r}")
         return data[name]
+
+    def __repr__(self) -> str:
+        """Return two lines: what was run, what came of it and where it is stored."""
+        config, told = self.data["config"], outcome_of(self.data)
+        head = f"{config['operator']} on {config['task']}"
+        what = ", ".join(f"{name} {config[name]}" for name in ("seqlen", "vocab_size", "seed"))
+        scored = [e for e in self.data["evaluations"] if e["seqlen"] == config["seqlen"]]
+        found = self.data["status"]
+        if scored and found == "ok":
+            found = f"accuracy {scored[0]['accuracy']:.2%}"
+        if told is not None:
+            found += f", {told.kind} after {told.tokens / 1e6:.1f} M tokens"
+        return f"Result({head}, {what}: {found};\n       {self.path})"
 
     def accuracy(self, seqlen: int | None = None) -> float:
         """Return the test accuracy at `seqlen`, by default the trained length.

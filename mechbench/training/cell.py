@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +10,12 @@ from mechbench.catalogue.plugins import load_plugins
 from mechbench.catalogue.settings import check_call
 from mechbench.console.progress_bar import Console
 from mechbench.errors import ConfigError
+from mechbench.plan.called import operator_called, task_called
 from mechbench.plan.resolve import resolve, task_of
 from mechbench.record.config import Config
 from mechbench.record.files import discard_if_empty, exclusive, make_folder
 from mechbench.record.results import RETRIED, Result, answers, read_or_set_aside, read_result
+from mechbench.tasks.base import Task
 from mechbench.training.devices import on
 from mechbench.training.draws import callers_generators
 from mechbench.training.kept import Kept
@@ -29,8 +31,8 @@ CHECKPOINT_S = 30.0  # seconds between checkpoints
 
 
 def run(
-    operator: str = "hyena",
-    task: str = "recall",
+    operator: str | Callable[..., Any] = "hyena",
+    task: str | Callable[..., Any] | Task = "recall",
     *,
     seqlen: int | None = None,
     vocab_size: int | None = None,
@@ -63,8 +65,8 @@ def run(
     """Train one operator on one task and score it; a finished cell is read, or carried on.
 
     Args:
-        operator: registered name.
-        task: registered name.
+        operator: registered name, or a class or factory; one that is not registered is now.
+        task: the same, or a task object, which has its own sizes and options.
         seqlen: L, tokens of the task; by default the task's own.
         vocab_size: V; by default the task's own.
         d_model: D.
@@ -111,11 +113,12 @@ def run(
         resume=resume, quiet=quiet,
     )  # fmt: skip
     load_plugins(plugins)
+    asked = {"seqlen": seqlen, "vocab_size": vocab_size, "task_options": task_options}
+    task_name, of_task = task_called(task, asked)
     config, device = resolve(
-        operator,
-        task,
-        seqlen=seqlen,
-        vocab_size=vocab_size,
+        operator_called(operator),
+        task_name,
+        **of_task,
         d_model=d_model,
         n_layers=n_layers,
         short_conv=short_conv,
@@ -129,7 +132,6 @@ def run(
         device=device,
         dtype=dtype,
         operator_options=operator_options,
-        task_options=task_options,
         allow_noncausal=allow_noncausal,
         **settings,
     )

@@ -282,3 +282,12 @@ def test_a_result_answers_for_budgets_up_to_its_own_and_for_all_once_it_is_decid
     assert answers({**data, "status": "diverged"}, 101)
     for status in RETRIED:
         assert not answers({**data, "status": status}, 50)
+
+
+def test_a_result_shows_in_two_lines_what_came_of_it(tmp_path: Path) -> None:
+    path = stored(tmp_path)
+    first, second = repr(read_result(path)).splitlines()
+    assert first.startswith("Result(hyena on recall, seqlen 64, vocab_size 20, seed 0: accuracy 50")
+    assert second == f"       {path})"
+    failed = stored(tmp_path, "two", status="error", reason="x", evaluations=[])
+    assert "seed 0: error, failed after 0.0 M tokens;" in repr(read_result(failed))
