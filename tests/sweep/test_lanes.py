@@ -175,7 +175,7 @@ def test_a_process_whose_gpu_a_cell_broke_runs_no_other(
 def test_a_sweep_in_lanes_is_interrupted_and_goes_on(
     tmp_path: Path, ready: Template | None
 ) -> None:
-    path = write(tmp_path, ["attention", "hyena", "draws"], sequences=2_400)
+    path = write(tmp_path, ["attention", "hyena", "draws"], sequences=3_200)
     out = tmp_path / "runs"
     command = [
         sys.executable, "-m", "mechbench", "sweep", str(path), "--out", str(out),
