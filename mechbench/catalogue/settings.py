@@ -108,7 +108,7 @@ def check_call(*, out: Any, checkpoint_s: Any, data_parallel: Any, resume: Any, 
 
 
 def path_of(name: str, value: Any) -> Path:
-    """Return `value` as a path.
+    """Return `value` as a path; "~" is one's home.
 
     Raises:
         ConfigError: not a path, or not a possible file name; `name` says what it was for.
@@ -120,7 +120,10 @@ def path_of(name: str, value: Any) -> Path:
         fits = False
     if not fits:
         raise ConfigError(f"{name} is {shown(value)}: expected a path")
-    return Path(text)
+    try:
+        return Path(text).expanduser()
+    except RuntimeError:  # "~name", and nobody is called so
+        return Path(text)
 
 
 def plain(value: Any) -> Any:

@@ -1,4 +1,4 @@
-"""One progress bar on standard error, or nothing if that is not a terminal."""
+"""One progress bar on standard error, or in a notebook; nothing where there is neither."""
 
 from __future__ import annotations
 
@@ -8,6 +8,21 @@ from collections.abc import Iterator
 from typing import Any
 
 from tqdm import tqdm
+
+
+def in_notebook() -> bool:
+    """Return whether this is a notebook's kernel, where a bar can be a widget."""
+    ipython = sys.modules.get("IPython")
+    return ipython is not None and getattr(ipython.get_ipython(), "kernel", None) is not None
+
+
+def _bar_class() -> type[tqdm[Any]]:
+    """Return tqdm's bar, that of a notebook in one; loaded only there."""
+    if not in_notebook():
+        return tqdm
+    from tqdm.auto import tqdm as widget
+
+    return widget
 
 
 class Bar:
@@ -32,10 +47,10 @@ class Bar:
 
 
 class Console:
-    """Messages and bars; `quiet` silences all but warnings, None asks the terminal."""
+    """Messages and bars; `quiet` silences all but warnings, None: where nobody would see them."""
 
     def __init__(self, quiet: bool | None = None) -> None:
-        self.quiet = not sys.stderr.isatty() if quiet is None else quiet
+        self.quiet = not (sys.stderr.isatty() or in_notebook()) if quiet is None else quiet
 
     def say(self, text: str) -> None:
         """Print a line of progress."""
@@ -49,7 +64,7 @@ class Console:
     @contextlib.contextmanager
     def bar(self, total: int, initial: int, title: str) -> Iterator[Bar]:
         """Show a bar over `total` tokens while the context lasts."""
-        with tqdm(
+        with _bar_class()(
             total=total,
             initial=initial,
             desc=title,

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from mechbench.catalogue.plugins import load_plugins
-from mechbench.catalogue.settings import check_call
+from mechbench.catalogue.settings import check_call, path_of
 from mechbench.console.progress_bar import Console
 from mechbench.errors import ConfigError
 from mechbench.plan.called import operator_called, task_called
@@ -135,7 +135,7 @@ def run(
         allow_noncausal=allow_noncausal,
         **settings,
     )
-    folder = Path(out) / config.cell_id
+    folder = path_of("out", out) / config.cell_id
     group, device = _join(data_parallel, config, device)
     if group.rank:
         return _follow(Run(config, device, task_of(config), group, folder))

@@ -173,6 +173,13 @@ def test_what_names_a_file_is_a_path(value: str | Path) -> None:
     assert path_of("out", value) == Path(value)
 
 
+def test_a_path_may_begin_at_home(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/ada")
+    assert path_of("out", "~/runs") == Path("/home/ada/runs")
+    assert path_of("out", "~nobody-at-all/runs") == Path("~nobody-at-all/runs")
+    assert path_of("out", "a/~") == Path("a/~")
+
+
 @pytest.mark.parametrize("value", [None, 1, 1.5, b"a", "a\0b", "\ud800", ["a"], Path, object()])
 def test_what_no_file_is_called_is_no_path(value: Any) -> None:
     with pytest.raises(ConfigError, match=r"^out is .*: expected a path$"):

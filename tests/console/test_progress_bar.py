@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from mechbench.console.progress_bar import Console
+from mechbench.console.progress_bar import Console, in_notebook
 
 ROW = {"seqlen": 64, "loss": 1.23456, "train_accuracy": 0.5, "validation_accuracy": None}
 
@@ -58,3 +58,25 @@ def test_bar_is_closed_after_an_error(capsys: pytest.CaptureFixture[str]) -> Non
     with pytest.raises(KeyboardInterrupt), Console(quiet=False).bar(10, 0, "title"):
         raise KeyboardInterrupt
     assert capsys.readouterr().err.endswith("\n")  # the next line starts on its own
+
+
+class Notebook:
+    """IPython, as far as it is asked."""
+
+    kernel: object = None
+
+    def get_ipython(self) -> Notebook:
+        return self
+
+
+@pytest.mark.parametrize("kernel", [None, object()])
+def test_a_notebook_shows_bars_and_ipython_in_a_pipe_none(
+    kernel: object, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert not in_notebook()
+    shell = Notebook()
+    shell.kernel = kernel
+    monkeypatch.setitem(sys.modules, "IPython", shell)
+    assert in_notebook() == (kernel is not None)
+    drive(Console())
+    assert (" 25%|" in capsys.readouterr().err) == (kernel is not None)
