@@ -128,7 +128,7 @@ def numbers(out: Path, results: dict[str, dict[str, Any]]) -> dict[str, Any]:
 
 @pytest.mark.usefixtures("clean_registry")
 def test_cells_in_lanes_find_what_they_find_one_by_one(tmp_path: Path) -> None:
-    path = write(tmp_path, ["attention", "hyena", "draws"], seeds=2)
+    path = write(tmp_path, ["attention", "conv", "draws"], seeds=2)
     one = sweep(path, tmp_path / "one", 1)
     three = sweep(path, tmp_path / "three", 3)
     assert len(one) == 6
@@ -175,7 +175,7 @@ def test_a_process_whose_gpu_a_cell_broke_runs_no_other(
 def test_a_sweep_in_lanes_is_interrupted_and_goes_on(
     tmp_path: Path, ready: Template | None
 ) -> None:
-    path = write(tmp_path, ["attention", "hyena", "draws"], sequences=3_200)
+    path = write(tmp_path, ["attention", "conv", "draws"], sequences=3_200)
     out = tmp_path / "runs"
     command = [
         sys.executable, "-m", "mechbench", "sweep", str(path), "--out", str(out),
@@ -210,7 +210,7 @@ def test_lanes_end_when_stopped_without_an_order_left() -> None:
 @pytest.mark.usefixtures("clean_registry")
 def test_on_a_gpu_cells_in_streams_find_what_they_find_one_by_one(tmp_path: Path) -> None:
     """Steps are replayed as graphs side by side, one kind with numbers drawn in them."""
-    path = write(tmp_path, ["attention", "hyena", "draws"], seeds=2, sequences=8000)
+    path = write(tmp_path, ["attention", "conv", "draws"], seeds=2, sequences=8000)
     one = sweep(path, tmp_path / "one", 1, "cuda")
     three = sweep(path, tmp_path / "three", 3, "cuda")
     assert all(data["status"] == "ok" for data in three.values())
