@@ -99,7 +99,7 @@ class Result:
         if scored and found == "ok":
             found = f"accuracy {scored[0]['accuracy']:.2%}"
         if told is not None:
-            found += f", {told.kind} after {told.tokens / 1e6:.1f} M tokens"
+            found += f", {told.kind} after {told.tokens:,} tokens"
         return f"Result({head}, {what}: {found};\n       {self.path})"
 
     def accuracy(self, seqlen: int | None = None) -> float:

@@ -290,4 +290,4 @@ def test_a_result_shows_in_two_lines_what_came_of_it(tmp_path: Path) -> None:
     assert first.startswith("Result(hyena on recall, seqlen 64, vocab_size 20, seed 0: accuracy 50")
     assert second == f"       {path})"
     failed = stored(tmp_path, "two", status="error", reason="x", evaluations=[])
-    assert "seed 0: error, failed after 0.0 M tokens;" in repr(read_result(failed))
+    assert "seed 0: error, failed after 0 tokens;" in repr(read_result(failed))
