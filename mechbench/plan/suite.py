@@ -191,7 +191,7 @@ class Suite:
         for lr in lrs:
             for seed in (*tuning, *(point.task.seeds or self.seeds)):
                 whole, asked = short if seed in tuning else (config, call)
-                cell = dataclasses.replace(whole, lr=lr, seed=seed)
+                cell = whole.varied(lr, seed)
                 most = 0 if seed in tuning else self.carry_on * cell.budget_tokens
                 yield Cell(cell, cell.cell_id, group, {**asked, "lr": lr, "seed": seed}, most)
 

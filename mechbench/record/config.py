@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import hashlib
 import json
@@ -96,6 +97,16 @@ class Config:
             if self.schedule == "cosine":
                 text = f"it would depend on the budget; choose from {', '.join(SCHEDULES)}"
             raise ConfigError(f"schedule is {self.schedule!r}: {text}")
+
+    def varied(self, lr: float, seed: int) -> Config:
+        """Return the same with another rate and seed, which are checked already.
+
+        A suite has ten thousand such cells: nothing else of them is checked or copied again.
+        """
+        made = copy.copy(self)
+        object.__setattr__(made, "lr", lr)
+        object.__setattr__(made, "seed", seed)
+        return made
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields as JSON types."""

@@ -230,3 +230,12 @@ def test_seeds_that_choose_rates_are_known_by_their_number() -> None:
     ):  # fmt: skip
         config = dataclasses.replace(BASE, seed=seed, protocol=protocol)
         assert config.tunes == tunes(seed, protocol) == expected
+
+
+def test_a_cell_of_another_rate_and_seed_is_as_if_made_anew() -> None:
+    options = {"operator_options": {"order": 3}, "curriculum": ((16, 4), (64, 4))}
+    config = Config("hyena", "recall", budget_tokens=1000, lr=4e-3, **options)
+    made = config.varied(2e-3, 7)
+    assert made == dataclasses.replace(config, lr=2e-3, seed=7)
+    assert made.cell_id == dataclasses.replace(config, lr=2e-3, seed=7).cell_id != config.cell_id
+    assert (config.lr, config.seed) == (4e-3, 0)
