@@ -46,7 +46,6 @@ GRID: dict[str, Sequence[float]] = {
     "gain": (0.01, 0.03, math.inf),  # the last: the scored positions alone
     "least_tokens": (0.0, 1e7, 5e7),
 }
-ROW = ("tokens", "validation_accuracy", "validation_dense_accuracy", "branch")
 _NEARLY = 0.95  # of the tokens asked for: a budget ends up to a step early
 
 
@@ -109,9 +108,7 @@ def judged(
         logged = read_metrics(path.with_name("metrics.csv"))
     except (ResultError, OSError):
         return "without metrics"
-    rows = [
-        {name: getattr(row, name) for name in ROW} for row in logged if not at or row.tokens <= at
-    ]
+    rows = [dataclasses.asdict(row) for row in logged if not at or row.tokens <= at]
     positions = told.positions or int(data["config"]["n_validation"])
     first = cell_outcome(rows, positions, told.mark)
     if first.kind == SOLVED:

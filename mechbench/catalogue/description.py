@@ -16,8 +16,8 @@ from typing import Any
 from mechbench.catalogue.options import signature_options, type_text
 from mechbench.catalogue.registry import Entry
 from mechbench.catalogue.settings import shown
+from mechbench.catalogue.terminal import wrapped
 
-_COLUMNS = 80  # of a terminal
 _MEANING = 4  # columns before what an option means
 
 
@@ -33,9 +33,9 @@ def description(
         more: options beyond the signature's that it takes by default.
     """
     where = "" if entry.origin == "built-in" else f", from {entry.origin}"
-    lines = [*_wrapped(f"{entry.name} ({entry.kind}{where}): {entry.summary}", "  ")]
+    lines = [*wrapped(f"{entry.name} ({entry.kind}{where}): {entry.summary}", "  ")]
     if entry.source:
-        lines += _wrapped(f"Source: {entry.source}", "  ")
+        lines += wrapped(f"Source: {entry.source}", "  ")
     lines += _equation(component) if entry.origin == "built-in" else []
     own = signature_options(component, reserved)
     meanings = arguments(inspect.getdoc(component) or "")
@@ -44,12 +44,12 @@ def description(
     for name, parameter in own.items():
         lines += _option(name, parameter, meanings.get(name, ""))
     if beyond := sorted(set(more or {}) - set(own)):
-        lines += ["", *_wrapped(f"And of the parts it has by default: {', '.join(beyond)}", "  ")]
+        lines += ["", *wrapped(f"And of the parts it has by default: {', '.join(beyond)}", "  ")]
     for fidelity in getattr(component, "fidelity", ()):
         error = "" if fidelity.error is None else f", largest relative error {fidelity.error:g}"
         variant = f" ({fidelity.variant})" if fidelity.variant else ""
-        lines += ["", *_wrapped(f"Compared with{variant}: {fidelity.compared_with}{error}", "  ")]
-        lines += _wrapped(f"Deviations: {fidelity.deviations}", "  ")
+        lines += ["", *wrapped(f"Compared with{variant}: {fidelity.compared_with}{error}", "  ")]
+        lines += wrapped(f"Deviations: {fidelity.deviations}", "  ")
     return "\n".join(lines)
 
 
@@ -77,9 +77,9 @@ def _equation(component: Any) -> Iterator[str]:
         yield ""
         if paragraph.startswith("    "):
             for line in paragraph.splitlines():
-                yield from _wrapped(line, "        ")
+                yield from wrapped(line, "        ")
         else:
-            yield from _wrapped(" ".join(paragraph.split()), "")
+            yield from wrapped(" ".join(paragraph.split()), "")
 
 
 def _option(name: str, parameter: inspect.Parameter, meaning: str) -> Iterator[str]:
@@ -89,9 +89,9 @@ def _option(name: str, parameter: inspect.Parameter, meaning: str) -> Iterator[s
     kind = type_text(parameter.annotation)
     given = parameter.default is not inspect.Parameter.empty
     default = f"default {_plain(parameter.default)}" if given else "required"
-    yield from _wrapped(f"  {name}: {', '.join(filter(None, (kind, default)))}", " " * _MEANING)
+    yield from wrapped(f"  {name}: {', '.join(filter(None, (kind, default)))}", " " * _MEANING)
     if meaning:
-        yield from _wrapped(" " * _MEANING + meaning, " " * _MEANING)
+        yield from wrapped(" " * _MEANING + meaning, " " * _MEANING)
 
 
 def _plain(value: Any) -> str:
@@ -99,7 +99,3 @@ def _plain(value: Any) -> str:
     if value is None or isinstance(value, bool):
         return str(value).lower()
     return value if isinstance(value, str) and value else shown(value)
-
-
-def _wrapped(text: str, indent: str) -> list[str]:
-    return textwrap.wrap(text, _COLUMNS, subsequent_indent=indent, break_on_hyphens=False)

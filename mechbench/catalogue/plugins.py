@@ -27,7 +27,7 @@ def load_plugin(path: str | os.PathLike[str]) -> None:
         ConfigError: `path` is not a path.
         PluginError: the file is unreadable, raises, or registers nothing.
     """
-    file = path_of("plugin", path).expanduser().resolve()
+    file = path_of("plugin", path).resolve()
     old = [name for name in PLUGIN_FILES if _file_of(name) == str(file)]
     if old and _keeping:
         return

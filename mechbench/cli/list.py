@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import itertools
-import textwrap
 from collections.abc import Iterable
 
 import click
 
 from mechbench.catalogue.plugins import load_plugins
 from mechbench.catalogue.registry import CATALOGUES, MEASURES, Entry
+from mechbench.catalogue.terminal import wrapped
 from mechbench.cli.arguments import PLUGIN
-
-_COLUMNS = 80  # of a terminal
 
 
 @click.command("list")
@@ -59,9 +57,4 @@ def _print(rows: Iterable[tuple[str, str]], indent: str = "", width: int = 0) ->
     width = max(width, *(len(name) for name, _ in known))
     for name, text in known:
         head = f"{indent}{name.ljust(width)}  "
-        click.echo(
-            textwrap.fill(
-                text, _COLUMNS, initial_indent=head, subsequent_indent=" " * len(head),
-                break_on_hyphens=False,
-            )
-        )  # fmt: skip
+        click.echo("\n".join(wrapped(text, " " * len(head), head)))

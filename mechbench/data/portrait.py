@@ -6,13 +6,13 @@ import textwrap
 
 from mechbench.catalogue.bounds import DEFAULT_SHOW, SHOW
 from mechbench.catalogue.settings import check_product
+from mechbench.catalogue.terminal import COLUMNS
 from mechbench.data.baselines import required_context, shortcut_accuracies
 from mechbench.data.streams import draw
 from mechbench.record.config import default_examples
 from mechbench.record.results import wilson_interval
 from mechbench.tasks.base import IGNORE, Batch, Task, matches
 
-_COLUMNS = 80  # of a terminal
 _LABEL = 15  # columns that name a line
 _MOST = 16  # tokens per line
 _WINDOWS = 8  # of the required context per line
@@ -66,7 +66,7 @@ def _example(task: Task, batch: Batch) -> list[str]:
         parts = [range(_EDGE), range(length - _EDGE, length)]
     width = max(len(row[i]) for row in texts.values() for part in parts for i in part)
     width = max(width, len(str(length - 1)))
-    each = max(1, min(_MOST, (_COLUMNS - _LABEL + 1) // (width + 1)))
+    each = max(1, min(_MOST, (COLUMNS - _LABEL + 1) // (width + 1)))
     lines: list[str] = []
     for columns in (part[i : i + each] for part in parts for i in range(0, len(part), each)):
         if len(parts) > 1 and columns[0] == parts[1][0]:
@@ -79,7 +79,7 @@ def _example(task: Task, batch: Batch) -> list[str]:
 
 
 def _wrapped(text: str) -> list[str]:
-    return textwrap.wrap(text, _COLUMNS, subsequent_indent="    ", break_long_words=False)
+    return textwrap.wrap(text, COLUMNS, subsequent_indent="    ", break_long_words=False)
 
 
 def _answer(task: Task, target: int | float) -> str:

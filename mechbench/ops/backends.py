@@ -12,7 +12,7 @@ from typing import Literal
 from torch import Tensor
 
 from mechbench.errors import ConfigError, nearest
-from mechbench.ops.counted import is_counted
+from mechbench.ops.marks import COUNTED
 from mechbench.ops.used import note
 
 Reason = Callable[[], str | None]  # says why a backend cannot take the inputs; None if it can
@@ -35,7 +35,7 @@ def choose(op: str, x: Tensor, backend: str, known: Mapping[str, Reason]) -> str
     """
     if backend != "auto" and backend not in known:
         raise ConfigError(f"unknown {op} backend {backend!r}: {nearest(backend, ['auto', *known])}")
-    if backend == "auto" or x.is_meta or is_counted():
+    if backend == "auto" or x.is_meta or COUNTED:
         reasons = []
         for name, unsupported in known.items():
             reason = unsupported()

@@ -1,4 +1,4 @@
-"""What Python callers may give in place of the names of an operator and a task. No torch."""
+"""What Python callers may give in place of the name of a task. No torch."""
 
 from __future__ import annotations
 
@@ -6,19 +6,9 @@ import inspect
 from collections.abc import Mapping
 from typing import Any
 
-from mechbench.catalogue.registry import OPERATORS, TASKS
+from mechbench.catalogue.registry import TASKS
 from mechbench.errors import ConfigError
 from mechbench.plan.resolve import task_options_of
-
-
-def operator_called(operator: Any) -> str:
-    """Return the name of an operator: itself, or that of its class or factory.
-
-    Raises:
-        PluginError: as `Registry.named`.
-    """
-    name: str = OPERATORS.named(operator)
-    return name
 
 
 def task_called(task: Any, given: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:

@@ -182,7 +182,7 @@ class Suite:
             config, _ = resolve(**call, device=device)
         except ConfigError as error:
             self._blame(point, error)
-        group = dataclasses.replace(config, lr=1.0, seed=0).cell_id
+        group = config.varied(1.0, 0).cell_id
         lrs = operator.lrs or self.lrs or (config.lr,)
         # What chooses a rate is scored where it is trained: at long lengths that takes longer than
         # to train it. But for models that are built for the longest.

@@ -26,6 +26,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+from mechbench.catalogue.settings import path_of
 from mechbench.errors import ConfigError, ResultError
 from mechbench.record.config import ADDED, Config
 from mechbench.record.files import write_text
@@ -81,7 +82,7 @@ def stored_files(*paths: Path | str) -> tuple[list[Path], list[Path]]:
     found = find_results(*paths, names=(RESULT, FILE))
     tables = [path for path in found if path.suffix == ".csv"]
     # Others may have a results.csv of their own; who names it is told what is wrong with it.
-    named = {Path(path) for path in paths}
+    named = {path_of("path", path) for path in paths}
     ours = [path for path in tables if path in named or _is_ours(path)]
     files = [path for path in found if path.suffix != ".csv"]
     if not files and not ours:

@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from mechbench.catalogue.plugins import load_plugins
+from mechbench.catalogue.registry import OPERATORS
 from mechbench.catalogue.settings import check_call, path_of
 from mechbench.console.progress_bar import Console
 from mechbench.errors import ConfigError
-from mechbench.plan.called import operator_called, task_called
+from mechbench.plan.called import task_called
 from mechbench.plan.resolve import resolve, task_of
 from mechbench.record.config import Config
 from mechbench.record.files import discard_if_empty, exclusive, make_folder
@@ -116,7 +117,7 @@ def run(
     asked = {"seqlen": seqlen, "vocab_size": vocab_size, "task_options": task_options}
     task_name, of_task = task_called(task, asked)
     config, device = resolve(
-        operator_called(operator),
+        OPERATORS.named(operator),
         task_name,
         **of_task,
         d_model=d_model,

@@ -18,9 +18,8 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
-from mechbench.ops.again import is_again
-from mechbench.ops.counted import being_counted
 from mechbench.ops.kernels.withheld import withheld
+from mechbench.ops.marks import COMPUTED_AGAIN, COUNTED
 from mechbench.training.kinds import is_own, kind_of
 from mechbench.training.model import Backbone
 
@@ -66,7 +65,7 @@ class FlopCounter(TorchDispatchMode):
             if made_of is not NotImplemented:
                 return made_of
         out = func(*args, **kwargs)
-        if formula is not None and not is_again():
+        if formula is not None and not COMPUTED_AGAIN:
             self.total += formula(*args, **kwargs, out_val=out)
         return out
 
@@ -104,7 +103,7 @@ def counting(model: nn.Module) -> Iterator[FlopCounter]:
     with (
         contextlib.nullcontext() if is_own(model) else withheld(),
         sdpa_kernel(SDPBackend.MATH),
-        being_counted(),
+        COUNTED,
         FlopCounter() as counter,
         _CausalHalf(counter),
     ):

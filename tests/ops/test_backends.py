@@ -8,7 +8,7 @@ import torch
 from mechbench.errors import ConfigError
 from mechbench.ops import used
 from mechbench.ops.backends import BackendName, choose, pick
-from mechbench.ops.counted import being_counted
+from mechbench.ops.marks import COUNTED
 from mechbench.ops.used import ops_used
 
 X = torch.zeros(2)
@@ -43,7 +43,7 @@ def test_on_the_meta_device_any_name_is_auto() -> None:
 
 
 def test_where_flops_are_counted_any_name_is_auto() -> None:
-    with being_counted():
+    with COUNTED:
         assert choose("op", X, "other", KNOWN) == "plain"
 
 

@@ -11,7 +11,7 @@ import mechbench
 from mechbench.catalogue.registry import OPERATORS
 from mechbench.errors import ConfigError, PluginError
 from mechbench.operators.attention import Attention
-from mechbench.plan.called import operator_called, task_called
+from mechbench.plan.called import task_called
 from mechbench.tasks.recall import Recall
 
 pytestmark = pytest.mark.usefixtures("clean_registry")
@@ -35,25 +35,25 @@ def plain_mix(d_model: int, max_seqlen: int) -> nn.Module:
     ],
 )  # fmt: skip
 def test_an_operator_may_be_its_class(operator: Any, name: Any) -> None:
-    assert operator_called(operator) == name
-    assert operator_called(operator) == name  # registered by then
+    assert OPERATORS.named(operator) == name
+    assert OPERATORS.named(operator) == name  # registered by then
     if isinstance(name, str):
         assert name in OPERATORS.names()
 
 
 def test_what_has_no_name_or_another_ones_is_refused() -> None:
     with pytest.raises(PluginError, match="operator name '<lambda>' is not possible"):
-        operator_called(lambda d_model, max_seqlen: nn.Identity())
+        OPERATORS.named(lambda d_model, max_seqlen: nn.Identity())
 
     with pytest.raises(PluginError, match=r"operator name 'functools\.partial.* is not possible"):
-        operator_called(functools.partial(plain_mix, 3))
+        OPERATORS.named(functools.partial(plain_mix, 3))
 
     class Hyena(nn.Module):
         def forward(self, u: Tensor) -> Tensor:
             return u
 
     with pytest.raises(PluginError, match="operator 'hyena' is registered twice"):
-        operator_called(Hyena)
+        OPERATORS.named(Hyena)
 
 
 def test_a_task_may_be_its_class_or_an_object() -> None:

@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from mechbench.ops.again import computed_again
+from mechbench.ops.marks import COMPUTED_AGAIN
 from mechbench.ops.precision import product_precision
 from mechbench.ops.triton import beside, state_fits, unavailable
 from mechbench.ops.used import noted
@@ -171,7 +171,7 @@ class _Forgetting(torch.autograd.Function):
         mean = (dy * y).sum(-1, keepdim=True)  # (B, H, L, 1): of each query's dweights
         with torch.autocast("cuda" if v.is_cuda else "cpu", enabled=False):
             for a, b in _chunks(q.shape[-2], ctx.chunk):
-                with computed_again():
+                with COMPUTED_AGAIN:
                     scores = _scores(q, k, total, a, b)
                 weights = scores.sub_(log_sums[..., a:b, None]).exp_()
                 dv[..., :b, :] += weights.transpose(-1, -2) @ dy[..., a:b, :]
