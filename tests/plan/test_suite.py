@@ -21,9 +21,9 @@ from mechbench.record.config import TUNING_SEED
 SHIPPED = sorted((Path(__file__).parents[2] / "tasks").glob("*.toml"))
 BOARDS = {
     "recall-vs-length", "recall-vs-vocab", "recall-distance", "recall-long", "induction-vs-length",
-    "filters", "hyena-window", "operators-long", "length-generalisation", "mqar", "mad", "arithmetic",
-    "majority", "counting", "icl-functions", "state-tracking", "flip-flop", "copying", "regbench",
-    "lookup",
+    "filters", "hyena-window", "operators-long", "length-generalisation", "mqar", "mad",
+    "arithmetic", "majority", "counting", "icl-functions", "state-tracking", "flip-flop", "copying",
+    "regbench", "lookup",
 }  # fmt: skip
 NAMES = BOARDS | {"quick", "first-release", "smoke"}
 OF_FILTERS = {"filters", "hyena-window"}  # boards of one operator
