@@ -63,16 +63,26 @@ def build(root: Path) -> None:
     "--to", type=_PATH, help="Folder of the leaderboard.  [default: leaderboards/NAME of --suite]"
 )
 @click.option(
+    "--planned",
+    is_flag=True,
+    help="Take only operators that the suite plans, from runs of several suites.",
+)
+@click.option(
     "--without-refused", is_flag=True, help="If some results are refused, add the others."
 )
 def submit(
-    results: tuple[Path, ...], suite: str | None, to: Path | None, without_refused: bool
+    results: tuple[Path, ...],
+    suite: str | None,
+    to: Path | None,
+    planned: bool,
+    without_refused: bool,
 ) -> None:
     """Check RESULTS (files or folders) and add them to a leaderboard.
 
     A result is refused if it does not fit the schema, if it contradicts itself, or if computing the
     task's examples and baselines and the model's size again refutes it; a low accuracy is no
-    reason. If one is refused, none is added. Results of no cell of the suite are left out.
+    reason. If one is refused, none is added. Results of no cell of the suite are left out, but
+    any operator may stand beside those that it plans.
     """
     if suite is None and to is None:
         raise click.UsageError("name the leaderboard: --suite NAME or --to FOLDER")
@@ -83,7 +93,7 @@ def submit(
     path = find_suite(suite) if suite is not None else None
     folder = to or Path("leaderboards") / (path.stem if path else "")
     done = add(
-        results, folder, path, without_refused=without_refused,
+        results, folder, path, planned=planned, without_refused=without_refused,
         say=lambda text: click.echo(f"mechbench: {text}", err=True),
     )  # fmt: skip
     for line in done.refused:

@@ -29,10 +29,8 @@ from mechbench.report.rows import Row, age, identity, rows_of
 from mechbench.sweep.plan import make_plan
 
 # What a result may have of its own at a point of a suite.
-_FREE = (
-    "operator", "operator_options", "lr", "eval_seqlens", "max_seqlen", "plugins", "sources",
-    "dtype", "device_type",
-)  # fmt: skip
+_FREE = ("lr", "eval_seqlens", "max_seqlen", "plugins", "sources", "dtype", "device_type")
+_OPERATOR = ("operator", "operator_options")
 _PATIENCE_S = 600.0  # for another submission to finish
 
 
@@ -60,6 +58,7 @@ def submit(
     folder: Path,
     suite_path: Path | None = None,
     *,
+    planned: bool = False,
     without_refused: bool = False,
     say: Callable[[str], None] = lambda text: None,
 ) -> Submission:
@@ -71,6 +70,7 @@ def submit(
         paths: result.json files, or folders of them.
         folder: leaderboards/NAME; created if need be.
         suite_path: the suite; by default the copy that lies in `folder`.
+        planned: take only operators, and options of theirs, that the suite plans.
         without_refused: add the others where some are refused, in place of nothing; the refused
             cells then stand in the leaderboard as not run.
         say: told what takes long.
@@ -85,12 +85,13 @@ def submit(
     if suite_path is None and not source.exists():
         raise ConfigError(f"{folder} has no {SUITE}: name the suite with --suite NAME")
     suite = read_suite(source)
+    free = _FREE if planned else (*_FREE, *_OPERATOR)
     points = {
-        _point(dataclasses.replace(cell.config, budget_tokens=budget))
+        _point(dataclasses.replace(cell.config, budget_tokens=budget), free)
         for cell in suite.cells("cpu")  # of both kinds
         for budget in cell.budgets
     }
-    judged, refused, elsewhere = _judge(find_results(*paths), points, Truths(say))
+    judged, refused, elsewhere = _judge(find_results(*paths), points, free, Truths(say))
     with _held(folder):
         stored = read_rows(folder / FILE) if (folder / FILE).exists() else []
         if others := sorted({row.config.protocol for row in stored} - {PROTOCOL}):
@@ -153,13 +154,13 @@ def _held(folder: Path) -> Iterator[None]:
 
 
 def _judge(
-    files: Sequence[Path], points: Set[str], truths: Truths
+    files: Sequence[Path], points: Set[str], free: Sequence[str], truths: Truths
 ) -> tuple[list[tuple[Path, dict[str, Any]]], list[str], int]:
     """Return the sound results with their files, a line a fault, and how many belong elsewhere."""
     judged, refused, elsewhere = [], [], 0
     for path in files:
         data, wrong = _read(path)
-        if not wrong and _point(Config.from_dict(data["config"])) not in points:
+        if not wrong and _point(Config.from_dict(data["config"]), free) not in points:
             elsewhere += 1
             continue
         wrong = wrong or truths.faults(data)
@@ -178,14 +179,14 @@ def _read(path: Path) -> tuple[dict[str, Any], list[str]]:
     return data, faults(data)
 
 
-def _point(config: Config) -> str:
-    """Return what results of one point share: seed and the operator's own left out.
+def _point(config: Config, free: Sequence[str]) -> str:
+    """Return what results of one point share: seed and what is free left out.
 
     A cell that chooses a learning rate may end before the budget.
     """
     if config.tunes:
-        return "tuning " + identity(config, without=(*_FREE, "budget_tokens"))
-    return identity(config, without=_FREE)
+        return "tuning " + identity(config, without=(*free, "budget_tokens"))
+    return identity(config, without=free)
 
 
 def _not_run(suite: Suite, rows: Sequence[Row]) -> list[list[Row]]:

@@ -131,10 +131,6 @@ def by_experiment(
     return found
 
 
-def _budget(rows: Sequence[Row]) -> int:
-    return max((row.config.budget_tokens for row in rows), default=0)
-
-
 def solving(rows: Sequence[Row]) -> Solving:
     """Return what became of the results of one experiment.
 

@@ -12,7 +12,7 @@ from mechbench.report.leaders import Verdict
 from mechbench.report.solve_curve import median_tokens
 from mechbench.report.solving import TRENDS, Solving
 from mechbench.report.style import amount
-from mechbench.report.survival import Outcome, followed
+from mechbench.report.survival import Outcome, half_followed
 
 HEAD = (
     "solving, median of seeds", "trained at", "solved", "tokens to solve", "FLOPs to solve",
@@ -106,7 +106,7 @@ def _after(
         return "-"
     median = median_tokens(outcomes)
     if math.isinf(median.tokens):
-        return f"> {text(followed(outcomes))}"
+        return f"> {text(half_followed(outcomes))}"
     if not interval:
         return text(median.tokens)
     high = "∞" if math.isinf(median.high) else text(median.high)

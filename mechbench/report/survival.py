@@ -73,6 +73,20 @@ def followed(outcomes: Sequence[Outcome]) -> float:
     return math.inf if solved > censored else censored
 
 
+def half_followed(outcomes: Sequence[Outcome]) -> float:
+    """Return the tokens that at least half of the cells came to or were solved by.
+
+    Where fewer than half are solved, that many did not suffice; a single cell that was followed
+    further does not speak for the others.
+
+    Raises:
+        ValueError: there is no outcome.
+    """
+    _check(outcomes)
+    came_to = sorted((math.inf if o.solved else o.tokens for o in outcomes), reverse=True)
+    return came_to[(len(outcomes) - 1) // 2]
+
+
 def share_solved(outcomes: Sequence[Outcome], tokens: float | None = None) -> Share:
     """Return the share of cells solved by so many tokens, with an interval.
 

@@ -27,11 +27,11 @@ _LEGEND = (
 _SOLVING = (
     "Solved: validation accuracy at the mark twice in a row, k of n seeds [Wilson interval]. "
     "Tokens [95% interval], FLOPs and seconds of training to solve: the median (Kaplan and Meier), "
-    "or > what did not suffice where fewer than half are solved. Of seeds not solved: mean test "
-    "accuracy, and whether validation accuracy was rising over the last half of their tokens, flat "
-    "within its noise, or unclear. A seed that diverged counts as unsolved. Log-rank tests, with "
-    "Holm's correction, are approximate: they tell two equal operators apart in up to 10 of 100 "
-    "cases of three seeds each, in 7 of five."
+    "or > what at least half of the seeds came to, where fewer are solved. Of seeds not solved: "
+    "mean test accuracy, and whether validation accuracy was rising over the last half of their "
+    "tokens, flat within its noise, or unclear. A seed that diverged counts as unsolved. Log-rank "
+    "tests, with Holm's correction, are approximate: they tell two equal operators apart in up to "
+    "10 of 100 cases of three seeds each, in 7 of five."
 )
 
 _SCALED = (

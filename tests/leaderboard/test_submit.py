@@ -83,6 +83,15 @@ def test_foreign_operator_and_further_lengths_are_welcome(
     assert (done.added, done.not_run) == (2, 3)  # the cell at 16 tokens alone was run with 24
 
 
+def test_operators_that_the_suite_does_not_plan_can_be_left_out(
+    at: Make, save: Save, suite: Path, tmp_path: Path
+) -> None:
+    save(at("theirs"))
+    save(at())
+    done = submit([tmp_path / "runs"], tmp_path / "b", suite, planned=True)
+    assert (done.added, done.elsewhere, done.not_run) == (1, 1, 3)
+
+
 def test_one_refused_result_keeps_the_others_out_unless_asked(
     at: Make, save: Save, suite: Path, tmp_path: Path
 ) -> None:

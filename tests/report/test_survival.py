@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mechbench.record.results import wilson_interval
-from mechbench.report.survival import Outcome, Share, followed, share_solved
+from mechbench.report.survival import Outcome, Share, followed, half_followed, share_solved
 from report.outcomes import CELLS, cells
 
 
@@ -74,6 +74,21 @@ def test_the_share_is_known_to_the_last_cell_or_for_good(
     outcomes: list[Outcome], end: float
 ) -> None:
     assert followed(outcomes) == end
+
+
+@pytest.mark.parametrize(
+    ("outcomes", "tokens"),
+    [
+        (cells([], [2, 5]), 5),
+        (cells([], [2, 2, 5]), 2),
+        (cells([1], [2, 5]), 5),  # the solved one is of the half
+        (cells([1, 2], [5]), math.inf),
+    ],
+)
+def test_one_cell_followed_further_does_not_speak_for_the_half(
+    outcomes: list[Outcome], tokens: float
+) -> None:
+    assert half_followed(outcomes) == tokens
 
 
 @given(CELLS, st.integers(1, 9))
