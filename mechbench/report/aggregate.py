@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from mechbench.record.config import PROTOCOL, Config, canonical_json
+from mechbench.record.config import PROTOCOL, canonical_json
 from mechbench.record.results import NOT_RUN
-from mechbench.report.escape import markdown, plain
+from mechbench.report.differences import differences, failures
 from mechbench.report.intervals import Counts, bootstrap_interval
-from mechbench.report.labels import CODE, SETTINGS, called, crosses_lengths, labels, setting, texts
+from mechbench.report.labels import called, crosses_lengths, labels, texts
 from mechbench.report.leaders import Verdict, solvers, verdict
 from mechbench.report.rows import NAN, OUTCOMES, Row, age, identity
 from mechbench.report.solving import Solving, by_experiment
@@ -239,8 +239,8 @@ def _section(
             for length, found in scored.items()
         },
         crossing=crosses_lengths(configs),
-        differences=tuple(_differences(named, hidden)),
-        failures=tuple(_failures(named)),
+        differences=tuple(differences(named, hidden)),
+        failures=tuple(failures(named)),
     )
 
 
@@ -339,53 +339,6 @@ def _cost(rows: list[Row], rates: Mapping[str, str], tuning: Tuning) -> Cost:
         tuning_tokens=tuning.tokens,
         lr_at_edge=any(tuning.at_edge(row.config.lr) for row in rows),
     )
-
-
-def _differences(named: list[tuple[str, Row]], hidden: Sequence[str]) -> list[str]:
-    """Say which settings differ between labels that were trained at one length, as Markdown."""
-    at: dict[int, dict[str, Config]] = defaultdict(dict)
-    for label, row in named:
-        at[row.config.seqlen][label] = row.config
-    absent = {*CODE, "max_seqlen", *hidden}  # the operator decides the first three
-    return [
-        f"{'Budgets differ' if name == 'budget_tokens' else f'`{name}` differs'}"
-        f" (trained at {length}): {text}"
-        for name in SETTINGS
-        if name not in absent
-        for length, configs in sorted(at.items())
-        if (text := _difference({k: setting(c, name) for k, c in sorted(configs.items())}))
-    ]
-
-
-def _difference(values: Mapping[str, Any]) -> str:
-    """Return "8 for a, b; 16 for c", the rarest value first; empty if all are the same."""
-    shown = texts(values.values())
-    holders: dict[str, list[str]] = defaultdict(list)
-    for label, value in values.items():
-        holders[shown[canonical_json(value)]].append(markdown(label))
-    if len(holders) < 2:
-        return ""
-    ordered = sorted(holders.items(), key=lambda item: (len(item[1]), item[0]))
-    named = [f"{markdown(value)} for {', '.join(labels)}" for value, labels in ordered]
-    if len(ordered[-1][1]) > 2:
-        named[-1] = f"{markdown(ordered[-1][0])} for all others"
-    return "; ".join(named)
-
-
-def _failures(named: list[tuple[str, Row]]) -> list[str]:
-    lines = set()
-    for label, row in named:
-        if row.outcome in ("ok", NOT_RUN):
-            continue
-        at, why = f" at {row.config.seqlen}", f"{row.status}: {row.data.get('reason') or ''}"
-        if row.outcome == NAN:
-            n = row.evaluation["n"] if row.evaluation else 0
-            why = f"{NAN} at {row.eval_seqlen}: {row.non_finite} of {n} scored outputs not finite"
-        elif not row.data.get("reason"):
-            why = f"{row.status}: no reason stored"
-        at = "" if f"trained at {row.config.seqlen}" in label else at
-        lines.add(f"{label}{at}, seed {row.config.seed}: {plain(why, 600)}")
-    return sorted(lines)
 
 
 def _mean(values: Sequence[float]) -> float | None:

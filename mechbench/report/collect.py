@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mechbench.errors import ResultError
-from mechbench.record.config import ANYTIME
+from mechbench.record.config import ANYTIME, Config
 from mechbench.record.results import NOT_RUN, is_decided, read_result
 from mechbench.report.escape import plain
 from mechbench.report.results_csv import read_rows, stored_files
@@ -40,23 +40,41 @@ def collect(paths: Sequence[Path]) -> tuple[list[Row], list[str]]:
 
 
 def levelled(rows: Sequence[Row]) -> list[Row]:
-    """Return the rows, those of decided results at the largest budget of their experiment.
+    """Return the rows, those that were carried on at the largest budget of their experiment.
 
     A run that was solved, or that diverged, ends so with every larger budget. So it stands beside
-    the other seeds and rates, which were carried on.
+    the other seeds and rates, which were carried on. Seeds that were carried on to different ends,
+    one until it was flat, stand together, too, unless a seed has several ends itself: then budgets
+    are compared. `Row.data` keeps each one's own budget.
     """
-    keys = [identity(row.config, without=("lr", "budget_tokens")) for row in rows]
     most: dict[str, int] = defaultdict(int)
-    for key, row in zip(keys, rows, strict=True):
-        most[key] = max(most[key], row.config.budget_tokens)
+    ends: dict[str, dict[int, set[int]]] = defaultdict(lambda: defaultdict(set))
+    for row in rows:
+        config = row.config
+        most[_over(config, "lr")] = max(most[_over(config, "lr")], config.budget_tokens)
+        if not (config.tunes or is_decided(row.data)):
+            ends[_over(config)][config.seed].add(config.budget_tokens)
 
-    def level(key: str, row: Row) -> Row:
-        if row.config.protocol < ANYTIME or not is_decided(row.data):
+    def level(row: Row) -> Row:
+        budget = row.config.budget_tokens
+        if row.config.protocol < ANYTIME:
             return row
-        config = dataclasses.replace(row.config, budget_tokens=most[key])
-        return dataclasses.replace(row, config=config)
+        if is_decided(row.data):
+            budget = most[_over(row.config, "lr")]
+        elif not row.config.tunes:
+            of_seed = ends[_over(row.config)].values()
+            if all(len(found) == 1 for found in of_seed):
+                budget = max(max(found) for found in of_seed)
+        return dataclasses.replace(
+            row, config=dataclasses.replace(row.config, budget_tokens=budget)
+        )
 
-    return [level(key, row) for key, row in zip(keys, rows, strict=True)]
+    return [level(row) for row in rows]
+
+
+def _over(config: Config, *more: str) -> str:
+    """Return what the budgets of an experiment share."""
+    return identity(config, without=("budget_tokens", *more))
 
 
 def newest(results: Sequence[Sequence[Row]]) -> tuple[list[Row], list[str]]:

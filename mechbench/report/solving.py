@@ -145,7 +145,7 @@ def solving(rows: Sequence[Row]) -> Solving:
     spent: dict[int, int] = {}
     for row, told in known:
         if told.kind == CENSORED and told.tokens:
-            budget = row.config.budget_tokens
+            budget = _budget(row, told)
             spent[budget] = min(told.tokens, spent.get(budget, told.tokens))
     cells = [_cell(row, told, spent) for row, told in known]
     trained = tuple(cell for cell in cells if cell is not None)
@@ -154,7 +154,7 @@ def solving(rows: Sequence[Row]) -> Solving:
 
 def _cell(row: Row, told: CellOutcome, spent: Mapping[int, int]) -> Cell | None:
     """Return a cell; None of one that failed, or was trained on nothing."""
-    tokens, budget = told.tokens, row.config.budget_tokens
+    tokens, budget = told.tokens, _budget(row, told)
     if told.kind in (CENSORED, DIVERGED):
         tokens = spent.get(budget, budget)
     if told.kind == FAILED or not tokens:
@@ -167,6 +167,12 @@ def _cell(row: Row, told: CellOutcome, spent: Mapping[int, int]) -> Cell | None:
         (told.trend or UNCLEAR) if told.kind == CENSORED else None,
         _counts(row) if told.kind == CENSORED else None,
     )
+
+
+def _budget(row: Row, told: CellOutcome) -> int:
+    """Return the budget of a cell; of one given up its own, as the row's may be a sibling's."""
+    own = row.data["config"]["budget_tokens"]
+    return int(own if told.kind == CENSORED else row.config.budget_tokens)
 
 
 def _counts(row: Row) -> Counts | None:

@@ -101,16 +101,6 @@ def test_accuracy_scored_before_memory_ran_out_is_kept(store: Store, tmp_path: P
     assert (long.eval_seqlen, long.accuracy) == (4096, None)
 
 
-def test_differences_name_the_rarer_value(store: Store, tmp_path: Path) -> None:
-    for operator in ("a", "b", "c"):
-        store(operator=operator)
-    store(operator="d", budget_tokens=9)
-    store(operator="d", seqlen=128, budget_tokens=77)
-    assert sections(tmp_path)[0].differences == (
-        "Budgets differ (trained at 64): 9 for d; 1000 for all others",
-    )
-
-
 def test_a_cell_stored_twice_counts_once(store: Store, tmp_path: Path) -> None:
     store({64: 0.2}, folder="new", date="2026-02-01T00:00:00Z")
     store({64: 0.9}, folder="old", date="2026-01-01T00:00:00Z")

@@ -146,3 +146,18 @@ def test_what_is_decided_stands_beside_what_was_carried_on(store: Store, tmp_pat
         (3, "hyena", 0): 5000, (3, "hyena", 1): 5000, (3, "hyena", 2): 2000,
         (3, "attention", 0): 700, (2, "hyena", 0): 1000, (2, "hyena", 1): 5000,
     }  # fmt: skip
+
+
+def test_seeds_that_were_carried_on_to_different_ends_stand_together(
+    store: Store, tmp_path: Path
+) -> None:
+    store({64: 0.5}, seed=1, budget_tokens=5000)
+    store({64: 0.4}, seed=2, budget_tokens=2000)
+    # Where budgets are compared, a seed has several.
+    for budget in (2000, 5000):
+        store({64: 0.4}, operator="attention", seed=1, budget_tokens=budget, folder=str(budget))
+    rows = collect([tmp_path / "runs", tmp_path / "2000", tmp_path / "5000"])[0]
+    of = {name: [r for r in rows if r.config.operator == name] for name in ("hyena", "attention")}
+    assert [r.config.budget_tokens for r in of["hyena"]] == [5000, 5000]
+    assert sorted(r.data["config"]["budget_tokens"] for r in of["hyena"]) == [2000, 5000]
+    assert sorted(r.config.budget_tokens for r in of["attention"]) == [2000, 5000]

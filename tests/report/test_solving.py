@@ -99,6 +99,17 @@ def test_budgets_of_one_experiment_are_censoring(store: Store, tmp_path: Path) -
     assert len(section.points) == 2  # accuracies are of one budget each
 
 
+def test_seeds_of_different_ends_are_one_point(store: Store, tmp_path: Path) -> None:
+    store(seed=0, budget_tokens=1000, solved=True, **told(CellOutcome("solved", 900), 900))
+    store(seed=1, budget_tokens=5000, **told(flat(4900), 4900))
+    store(seed=2, budget_tokens=2000, **told(flat(1900), 1900))
+    (section,) = aggregate(collect([tmp_path / "runs"])[0])
+    (point,) = section.points
+    assert [(o.tokens, o.solved) for o in point.solving.outcomes] == [
+        (900, True), (4900, False), (1900, False),
+    ]  # fmt: skip
+
+
 def test_budgets_of_older_protocols_are_experiments_of_their_own(
     store: Store, tmp_path: Path
 ) -> None:
