@@ -61,9 +61,7 @@ def fft_conv(
 
     Args:
         u: (B, D, L) input; float64, float32, bfloat16 or float16. Transforms run in float32 for
-            the half types. On CUDA short inputs of these are convolved directly, in O(B D L^2), and
-            spectra of long ones stand in half precision: each output is off by about a rounding
-            of the largest one of its row, however small it is itself.
+            the half types. On CUDA short inputs of these are convolved directly, in O(B D L^2).
         h: (D, K) filters, K of any length; taps beyond L have no effect.
         skip: (D,) weight of the gated input in the output, or None.
         pre_gate: (B, D, L) factor before the convolution, or None.

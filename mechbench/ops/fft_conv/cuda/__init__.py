@@ -9,7 +9,7 @@ import torch
 
 from mechbench.ops.kernels.nvrtc import Module, module
 
-_COMMON = ("fft.cuh", "real.cuh", "stored.cuh")
+_COMMON = ("fft.cuh", "real.cuh")
 _REALS = {torch.float32: "float", torch.bfloat16: "Bfloat16", torch.float16: "Half"}
 
 

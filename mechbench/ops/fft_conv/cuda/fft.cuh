@@ -6,8 +6,6 @@
 // the stages backwards, needs no other. A thread writes to shared memory only where it has read
 // last, and so one barrier is enough between two stages.
 //
-// Defined on the way in: HALVED (0 or 1).
-//
 // Source: Gentleman and Sande 1966, "Fast Fourier transforms: for fun and profit"; the twist as in
 // the module `twist`.
 
@@ -20,18 +18,11 @@ __device__ __forceinline__ Value operator*(Value a, Value b) {
 }
 __device__ __forceinline__ Value conj(Value a) { return {a.re, -a.im}; }
 
-// exp(i pi angle); where numbers stand in half precision between kernels, to about 1e-6, in a fifth
-// of the instructions
+// exp(i pi angle)
 __device__ __forceinline__ Value unit(float angle) {
-#if HALVED
-  const float turns = 0.5f * angle + 12582912.0f;  // to whole ones
-  const float x = 3.14159265f * (angle - 2.0f * (turns - 12582912.0f));
-  return {__cosf(x), __sinf(x)};
-#else
   Value w;
   sincospif(angle, &w.im, &w.re);
   return w;
-#endif
 }
 
 // cos(pi k / 64)

@@ -2,7 +2,7 @@
 
 template <class Real>
 __device__ __forceinline__ void transform_columns(
-    const Real* x, Stored X, int D, int L, long long batch, long long channel, float scale) {
+    const Real* x, Value* X, int D, int L, long long batch, long long channel, float scale) {
   extern __shared__ Value shared[];
   const Beside place = {static_cast<int>(threadIdx.x % WIDTH)};
   const int column = blockIdx.x * WIDTH + place.column, thread = threadIdx.x / WIDTH;
@@ -14,7 +14,7 @@ __device__ __forceinline__ void transform_columns(
 
 template <class Real>
 __device__ __forceinline__ void restore_columns(
-    Stored X, Real* x, int D, int L, long long batch, long long channel, float scale) {
+    const Value* X, Real* x, int D, int L, long long batch, long long channel, float scale) {
   extern __shared__ Value shared[];
   const Beside place = {static_cast<int>(threadIdx.x % WIDTH)};
   const int column = blockIdx.x * WIDTH + place.column, thread = threadIdx.x / WIDTH;
@@ -28,52 +28,46 @@ extern "C" {
 
 // Lines X (B D, R, C) of the rows x (B, D, L). Grid: blocks of columns, rows.
 __global__ void __launch_bounds__(DOWN_THREADS) columns(
-    const REAL* x, Number* X, float* scales, int D, int L, long long batch, long long channel,
-    float scale) {
-  transform_columns(x, Stored{X, scales}, D, L, batch, channel, scale);
+    const REAL* x, Value* X, int D, int L, long long batch, long long channel, float scale) {
+  transform_columns(x, X, D, L, batch, channel, scale);
 }
 __global__ void __launch_bounds__(DOWN_THREADS) filter_columns(
-    const float* x, Number* X, float* scales, int D, int L, long long batch, long long channel,
-    float scale) {
-  transform_columns(x, Stored{X, scales}, D, L, batch, channel, scale);
+    const float* x, Value* X, int D, int L, long long batch, long long channel, float scale) {
+  transform_columns(x, X, D, L, batch, channel, scale);
 }
 
 // The inverse of `columns`: L numbers of each row.
 __global__ void __launch_bounds__(DOWN_THREADS) uncolumns(
-    Number* X, float* scales, REAL* x, int D, int L, long long batch, long long channel,
-    float scale) {
-  restore_columns(Stored{X, scales}, x, D, L, batch, channel, scale);
+    const Value* X, REAL* x, int D, int L, long long batch, long long channel, float scale) {
+  restore_columns(X, x, D, L, batch, channel, scale);
 }
 __global__ void __launch_bounds__(DOWN_THREADS) filter_uncolumns(
-    Number* X, float* scales, float* x, int D, int L, long long batch, long long channel,
-    float scale) {
-  restore_columns(Stored{X, scales}, x, D, L, batch, channel, scale);
+    const Value* X, float* x, int D, int L, long long batch, long long channel, float scale) {
+  restore_columns(X, x, D, L, batch, channel, scale);
 }
 
-// The lines V (B, D, R, C) times those of the filters H (D, R, C), to Z, which may be V; scales are
-// new ones. Where `keep`, H becomes its lines' transforms. Grid: blocks of lines, channels.
+// The lines V (B, D, R, C) become their product with those of the filters H (D, R, C). Where
+// `keep`, H becomes its lines' transforms. Grid: blocks of lines, channels.
 __global__ void __launch_bounds__(ALONG_THREADS, LINE_BLOCKS) multiply_lines(
-    Number* V, float* V_scales, Number* Z, float* Z_scales, Number* H, float* H_scales,
-    float* kept_scales, int keep, int B) {
+    Value* V, Value* H, int keep, int B) {
   extern __shared__ Value shared[];
   const int thread = threadIdx.x % LINE_THREADS, among = threadIdx.x / LINE_THREADS;
   const Padded place = {among * (C + C / 16)};
   const int line = blockIdx.x * LINES + among;
   const long long d = blockIdx.y, D = gridDim.y;
-  const Stored out = {Z, Z_scales};
   Value h[E];
-  read_line(h, Stored{H, H_scales}, d, line, thread);
+  read_line(h, H, d, line, thread);
   Lines::forward(h, thread, shared, place);
-  if (keep) write_line(h, Stored{H, kept_scales}, d, line, thread);
+  if (keep) write_line(h, H, d, line, thread);
   __syncthreads();
   for (long long b = 0; b < B; ++b) {
     Value x[E];
-    read_line(x, Stored{V, V_scales}, b * D + d, line, thread);
+    read_line(x, V, b * D + d, line, thread);
     Lines::forward(x, thread, shared, place);
 #pragma unroll
     for (int e = 0; e < E; ++e) x[e] = x[e] * h[e];
     Lines::inverse(x, thread, shared, place);
-    write_line(x, out, b * D + d, line, thread);
+    write_line(x, V, b * D + d, line, thread);
   }
 }
 
@@ -81,21 +75,19 @@ __global__ void __launch_bounds__(ALONG_THREADS, LINE_BLOCKS) multiply_lines(
 // transforms that were kept, and dH (D, R, C) the sum over the batch of dZ times the conjugate of
 // V.
 __global__ void __launch_bounds__(ALONG_THREADS, BACKWARD_BLOCKS) backward_lines(
-    Number* dZ, float* dZ_scales, float* dZ_out_scales, Number* V, float* V_scales, Number* H,
-    float* H_scales, Number* dH, float* dH_scales, int B) {
+    Value* dZ, const Value* V, const Value* H, Value* dH, int B) {
   extern __shared__ Value shared[];
   const int thread = threadIdx.x % LINE_THREADS, among = threadIdx.x / LINE_THREADS;
   const Padded place = {among * (C + C / 16)};
   const int line = blockIdx.x * LINES + among;
   const long long d = blockIdx.y, D = gridDim.y;
-  const Stored filters = {H, H_scales};
   Value sum[E];
 #pragma unroll
   for (int e = 0; e < E; ++e) sum[e] = {0.0f, 0.0f};
   for (long long b = 0; b < B; ++b) {
     Value x[E], y[E];
-    read_line(x, Stored{dZ, dZ_scales}, b * D + d, line, thread);
-    read_line(y, Stored{V, V_scales}, b * D + d, line, thread);
+    read_line(x, dZ, b * D + d, line, thread);
+    read_line(y, V, b * D + d, line, thread);
     Lines::forward(x, thread, shared, place);
     __syncthreads();
     Lines::forward(y, thread, shared, place);
@@ -103,13 +95,13 @@ __global__ void __launch_bounds__(ALONG_THREADS, BACKWARD_BLOCKS) backward_lines
     for (int e = 0; e < E; ++e) {
       const long long i = d * N + line * C + Lines::index(e, thread);
       sum[e] = sum[e] + x[e] * conj(y[e]);
-      x[e] = x[e] * conj(filters.get(i, d * gridDim.x + blockIdx.x));
+      x[e] = x[e] * conj(H[i]);
     }
     Lines::inverse(x, thread, shared, place);
-    write_line(x, Stored{dZ, dZ_out_scales}, b * D + d, line, thread);
+    write_line(x, dZ, b * D + d, line, thread);
   }
   __syncthreads();
   Lines::inverse(sum, thread, shared, place);
-  write_line(sum, Stored{dH, dH_scales}, d, line, thread);
+  write_line(sum, dH, d, line, thread);
 }
 }

@@ -4,7 +4,7 @@
 // blocks of WIDTH side by side, and turns what it finds; `..._lines` transform its lines, multiply,
 // and take them back; `uncolumns` ends it. Lines stand in digit-reversed order between the steps.
 // Defined on the way in: ROWS and COLUMNS (radices of R and C), WIDTH, LINES (a block of
-// `..._lines` holds), REAL (type of the rows), HALVED.
+// `..._lines` holds), REAL (type of the rows).
 //
 // Source: Bailey 1990, "FFTs in external or hierarchical memory".
 
@@ -52,22 +52,21 @@ __device__ __forceinline__ void turn(Value* x, int column, int thread) {
 
 // The elements of a thread, their columns transformed, to the lines of row `row`; and from there.
 __device__ __forceinline__ void put_columns(
-    Value* x, Stored X, long long row, int column, int thread, Beside place, Value* shared) {
+    Value* x, Value* X, long long row, int column, int thread, Beside place, Value* shared) {
   Columns::forward(x, thread, shared, place);
   turn<false>(x, column, thread);
-  const float factor = scaled<E>(x, X.scales, row * gridDim.x + blockIdx.x);
 #pragma unroll
   for (int e = 0; e < E; ++e) {
     const int p = Columns::position<Down::last>(thread + R / E * (e / LAST), e % LAST);
-    X.put(row * N + static_cast<long long>(p) * C + column, x[e], factor);
+    X[row * N + static_cast<long long>(p) * C + column] = x[e];
   }
 }
 __device__ __forceinline__ void get_columns(
-    Value* x, Stored X, long long row, int column, int thread, Beside place, Value* shared) {
+    Value* x, const Value* X, long long row, int column, int thread, Beside place, Value* shared) {
 #pragma unroll
   for (int e = 0; e < E; ++e) {
     const int p = Columns::position<Down::last>(thread + R / E * (e / LAST), e % LAST);
-    x[e] = X.get(row * N + static_cast<long long>(p) * C + column, (row * R + p) / LINES);
+    x[e] = X[row * N + static_cast<long long>(p) * C + column];
   }
   turn<true>(x, column, thread);
   Columns::inverse(x, thread, shared, place);
@@ -75,17 +74,12 @@ __device__ __forceinline__ void get_columns(
 
 // The elements of a thread of line `line` of row `row`: from columns, and for `uncolumns`.
 __device__ __forceinline__ void read_line(
-    Value* x, Stored X, long long row, int line, int thread) {
+    Value* x, const Value* X, long long row, int line, int thread) {
 #pragma unroll
-  for (int e = 0; e < E; ++e) {
-    const int i = Lines::index(e, thread);
-    x[e] = X.get(row * N + line * C + i, row * (C / WIDTH) + i / WIDTH);
-  }
+  for (int e = 0; e < E; ++e) x[e] = X[row * N + line * C + Lines::index(e, thread)];
 }
 __device__ __forceinline__ void write_line(
-    const Value* x, Stored X, long long row, int line, int thread) {
-  const float factor = scaled<E>(x, X.scales, row * gridDim.x + blockIdx.x);
+    const Value* x, Value* X, long long row, int line, int thread) {
 #pragma unroll
-  for (int e = 0; e < E; ++e)
-    X.put(row * N + line * C + Lines::index(e, thread), x[e], factor);
+  for (int e = 0; e < E; ++e) X[row * N + line * C + Lines::index(e, thread)] = x[e];
 }

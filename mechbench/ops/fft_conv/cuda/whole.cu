@@ -12,20 +12,20 @@ extern "C" {
 
 // Spectra (D, N) of the filters h (D, K), times `scale`. A block a filter.
 __global__ void __launch_bounds__(T) spectra(
-    const float* h, Number* H, float* H_scales, int K, float scale) {
+    const float* h, Value* H, int K, float scale) {
   extern __shared__ Value shared[];
   const int thread = threadIdx.x;
   const long long d = blockIdx.x;
   Value x[E];
   read_twisted<Twisted, E>(x, h + d * K, 1, 0, N, inside(K), thread, scale);
   Twisted::forward(x, thread, shared, Padded());
-  keep(x, Stored{H, H_scales}, d, thread);
+  keep(x, H, d, thread);
 }
 
 // z (B, D, L) = v * h, of the first N numbers of v. A block a row, the rows of a channel one after
 // another, so that its spectrum stays in the L2 cache.
 __global__ void __launch_bounds__(T, BLOCKS) convolve(
-    const REAL* v, Number* H, float* H_scales, REAL* z, int B, int L, long long v_batch,
+    const REAL* v, const Value* H, REAL* z, int B, int L, long long v_batch,
     long long v_channel) {
   extern __shared__ Value shared[];
   int thread = threadIdx.x;
@@ -33,7 +33,7 @@ __global__ void __launch_bounds__(T, BLOCKS) convolve(
   Value x[E];
   read_twisted<Twisted, E>(x, v + b * v_batch + d * v_channel, 1, 0, N, inside(L), thread, 1.0f);
   Twisted::forward(x, thread, shared, Padded());
-  multiply<false>(x, Stored{H, H_scales}, d, thread);
+  multiply<false>(x, H, d, thread);
   thread = again(thread);
   Twisted::inverse(x, thread, shared, Padded());
   write_untwisted<Twisted, E>(x, z + (b * (gridDim.x / B) + d) * L, 1, 0, N, L, thread, 1.0f);
@@ -42,16 +42,16 @@ __global__ void __launch_bounds__(T, BLOCKS) convolve(
 // dv (B, D, L), the correlation of dz with h, of its first N numbers, for grid.x / B channels of D.
 // Spectra of dz are written to dZ (D, B, N).
 __global__ void __launch_bounds__(T, BLOCKS) adjoint(
-    const REAL* dz, Number* H, float* H_scales, REAL* dv, Number* dZ, float* dZ_scales, int B,
-    int L, long long dz_batch, long long dz_channel, long long dv_batch) {
+    const REAL* dz, const Value* H, REAL* dv, Value* dZ, int B, int L, long long dz_batch,
+    long long dz_channel, long long dv_batch) {
   extern __shared__ Value shared[];
   int thread = threadIdx.x;
   const long long row = blockIdx.x, d = row / B, b = row % B;
   Value x[E];
   read_twisted<Twisted, E>(x, dz + b * dz_batch + d * dz_channel, 1, 0, N, L, thread, 1.0f);
   Twisted::forward(x, thread, shared, Padded());
-  keep(x, Stored{dZ, dZ_scales}, row, thread);
-  multiply<true>(x, Stored{H, H_scales}, d, thread);
+  keep(x, dZ, row, thread);
+  multiply<true>(x, H, d, thread);
   thread = again(thread);
   Twisted::inverse(x, thread, shared, Padded());
   write_untwisted<Twisted, E>(x, dv + b * dv_batch + d * L, 1, 0, N, inside(L), thread, 1.0f);
@@ -60,11 +60,10 @@ __global__ void __launch_bounds__(T, BLOCKS) adjoint(
 // Sums over parts of the batch: spectra dZ (D, B, N) times those of v, conjugate. Those of one part
 // become dh (D, K) at once, of more they are written to `sums` (parts, D, N).
 __global__ void __launch_bounds__(T) correlate(
-    Number* dZ, float* dZ_scales, const REAL* v, Value* sums, float* dh, int B, int L,
+    const Value* dZ, const REAL* v, Value* sums, float* dh, int B, int L,
     long long batch, long long channel, int K, float scale) {
   extern __shared__ Value shared[];
   const long long d = blockIdx.x, part = blockIdx.y;
-  const Stored X = {dZ, dZ_scales};
   Value sum[E];
 #pragma unroll
   for (int e = 0; e < E; ++e) sum[e] = {0.0f, 0.0f};
@@ -76,7 +75,7 @@ __global__ void __launch_bounds__(T) correlate(
     Twisted::forward(x, thread, shared, Padded());
 #pragma unroll
     for (int e = 0; e < E; ++e)
-      sum[e] = sum[e] + X.get((d * B + b) * N + e * T + thread, d * B + b) * conj(x[e]);
+      sum[e] = sum[e] + dZ[(d * B + b) * N + e * T + thread] * conj(x[e]);
     __syncthreads();
   }
   if (gridDim.y == 1) {

@@ -1,7 +1,7 @@
 // Transforms of rows that one block holds.
 //
 // Spectra lie in memory as threads hold them: element e of thread t at e T + t.
-// Defined on the way in: RADICES, ELEMENTS (a thread), REAL (type of the rows), HALVED.
+// Defined on the way in: RADICES, ELEMENTS (a thread), REAL (type of the rows).
 
 typedef Radices<RADICES> Plan;
 constexpr int E = ELEMENTS, N = Plan::length, T = N / E;
@@ -23,18 +23,17 @@ __device__ __forceinline__ int again(int thread) {
 }
 
 // Store the elements of a thread as the spectrum of row `row`.
-__device__ __forceinline__ void keep(const Value* x, Stored X, long long row, int thread) {
-  const float factor = scaled<E>(x, X.scales, row);
+__device__ __forceinline__ void keep(const Value* x, Value* X, long long row, int thread) {
 #pragma unroll
-  for (int e = 0; e < E; ++e) X.put(row * N + e * T + thread, x[e], factor);
+  for (int e = 0; e < E; ++e) X[row * N + e * T + thread] = x[e];
 }
 
 // Multiply by the spectrum of filter d, conjugate where ADJOINT.
 template <bool ADJOINT>
-__device__ __forceinline__ void multiply(Value* x, Stored H, long long d, int thread) {
+__device__ __forceinline__ void multiply(Value* x, const Value* H, long long d, int thread) {
 #pragma unroll
   for (int e = 0; e < E; ++e) {
-    const Value factor = H.get(d * N + e * T + thread, d);
+    const Value factor = H[d * N + e * T + thread];
     x[e] = x[e] * (ADJOINT ? conj(factor) : factor);
   }
 }

@@ -25,7 +25,7 @@ extern "C" {
 // wrote.
 __global__ void __launch_bounds__(T, BLOCKS) mix(
     const REAL* p, const float* taps, const float* bias, const float* shift, const float* skip,
-    Number* H, float* H_scales, REAL* w, REAL* z, REAL* y, int B, int D, int L, int late, int width,
+    const Value* H, REAL* w, REAL* z, REAL* y, int B, int D, int L, int late, int width,
     long long p_batch, long long p_channel, long long y_batch, long long y_channel) {
   extern __shared__ Value shared[];
   float* reals = reinterpret_cast<float*>(shared);
@@ -36,7 +36,7 @@ __global__ void __launch_bounds__(T, BLOCKS) mix(
   Value x[E];
   read_source(x, Gated{all.of(0, b, d), all.of(1, b, d), kept}, thread, shared);
   Twisted::forward(x, thread, shared, Padded());
-  multiply<false>(x, Stored{H, H_scales}, d, thread);
+  multiply<false>(x, H, d, thread);
   thread = again(thread);
   Twisted::inverse(x, thread, shared, Padded());
   __syncthreads();
@@ -55,9 +55,8 @@ __global__ void __launch_bounds__(T, BLOCKS) mix(
 // stand for themselves. Rows of dw are `width` apart.
 __global__ void __launch_bounds__(T, BLOCKS) mix_adjoint(
     const REAL* p, const float* taps, const float* bias, const float* shift, const REAL* dy,
-    const REAL* last, Number* H, float* H_scales, REAL* dw, Number* dZ, float* dZ_scales, int first,
-    int B, int D, int L, int late, int width, long long p_batch, long long p_channel,
-    long long dy_batch, long long dy_channel) {
+    const REAL* last, const Value* H, REAL* dw, Value* dZ, int first, int B, int D, int L, int late,
+    int width, long long p_batch, long long p_channel, long long dy_batch, long long dy_channel) {
   extern __shared__ Value shared[];
   int thread = threadIdx.x;
   const long long row = blockIdx.x, d = first + row / B, b = row % B;
@@ -68,8 +67,8 @@ __global__ void __launch_bounds__(T, BLOCKS) mix_adjoint(
   if (thread < late)
     x[0] = x[0] + twisted_late<Twisted>(read(last + (b * D + d) * late + thread), 0);
   Twisted::forward(x, thread, shared, Padded());
-  keep(x, Stored{dZ, dZ_scales}, row, thread);
-  multiply<true>(x, Stored{H, H_scales}, d, thread);
+  keep(x, dZ, row, thread);
+  multiply<true>(x, H, d, thread);
   thread = again(thread);
   Twisted::inverse(x, thread, shared, Padded());
   write_untwisted<Twisted, E>(x, dw + (b * D + d) * width, 1, 0, N, L, thread, 1.0f);

@@ -7,7 +7,6 @@ from functools import cached_property
 import torch
 
 from mechbench.ops.fft_conv.cuda import compiled, reals
-from mechbench.ops.fft_conv.kernels.stored import is_halved
 from mechbench.ops.kernels.nvrtc import Module
 
 
@@ -25,7 +24,7 @@ class Modules:
         self, name: str, dtype: torch.dtype, device: torch.device, **defined: object
     ) -> None:
         self._name, self._device = name, device
-        self._defined = {"HALVED": int(is_halved(dtype)), "REAL": reals(dtype), **defined}
+        self._defined = {"REAL": reals(dtype), **defined}
 
     @cached_property
     def plain(self) -> Module:

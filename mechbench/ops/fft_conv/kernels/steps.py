@@ -1,7 +1,6 @@
 """Long convolution of rows that no block holds: columns, lines, columns (`cuda/steps.cu`).
 
-Rows of half types stand in half precision between the steps, scaled: an error below theirs. What
-the backward needs again is kept in that precision, but not in float32's.
+Numbers stand in complex64 between the steps. What the backward needs again it computes again.
 """
 
 from __future__ import annotations
@@ -14,14 +13,8 @@ from torch import Tensor
 
 from mechbench.ops.fft_conv.contract import Projections
 from mechbench.ops.fft_conv.core import COMPLEX_BYTES, chunks
+from mechbench.ops.fft_conv.kernels.empty import empty_gradient, empty_pieces
 from mechbench.ops.fft_conv.kernels.modules import Modules
-from mechbench.ops.fft_conv.kernels.stored import (
-    Stored,
-    empty_gradient,
-    empty_pieces,
-    is_halved,
-    number_bytes,
-)
 from mechbench.ops.kernels.nvrtc import Module
 
 CHUNK_BYTES = 1 << 28  # size of one complex buffer: channels are taken in chunks
@@ -43,13 +36,10 @@ _LINE_THREADS = 128  # a block that transforms lines
 
 
 class _Steps:
-    """The kernels for one length, with the sizes of their blocks.
-
-    Lines are (B, D, n), with a scale for each block of a row that wrote them.
-    """
+    """The kernels for one length, with the sizes of their blocks. Lines are (B, D, n)."""
 
     def __init__(self, n: int, dtype: torch.dtype, device: torch.device) -> None:
-        self.n, self.device, self.halved = n, device, is_halved(dtype)
+        self.n, self.device = n, device
         self.rows, self.columns = _SPLITS[n]
         self.lines = _LINE_THREADS * _ELEMENTS // self.columns  # lines a block
         self._built = Modules(
@@ -62,15 +52,9 @@ class _Steps:
             LINES=self.lines,
         )
 
-    def _empty(self, B: int, D: int) -> Stored:
+    def _empty(self, B: int, D: int) -> Tensor:
         """Return lines for columns to be written to."""
-        blocks = B * D * self.columns // _WIDTH
-        return Stored.empty(B, D, self.n, blocks=blocks, halved=self.halved, device=self.device)
-
-    def _scales(self, rows: int) -> Tensor:
-        """Return the scales of lines that are written in the place of others."""
-        blocks = rows * self.rows // self.lines if self.halved else 0
-        return torch.empty(blocks, device=self.device)
+        return torch.empty(B, D, self.n, dtype=torch.complex64, device=self.device)
 
     def _columns(
         self, module: Module, name: str, types: str, arguments: tuple[object, ...], rows: int
@@ -84,21 +68,21 @@ class _Steps:
             shared=COMPLEX_BYTES * self.rows * _WIDTH,
         )
 
-    def split(self, x: Tensor, name: str, scale: float = 1.0) -> Stored:
+    def split(self, x: Tensor, name: str, scale: float = 1.0) -> Tensor:
         """Return x (B, D, L) as transformed columns; what is beyond n are imaginary parts."""
         B, D, L = x.shape
         lines = self._empty(B, D)
-        arguments = (x, *lines, D, L, *x.stride()[:2], scale)
-        self._columns(self._built.plain, name, "pppiillf", arguments, B * D)
+        arguments = (x, lines, D, L, *x.stride()[:2], scale)
+        self._columns(self._built.plain, name, "ppiillf", arguments, B * D)
         return lines
 
-    def join(self, lines: Stored, out: Tensor, name: str, scale: float = 1.0) -> None:
+    def join(self, lines: Tensor, out: Tensor, name: str, scale: float = 1.0) -> None:
         """Write what `lines` transform back to, to `out` (B, D, L)."""
         B, D, L = out.shape
-        arguments = (*lines, out, D, L, *out.stride()[:2], scale)
-        self._columns(self._built.plain, name, "pppiillf", arguments, B * D)
+        arguments = (lines, out, D, L, *out.stride()[:2], scale)
+        self._columns(self._built.plain, name, "ppiillf", arguments, B * D)
 
-    def filters(self, h: Tensor, L: int) -> Stored:
+    def filters(self, h: Tensor, L: int) -> Tensor:
         """Return filters h (D, K) as transformed columns, divided by n."""
         return self.split(h[None, :, : min(L, self.n)], "filter_columns", 1.0 / self.n)
 
@@ -112,58 +96,51 @@ class _Steps:
             shared=COMPLEX_BYTES * self.lines * (self.columns + self.columns // 16),
         )
 
-    def multiplied(
-        self, lines: Stored, filters: Stored, *, in_place: bool, keep: bool
-    ) -> tuple[Stored, Stored]:
-        """Return the product in the domain of frequencies, and the filters for the backward.
+    def multiply(self, lines: Tensor, filters: Tensor, *, keep: bool = False) -> None:
+        """Multiply lines, in place, by filters in the domain of frequencies.
 
-        These take the place of `filters`, if they are to be kept.
+        The filters become what the backward takes, if they are to be kept.
         """
-        B, D = len(lines.numbers), filters.numbers.shape[1]
-        out = lines.numbers if in_place else torch.empty_like(lines.numbers)
-        product, kept = Stored(out, self._scales(B * D)), Stored(filters.numbers, self._scales(D))
-        arguments = (*lines, *product, *filters, kept.scales, int(keep), B)
-        self._lines("multiply_lines", "pppppppii", *arguments, channels=D)
-        return product, kept
+        B, D = len(lines), filters.shape[1]
+        arguments = (lines, filters, int(keep), B)
+        self._lines("multiply_lines", "ppii", *arguments, channels=D)
 
-    def spectra(self, h: Tensor, L: int) -> Stored:
-        """Return filters h (D, K) as `multiplied` keeps them."""
+    def spectra(self, h: Tensor, L: int) -> Tensor:
+        """Return filters h (D, K) as the backward takes them."""
         filters = self.filters(h, L)
-        none = Stored(filters.numbers[:0], filters.scales)
-        return self.multiplied(none, filters, in_place=True, keep=True)[1]
+        self.multiply(filters[:0], filters, keep=True)
+        return filters
 
-    def backward(self, dz: Stored, v: Stored, filters: Stored) -> tuple[Stored, Stored]:
-        """Return the lines of the gradients of v, in the place of dz, and of the filters."""
-        B, D, _ = v.numbers.shape
-        dv_scales = self._scales(B * D)
-        dh = Stored(torch.empty_like(v.numbers[:1]), self._scales(D))
-        arguments = (*dz, dv_scales, *v, *filters, *dh, B)
-        self._lines("backward_lines", "pppppppppi", *arguments, channels=D)
-        return Stored(dz.numbers, dv_scales), dh
+    def backward(self, dz: Tensor, v: Tensor, filters: Tensor) -> Tensor:
+        """Turn dz to lines of the gradients of v; return those of the filters' gradients."""
+        B, D, _ = v.shape
+        dh = torch.empty_like(v[:1])
+        self._lines("backward_lines", "ppppi", dz, v, filters, dh, B, channels=D)
+        return dh
 
-    def gradients(self, dz: Stored, v: Stored, filters: Stored, dv: Tensor, dh: Tensor) -> None:
+    def gradients(self, dz: Tensor, v: Tensor, filters: Tensor, dv: Tensor, dh: Tensor) -> None:
         """Write the gradients of v (B, D, L), L <= n, and of the filters (D, K), from lines."""
-        products, sums = self.backward(dz, v, filters)
-        self.join(products, dv, "uncolumns")
+        sums = self.backward(dz, v, filters)
+        self.join(dz, dv, "uncolumns")
         self.join(sums, dh[None, :, : dv.shape[2]], "filter_uncolumns", 1.0 / self.n)
 
-    def gated(self, around: Projections, w: Tensor, L: int, channels: slice) -> Stored:
+    def gated(self, around: Projections, w: Tensor, L: int, channels: slice) -> Tensor:
         """Write some channels of w, L tokens; return them as transformed columns."""
         (B, D, width), rows = w.shape, channels.stop - channels.start
         lines = self._empty(B, rows)
         sizes = channels.start, rows, D, L, width
-        arguments = (*around, w, *lines, *sizes, *around.p.stride()[:2])
-        self._columns(self._built.mixing, "gated_columns", "p" * 7 + "iiiiill", arguments, B * rows)
+        arguments = (*around, w, lines, *sizes, *around.p.stride()[:2])
+        self._columns(self._built.mixing, "gated_columns", "p" * 6 + "iiiiill", arguments, B * rows)
         return lines
 
-    def gradient(self, around: Projections, dy: Tensor, last: Tensor, channels: slice) -> Stored:
+    def gradient(self, around: Projections, dy: Tensor, last: Tensor, channels: slice) -> Tensor:
         """Return some channels of dz, whose last tokens are given, as transformed columns."""
         (B, D, L), rows, late = dy.shape, channels.stop - channels.start, last.shape[2]
         lines = self._empty(B, rows)
         sizes = channels.start, rows, D, L - late, late
         strides = (*around.p.stride()[:2], *dy.stride()[:2])
-        arguments = (*around, dy, last, *lines, *sizes, *strides)
-        types = "p" * 8 + "iiiiillll"
+        arguments = (*around, dy, last, lines, *sizes, *strides)
+        types = "p" * 7 + "iiiiillll"
         self._columns(self._built.mixing, "gradient_columns", types, arguments, B * rows)
         return lines
 
@@ -172,7 +149,7 @@ class _Steps:
         around: Projections,
         skip: Tensor,
         w: Tensor,
-        lines: Stored,
+        lines: Tensor,
         z: Tensor,
         y: Tensor,
         late: int,
@@ -182,8 +159,8 @@ class _Steps:
         (B, D, L), rows, width = y.shape, channels.stop - channels.start, z.shape[2]
         sizes = channels.start, rows, D, L - late, late, width
         strides = (*around.p.stride()[:2], *y.stride()[:2])
-        arguments = (*around, skip, w, *lines, z, y, *sizes, *strides)
-        types = "p" * 10 + "iiiiiillll"
+        arguments = (*around, skip, w, lines, z, y, *sizes, *strides)
+        types = "p" * 9 + "iiiiiillll"
         self._columns(self._built.mixing, "mixed_uncolumns", types, arguments, B * rows)
 
 
@@ -205,14 +182,12 @@ def forward(v: Tensor, h: Tensor, n: int) -> tuple[Tensor, tuple[Tensor, ...]]:
     """
     steps, L = _steps(n, v.dtype, v.device), v.shape[2]
     z = torch.empty(v.shape, dtype=v.dtype, device=v.device)
-    kept: list[Tensor] = []
     for channels in _chunks(v, n):
         filters = steps.filters(h[channels], L)
         lines = steps.split(v[:, channels, :n], "columns")
-        lines, filters = steps.multiplied(lines, filters, in_place=True, keep=steps.halved)
+        steps.multiply(lines, filters)
         steps.join(lines, z[:, channels], "uncolumns")
-        kept += filters if steps.halved else ()
-    return z, tuple(kept)
+    return z, ()
 
 
 def backward(
@@ -222,8 +197,8 @@ def backward(
     steps = _steps(n, v.dtype, v.device)
     dv = torch.empty(v.shape, dtype=v.dtype, device=v.device)
     dh = empty_gradient(h.shape, v.shape[2], v.device)
-    for i, channels in enumerate(_chunks(v, n)):
-        filters = _pair(kept, i) if kept else steps.spectra(h[channels], v.shape[2])
+    for channels in _chunks(v, n):
+        filters = steps.spectra(h[channels], v.shape[2])
         rows = dz[:, channels], v[:, channels, :n]
         gradients, lines = (steps.split(x, "columns") for x in rows)
         steps.gradients(gradients, lines, filters, dv[:, channels, :n], dh[channels])
@@ -239,17 +214,12 @@ def mix_forward(
     """
     steps, L = _steps(n, y.dtype, y.device), y.shape[2] - late
     w, z = empty_pieces(y), empty_pieces(y)
-    keep_lines = keep and steps.halved
-    kept: list[Tensor] = [] if steps.halved else [w, h]
     for channels in _chunks(y, n):
         filters = steps.filters(h[channels], L)
         lines = steps.gated(around, w, L, channels)
-        product, filters = steps.multiplied(
-            lines, filters, in_place=not keep_lines, keep=keep_lines
-        )
-        steps.mixed(around, skip, w, product, z, y, late, channels)
-        kept += (*filters, *lines) if keep_lines else ()
-    return z, w, tuple(kept)
+        steps.multiply(lines, filters)
+        steps.mixed(around, skip, w, lines, z, y, late, channels)
+    return z, w, (w, h) if keep else ()
 
 
 def mix_backward(
@@ -261,21 +231,14 @@ def mix_backward(
     """
     steps, L = _steps(n, dy.dtype, dy.device), dy.shape[2] - late.shape[2]
     dw, dh = empty_pieces(dy), empty_gradient((dy.shape[1], n_taps), dy.shape[2], dy.device)
-    for i, channels in enumerate(_chunks(dy, n)):
-        if steps.halved:
-            filters, lines = _pair(kept, 2 * i), _pair(kept, 2 * i + 1)
-        else:
-            w, h = kept
-            filters = steps.spectra(h[channels], L)
-            lines = steps.split(w[:, channels, :L], "columns")
+    w, h = kept
+    for channels in _chunks(dy, n):
+        filters = steps.spectra(h[channels], L)
+        lines = steps.split(w[:, channels, :L], "columns")
         gradients = steps.gradient(around, dy, late, channels)
         steps.gradients(gradients, lines, filters, dw[:, channels, :L], dh[channels])
     return dw, dh
 
 
 def _chunks(v: Tensor, n: int) -> Iterator[slice]:
-    return chunks(v, n, CHUNK_BYTES // number_bytes(v.dtype))
-
-
-def _pair(kept: tuple[Tensor, ...], i: int) -> Stored:
-    return Stored(*kept[2 * i : 2 * i + 2])
+    return chunks(v, n, CHUNK_BYTES // COMPLEX_BYTES)

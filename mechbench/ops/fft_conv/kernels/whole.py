@@ -1,7 +1,7 @@
 """Long convolution with one kernel a direction: a block holds a row's transform (`cuda/whole.cu`).
 
 A row is read once and written once. Spectra of the filters are kept for the backward; those of dz
-for a moment, of some channels at a time. For half types both stand in half precision, scaled.
+for a moment, of some channels at a time.
 """
 
 from __future__ import annotations
@@ -14,14 +14,8 @@ from torch import Tensor
 
 from mechbench.ops.fft_conv.contract import Projections
 from mechbench.ops.fft_conv.core import COMPLEX_BYTES, chunks
+from mechbench.ops.fft_conv.kernels.empty import empty_gradient, empty_pieces
 from mechbench.ops.fft_conv.kernels.modules import Modules
-from mechbench.ops.fft_conv.kernels.stored import (
-    Stored,
-    empty_gradient,
-    empty_pieces,
-    is_halved,
-    number_bytes,
-)
 
 CHUNK_BYTES = 1 << 29  # size of the spectra of dz
 # Length of a transform: its radices, and elements a thread.
@@ -43,7 +37,7 @@ class _Whole:
 
     def __init__(self, n: int, dtype: torch.dtype, device: torch.device) -> None:
         radices, elements = _PLANS[n]
-        self.n, self.device, self.halved = n, device, is_halved(dtype)
+        self.n, self.device = n, device
         self._block = {"threads": n // elements, "shared": shared_bytes(n)}
         self._processors = torch.cuda.get_device_properties(device).multi_processor_count
         self._built = Modules(
@@ -54,41 +48,39 @@ class _Whole:
             ELEMENTS=elements,
         )
 
-    def stored(self, *shape: int, blocks: int) -> Stored:
-        return Stored.empty(*shape, self.n, blocks=blocks, halved=self.halved, device=self.device)
+    def empty(self, *shape: int) -> Tensor:
+        """Return uninitialised spectra (*shape, n)."""
+        return torch.empty(*shape, self.n, dtype=torch.complex64, device=self.device)
 
-    def spectra(self, h: Tensor) -> Stored:
+    def spectra(self, h: Tensor) -> Tensor:
         """Return the spectra (D, n) of filters h (D, K), divided by n."""
         D, K = h.shape
-        H = self.stored(D, blocks=D)
-        arguments = (h, *H, K, 1.0 / self.n)
-        self._built.plain.launch("spectra", "pppif", arguments, grid=(D, 1), **self._block)
+        H = self.empty(D)
+        arguments = (h, H, K, 1.0 / self.n)
+        self._built.plain.launch("spectra", "ppif", arguments, grid=(D, 1), **self._block)
         return H
 
-    def convolve(self, v: Tensor, H: Stored, z: Tensor) -> None:
+    def convolve(self, v: Tensor, H: Tensor, z: Tensor) -> None:
         """Write the product of v (B, D, L) and the spectra H to z, contiguous."""
         B, D, L = v.shape
-        arguments = (v, *H, z, B, L, *v.stride()[:2])
-        self._built.plain.launch("convolve", "ppppiill", arguments, grid=(B * D, 1), **self._block)
+        arguments = (v, H, z, B, L, *v.stride()[:2])
+        self._built.plain.launch("convolve", "pppiill", arguments, grid=(B * D, 1), **self._block)
 
-    def adjoint(self, dz: Tensor, H: Stored, dv: Tensor, dZ: Stored, channels: slice) -> None:
+    def adjoint(self, dz: Tensor, H: Tensor, dv: Tensor, dZ: Tensor, channels: slice) -> None:
         """Write the gradient of v and the spectra of dz (D, B, n), both of some channels."""
-        dz, H, dv = dz[:, channels], Stored(*(x[channels] for x in H)), dv[:, channels]
+        dz, H, dv = dz[:, channels], H[channels], dv[:, channels]
         B, D, L = dz.shape
-        arguments = (dz, *H, dv, *dZ, B, L, *dz.stride()[:2], dv.stride(0))
-        self._built.plain.launch(
-            "adjoint", "ppppppiilll", arguments, grid=(B * D, 1), **self._block
-        )
+        arguments = (dz, H, dv, dZ, B, L, *dz.stride()[:2], dv.stride(0))
+        self._built.plain.launch("adjoint", "ppppiilll", arguments, grid=(B * D, 1), **self._block)
 
-    def correlate(self, dZ: Stored, v: Tensor, dh: Tensor) -> None:
+    def correlate(self, dZ: Tensor, v: Tensor, dh: Tensor) -> None:
         """Write the gradient of the filters to dh (D, K), from spectra dZ (D, B, n)."""
         (B, D, L), K = v.shape, dh.shape[1]
         parts = max(1, min(B, -(-2 * self._processors // D)))  # two blocks a processor at least
-        shape = (parts, D, self.n) if parts > 1 else (0,)
-        sums = torch.empty(shape, dtype=torch.complex64, device=self.device)
-        arguments = (*dZ, v, sums, dh, B, L, *v.stride()[:2], K, 1.0 / self.n)
+        sums = self.empty(parts if parts > 1 else 0, D)
+        arguments = (dZ, v, sums, dh, B, L, *v.stride()[:2], K, 1.0 / self.n)
         self._built.plain.launch(
-            "correlate", "pppppiillif", arguments, grid=(D, parts), **self._block
+            "correlate", "ppppiillif", arguments, grid=(D, parts), **self._block
         )
         if parts > 1:
             finishing = (sums, dh, parts, K, L, 1.0 / self.n)
@@ -98,7 +90,7 @@ class _Whole:
         self,
         around: Projections,
         skip: Tensor,
-        H: Stored,
+        H: Tensor,
         w: Tensor,
         z: Tensor,
         y: Tensor,
@@ -107,8 +99,8 @@ class _Whole:
         """Write w, z, both contiguous, and y, each (B, D, L); of the last tokens z alone."""
         (B, D, L), width = y.shape, z.shape[2]
         strides = (*around.p.stride()[:2], *y.stride()[:2])
-        arguments = (*around, skip, *H, w, z, y, B, D, L - late, late, width, *strides)
-        types = "p" * 10 + "iiiiillll"
+        arguments = (*around, skip, H, w, z, y, B, D, L - late, late, width, *strides)
+        types = "p" * 9 + "iiiiillll"
         self._built.mixing.launch("mix", types, arguments, grid=(B * D, 1), **self._block)
 
     def mix_adjoint(
@@ -116,9 +108,9 @@ class _Whole:
         around: Projections,
         dy: Tensor,
         last: Tensor,
-        H: Stored,
+        H: Tensor,
         dw: Tensor,
-        dZ: Stored,
+        dZ: Tensor,
         channels: slice,
     ) -> None:
         """Write the gradient of w, and the spectra of dz, whose last tokens are given."""
@@ -127,8 +119,8 @@ class _Whole:
         sizes = channels.start, B, D, L - late, late, width
         self._built.mixing.launch(
             "mix_adjoint",
-            "p" * 11 + "iiiiiillll",
-            (*around, dy, last, *H, dw, *dZ, *sizes, *strides),
+            "p" * 9 + "iiiiiillll",
+            (*around, dy, last, H, dw, dZ, *sizes, *strides),
             grid=(B * (channels.stop - channels.start), 1),
             **self._block,
         )
@@ -139,7 +131,7 @@ def _whole(n: int, dtype: torch.dtype, device: torch.device) -> _Whole:
     return _Whole(n, dtype, device)
 
 
-def forward(v: Tensor, h: Tensor, n: int) -> tuple[Tensor, Stored]:
+def forward(v: Tensor, h: Tensor, n: int) -> tuple[Tensor, tuple[Tensor, ...]]:
     """Return h * v (B, D, L) for float32 filters h (D, K), with transforms of length n.
 
     And what to keep for the backward. For L > n both lack what `corners` adds.
@@ -147,13 +139,14 @@ def forward(v: Tensor, h: Tensor, n: int) -> tuple[Tensor, Stored]:
     whole = _whole(n, v.dtype, v.device)
     z, H = torch.empty(v.shape, dtype=v.dtype, device=v.device), whole.spectra(h)
     whole.convolve(v, H, z)
-    return z, H
+    return z, (H,)
 
 
 def backward(
     dz: Tensor, v: Tensor, h: Tensor, n: int, kept: tuple[Tensor, ...]
 ) -> tuple[Tensor, Tensor]:
     """Return the gradients of v and h."""
+    (H,) = kept
     whole = _whole(n, v.dtype, v.device)
     dv, dh = (
         torch.empty(v.shape, dtype=v.dtype, device=v.device),
@@ -161,7 +154,7 @@ def backward(
     )
     for channels in _chunks(v, n):
         dZ = _spectra(whole, v, channels)
-        whole.adjoint(dz, Stored(*kept), dv, dZ, channels)
+        whole.adjoint(dz, H, dv, dZ, channels)
         whole.correlate(dZ, v[:, channels], dh[channels])
     return dv, dh
 
@@ -177,7 +170,7 @@ def mix_forward(
     w, z = empty_pieces(y), empty_pieces(y)
     H = whole.spectra(h)
     whole.mix(around, skip, H, w, z, y, late)
-    return z, w, (*H, w) if keep else ()
+    return z, w, (H, w) if keep else ()
 
 
 def mix_backward(
@@ -187,21 +180,20 @@ def mix_backward(
 
     `late` (B, D, R) is dz of the last tokens.
     """
-    *H, w = kept
+    H, w = kept
     _, D, L = dy.shape
     whole, rows = _whole(n, dy.dtype, dy.device), w[..., : L - late.shape[2]]
     dw, dh = torch.empty_like(w), empty_gradient((D, n_taps), L, dy.device)
     for channels in _chunks(rows, n):
         dZ = _spectra(whole, rows, channels)
-        whole.mix_adjoint(around, dy, late, Stored(*H), dw, dZ, channels)
+        whole.mix_adjoint(around, dy, late, H, dw, dZ, channels)
         whole.correlate(dZ, rows[:, channels], dh[channels])
     return dw, dh
 
 
 def _chunks(v: Tensor, n: int) -> Iterator[slice]:
-    return chunks(v, n, CHUNK_BYTES // number_bytes(v.dtype))
+    return chunks(v, n, CHUNK_BYTES // COMPLEX_BYTES)
 
 
-def _spectra(whole: _Whole, v: Tensor, channels: slice) -> Stored:
-    B, D = len(v), channels.stop - channels.start
-    return whole.stored(D, B, blocks=D * B)
+def _spectra(whole: _Whole, v: Tensor, channels: slice) -> Tensor:
+    return whole.empty(channels.stop - channels.start, len(v))

@@ -19,5 +19,5 @@ def test_each_form_is_compiled_once_from_its_sources(monkeypatch: pytest.MonkeyP
     (plain, given), (mixing, again) = asked
     assert plain == ("steps.cuh", "steps.cu")
     assert mixing == ("steps.cuh", "pieces.cuh", "steps_mix.cu")
-    expected = {"device": device, "HALVED": 1, "REAL": "Bfloat16", "WIDTH": 16}
+    expected = {"device": device, "REAL": "Bfloat16", "WIDTH": 16}
     assert given == again == expected

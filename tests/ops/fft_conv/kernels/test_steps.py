@@ -39,7 +39,6 @@ def test_chunks_of_channels_make_no_difference(
 @pytest.mark.parametrize("size", [1e-25, 1e20])
 @pytest.mark.parametrize(("kernels", "n"), [(steps, 16384), (whole, 8192)])
 def test_rows_of_any_size(dtype: torch.dtype, size: float, kernels: ModuleType, n: int) -> None:
-    """Between the kernels the largest number of a block uses the range of half precision."""
     v, dz = (torch.randn(2, 2, n, device="cuda").to(dtype) for _ in range(2))
     h = torch.randn(2, n, device="cuda")
     factor = torch.tensor([[[size]], [[1.0]]], device="cuda")
