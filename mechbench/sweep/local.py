@@ -72,6 +72,8 @@ class LocalExecutor:
                     with contextlib.suppress(queue.Empty):
                         number, report = self._events.get(timeout=0.2)
                         self._hear(self.workers[number], report, schedule)
+                if stopper.received is not None:
+                    self._progress.say(f"stopping: checkpoints first, at most {_STOP_S:.0f} s")
                 return stopper.received
         finally:
             self._stop()

@@ -147,7 +147,7 @@ def _train_and_score(
         lengths = list(tasks.values())
         settle(before(model, config, lengths, rows, device, console.warn), result, config)
         progress.causal = bool(result["causal"])
-        run.lane.pass_on(now=True)
+        _between_parts(run)
     result["causal"] = progress.causal
     if (warning := check_extra_state(model, config.operator)) is not None:
         console.warn(warning)
@@ -170,7 +170,7 @@ def _train_and_score(
         shares = [batch.map(lambda tensor: tensor.to(device)) for batch in shares]
     if not group.rank:
         write_json_once(folder / "config.json", result["config"])
-    run.lane.pass_on(now=True)
+    _between_parts(run)
     forget_ops_used()  # the probe's
     save = partial(
         save_checkpoint, folder / "checkpoint.pt", config.cell_id, model, optimizer,
@@ -260,6 +260,17 @@ def _note_outcome(
     result["tokens_per_s"] = statistics.median(rates) if rates else None
 
 
+def _between_parts(run: Run) -> None:
+    """Let other cells of the process run, and end where they are told to.
+
+    Raises:
+        Interrupted: a signal arrived; there is a checkpoint of whatever was trained.
+    """
+    run.lane.pass_on(now=True)
+    if (number := run.lane.stopped) is not None:
+        raise Interrupted(number, "interrupted outside training; the same command continues")
+
+
 def _score(
     run: Run,
     result: dict[str, Any],
@@ -279,7 +290,7 @@ def _score(
         with guarded(reader, config.operator, dog) if reader is not model else nullcontext():
             found = evaluation(reader, scored, batches, progress, config, device)
         result["evaluations"].append(found)
-        run.lane.pass_on(now=True)
+        _between_parts(run)
     note_non_finite(result, config)
     # Of training and scoring: what goes on after the last step has only that.
     used = ops_used(config.device_type)
@@ -296,7 +307,7 @@ def _score(
         )
         fault = after(readers[length], config, scored, batches[0], rows, scored_rows, device)
         settle(fault, result, config)
-        run.lane.pass_on(now=True)
+        _between_parts(run)
 
 
 def _train(

@@ -3,6 +3,7 @@ from __future__ import annotations
 import csv
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -17,8 +18,12 @@ from mechbench.record.config import Config
 from mechbench.record.outcome import cell_outcome, outcome_of
 from mechbench.record.results import read_result, wilson_interval
 from mechbench.tasks.recall import Recall
+from mechbench.training import train_cell
+from mechbench.training.baton import Baton
 from mechbench.training.checkpoint import load_weights
+from mechbench.training.lane import SharedLane
 from mechbench.training.model import Backbone
+from mechbench.training.train_cell import Interrupted
 from training.conftest import FILES, STEPS, B, L, Operator, Run, V, outcome, rows, the_folder
 
 pytestmark = pytest.mark.usefixtures("clean_registry")
@@ -323,3 +328,25 @@ def test_configuration_is_stored_when_training_begins_and_with_every_result(
     with pytest.raises(KeyboardInterrupt):
         run("attention")
     assert list((tmp_path / "runs").iterdir()) == []
+
+
+@pytest.mark.parametrize("scoring", [False, True])
+def test_a_lane_that_is_stopped_ends_its_cell_between_parts(
+    scoring: bool, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = [] if scoring else [15]
+    lane = SharedLane(Baton(), lambda: told[0] if told else None)
+
+    def evaluation(*args: Any) -> dict[str, Any]:
+        told.append(15)
+        return original(*args)
+
+    original = train_cell.evaluation
+    monkeypatch.setattr(train_cell, "evaluation", evaluation)
+    with lane.on("cpu"), pytest.raises(Interrupted) as stop:
+        run("attention", lane=lane)
+    assert stop.value.signal_number == 15
+    runs = tmp_path / "runs"
+    assert len(list(runs.glob("*/checkpoint.pt"))) == scoring
+    assert not list(runs.glob("*/result.json"))
+    assert run("attention").steps == STEPS

@@ -1,9 +1,10 @@
 """What half precision shows, looked at again in float32: a look-ahead, or rounding?
 
 Rounding in half precision is not always less than what is watched. A long convolution that keeps
-spectra in it, as ours did, is off by about a rounding of its largest output at every position. Where early
-outputs are far smaller, as those of a filter whose first taps are, a norm behind it makes that a
-third of the logits (seen of trained Hyenas at 2,048 and 8,192 tokens in bfloat16, and emulated).
+spectra in it, as ours did, is off by about a rounding of its largest output at every position.
+Where early outputs are far smaller, as those of a filter whose first taps are, a norm behind it
+makes that a third of the logits (seen of trained Hyenas at 2,048 and 8,192 tokens in bfloat16, and
+emulated).
 
 So a fault that only half precision shows, after training, is dropped where the same weights have
 none in float32, and no operator on its own, on the inputs that it gets, does more than round: its
