@@ -58,8 +58,9 @@ def _draw(axis: Any, record: Record) -> None:
     curves = {line.name: curve(record, line.name) for line in record.lines}
     _frame_times(axis, [ms for points in curves.values() for ms in points.values()])
     crossed = lost = False
-    for i, (name, points) in enumerate(curves.items()):
-        colour, marker = style.nth_style(i)
+    looks = style.styles(curves)
+    for name, points in curves.items():
+        colour, marker = looks[name]
         gone = [n for n, reading in record.of(name).items() if reading.status == OUT_OF_MEMORY]
         met = _crossed(points, curves.get(REFERENCE, {}), name)
         label = name + (f", as fast at {', '.join(_length(x) for x, _ in met)}" if met else "")

@@ -21,7 +21,7 @@ from mechbench.report.escape import html_text, plain
 from mechbench.report.overview import scaled
 from mechbench.report.plot import references
 from mechbench.report.solving_table import solved_after
-from mechbench.report.style import HIGHEST, colour
+from mechbench.report.style import HIGHEST, styles
 
 _STYLE = """
 body { font-family: system-ui, sans-serif; margin: 2rem auto; max-width: 84rem; padding: 0 1rem; }
@@ -168,7 +168,7 @@ def _plot(section: Section, div_id: str) -> str:
     import plotly.graph_objects as go
 
     figure = go.Figure()
-    names = sorted(section.curves)
+    looks = styles(sorted(section.curves))
     for label, points in section.curves.items():
         shown = [p for p in points if p.accuracy is not None]
         figure.add_scatter(
@@ -181,7 +181,7 @@ def _plot(section: Section, div_id: str) -> str:
             },
             name=_shown(label),
             mode="lines+markers",
-            line={"color": colour(names.index(label))},
+            line={"color": looks[label][0]},
             hovertemplate="%{y:.1%} at %{x} tokens",
         )
     for name, grey, _, reached in references(section):

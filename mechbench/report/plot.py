@@ -14,6 +14,7 @@ from mechbench.report.figure import save_figure
 from mechbench.report.fitting import shortened, wrapped
 from mechbench.report.held import trained_range
 from mechbench.report.labels import called
+from mechbench.report.lone_panel import lone_panel
 from mechbench.report.style import Styles, line_label, line_text, show_legend, tick
 from mechbench.report.table import WINDOWS, row_label
 
@@ -21,6 +22,8 @@ from mechbench.report.table import WINDOWS, row_label
 _WIDTH, _LEFT, _RIGHT, _BOTTOM, _TOP = 8.0, 0.8, 2.75, 0.65, 0.65
 _TITLE_IN = 7.0  # inches that its text may take, hinting left out
 _TITLE_LINES = 3
+_APART, _SPREAD = 2.5, 18.0  # points between neighbouring curves, and between the outer ones
+_EDGE = 1.3  # times the last length is the end of the axis: room for what stands beside it
 _LABEL_GAP = 0.06  # of the y axis: direct labels that lie closer would touch
 
 
@@ -89,14 +92,18 @@ def legend_texts(section: Section) -> dict[str, str]:
 
 def _panel(axis: Any, section: Section, styles: Styles, x_label: str = "") -> None:
     lengths = section.lengths
-    lone = len(lengths) == 1
-    left, right = lengths[0] / (2 if lone else 1.15), lengths[-1] * (2 if lone else 1.15)
+    if len(lengths) == 1:
+        lone_panel(axis, section, styles, legend_texts(section), references(section))
+        axis.set_xlabel(_lone_label(section, x_label))
+        axis.set_title(_fitted(_title(section)), fontsize=style.TITLE, loc="left")
+        return
+    left, right = lengths[0] / _EDGE, lengths[-1] * _EDGE
     if lengths[0] > 0:
         axis.set_xscale("log", base=2)
     else:  # a distance of 0
         least = min((n for n in lengths if n > 0), default=1)
         axis.set_xscale("symlog", base=2, linthresh=least, linscale=0.5)
-        left, right = -least / 4, max(right, 1)
+        left, right = -least / 3, max(right, 1)
     axis.set_xlim(left, right)
     axis.set_xticks(lengths, [tick(n) for n in lengths])
     axis.xaxis.set_minor_locator(_no_ticks())
@@ -113,9 +120,10 @@ def _panel(axis: Any, section: Section, styles: Styles, x_label: str = "") -> No
         axis.plot(xs, values, color=colour, linestyle=dashes, linewidth=style.REFERENCE, label=name)
     failed = False
     names = legend_texts(section)
+    apart = min(_APART, _SPREAD / max(1, len(names) - 1))
     for i, (label, points) in enumerate(section.curves.items()):
-        # Side by side where all stand at one length.
-        shift = 2 ** (1.4 * ((i + 0.5) / len(section.curves) - 0.5)) if lone else 1.0
+        # Side by side, so that no marker hides those of others that are as good.
+        shift = (i - (len(names) - 1) / 2) * apart
         _curve(axis, points, shift, styles[label], names[label])
         failed |= any(point.accuracy is None for point in points)
     if failed:
@@ -131,24 +139,33 @@ def _shade(axis: Any, least: int, most: int) -> None:
 
 
 def _curve(axis: Any, points: list[Point], shift: float, look: tuple[str, str], name: str) -> None:
+    from matplotlib.transforms import offset_copy
+
     colour, marker = look
+    place = offset_copy(axis.transData, axis.figure, x=shift, units="points")
     shown = [p for p in points if p.accuracy is not None]
-    xs, ys = [p.eval_seqlen * shift for p in shown], [p.accuracy or 0.0 for p in shown]
+    xs, ys = [p.eval_seqlen for p in shown], [p.accuracy or 0.0 for p in shown]
     lows, highs = [p.ci_low or 0.0 for p in shown], [p.ci_high or 0.0 for p in shown]
     causal = all(p.causal is not False for p in points)
     axis.plot(
         xs, ys, color=colour, marker=marker, linewidth=style.CURVE, label=name,
-        linestyle=style.SURE if causal else style.UNSURE, **style.DOTS,
+        linestyle=style.SURE if causal else style.UNSURE, transform=place, **style.DOTS,
     )  # fmt: skip
     if len(shown) == 1:
         errors = [[max(0.0, ys[0] - lows[0])], [max(0.0, highs[0] - ys[0])]]
-        axis.errorbar(xs, ys, errors, color=colour, capsize=style.CAP, linestyle="none", zorder=2)
+        axis.errorbar(
+            xs, ys, errors, color=colour, capsize=style.CAP, linestyle="none", zorder=2,
+            transform=place,
+        )  # fmt: skip
     else:
-        axis.fill_between(xs, lows, highs, color=colour, alpha=style.BAND_ALPHA, linewidth=0)
-    lost = [p.eval_seqlen * shift for p in points if p.accuracy is None]
+        axis.fill_between(
+            xs, lows, highs, color=colour, alpha=style.BAND_ALPHA, linewidth=0, transform=place
+        )
+    lost = [p.eval_seqlen for p in points if p.accuracy is None]
     axis.plot(
-        lost, [0] * len(lost), "x", color=colour, markersize=style.CROSS, clip_on=False, zorder=4
-    )
+        lost, [0] * len(lost), "x", color=colour, markersize=style.CROSS, clip_on=False, zorder=4,
+        transform=place,
+    )  # fmt: skip
 
 
 def frame_accuracy(axis: Any, section: Section, x_label: str) -> None:
@@ -190,7 +207,7 @@ def _name_lines(axis: Any, right: float) -> None:
     ]
     heights = sorted(end[1] for end in ends if end is not None)
     apart = all(b - a >= _LABEL_GAP for a, b in itertools.pairwise(heights))
-    reach = all(end is not None and end[0] * 1.2 >= right for end in ends)
+    reach = all(end is not None and end[0] * _EDGE >= right for end in ends)
     short = all("\n" not in line.get_label() for line in named)
     if not (apart and reach and short):
         handles = sorted(named, key=lambda line: line.get_color() == style.GREY)
@@ -236,6 +253,13 @@ def _x_label(section: Section) -> str:
     else:
         how = "trained at the length in the label"
     return f"sequence length, tokens ({how})"
+
+
+def _lone_label(section: Section, x_label: str) -> str:
+    (length,) = section.lengths
+    if x_label:
+        return f"test accuracy at {called(x_label, section.setting.task)} {length}"
+    return "test accuracy, " + _x_label(section).replace(", tokens", f" {length} tokens")
 
 
 def _no_ticks() -> Any:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -14,6 +16,15 @@ COLOURS = (
     "#00314D", "#6B2F00", "#004D38", "#7A2F57", "#2A6A8C", "#7A5400", "#9A9A9A", "#8F860A",
 )  # fmt: skip
 MARKERS = "osD^vPX<>"  # nine, so that colour and marker come together only after 144 labels
+# Operators in the order of their looks, which they have in every figure. New ones are appended;
+# those that are not here get what is left in a figure.
+KNOWN = (
+    "attention", "hyena", "mamba2", "gated-deltanet", "h3", "rwkv", "linear-attention", "gss",
+    "rwkv7", "retnet", "deltanet", "based", "s4d", "aft", "sliding-attention", "hybrid", "mamba",
+    "hyena-released", "hyena-paper", "gla", "kda", "deltaproduct", "longconv", "conv",
+    "forgetting-attention", "mingru", "rg-lru", "hyena-se", "hyena-mr", "hyena-li",
+    "eager-attention",
+)  # fmt: skip
 MAIN, ALARM = COLOURS[:2]  # of a figure's only line; of what failed
 GREY = "#777777"  # what no operator is needed for, and remarks in the legend
 ACCURACY_MAP, SIGNED_MAP = "viridis", "RdBu_r"  # from 0 to 1; around 0
@@ -63,8 +74,20 @@ def applied(spines: bool = False) -> Iterator[None]:
 
 
 def styles(labels: Iterable[str]) -> Styles:
-    """Return a colour and a marker for each label, in the order given."""
-    return {label: nth_style(i) for i, label in enumerate(labels)}
+    """Return a colour and a marker for each label.
+
+    An operator of `KNOWN` has its own wherever it is one line of a figure. Its variants side by
+    side, and other operators, have in the order given what those leave.
+    """
+    asked = list(dict.fromkeys(labels))
+    operators = [re.split(r" \(|, ", label)[0] for label in asked]
+    own = {
+        label: KNOWN.index(operator)
+        for label, operator in zip(asked, operators, strict=True)
+        if operator in KNOWN and operators.count(operator) == 1
+    }
+    left = (i for i in itertools.count() if i not in own.values())
+    return {label: nth_style(own[label] if label in own else next(left)) for label in asked}
 
 
 def nth_style(index: int) -> tuple[str, str]:

@@ -4,6 +4,7 @@ import matplotlib
 import pytest
 from matplotlib.figure import Figure
 
+from mechbench.catalogue.registry import OPERATORS
 from mechbench.report import style
 from mechbench.report.style import COLOURS, MARKERS, line_label, line_text, nth_style, tick
 
@@ -30,8 +31,33 @@ def test_colour_and_marker_come_together_once() -> None:
     assert pairs[-1] == pairs[0]
 
 
-def test_labels_keep_their_look_by_their_order() -> None:
-    assert style.styles(["b", "a"]) == {"b": nth_style(0), "a": nth_style(1)}
+def test_what_is_not_known_has_a_look_by_its_order() -> None:
+    assert style.styles(["b", "a", "b"]) == {"b": nth_style(0), "a": nth_style(1)}
+
+
+def test_an_operator_has_its_look_in_every_figure() -> None:
+    hyena = nth_style(style.KNOWN.index("hyena"))
+    for labels in (
+        ["hyena"],
+        ["a", "b", "hyena (order=3)", "attention"],
+        ["b", "hyena, trained at 8"],
+    ):
+        looks = style.styles(labels)
+        assert [look for label, look in looks.items() if label.startswith("hyena")] == [hyena]
+        assert len(set(looks.values())) == len(labels)
+
+
+def test_variants_side_by_side_are_told_apart_from_all_others() -> None:
+    looks = style.styles(["hyena (order=2)", "hyena (order=3)", "attention", "mine"])
+    assert looks["attention"] == nth_style(0)
+    assert [looks[label] for label in looks if label != "attention"] == list(
+        map(nth_style, (1, 2, 3))
+    )
+
+
+def test_known_operators_are_those_that_come_with_it() -> None:
+    assert len(set(style.KNOWN)) == len(style.KNOWN)
+    assert set(style.KNOWN) <= set(OPERATORS.names())
 
 
 @pytest.mark.parametrize("text", ["_hidden", "plain", "__init__", ""])
