@@ -26,8 +26,10 @@ from mechbench.report.plot import (
 )
 from mechbench.report.solving_plot import draw_solving
 from mechbench.report.style import Styles, show_legend
+from mechbench.report.tokens_plot import plot_tokens
 
 _LARGE = 500  # points: from here on processes are worth their start
+_TOKENS = "tokens along "  # before an axis: tokens to solve in place of accuracies
 _LENGTHS = 4  # shown beside each other along another axis
 
 
@@ -42,7 +44,8 @@ def draw(sections: Sequence[Section], folder: Path) -> list[Path]:
     sections = [shown for section in sections if (shown := _measured(section)).points]
     if not sections:
         return []
-    figures = [*axes_of(sections), "compute", "heatmap", "solve"]
+    axes = axes_of(sections)
+    figures = [*axes, *(_TOKENS + name for name in axes), "compute", "heatmap", "solve"]
     work = [(sections, folder, name) for name in figures]
     if sum(len(section.points) for section in sections) < _LARGE:
         drawn = [_draw_one(*arguments) for arguments in work]
@@ -61,15 +64,19 @@ def _measured(section: Section) -> Section:
 def _draw_one(sections: Sequence[Section], folder: Path, name: str) -> list[Path]:
     if name == "solve":
         return draw_solving(sections, folder / "solve_curves")
-    stem = folder / (name if name == "heatmap" else f"accuracy_vs_{name}")
+    if name == "heatmap":
+        return draw_heatmap(sections, folder / name)
+    plot, what = (
+        (plot_tokens, "tokens") if name.startswith(_TOKENS) else (plot_accuracy, "accuracy")
+    )
+    name = name.removeprefix(_TOKENS)
+    stem = folder / f"{what}_vs_{name}"
     if name == "seqlen":
-        return plot_accuracy(sections, stem)
+        return plot(sections, stem)
     if name == "compute":
         return draw_panels(sections, stem, _compute_panel)
-    if name == "heatmap":
-        return draw_heatmap(sections, stem)
     axis = "vocab_size" if name == "vocab" else name
-    return plot_accuracy(along(sections, axis), stem, axis)
+    return plot(along(sections, axis), stem, axis)
 
 
 def axes_of(sections: Sequence[Section]) -> list[str]:

@@ -19,6 +19,7 @@ from mechbench.report.plot import plot_accuracy
 from mechbench.report.selection import selected
 from mechbench.report.solving_plot import draw_solving
 from mechbench.report.table import to_csv, to_markdown
+from mechbench.report.tokens_plot import plot_tokens
 
 
 @dataclass(frozen=True)
@@ -57,5 +58,6 @@ def write_report(paths: Sequence[Path], out: Path) -> Report:
     write_text(table, markdown)
     write_text(tidy, to_csv(sections))
     plots = plot_accuracy(sections, out / "accuracy_vs_seqlen")
+    plots += plot_tokens(sections, out / "tokens_vs_seqlen")
     plots += draw_solving(sections, out / "solve_curves")
     return Report((table, tidy, *plots), tuple(warnings), markdown)

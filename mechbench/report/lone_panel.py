@@ -54,12 +54,17 @@ def lone_panel(
                 reached[length], color=colour, linestyle=dashes, linewidth=style.REFERENCE, zorder=1
             )
             axis.plot([reached[length]], [row], "|", color=colour, markersize=style.CROSS)
+    name_rows(axis, texts, colours)
+    axis.set_xlim(0, style.HIGHEST)
+    axis.set_xticks([i / 5 for i in range(6)], [f"{20 * i}%" for i in range(6)])
+    style.grid(axis)
+
+
+def name_rows(axis: Any, texts: Sequence[str], colours: Sequence[str]) -> None:
+    """Write the names of rows beside a panel, the first on top."""
     axis.set_ylim(len(texts) - 0.5, -0.5)
     axis.set_yticks(range(len(texts)), texts, fontsize=style.LABEL)
     axis.yaxis.tick_right()
     axis.tick_params(axis="y", length=0)
     for text, colour in zip(axis.get_yticklabels(), colours, strict=True):
         text.set_color(colour)
-    axis.set_xlim(0, style.HIGHEST)
-    axis.set_xticks([i / 5 for i in range(6)], [f"{20 * i}%" for i in range(6)])
-    style.grid(axis)

@@ -94,20 +94,11 @@ def _panel(axis: Any, section: Section, styles: Styles, x_label: str = "") -> No
     lengths = section.lengths
     if len(lengths) == 1:
         lone_panel(axis, section, styles, legend_texts(section), references(section))
-        axis.set_xlabel(_lone_label(section, x_label))
-        axis.set_title(_fitted(_title(section)), fontsize=style.TITLE, loc="left")
+        axis.set_xlabel(f"test accuracy, {lone_label(section, x_label)}")
+        give_heading(axis, section)
         return
-    left, right = lengths[0] / _EDGE, lengths[-1] * _EDGE
-    if lengths[0] > 0:
-        axis.set_xscale("log", base=2)
-    else:  # a distance of 0
-        least = min((n for n in lengths if n > 0), default=1)
-        axis.set_xscale("symlog", base=2, linthresh=least, linscale=0.5)
-        left, right = -least / 3, max(right, 1)
-    axis.set_xlim(left, right)
-    axis.set_xticks(lengths, [tick(n) for n in lengths])
-    axis.xaxis.set_minor_locator(_no_ticks())
-    frame_accuracy(axis, section, called(x_label, section.setting.task) or _x_label(section))
+    left, right = scale_lengths(axis, lengths)
+    frame_accuracy(axis, section, called(x_label, section.setting.task) or length_label(section))
 
     if not x_label and (trained := trained_range(section)) is not None:
         _shade(axis, *trained)
@@ -120,16 +111,38 @@ def _panel(axis: Any, section: Section, styles: Styles, x_label: str = "") -> No
         axis.plot(xs, values, color=colour, linestyle=dashes, linewidth=style.REFERENCE, label=name)
     failed = False
     names = legend_texts(section)
-    apart = min(_APART, _SPREAD / max(1, len(names) - 1))
-    for i, (label, points) in enumerate(section.curves.items()):
-        # Side by side, so that no marker hides those of others that are as good.
-        shift = (i - (len(names) - 1) / 2) * apart
+    for (label, points), shift in zip(
+        section.curves.items(), side_by_side(len(names)), strict=True
+    ):
         _curve(axis, points, shift, styles[label], names[label])
         failed |= any(point.accuracy is None for point in points)
     if failed:
         text = "at 0: failed, no accuracy"
         axis.plot([], [], "x", color=style.GREY, label=text, markersize=style.CROSS)
     _name_lines(axis, right)
+
+
+def scale_lengths(axis: Any, lengths: Sequence[int]) -> tuple[float, float]:
+    """Make the x axis one of lengths, or of distances from 0 on; return its ends."""
+    from matplotlib.ticker import NullLocator
+
+    left, right = lengths[0] / _EDGE, lengths[-1] * _EDGE
+    if lengths[0] > 0:
+        axis.set_xscale("log", base=2)
+    else:
+        least = min((n for n in lengths if n > 0), default=1)
+        axis.set_xscale("symlog", base=2, linthresh=least, linscale=0.5)
+        left, right = -least / 3, max(right, 1)
+    axis.set_xlim(left, right)
+    axis.set_xticks(lengths, [tick(n) for n in lengths])
+    axis.xaxis.set_minor_locator(NullLocator())
+    return left, right
+
+
+def side_by_side(n: int) -> list[float]:
+    """Return how many points to the right each of n curves is drawn, so that none hides another."""
+    apart = min(_APART, _SPREAD / max(1, n - 1))
+    return [(i - (n - 1) / 2) * apart for i in range(n)]
 
 
 def _shade(axis: Any, least: int, most: int) -> None:
@@ -175,6 +188,11 @@ def frame_accuracy(axis: Any, section: Section, x_label: str) -> None:
     style.grid(axis)
     axis.set_ylabel("test accuracy")
     axis.set_xlabel(x_label)
+    give_heading(axis, section)
+
+
+def give_heading(axis: Any, section: Section) -> None:
+    """Write the section's title over a panel."""
     axis.set_title(_fitted(_title(section)), fontsize=style.TITLE, loc="left")
 
 
@@ -243,7 +261,8 @@ def _span(ordered: Sequence[object]) -> str:
     return " to ".join(map(str, [ordered[0], *ordered[1:][-1:]]))
 
 
-def _x_label(section: Section) -> str:
+def length_label(section: Section) -> str:
+    """Return what the x axis of lengths is called."""
     trained = sorted({p.trained_seqlen for p in section.points})
     if not section.crossing:
         how = "each point trained at that length"
@@ -255,14 +274,9 @@ def _x_label(section: Section) -> str:
     return f"sequence length, tokens ({how})"
 
 
-def _lone_label(section: Section, x_label: str) -> str:
+def lone_label(section: Section, x_label: str) -> str:
+    """Return the same for a section of one length, or of one value of `x_label`."""
     (length,) = section.lengths
     if x_label:
-        return f"test accuracy at {called(x_label, section.setting.task)} {length}"
-    return "test accuracy, " + _x_label(section).replace(", tokens", f" {length} tokens")
-
-
-def _no_ticks() -> Any:
-    from matplotlib.ticker import NullLocator
-
-    return NullLocator()
+        return f"{called(x_label, section.setting.task)} {length}"
+    return length_label(section).replace(", tokens", f" {length}")

@@ -86,7 +86,11 @@ def styles(labels: Iterable[str]) -> Styles:
         for label, operator in zip(asked, operators, strict=True)
         if operator in KNOWN and operators.count(operator) == 1
     }
-    left = (i for i in itertools.count() if i not in own.values())
+    taken = {colour(i) for i in own.values()}
+    fresh = [i for i in range(len(COLOURS)) if colour(i) not in taken]
+    left = itertools.chain(
+        fresh, (i for i in itertools.count() if i not in fresh and i not in own.values())
+    )
     return {label: nth_style(own[label] if label in own else next(left)) for label in asked}
 
 

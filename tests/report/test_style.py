@@ -50,6 +50,11 @@ def test_an_operator_has_its_look_in_every_figure() -> None:
 def test_variants_side_by_side_are_told_apart_from_all_others() -> None:
     looks = style.styles(["hyena (order=2)", "hyena (order=3)", "attention", "mine"])
     assert looks["attention"] == nth_style(0)
+    colours = [
+        colour
+        for colour, _ in style.styles(["a", "attention", "mamba", "eager-attention"]).values()
+    ]
+    assert colours[0] not in colours[1:], "mamba has attention's colour, and a no other's"
     assert [looks[label] for label in looks if label != "attention"] == list(
         map(nth_style, (1, 2, 3))
     )
