@@ -94,7 +94,7 @@ def _panel(axis: Any, section: Section, styles: Styles, x_label: str = "") -> No
     lengths = section.lengths
     if len(lengths) == 1:
         lone_panel(axis, section, styles, legend_texts(section), references(section))
-        axis.set_xlabel(f"test accuracy, {lone_label(section, x_label)}")
+        axis.set_xlabel(f"test accuracy at {lone_label(section, x_label)}")
         give_heading(axis, section)
         return
     left, right = scale_lengths(axis, lengths)
@@ -263,20 +263,24 @@ def _span(ordered: Sequence[object]) -> str:
 
 def length_label(section: Section) -> str:
     """Return what the x axis of lengths is called."""
-    trained = sorted({p.trained_seqlen for p in section.points})
-    if not section.crossing:
-        how = "each point trained at that length"
-    elif len(trained) == 1:
-        least, most = trained_range(section) or (trained[0], trained[0])
-        how = "trained at " + (f"{most}" if least == most else f"{least} to {most}") + ", shaded"
-    else:
-        how = "trained at the length in the label"
+    how = "each point trained at that length"
+    if section.crossing:
+        lone = len({p.trained_seqlen for p in section.points}) == 1
+        how = _trained_at(section) + ", shaded" * lone
     return f"sequence length, tokens ({how})"
 
 
 def lone_label(section: Section, x_label: str) -> str:
-    """Return the same for a section of one length, or of one value of `x_label`."""
+    """Return the one length, or value of `x_label`, of a section, to stand in a label."""
     (length,) = section.lengths
     if x_label:
         return f"{called(x_label, section.setting.task)} {length}"
-    return length_label(section).replace(", tokens", f" {length}")
+    return f"length {length}" + (f", {_trained_at(section)}" if section.crossing else "")
+
+
+def _trained_at(section: Section) -> str:
+    trained = sorted({p.trained_seqlen for p in section.points})
+    if len(trained) > 1:
+        return "trained at the length in the label"
+    least, most = trained_range(section) or (trained[0], trained[0])
+    return "trained at " + (f"{most}" if least == most else f"{least} to {most}")

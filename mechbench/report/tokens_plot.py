@@ -27,10 +27,11 @@ from mechbench.report.solve_curve import median_tokens
 from mechbench.report.style import Styles, amount, line_text, show_legend
 from mechbench.report.survival import half_followed
 
-_LABEL = "training tokens to solve, median of seeds"
+_LABEL = "tokens to solve, median of seeds"
 _HOLLOW = "hollow: not solved by then"
 _RANGE = "thin: seeds that solved it"
 _EDGE = 1.3  # times the most tokens is the end of the axis
+_LEAST = 10.0  # times its beginning, at least
 
 
 def plot_tokens(sections: Sequence[Section], stem: Path, x_label: str = "") -> list[Path]:
@@ -71,24 +72,32 @@ def _panel(axis: Any, section: Section, styles: Styles, x_label: str) -> None:
     curves = dict(sorted(section.curves.items(), key=lambda item: _merit(item[1])))
     lone = len(section.lengths) == 1
     if lone:
-        _rows(axis, curves, styles, names)
-        axis.set_xlabel(f"{_LABEL}, {lone_label(section, x_label)}")
+        _rows(axis, curves, styles, names, _remarks(section))
+        axis.set_xlabel(f"{_LABEL}, at {lone_label(section, x_label)}")
     else:
         scale_lengths(axis, section.lengths)
         for (label, points), shift in zip(curves.items(), side_by_side(len(curves)), strict=True):
             _curve(axis, points, shift, styles[label], names[label])
         axis.set_xlabel(called(x_label, section.setting.task) or length_label(section))
         axis.set_ylabel(_LABEL)
-        axis.plot([], [], "o", color=style.GREY, markerfacecolor="white", label=_HOLLOW)
-        axis.plot([], [], color=style.GREY, linewidth=style.THIN, label=_RANGE)
+        for remark in _remarks(section):
+            look: dict[str, Any] = {"marker": "o", "markerfacecolor": "white", "linestyle": "none"}
+            look = look if remark == _HOLLOW else {"linewidth": style.THIN}
+            axis.plot([], [], color=style.GREY, label=remark, **look)
         show_legend(axis)
     outcomes = [o.tokens for point in section.points for o in point.solving.outcomes]
     scale, limit = (axis.set_xscale, axis.set_xlim) if lone else (axis.set_yscale, axis.set_ylim)
     scale("log")
-    limit(min(outcomes) / _EDGE, max(outcomes) * _EDGE)
+    around = max(_EDGE, math.sqrt(_LEAST * min(outcomes) / max(outcomes)))
+    limit(min(outcomes) / around, max(outcomes) * around)
     _tick_tokens(axis.xaxis if lone else axis.yaxis)
     style.grid(axis)
     give_heading(axis, section)
+
+
+def _remarks(section: Section) -> list[str]:
+    hollow = not all(reached(point)[1] for point in section.points)
+    return [_HOLLOW] * hollow + [_RANGE] * any(map(_range, section.points))
 
 
 def _merit(points: Sequence[Point]) -> tuple[float, float]:
@@ -123,7 +132,10 @@ def _curve(
             _hollow(axis, x, tokens, look, place)
 
 
-def _rows(axis: Any, curves: dict[str, list[Point]], styles: Styles, names: dict[str, str]) -> None:
+def _rows(
+    axis: Any, curves: dict[str, list[Point]], styles: Styles, names: dict[str, str],
+    remarks: Sequence[str],
+) -> None:  # fmt: skip
     texts, colours = [], []
     for row, (label, (point,)) in enumerate(curves.items()):
         (colour, marker), (tokens, solved) = styles[label], reached(point)
@@ -134,7 +146,7 @@ def _rows(axis: Any, curves: dict[str, list[Point]], styles: Styles, names: dict
             _hollow(axis, tokens, row, styles[label], axis.transData)
         texts.append(line_text(names[label]))
         colours.append(colour)
-    name_rows(axis, [*texts, _HOLLOW, _RANGE], [*colours, style.GREY, style.GREY])
+    name_rows(axis, [*texts, *remarks], colours + [style.GREY] * len(remarks))
 
 
 def _hollow(axis: Any, x: float, y: float, look: tuple[str, str], place: Any) -> None:
