@@ -26,12 +26,15 @@ def build(root: Path) -> None:
     """Make the tables and plots of every leaderboard in ROOT.
 
     They are made from each leaderboard's results.csv: nothing is trained, and the same results give
-    the same bytes. With the extra mechbench[html], also ROOT/index.html, one page that needs no
-    network.  [default: leaderboards]
+    the same bytes; of several also ROOT/atlas, which is all of them in one. With the extra
+    mechbench[html] also ROOT/index.html, one page that needs no network.  [default: leaderboards]
     """
+    from mechbench.leaderboard.atlas import atlas
+    from mechbench.leaderboard.atlas_plot import write_atlas
     from mechbench.leaderboard.board import find_boards, read_board
     from mechbench.leaderboard.build import build_board
     from mechbench.leaderboard.page import missing_packages, write_page
+    from mechbench.record.config import PROTOCOL
 
     boards, failed = [], 0
     for folder in find_boards(root):
@@ -43,6 +46,9 @@ def build(root: Path) -> None:
         except MechbenchError as error:
             failed += 1
             click.echo(f"mechbench: {folder} is not built: {error}", err=True)
+    if (whole := atlas([board.sections for board in boards])) is not None:
+        for path in write_atlas(whole, root / "atlas", PROTOCOL):
+            click.echo(path)
     missing = missing_packages()
     if missing:
         click.echo(

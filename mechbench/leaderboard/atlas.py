@@ -1,0 +1,154 @@
+"""All leaderboards as one: operators by tasks, and the tokens that each takes to solve each."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import statistics
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from mechbench.record.config import PROTOCOL
+from mechbench.report.aggregate import Point, Section, Setting
+from mechbench.report.solving import Solving
+from mechbench.report.style import tick
+from mechbench.report.tokens_plot import reached
+
+Column = tuple[Setting, int]  # a task, and the length of training
+LEAST_BOARDS = 2  # of one, its own figures say all
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What became of an operator at a task.
+
+    Attributes:
+        tokens: to solve it, the median of seeds; of one not solved, what at least half of the seeds
+            had without.
+        solved: whether at least half of the seeds solved it.
+        solving: of all seeds.
+    """
+
+    tokens: float
+    solved: bool
+    solving: Solving
+
+
+@dataclass(frozen=True)
+class Atlas:
+    """Operators by tasks.
+
+    Attributes:
+        operators: the best first: by tasks solved, then by how many times the tokens of the best of
+            a task they take, the geometric mean.
+        tasks: by name, then options, then length.
+        entries: by operator and task; what was not run is not there.
+    """
+
+    operators: tuple[str, ...]
+    tasks: tuple[str, ...]
+    entries: Mapping[tuple[str, str], Entry]
+
+    def best(self, task: str) -> float:
+        """Return the fewest tokens in which an operator solves a task; infinite if none does."""
+        return min(
+            (e.tokens for (_, at), e in self.entries.items() if at == task and e.solved),
+            default=math.inf,
+        )
+
+    def ratio(self, operator: str, task: str) -> float | None:
+        """Return how many times the fewest tokens it takes: infinite if it does not solve it.
+
+        None if it was not run.
+        """
+        entry = self.entries.get((operator, task))
+        if entry is None:
+            return None
+        return entry.tokens / self.best(task) if entry.solved else math.inf
+
+
+def atlas(boards: Sequence[Sequence[Section]]) -> Atlas | None:
+    """Return what the sections of all boards say together; None where that is too little.
+
+    Operators stand for themselves with their defaults alone. Only results of today's protocol
+    count, of models scored at the length that they were trained at. An operator is there if it was
+    run at half of the tasks at least, and a task if half of these were run at it and one solved it.
+    """
+    columns, titles = _columns(boards)
+    if not columns:
+        return None
+    run = Counter(operator for points in columns.values() for operator in points)
+    operators = {operator for operator, n in run.items() if 2 * n >= len(columns)}
+    half = len(operators) / 2
+    kept = [key for key, points in columns.items() if len(operators & set(points)) >= half]
+    kept.sort(key=_place)
+    names = dict(zip(kept, _names([(titles[key], key[1]) for key in kept]), strict=True))
+    entries = {
+        (operator, names[key]): Entry(*reached(point), point.solving)
+        for key in kept
+        for operator, point in columns[key].items()
+        if operator in operators
+    }
+    solved = {task for (_, task), entry in entries.items() if entry.solved}
+    tasks = tuple(names[key] for key in kept if names[key] in solved)
+    if not tasks or len(operators) < 2:
+        return None
+    whole = Atlas((), tasks, {key: entry for key, entry in entries.items() if key[1] in solved})
+    order = sorted(operators, key=lambda operator: _merit(whole, operator))
+    return dataclasses.replace(whole, operators=tuple(order))
+
+
+def _columns(
+    boards: Sequence[Sequence[Section]],
+) -> tuple[dict[Column, dict[str, Point]], dict[Column, str]]:
+    """Return operators with their points, and a title, a task and length; nothing of one board.
+
+    What one operator alone was run at compares its variants.
+    """
+    columns: dict[Column, dict[str, Point]] = defaultdict(dict)
+    titles: dict[Column, str] = {}
+    used = set()
+    for number, sections in enumerate(boards):
+        for section in sections:
+            for point in section.points if section.setting.protocol == PROTOCOL else ():
+                length = point.trained_seqlen
+                plain = point.label.removesuffix(f", trained at {length}") == point.operator
+                if plain and point.eval_seqlen == length and point.solving.cells:
+                    columns[section.setting, length].setdefault(point.operator, point)
+                    titles.setdefault((section.setting, length), section.title)
+                    used.add(number)
+    if len(used) < LEAST_BOARDS:
+        return {}, {}
+    return {key: points for key, points in columns.items() if len(points) > 1}, titles
+
+
+def _merit(found: Atlas, operator: str) -> tuple[float, float, str]:
+    ratios = [r for task in found.tasks if (r := found.ratio(operator, task)) is not None]
+    done = [math.log(r) for r in ratios if math.isfinite(r)]
+    share = len(done) / len(ratios) if ratios else 0.0
+    return -share, statistics.fmean(done) if done else math.inf, operator
+
+
+def _place(key: tuple[Setting, int]) -> tuple[object, ...]:
+    """Sort options by value: 64 before 128."""
+    setting, length = key
+    options = json.loads(setting.task_options)
+    numbers = [v if isinstance(v, int | float) else 0 for _, v in sorted(options.items())]
+    return setting.task, numbers, length, setting
+
+
+def _names(titled: Sequence[tuple[str, int]]) -> list[str]:
+    """Return short names of tasks at lengths: what all of a task have in common is left out."""
+    parts = [title.split(", ") for title, _ in titled]
+    of_task: dict[str, list[set[str]]] = defaultdict(list)
+    for found in parts:
+        of_task[found[0]].append(set(found[1:]))
+    names = []
+    for found, (_, length) in zip(parts, titled, strict=True):
+        common = set.intersection(*of_task[found[0]])
+        names.append(
+            ", ".join([found[0], *(p for p in found[1:] if p not in common), tick(length)])
+        )
+    return names

@@ -1,0 +1,95 @@
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+from made_results import made_result
+
+from mechbench.leaderboard.atlas import Atlas, atlas
+from mechbench.record.outcome import CellOutcome
+from mechbench.report.aggregate import Section, aggregate
+from mechbench.report.rows import Row, rows_of
+
+# Tokens to solve of each seed; negative: given up then.
+Tokens = tuple[int, ...]
+
+
+def rows(operator: str, tokens: Tokens, **settings: Any) -> list[Row]:
+    found: list[Row] = []
+    for seed, n in enumerate(tokens):
+        kind = "solved" if n > 0 else "censored"
+        data = made_result(operator=operator, seed=seed, **settings)
+        data |= {"outcome": CellOutcome(kind, abs(n)).to_dict(), "solved": n > 0}
+        found += rows_of(data | {"train_tokens": abs(n)})
+    return found
+
+
+def board(task: str, found: dict[str, Tokens], **settings: Any) -> list[Section]:
+    options = {"min_distance": 0} if task == "recall" else {}
+    settings = {"task_options": options, **settings}
+    return aggregate([r for name, n in found.items() for r in rows(name, n, task=task, **settings)])
+
+
+@pytest.fixture
+def found() -> Atlas:
+    recall = {"hyena": (200, 300, 400), "attention": (100, 100, 100), "h3": (-900, -900, 50)}
+    whole = atlas([
+        board("recall", recall),
+        board("recall", dict.fromkeys(recall, (800,)), seqlen=1024),
+        board("induction", {"hyena": (50, 60, 70), "attention": (500, -600, 300)}),
+        board("parity", {"hyena": (-9,), "attention": (-9,)}),  # nobody solves it
+        board("copy", {"hyena": (7,), "stranger": (9,)}, protocol=2, schedule="cosine"),
+    ])  # fmt: skip
+    assert whole is not None
+    return whole
+
+
+def test_operators_by_tasks_the_best_first(found: Atlas) -> None:
+    assert found.tasks == ("induction, 64", "recall, 64", "recall, 1K")
+    assert found.operators == ("hyena", "attention", "h3")
+    assert set(found.entries) == {
+        (o, t) for o in found.operators for t in found.tasks
+    } - {("h3", "induction, 64")}  # fmt: skip
+
+
+def test_tokens_are_relative_to_the_best_of_a_task(found: Atlas) -> None:
+    assert found.best("recall, 64") == 100
+    assert found.ratio("hyena", "recall, 64") == 3
+    assert found.ratio("attention", "induction, 64") == pytest.approx(500 / 60)
+    assert found.ratio("h3", "recall, 64") == math.inf
+    assert found.ratio("h3", "induction, 64") is None
+    unsolved = found.entries["h3", "recall, 64"]
+    assert (unsolved.tokens, unsolved.solved, unsolved.solving.solved) == (900, False, 1)
+
+
+def test_variants_and_other_lengths_than_the_trained_one_are_left_out() -> None:
+    both = {"hyena": (200,), "attention": (100,)}
+    longer = [
+        row
+        for name, n in both.items()
+        for row in rows_of(rows(name, n)[0].data | made_longer(name, n))
+    ]
+    variants = rows("hyena", (3,), operator_options={"order": 2})
+    variants += rows("hyena", (3,), operator_options={"order": 3})
+    whole = atlas([aggregate(longer), board("induction", both), aggregate(variants)])
+    assert whole is not None
+    assert whole.tasks == ("induction, 64", "recall, 64")
+    assert whole.operators == ("attention", "hyena")
+
+
+def made_longer(operator: str, tokens: Tokens) -> dict[str, Any]:
+    data = made_result({64: 0.9, 128: 0.8}, operator=operator)
+    solved = {"outcome": CellOutcome("solved", tokens[0]).to_dict(), "solved": True}
+    return data | solved | {"train_tokens": tokens[0]}
+
+
+def test_of_a_single_board_or_operator_there_is_none() -> None:
+    both = {"hyena": (200,), "attention": (100,)}
+    assert atlas([board("recall", both)]) is None
+    assert atlas([board("recall", {"hyena": (2,)}), board("induction", {"hyena": (2,)})]) is None
+    assert (
+        atlas([board("recall", {"hyena": (-2,), "h3": (-2,)}), board("induction", both)])
+        is not None
+    )
+    assert atlas([]) is None
