@@ -23,7 +23,8 @@ _README = """# Atlas
 What each operator solves, and after how many tokens: every board of protocol {protocol} beside this
 folder that compares operators, put together. A cell says the median tokens to solve, and how many
 of its seeds did if not all; grey is not solved, by the tokens named: not yet, unless it is `flat`,
-which its board tells. Colours are tokens relative to the best of the column.
+which its board tells. Colours are tokens relative to the best of the column. Nothing counts as
+solved before the curriculum has come to full length, so the best of a long task show its length.
 
 ![map](map.png)
 
