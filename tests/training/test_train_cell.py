@@ -14,7 +14,7 @@ from mechbench.catalogue.registry import register_operator
 from mechbench.data.streams import evaluation_batches
 from mechbench.errors import OperatorError, ResultError
 from mechbench.record import results
-from mechbench.record.config import Config
+from mechbench.record.config import TUNING_SEED, Config
 from mechbench.record.outcome import cell_outcome, outcome_of
 from mechbench.record.results import read_result, wilson_interval
 from mechbench.tasks.recall import Recall
@@ -350,3 +350,14 @@ def test_a_lane_that_is_stopped_ends_its_cell_between_parts(
     assert len(list(runs.glob("*/checkpoint.pt"))) == scoring
     assert not list(runs.glob("*/result.json"))
     assert run("attention").steps == STEPS
+
+
+@pytest.mark.parametrize("seed", [0, TUNING_SEED])
+def test_a_budget_that_may_end_before_full_length_is_told_unless_it_is_a_part(
+    seed: int, run: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A cell that chooses a rate has part of a budget at first."""
+    run("attention", seqlen=256, seed=seed, budget_tokens=20 * B * (256 + 2))
+    said = capsys.readouterr().err
+    warned = "may end before seqlen 256: a curriculum that is not learnt reaches it after" in said
+    assert warned == (seed == 0)
