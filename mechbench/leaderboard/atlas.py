@@ -73,8 +73,9 @@ def atlas(boards: Sequence[Sequence[Section]]) -> Atlas | None:
     """Return what the sections of all boards say together; None where that is too little.
 
     Operators stand for themselves with their defaults alone. Only results of today's protocol
-    count, of models scored at the length that they were trained at. An operator is there if it was
-    run at half of the tasks at least, and a task if half of these were run at it and one solved it.
+    count, of causal models scored at the length that they were trained at. An operator is there if
+    it was run at half of the tasks at least, a task if half of these were run at it and one solved
+    it.
     """
     columns, titles = _columns(boards)
     if not columns:
@@ -115,7 +116,8 @@ def _columns(
             for point in section.points if section.setting.protocol == PROTOCOL else ():
                 length = point.trained_seqlen
                 plain = point.label.removesuffix(f", trained at {length}") == point.operator
-                if plain and point.eval_seqlen == length and point.solving.cells:
+                own = point.eval_seqlen == length and point.causal is not False
+                if plain and own and point.solving.cells:
                     columns[section.setting, length].setdefault(point.operator, point)
                     titles.setdefault((section.setting, length), section.title)
                     used.add(number)

@@ -39,7 +39,8 @@ def plot_tokens(sections: Sequence[Section], stem: Path, x_label: str = "") -> l
 
     Args:
         sections: one a panel; `eval_seqlen` of their points is the x axis. Left out are models
-            scored at other lengths than their own, as are sections in which nothing is solved.
+            scored at other lengths than their own, what looks ahead, and sections in which nothing
+            is solved.
         stem: path of the files without suffix.
         x_label: what the x axis shows, if it is not the sequence length.
 
@@ -52,12 +53,14 @@ def plot_tokens(sections: Sequence[Section], stem: Path, x_label: str = "") -> l
 
 
 def _trained(section: Section, other_axis: bool) -> Section:
-    points = tuple(
-        point
-        for point in section.points
-        if point.solving.cells and (other_axis or point.eval_seqlen == point.trained_seqlen)
-    )
-    return dataclasses.replace(section, points=points)
+    """Return the section with what was trained where it stands."""
+
+    def counts(point: Point) -> bool:
+        # Along another axis a point no longer knows the length that it was scored at.
+        own = not section.crossing if other_axis else point.eval_seqlen == point.trained_seqlen
+        return own and point.causal is not False and bool(point.solving.cells)
+
+    return dataclasses.replace(section, points=tuple(filter(counts, section.points)))
 
 
 def reached(point: Point) -> tuple[float, bool]:

@@ -85,3 +85,13 @@ def test_nothing_is_drawn_of_what_nobody_solves_or_trained(store: Store, tmp_pat
     assert [path.name for path in paths] == ["some.png", "some.svg"]
     trained = [tokens_plot._trained(found, other_axis=False) for found in sections]
     assert {point.eval_seqlen for found in trained for point in found.points} == {64}
+    turned = [tokens_plot._trained(found, other_axis=True) for found in sections]
+    assert not any(found.points for found in turned), "which was scored at 128 cannot be told"
+
+
+def test_what_looks_ahead_is_left_out(store: Store, tmp_path: Path) -> None:
+    store({64: 1.0}, **told(300))
+    store({64: 1.0}, operator="ahead", causal=False, allow_noncausal=True, **told(200))
+    (section,) = aggregate(collect([tmp_path / "runs"])[0])
+    shown = tokens_plot._trained(section, other_axis=False)
+    assert [point.label for point in shown.points] == ["hyena"]
