@@ -96,11 +96,7 @@ def _draw(axis: Any, record: Record) -> None:
 
 
 def _frame_times(axis: Any, times: list[float]) -> None:
-    """Label the times where a logarithmic axis shows them: at 1, 2 and 5 times powers of 10."""
-    from matplotlib.ticker import FuncFormatter, LogLocator
-
-    axis.yaxis.set_major_locator(LogLocator(base=10, subs=(1.0, 2.0, 5.0)))
-    axis.yaxis.set_major_formatter(FuncFormatter(lambda ms, _: f"{ms:g}"))
+    style.tick_powers(axis.yaxis, lambda ms: f"{ms:g}")
     if times:
         axis.set_ylim(min(times) / 1.5, max(times) * 1.5)
 

@@ -34,7 +34,6 @@ def build(root: Path) -> None:
     from mechbench.leaderboard.board import find_boards, read_board
     from mechbench.leaderboard.build import build_board
     from mechbench.leaderboard.page import missing_packages, write_page
-    from mechbench.record.config import PROTOCOL
 
     boards, failed = [], 0
     for folder in find_boards(root):
@@ -47,7 +46,7 @@ def build(root: Path) -> None:
             failed += 1
             click.echo(f"mechbench: {folder} is not built: {error}", err=True)
     if (whole := atlas([board.sections for board in boards])) is not None:
-        for path in write_atlas(whole, root / "atlas", PROTOCOL):
+        for path in write_atlas(whole, root / "atlas"):
             click.echo(path)
     missing = missing_packages()
     if missing:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
 import statistics
 from collections import Counter, defaultdict
@@ -11,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from mechbench.record.config import PROTOCOL
-from mechbench.report.aggregate import Point, Section, Setting
+from mechbench.report.aggregate import Point, Section, Setting, place
 from mechbench.report.solving import Solving
 from mechbench.report.style import tick
 from mechbench.report.tokens_plot import reached
@@ -84,7 +83,7 @@ def atlas(boards: Sequence[Sequence[Section]]) -> Atlas | None:
     operators = {operator for operator, n in run.items() if 2 * n >= len(columns)}
     half = len(operators) / 2
     kept = [key for key, points in columns.items() if len(operators & set(points)) >= half]
-    kept.sort(key=_place)
+    kept.sort(key=lambda key: (place(key[0]), key[1]))
     names = dict(zip(kept, _names([(titles[key], key[1]) for key in kept]), strict=True))
     entries = {
         (operator, names[key]): Entry(*reached(point), point.solving)
@@ -131,14 +130,6 @@ def _merit(found: Atlas, operator: str) -> tuple[float, float, str]:
     done = [math.log(r) for r in ratios if math.isfinite(r)]
     share = len(done) / len(ratios) if ratios else 0.0
     return -share, statistics.fmean(done) if done else math.inf, operator
-
-
-def _place(key: tuple[Setting, int]) -> tuple[object, ...]:
-    """Sort options by value: 64 before 128."""
-    setting, length = key
-    options = json.loads(setting.task_options)
-    numbers = [v if isinstance(v, int | float) else 0 for _, v in sorted(options.items())]
-    return setting.task, numbers, length, setting
 
 
 def _names(titled: Sequence[tuple[str, int]]) -> list[str]:

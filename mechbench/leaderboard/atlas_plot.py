@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from mechbench.leaderboard.atlas import Atlas, Entry
+from mechbench.record.config import PROTOCOL
 from mechbench.record.files import make_folder, write_text
 from mechbench.report import style
 from mechbench.report.figure import save_figure
 from mechbench.report.fitting import inches
+from mechbench.report.solve_plot import APART, SPREAD
 from mechbench.report.style import amount, show_legend
 
 _CELL, _LINE = 0.66, 0.36  # inches of a cell
@@ -35,7 +37,7 @@ each. Operators have their learning rate chosen at each task, as the boards say.
 """
 
 
-def write_atlas(found: Atlas, folder: Path, protocol: int) -> list[Path]:
+def write_atlas(found: Atlas, folder: Path) -> list[Path]:
     """Write map and profile, as PNG and SVG, and README.md into a folder; return the files.
 
     Raises:
@@ -43,7 +45,7 @@ def write_atlas(found: Atlas, folder: Path, protocol: int) -> list[Path]:
     """
     make_folder(folder)
     readme = folder / "README.md"
-    write_text(readme, _README.format(protocol=protocol))
+    write_text(readme, _README.format(protocol=PROTOCOL))
     return [readme, *draw_map(found, folder / "map"), *draw_profile(found, folder / "profile")]
 
 
@@ -125,11 +127,10 @@ def draw_profile(found: Atlas, stem: Path) -> list[Path]:
         axis.set_xlim(1, _WORST)
         axis.set_ylim(-0.03, 1.05)
         looks = style.styles(found.operators)
-        for i, operator in enumerate(found.operators):
+        shifts = style.side_by_side(len(looks), APART, SPREAD)[::-1]  # the best on top
+        for operator, shift in zip(found.operators, shifts, strict=True):
             xs, ys = profile(found, operator)
-            place = offset_copy(
-                axis.transData, figure, y=1.2 * (len(looks) / 2 - i), units="points"
-            )
+            place = offset_copy(axis.transData, figure, y=shift, units="points")
             colour, marker = looks[operator]
             axis.plot(
                 [*xs, _WORST], [*ys, ys[-1]], color=colour, marker=marker, drawstyle="steps-post",
@@ -139,7 +140,7 @@ def draw_profile(found: Atlas, stem: Path) -> list[Path]:
         ticks = [1, 2, 5, 10, 20, 50, 100]
         axis.set_xticks(ticks, [f"{t}x" for t in ticks])
         axis.set_xticks([], minor=True)
-        axis.set_yticks([i / 5 for i in range(6)], [f"{20 * i}%" for i in range(6)])
+        axis.set_yticks(*style.PERCENTS)
         axis.set_xlabel("tokens, times those of the best operator of a task")
         axis.set_ylabel(f"share of {len(found.tasks)} tasks solved")
         style.grid(axis)

@@ -29,7 +29,8 @@ from mechbench.report.style import Styles, show_legend
 from mechbench.report.tokens_plot import plot_tokens
 
 _LARGE = 500  # points: from here on processes are worth their start
-_TOKENS = "tokens along "  # before an axis: tokens to solve in place of accuracies
+_ALONG = {"accuracy": plot_accuracy, "tokens": plot_tokens}  # an axis
+_WHOLE = {"heatmap": draw_heatmap, "solve_curves": draw_solving}
 _LENGTHS = 4  # shown beside each other along another axis
 
 
@@ -45,8 +46,9 @@ def draw(sections: Sequence[Section], folder: Path) -> list[Path]:
     if not sections:
         return []
     axes = axes_of(sections)
-    figures = [*axes, *(_TOKENS + name for name in axes), "compute", "heatmap", "solve"]
-    work = [(sections, folder, name) for name in figures]
+    figures = [(what, axis) for what in _ALONG for axis in axes]
+    figures += [("accuracy", "compute"), ("heatmap", ""), ("solve_curves", "")]
+    work = [(sections, folder, *figure) for figure in figures]
     if sum(len(section.points) for section in sections) < _LARGE:
         drawn = [_draw_one(*arguments) for arguments in work]
     else:
@@ -61,22 +63,16 @@ def _measured(section: Section) -> Section:
     return dataclasses.replace(section, points=points)
 
 
-def _draw_one(sections: Sequence[Section], folder: Path, name: str) -> list[Path]:
-    if name == "solve":
-        return draw_solving(sections, folder / "solve_curves")
-    if name == "heatmap":
-        return draw_heatmap(sections, folder / name)
-    plot, what = (
-        (plot_tokens, "tokens") if name.startswith(_TOKENS) else (plot_accuracy, "accuracy")
-    )
-    name = name.removeprefix(_TOKENS)
-    stem = folder / f"{what}_vs_{name}"
-    if name == "seqlen":
-        return plot(sections, stem)
-    if name == "compute":
+def _draw_one(sections: Sequence[Section], folder: Path, what: str, axis: str) -> list[Path]:
+    stem = folder / (f"{what}_vs_{axis}" if axis else what)
+    if what in _WHOLE:
+        return _WHOLE[what](sections, stem)
+    if axis == "compute":
         return draw_panels(sections, stem, _compute_panel)
-    axis = "vocab_size" if name == "vocab" else name
-    return plot(along(sections, axis), stem, axis)
+    if axis == "seqlen":
+        return _ALONG[what](sections, stem)
+    axis = "vocab_size" if axis == "vocab" else axis
+    return _ALONG[what](along(sections, axis), stem, axis)
 
 
 def axes_of(sections: Sequence[Section]) -> list[str]:

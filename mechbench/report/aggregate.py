@@ -174,13 +174,13 @@ def aggregate(rows: Sequence[Row], hidden: Sequence[str] = ()) -> list[Section]:
     several = len({(s.task, s.task_version, s.protocol) for s in groups}) > len(
         {s.task for s in groups}
     ) or any(s.protocol != PROTOCOL for s in groups)
-    ordered = sorted(groups, key=_place)
+    ordered = sorted(groups, key=place)
     titles = _titles(ordered, several)
     return [_section(key, titles[key], groups[key], hidden, tuning) for key in ordered]
 
 
-def _place(key: Setting) -> tuple[Any, ...]:
-    """Sort options by value: 64 before 128."""
+def place(key: Setting) -> tuple[Any, ...]:
+    """Return what settings are sorted by: options by value, 64 before 128."""
     options = [
         (name, value if isinstance(value, int | float) else 0, str(value))
         for name, value in json.loads(key.task_options).items()

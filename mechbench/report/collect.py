@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mechbench.errors import ResultError
-from mechbench.record.config import ANYTIME, Config
+from mechbench.record.config import ANYTIME
 from mechbench.record.results import NOT_RUN, is_decided, read_result
 from mechbench.report.escape import plain
 from mechbench.report.results_csv import read_rows, stored_files
@@ -47,34 +47,32 @@ def levelled(rows: Sequence[Row]) -> list[Row]:
     one until it was flat, stand together, too, unless a seed has several ends itself: then budgets
     are compared. `Row.data` keeps each one's own budget.
     """
+    keys = [identity(row.config, without=("lr", "budget_tokens")) for row in rows]
     most: dict[str, int] = defaultdict(int)
-    ends: dict[str, dict[int, set[int]]] = defaultdict(lambda: defaultdict(set))
-    for row in rows:
+    ends: dict[tuple[str, float], dict[int, set[int]]] = defaultdict(lambda: defaultdict(set))
+    for key, row in zip(keys, rows, strict=True):
         config = row.config
-        most[_over(config, "lr")] = max(most[_over(config, "lr")], config.budget_tokens)
+        most[key] = max(most[key], config.budget_tokens)
         if not (config.tunes or is_decided(row.data)):
-            ends[_over(config)][config.seed].add(config.budget_tokens)
+            ends[key, config.lr][config.seed].add(config.budget_tokens)
+    together = {
+        rate: max(map(max, of_seed.values()))
+        for rate, of_seed in ends.items()
+        if all(len(found) == 1 for found in of_seed.values())
+    }
 
-    def level(row: Row) -> Row:
-        budget = row.config.budget_tokens
-        if row.config.protocol < ANYTIME:
+    def level(key: str, row: Row) -> Row:
+        config = row.config
+        if config.protocol < ANYTIME:
             return row
+        budget = config.budget_tokens
         if is_decided(row.data):
-            budget = most[_over(row.config, "lr")]
-        elif not row.config.tunes:
-            of_seed = ends[_over(row.config)].values()
-            if all(len(found) == 1 for found in of_seed):
-                budget = max(max(found) for found in of_seed)
-        return dataclasses.replace(
-            row, config=dataclasses.replace(row.config, budget_tokens=budget)
-        )
+            budget = most[key]
+        elif not config.tunes:
+            budget = together.get((key, config.lr), budget)
+        return dataclasses.replace(row, config=dataclasses.replace(config, budget_tokens=budget))
 
-    return [level(row) for row in rows]
-
-
-def _over(config: Config, *more: str) -> str:
-    """Return what the budgets of an experiment share."""
-    return identity(config, without=("budget_tokens", *more))
+    return [level(key, row) for key, row in zip(keys, rows, strict=True)]
 
 
 def newest(results: Sequence[Sequence[Row]]) -> tuple[list[Row], list[str]]:

@@ -56,7 +56,7 @@ def lone_panel(
             axis.plot([reached[length]], [row], "|", color=colour, markersize=style.CROSS)
     name_rows(axis, texts, colours)
     axis.set_xlim(0, style.HIGHEST)
-    axis.set_xticks([i / 5 for i in range(6)], [f"{20 * i}%" for i in range(6)])
+    axis.set_xticks(*style.PERCENTS)
     style.grid(axis)
 
 

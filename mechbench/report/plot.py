@@ -22,7 +22,7 @@ from mechbench.report.table import WINDOWS, row_label
 _WIDTH, _LEFT, _RIGHT, _BOTTOM, _TOP = 8.0, 0.8, 2.75, 0.65, 0.65
 _TITLE_IN = 7.0  # inches that its text may take, hinting left out
 _TITLE_LINES = 3
-_APART, _SPREAD = 2.5, 18.0  # points between neighbouring curves, and between the outer ones
+APART, SPREAD = 2.5, 18.0  # points between neighbouring curves, and between the outer ones
 _EDGE = 1.3  # times the last length is the end of the axis: room for what stands beside it
 _LABEL_GAP = 0.06  # of the y axis: direct labels that lie closer would touch
 
@@ -111,9 +111,8 @@ def _panel(axis: Any, section: Section, styles: Styles, x_label: str = "") -> No
         axis.plot(xs, values, color=colour, linestyle=dashes, linewidth=style.REFERENCE, label=name)
     failed = False
     names = legend_texts(section)
-    for (label, points), shift in zip(
-        section.curves.items(), side_by_side(len(names)), strict=True
-    ):
+    shifts = style.side_by_side(len(names), APART, SPREAD)
+    for (label, points), shift in zip(section.curves.items(), shifts, strict=True):
         _curve(axis, points, shift, styles[label], names[label])
         failed |= any(point.accuracy is None for point in points)
     if failed:
@@ -137,12 +136,6 @@ def scale_lengths(axis: Any, lengths: Sequence[int]) -> tuple[float, float]:
     axis.set_xticks(lengths, [tick(n) for n in lengths])
     axis.xaxis.set_minor_locator(NullLocator())
     return left, right
-
-
-def side_by_side(n: int) -> list[float]:
-    """Return how many points to the right each of n curves is drawn, so that none hides another."""
-    apart = min(_APART, _SPREAD / max(1, n - 1))
-    return [(i - (n - 1) / 2) * apart for i in range(n)]
 
 
 def _shade(axis: Any, least: int, most: int) -> None:
@@ -184,7 +177,7 @@ def _curve(axis: Any, points: list[Point], shift: float, look: tuple[str, str], 
 def frame_accuracy(axis: Any, section: Section, x_label: str) -> None:
     """Give an axis what every accuracy plot has: the scale of accuracies, a grid and a title."""
     axis.set_ylim(0, style.HIGHEST)
-    axis.set_yticks([i / 5 for i in range(6)], [f"{20 * i}%" for i in range(6)])
+    axis.set_yticks(*style.PERCENTS)
     style.grid(axis)
     axis.set_ylabel("test accuracy")
     axis.set_xlabel(x_label)

@@ -22,7 +22,7 @@ _MARGIN = 0.04  # of the axis of shares beyond 0 and 1, so that lines there are 
 _BANDED = 4  # more bands than these hide each other and the lines
 _BAND_ALPHA = 0.1  # fainter than of intervals that seldom overlap
 _EDGE = 1.6  # between the first and last steps and the edges: a round number fits between
-_APART, _SPREAD = 1.2, 9.0  # points between two lines of one share, and between the outermost
+APART, SPREAD = 1.2, 9.0  # points between two lines of one share, and between the outermost
 _TICKS = 7  # labels on the axis of tokens that fit
 _GAP = 0.11  # of the axis, between two of them
 _TICK: dict[str, Any] = {"markersize": style.CROSS, "markeredgewidth": style.CURVE, "zorder": 4}
@@ -109,10 +109,9 @@ def _names(groups: Groups) -> dict[str, str]:
 def _panel(axis: Any, groups: Groups, names: Mapping[str, str], looks: Styles, bands: bool) -> None:
     tokens = [o.tokens for outcomes in groups.values() for o in outcomes]
     left, right = min(tokens) / _EDGE, max(tokens) * _EDGE
-    apart = min(_APART, _SPREAD / max(1, len(names) - 1))
-    for i, (label, name) in enumerate(names.items()):
+    shifts = style.side_by_side(len(names), APART, SPREAD)[::-1]  # the best on top
+    for (label, name), shift in zip(names.items(), shifts, strict=True):
         curve = solve_curve(groups[label])
-        shift = ((len(names) - 1) / 2 - i) * apart
         _curve(axis, curve, looks[label], name, (left, right), shift)
         if bands:
             _band(axis, curve, looks[label][0], right)
@@ -122,7 +121,7 @@ def _panel(axis: Any, groups: Groups, names: Mapping[str, str], looks: Styles, b
     axis.set_xticks(ticks, [amount(t) for t in ticks])
     axis.set_xticks([], minor=True)
     axis.set_ylim(-_MARGIN, 1 + _MARGIN)
-    axis.set_yticks([i / 5 for i in range(6)], [f"{20 * i}%" for i in range(6)])
+    axis.set_yticks(*style.PERCENTS)
     axis.set_xlabel("training tokens")
     axis.set_ylabel("share of cells solved")
     style.grid(axis)

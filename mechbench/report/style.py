@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 Styles = Mapping[str, tuple[str, str]]  # label: colour and marker
@@ -47,6 +47,7 @@ DPI, DPI_MANY = 150, 75  # of panels; of more panels than `MANY`
 MANY = 8
 HEAT_DPI, HEAT_DPI_MANY, HEAT_MANY = 100, 60, 40
 LEGEND_IN = 2.1  # inches that a legend's text may take beside a panel
+PERCENTS = [i / 5 for i in range(6)], [f"{20 * i}%" for i in range(6)]  # ticks and their texts
 HIGHEST = 1.02  # end of an axis of accuracies, so that markers at 100 percent are whole
 
 _UNITS = (("B", 9), ("M", 6), ("K", 3), ("", 0))
@@ -102,6 +103,27 @@ def nth_style(index: int) -> tuple[str, str]:
 def colour(index: int) -> str:
     """Return the colour of a figure's line number `index`, from 0."""
     return COLOURS[index % len(COLOURS)]
+
+
+def side_by_side(n: int, apart: float, spread: float) -> list[float]:
+    """Return how far each of n lines is drawn from its place, so that none hides another.
+
+    Args:
+        n: lines.
+        apart: points between neighbours.
+        spread: points between the outermost, at most.
+    """
+    apart = min(apart, spread / max(1, n - 1))
+    return [(i - (n - 1) / 2) * apart for i in range(n)]
+
+
+def tick_powers(axis: Any, text: Callable[[float], str]) -> None:
+    """Tick a logarithmic axis, x or y, at 1, 2 and 5 times the powers of 10."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
+
+    axis.set_major_locator(LogLocator(base=10, subs=(1.0, 2.0, 5.0)))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: text(value)))
+    axis.set_minor_locator(NullLocator())
 
 
 def grid(axis: Any) -> None:

@@ -15,13 +15,14 @@ from mechbench.report.aggregate import Point, Section
 from mechbench.report.labels import called
 from mechbench.report.lone_panel import name_rows
 from mechbench.report.plot import (
+    APART,
+    SPREAD,
     draw_panels,
     give_heading,
     legend_texts,
     length_label,
     lone_label,
     scale_lengths,
-    side_by_side,
 )
 from mechbench.report.solve_curve import median_tokens
 from mechbench.report.style import Styles, amount, line_text, show_legend
@@ -79,7 +80,8 @@ def _panel(axis: Any, section: Section, styles: Styles, x_label: str) -> None:
         axis.set_xlabel(f"{_LABEL}, at {lone_label(section, x_label)}")
     else:
         scale_lengths(axis, section.lengths)
-        for (label, points), shift in zip(curves.items(), side_by_side(len(curves)), strict=True):
+        shifts = style.side_by_side(len(curves), APART, SPREAD)
+        for (label, points), shift in zip(curves.items(), shifts, strict=True):
             _curve(axis, points, shift, styles[label], names[label])
         axis.set_xlabel(called(x_label, section.setting.task) or length_label(section))
         axis.set_ylabel(_LABEL)
@@ -93,7 +95,7 @@ def _panel(axis: Any, section: Section, styles: Styles, x_label: str) -> None:
     scale("log")
     around = max(_EDGE, math.sqrt(_LEAST * min(outcomes) / max(outcomes)))
     limit(min(outcomes) / around, max(outcomes) * around)
-    _tick_tokens(axis.xaxis if lone else axis.yaxis)
+    style.tick_powers(axis.xaxis if lone else axis.yaxis, amount)
     style.grid(axis)
     give_heading(axis, section)
 
@@ -117,22 +119,21 @@ def _curve(
 
     colour, marker = look
     place = offset_copy(axis.transData, axis.figure, x=shift, units="points")
-    found = [(point.eval_seqlen, *reached(point)) for point in points]
+    xs, least, solved = [], [], []
     for point in points:
+        x, (tokens, known) = point.eval_seqlen, reached(point)
+        xs.append(x)
+        least.append(tokens)
+        solved.append(tokens if known else math.nan)
         if ends := _range(point):
-            at = [point.eval_seqlen] * 2
-            axis.plot(at, ends, color=colour, linewidth=style.THIN, transform=place)
-    xs = [x for x, _, _ in found]
-    least = [tokens for _, tokens, _ in found]
-    solved = [tokens if known else math.nan for _, tokens, known in found]
+            axis.plot([x, x], ends, color=colour, linewidth=style.THIN, transform=place)
+        if not known:
+            _hollow(axis, x, tokens, look, place)
     axis.plot(xs, least, ":", color=colour, linewidth=style.REFERENCE, transform=place)
     axis.plot(
         xs, solved, color=colour, marker=marker, linewidth=style.CURVE, label=name,
         transform=place, **style.DOTS,
     )  # fmt: skip
-    for x, tokens, known in found:
-        if not known:
-            _hollow(axis, x, tokens, look, place)
 
 
 def _rows(
@@ -144,8 +145,9 @@ def _rows(
         (colour, marker), (tokens, solved) = styles[label], reached(point)
         if ends := _range(point):
             axis.plot(ends, [row, row], color=colour, linewidth=style.THIN)
-        axis.plot([tokens], [row], color=colour, marker=marker, **style.DOTS)
-        if not solved:
+        if solved:
+            axis.plot([tokens], [row], color=colour, marker=marker, **style.DOTS)
+        else:
             _hollow(axis, tokens, row, styles[label], axis.transData)
         texts.append(line_text(names[label]))
         colours.append(colour)
@@ -164,11 +166,3 @@ def _range(point: Point) -> list[float]:
     """Return the fewest and the most tokens of seeds that solved it, if they are several."""
     solved = [outcome.tokens for outcome in point.solving.outcomes if outcome.solved]
     return [min(solved), max(solved)] if len(solved) > 1 else []
-
-
-def _tick_tokens(axis: Any) -> None:
-    from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
-
-    axis.set_major_locator(LogLocator(base=10, subs=(1.0, 2.0, 5.0)))
-    axis.set_major_formatter(FuncFormatter(lambda tokens, _: amount(tokens)))
-    axis.set_minor_locator(NullLocator())

@@ -209,9 +209,10 @@ def _say_what_the_budget_holds(run: Run, result: dict[str, Any], progress: Progr
             f"{run.folder} stands at {progress.tokens} tokens already, beyond the budget of "
             f"{config.budget_tokens}: it is scored as it is"
         )
-    elif config.tunes:
-        pass  # a part of the budget, at which learning rates are compared as far as they have come
-    elif most >= config.budget_tokens and progress.stage < len(config.curriculum) - 1:
+        return
+    short = most >= config.budget_tokens and progress.stage < len(config.curriculum) - 1
+    # What only chooses a rate has a part of the budget, and is compared as far as it has come.
+    if short and not config.tunes:
         run.console.warn(
             f"the budget of {config.budget_tokens} tokens may end before seqlen {config.seqlen}: "
             f"a curriculum that is not learnt reaches it after {most}"

@@ -65,6 +65,25 @@ def test_known_operators_are_those_that_come_with_it() -> None:
     assert set(style.KNOWN) <= set(OPERATORS.names())
 
 
+@pytest.mark.parametrize(
+    ("n", "places"),
+    [(1, [0.0]), (2, [-1.0, 1.0]), (3, [-2.0, 0.0, 2.0]), (5, [-3, -1.5, 0, 1.5, 3])],
+)
+def test_lines_stand_side_by_side_around_their_place(n: int, places: list[float]) -> None:
+    assert style.side_by_side(n, 2.0, 6.0) == places
+
+
+def test_a_logarithmic_axis_has_ticks_at_1_2_and_5() -> None:
+    axis = Figure().add_subplot()
+    axis.set_yscale("log")
+    axis.set_ylim(0.9, 21)
+    style.tick_powers(axis.yaxis, lambda value: f"{value:g} M")
+    ticks = [tick for tick in axis.get_yticks() if 0.9 <= tick <= 21]
+    texts = axis.yaxis.get_major_formatter().format_ticks(ticks)
+    assert texts == ["1 M", "2 M", "5 M", "10 M", "20 M"]
+    assert not len(axis.get_yticks(minor=True))
+
+
 @pytest.mark.parametrize("text", ["_hidden", "plain", "__init__", ""])
 def test_a_label_gives_its_text_back_and_is_in_the_legend(text: str) -> None:
     assert line_text(line_label(text)) == text
