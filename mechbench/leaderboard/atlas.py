@@ -7,7 +7,7 @@ import math
 import statistics
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from mechbench.record.config import PROTOCOL
 from mechbench.report.aggregate import Point, Section, Setting, place
@@ -44,11 +44,13 @@ class Atlas:
             a task they take, the geometric mean.
         tasks: by name, then options, then length.
         entries: by operator and task; what was not run is not there.
+        usual: settings that most of a task's names leave out, by the name of the task alone.
     """
 
     operators: tuple[str, ...]
     tasks: tuple[str, ...]
     entries: Mapping[tuple[str, str], Entry]
+    usual: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
     def best(self, task: str) -> float:
         """Return the fewest tokens in which an operator solves a task; infinite if none does."""
@@ -84,7 +86,9 @@ def atlas(boards: Sequence[Sequence[Section]]) -> Atlas | None:
     half = len(operators) / 2
     kept = [key for key, points in columns.items() if len(operators & set(points)) >= half]
     kept.sort(key=lambda key: (place(key[0]), key[1]))
-    names = dict(zip(kept, _names([(titles[key], key[1]) for key in kept]), strict=True))
+    parts = {key: titles[key].split(", ") for key in kept}
+    usual = _usual(list(parts.values()))
+    names = {key: _name(parts[key], usual, key[1]) for key in kept}
     entries = {
         (operator, names[key]): Entry(*reached(point), point.solving)
         for key in kept
@@ -95,7 +99,8 @@ def atlas(boards: Sequence[Sequence[Section]]) -> Atlas | None:
     tasks = tuple(names[key] for key in kept if names[key] in solved)
     if not tasks or len(operators) < 2:
         return None
-    whole = Atlas((), tasks, {key: entry for key, entry in entries.items() if key[1] in solved})
+    there = {key: entry for key, entry in entries.items() if key[1] in solved}
+    whole = Atlas((), tasks, there, usual)
     order = sorted(operators, key=lambda operator: _merit(whole, operator))
     return dataclasses.replace(whole, operators=tuple(order))
 
@@ -105,21 +110,23 @@ def _columns(
 ) -> tuple[dict[Column, dict[str, Point]], dict[Column, str]]:
     """Return operators with their points, and a title, a task and length; nothing of one board.
 
-    What one operator alone was run at compares its variants.
+    What one operator alone was run at compares its variants. Of an operator that several boards
+    hold at one task, it is the first's, of those that ask how a task is learnt if there are any,
+    not what is left of it at other lengths.
     """
     columns: dict[Column, dict[str, Point]] = defaultdict(dict)
     titles: dict[Column, str] = {}
     used = set()
-    for number, sections in enumerate(boards):
-        for section in sections:
-            for point in section.points if section.setting.protocol == PROTOCOL else ():
-                length = point.trained_seqlen
-                plain = point.label.removesuffix(f", trained at {length}") == point.operator
-                own = point.eval_seqlen == length and point.causal is not False
-                if plain and own and point.solving.cells:
-                    columns[section.setting, length].setdefault(point.operator, point)
-                    titles.setdefault((section.setting, length), section.title)
-                    used.add(number)
+    every = [(number, section) for number, sections in enumerate(boards) for section in sections]
+    for number, section in sorted(every, key=lambda found: found[1].crossing):
+        for point in section.points if section.setting.protocol == PROTOCOL else ():
+            length = point.trained_seqlen
+            plain = point.label.removesuffix(f", trained at {length}") == point.operator
+            own = point.eval_seqlen == length and point.causal is not False
+            if plain and own and point.solving.cells:
+                columns[section.setting, length].setdefault(point.operator, point)
+                titles.setdefault((section.setting, length), section.title)
+                used.add(number)
     if len(used) < LEAST_BOARDS:
         return {}, {}
     return {key: points for key, points in columns.items() if len(points) > 1}, titles
@@ -132,16 +139,23 @@ def _merit(found: Atlas, operator: str) -> tuple[float, float, str]:
     return -share, statistics.fmean(done) if done else math.inf, operator
 
 
-def _names(titled: Sequence[tuple[str, int]]) -> list[str]:
-    """Return short names of tasks at lengths: what all of a task have in common is left out."""
-    parts = [title.split(", ") for title, _ in titled]
-    of_task: dict[str, list[set[str]]] = defaultdict(list)
-    for found in parts:
-        of_task[found[0]].append(set(found[1:]))
-    names = []
-    for found, (_, length) in zip(parts, titled, strict=True):
-        common = set.intersection(*of_task[found[0]])
-        names.append(
-            ", ".join([found[0], *(p for p in found[1:] if p not in common), tick(length)])
-        )
-    return names
+def _usual(titles: Sequence[Sequence[str]]) -> dict[str, list[str]]:
+    """Return what more than half of the titles of a task have in common, in their order.
+
+    Args:
+        titles: parts of each, the first of them the task.
+    """
+    of_task: dict[str, list[Sequence[str]]] = defaultdict(list)
+    for task, *settings in titles:
+        of_task[task].append(settings)
+    usual = {}
+    for task, found in of_task.items():
+        n = Counter(part for settings in found for part in settings)
+        usual[task] = [part for part in n if 2 * n[part] > len(found)]
+    return usual
+
+
+def _name(title: Sequence[str], usual: Mapping[str, Sequence[str]], length: int) -> str:
+    """Return a short name of a task at a length, without what is usual."""
+    task, *settings = title
+    return ", ".join([task, *(p for p in settings if p not in usual[task])]) + f" at {tick(length)}"

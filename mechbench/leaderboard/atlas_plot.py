@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -11,24 +13,31 @@ from mechbench.leaderboard.atlas import Atlas, Entry
 from mechbench.record.config import PROTOCOL
 from mechbench.record.files import make_folder, write_text
 from mechbench.report import style
+from mechbench.report.escape import markdown
 from mechbench.report.figure import save_figure
 from mechbench.report.fitting import inches
 from mechbench.report.solve_plot import APART, SPREAD
 from mechbench.report.style import amount, show_legend
 
 _CELL, _LINE = 0.66, 0.36  # inches of a cell
+_GAP = 3.0  # points between tasks
 _WORST = 100.0  # times the best's tokens, where the colours end
 _INK = 8.0  # times the best's tokens, from which white is read better
 _NOT = "#EDEDED"  # of what is not solved
 _README = """# Atlas
 
 What each operator solves, and after how many tokens: every board of protocol {protocol} beside this
-folder that compares operators, put together. A cell says the median tokens to solve, and how many
-of its seeds did if not all; grey is not solved, by the tokens named: not yet, unless it is `flat`,
-which its board tells. Colours are tokens relative to the best of the column. Nothing counts as
-solved before the curriculum has come to full length, so the best of a long task show its length.
+folder that compares operators, put together. A row is a task at a length. A cell says the median
+tokens to solve, and how many of its seeds did if not all; grey is not solved, by the tokens named:
+not yet, unless it is `flat`, which its board tells. Colours are tokens relative to the best of the
+row. Nothing counts as solved before the curriculum has come to full length, so the best of a long
+task show its length.
 
 ![map](map.png)
+
+Where a row does not say otherwise:
+
+{usual}
 
 The share of tasks that an operator solves within so many times the tokens of whoever is best at
 each. Operators have their learning rate chosen at each task, as the boards say.
@@ -45,7 +54,10 @@ def write_atlas(found: Atlas, folder: Path) -> list[Path]:
     """
     make_folder(folder)
     readme = folder / "README.md"
-    write_text(readme, _README.format(protocol=PROTOCOL))
+    usual = [
+        f"- {markdown(task)}: {markdown(', '.join(s))}" for task, s in found.usual.items() if s
+    ]
+    write_text(readme, _README.format(protocol=PROTOCOL, usual="\n".join(usual)))
     return [readme, *draw_map(found, folder / "map"), *draw_profile(found, folder / "profile")]
 
 
@@ -55,27 +67,29 @@ def draw_map(found: Atlas, stem: Path) -> list[Path]:
     from matplotlib.colors import LogNorm
     from matplotlib.figure import Figure
 
-    left = max(inches(name, style.LABEL) for name in found.operators) + 0.15
-    above = max(inches(name, style.SMALL) for name in found.tasks) * 0.75 + 0.2
-    wide, high = _CELL * len(found.tasks), _LINE * len(found.operators)
+    left = max(inches(name, style.SMALL) for name in found.tasks) + 0.15
+    above = max(inches(name, style.LABEL) for name in found.operators) * 0.75 + 0.2
+    wide, high = _CELL * len(found.operators), _LINE * len(found.tasks)
     size = left + wide + 1.1, above + high + 0.15
     with style.applied(spines=True):
         figure = Figure(figsize=size, dpi=style.DPI)
         FigureCanvasAgg(figure)
         axis = figure.add_axes((left / size[0], 0.15 / size[1], wide / size[0], high / size[1]))
-        ratios = [[_ratio(found, o, task) for task in found.tasks] for o in found.operators]
+        ratios = [[_ratio(found, o, task) for o in found.operators] for task in found.tasks]
         image = axis.imshow(
             ratios, cmap=f"{style.ACCURACY_MAP}_r", norm=LogNorm(1, _WORST), aspect="auto",
             interpolation="nearest",
         )  # fmt: skip
-        for y, operator in enumerate(found.operators):
-            for x, task in enumerate(found.tasks):
+        for y, task in enumerate(found.tasks):
+            for x, operator in enumerate(found.operators):
                 if (entry := found.entries.get((operator, task))) is not None:
                     _write(axis, x, y, entry, ratios[y][x])
-        axis.set_yticks(range(len(found.operators)), found.operators, fontsize=style.LABEL)
+        for y in _ends(found.tasks):
+            axis.axhline(y + 0.5, color="white", linewidth=_GAP)
+        axis.set_yticks(range(len(found.tasks)), found.tasks, fontsize=style.SMALL)
         axis.set_xticks(
-            range(len(found.tasks)), found.tasks, fontsize=style.SMALL, rotation=45, ha="left",
-            rotation_mode="anchor",
+            range(len(found.operators)), found.operators, fontsize=style.LABEL, rotation=45,
+            ha="left", rotation_mode="anchor",
         )  # fmt: skip
         axis.xaxis.tick_top()
         axis.tick_params(length=0)
@@ -88,6 +102,12 @@ def draw_map(found: Atlas, stem: Path) -> list[Path]:
         bar.tick_params(labelsize=style.SMALLER)
         bar.set_ylabel("tokens, times the best of the task", fontsize=style.SMALLER)
         return save_figure(figure, stem)
+
+
+def _ends(names: Sequence[str]) -> list[int]:
+    """Return the rows after which another task begins."""
+    tasks = [re.split("[, ]", name)[0] for name in names]
+    return [row for row, (task, next_) in enumerate(pairwise(tasks)) if task != next_]
 
 
 def _ratio(found: Atlas, operator: str, task: str) -> float:

@@ -37,3 +37,12 @@ def trained_range(section: Section) -> tuple[int, int] | None:
     longest = lengths.pop()
     least = json.loads(section.setting.task_options).get("min_seqlen") or longest
     return min(least, longest), longest
+
+
+def trained_at(section: Section) -> str:
+    """Say at which lengths the models of a section were trained that are scored at others."""
+    trained = sorted({p.trained_seqlen for p in section.points})
+    if len(trained) > 1:
+        return "trained at the length in the label"
+    least, most = trained_range(section) or (trained[0], trained[0])
+    return "trained at " + (f"{most}" if least == most else f"{least} to {most}")

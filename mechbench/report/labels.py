@@ -21,6 +21,7 @@ _NAMED_ELSEWHERE = (
 SETTINGS = tuple(field.name for field in fields(Config) if field.name not in _NAMED_ELSEWHERE)
 CODE = ("plugins", "sources")  # settings that say which code ran
 _ANY_LENGTH = ("lr", "schedule", "short_conv", *CODE)  # told apart over all trained lengths
+_FOLLOWS = "max_seqlen"  # from options and lengths, so it says nothing that they do not
 
 
 def called(name: str, task: str) -> str:
@@ -69,14 +70,23 @@ def labels(
     Options, `lr`, `schedule`, `short_conv` and the code are told apart over all lengths; other
     settings, such as the batch size, only where they differ at one trained length, as their
     defaults depend on it. `hidden`
-    settings are never told apart. Two experiments trained at one length never share a label.
+    settings are never told apart, and `max_seqlen` only where nothing else does it. The length of
+    training stands in a label where models of several are scored at lengths that are not their own.
+    Two experiments trained at one length never share a label.
 
     Args:
         configs: one a result.
         identities: of the experiments, as `mechbench.report.collect.identity` gives them.
         hidden: names of settings, such as "lr".
     """
-    crossing = crosses_lengths(configs)
+    short = _labels(configs, (*hidden, _FOLLOWS))
+    if any(len(keys) > 1 for keys in _owners(short, configs, identities).values()):
+        short = _labels(configs, hidden)
+    return _unique(short, configs, identities)
+
+
+def _labels(configs: Sequence[Config], hidden: Sequence[str]) -> list[str]:
+    crossing = crosses_lengths(configs) and len({config.seqlen for config in configs}) > 1
     parts = [_parts(config, hidden) for config in configs]
     seen: dict[tuple[str, ...], set[str]] = defaultdict(set)
     values: dict[tuple[str, str], list[Any]] = defaultdict(list)
@@ -100,7 +110,7 @@ def labels(
         ]
         label = config.operator + (f" ({', '.join(told)})" if told else "")
         result.append(f"{label}, trained at {config.seqlen}" if crossing else label)
-    return _unique(result, configs, identities)
+    return result
 
 
 def _scope(config: Config, name: tuple[str, str]) -> str:
@@ -135,12 +145,20 @@ def _unique(
     names: Sequence[str], configs: Sequence[Config], identities: Sequence[str]
 ) -> list[str]:
     """Return the labels, with the start of a hash where two experiments would share one."""
-    owners: dict[tuple[str, int], set[str]] = defaultdict(set)
-    for name, config, key in zip(names, configs, identities, strict=True):
-        owners[name, config.seqlen].add(key)
+    owners = _owners(names, configs, identities)
     return [
         f"{name} [{hashlib.sha256(key.encode()).hexdigest()[:6]}]"
         if len(owners[name, config.seqlen]) > 1
         else name
         for name, config, key in zip(names, configs, identities, strict=True)
     ]
+
+
+def _owners(
+    names: Sequence[str], configs: Sequence[Config], identities: Sequence[str]
+) -> dict[tuple[str, int], set[str]]:
+    """Return the experiments that have a label at a trained length."""
+    owners: dict[tuple[str, int], set[str]] = defaultdict(set)
+    for name, config, key in zip(names, configs, identities, strict=True):
+        owners[name, config.seqlen].add(key)
+    return owners

@@ -68,3 +68,5 @@ def name_rows(axis: Any, texts: Sequence[str], colours: Sequence[str]) -> None:
     axis.tick_params(axis="y", length=0)
     for text, colour in zip(axis.get_yticklabels(), colours, strict=True):
         text.set_color(colour)
+        if "\n" in text.get_text():  # two lines in the height of one
+            text.set(fontsize=style.SMALLER, linespacing=0.95)

@@ -12,7 +12,7 @@ from mechbench.report import style
 from mechbench.report.aggregate import Point, Section
 from mechbench.report.figure import save_figure
 from mechbench.report.fitting import shortened, wrapped
-from mechbench.report.held import trained_range
+from mechbench.report.held import trained_at, trained_range
 from mechbench.report.labels import called
 from mechbench.report.lone_panel import lone_panel
 from mechbench.report.style import Styles, line_label, line_text, show_legend, tick
@@ -259,7 +259,7 @@ def length_label(section: Section) -> str:
     how = "each point trained at that length"
     if section.crossing:
         lone = len({p.trained_seqlen for p in section.points}) == 1
-        how = _trained_at(section) + ", shaded" * lone
+        how = trained_at(section) + ", shaded" * lone
     return f"sequence length, tokens ({how})"
 
 
@@ -268,12 +268,4 @@ def lone_label(section: Section, x_label: str) -> str:
     (length,) = section.lengths
     if x_label:
         return f"{called(x_label, section.setting.task)} {length}"
-    return f"length {length}" + (f", {_trained_at(section)}" if section.crossing else "")
-
-
-def _trained_at(section: Section) -> str:
-    trained = sorted({p.trained_seqlen for p in section.points})
-    if len(trained) > 1:
-        return "trained at the length in the label"
-    least, most = trained_range(section) or (trained[0], trained[0])
-    return "trained at " + (f"{most}" if least == most else f"{least} to {most}")
+    return f"length {length}" + (f", {trained_at(section)}" if section.crossing else "")

@@ -10,7 +10,7 @@ from typing import Any
 from mechbench.record.config import canonical_json
 from mechbench.report.aggregate import Cost, Point, Section
 from mechbench.report.escape import csv_text, markdown
-from mechbench.report.held import HELD, held_up_to
+from mechbench.report.held import HELD, held_up_to, trained_at
 from mechbench.report.overview import overview_lines, scaled
 from mechbench.report.rows import NAN, OUTCOMES
 from mechbench.report.solving_table import flat, solving_lines, verdicts
@@ -136,7 +136,7 @@ def row_label(points: Iterable[Point]) -> str:
 
 def _accuracies(section: Section) -> str:
     lengths = section.lengths
-    trained = "" if section.crossing else ", each trained at that length"
+    trained = ", " + (trained_at(section) if section.crossing else "each trained at that length")
     held = [f"above {HELD:.0%} up to"] if section.crossing else []
     lines = [[f"accuracy at length{trained}", *map(str, lengths), *held]]
     best = {length: section.best(length) for length in lengths}

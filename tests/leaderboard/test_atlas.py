@@ -46,20 +46,20 @@ def found() -> Atlas:
 
 
 def test_operators_by_tasks_the_best_first(found: Atlas) -> None:
-    assert found.tasks == ("induction, 64", "recall, 64", "recall, 1K")
+    assert found.tasks == ("induction at 64", "recall at 64", "recall at 1K")
     assert found.operators == ("hyena", "attention", "h3")
     assert set(found.entries) == {
         (o, t) for o in found.operators for t in found.tasks
-    } - {("h3", "induction, 64")}  # fmt: skip
+    } - {("h3", "induction at 64")}  # fmt: skip
 
 
 def test_tokens_are_relative_to_the_best_of_a_task(found: Atlas) -> None:
-    assert found.best("recall, 64") == 100
-    assert found.ratio("hyena", "recall, 64") == 3
-    assert found.ratio("attention", "induction, 64") == pytest.approx(500 / 60)
-    assert found.ratio("h3", "recall, 64") == math.inf
-    assert found.ratio("h3", "induction, 64") is None
-    unsolved = found.entries["h3", "recall, 64"]
+    assert found.best("recall at 64") == 100
+    assert found.ratio("hyena", "recall at 64") == 3
+    assert found.ratio("attention", "induction at 64") == pytest.approx(500 / 60)
+    assert found.ratio("h3", "recall at 64") == math.inf
+    assert found.ratio("h3", "induction at 64") is None
+    unsolved = found.entries["h3", "recall at 64"]
     assert (unsolved.tokens, unsolved.solved, unsolved.solving.solved) == (900, False, 1)
 
 
@@ -74,14 +74,40 @@ def test_variants_and_other_lengths_than_the_trained_one_are_left_out() -> None:
     variants += rows("hyena", (3,), operator_options={"order": 3})
     whole = atlas([aggregate(longer), board("induction", both), aggregate(variants)])
     assert whole is not None
-    assert whole.tasks == ("induction, 64", "recall, 64")
+    assert whole.tasks == ("induction at 64", "recall at 64")
     assert whole.operators == ("attention", "hyena")
+
+
+def test_of_two_boards_it_is_the_one_that_scores_where_it_trains() -> None:
+    both = {"hyena": (200,), "attention": (100,)}
+    longer = [
+        r for name in both for r in rows_of(made_result(operator=name) | made_longer(name, (9,)))
+    ]
+    whole = atlas([aggregate(longer), board("recall", both), board("induction", both)])
+    assert whole is not None
+    assert whole.entries["hyena", "recall at 64"].tokens == 200
 
 
 def made_longer(operator: str, tokens: Tokens) -> dict[str, Any]:
     data = made_result({64: 0.9, 128: 0.8}, operator=operator)
     solved = {"outcome": CellOutcome("solved", tokens[0]).to_dict(), "solved": True}
     return data | solved | {"train_tokens": tokens[0]}
+
+
+def test_names_leave_out_what_most_tasks_of_a_name_have() -> None:
+    both = {"hyena": (200,), "attention": (100,)}
+    whole = atlas([
+        board("recall", both), board("recall", both, seqlen=1024),
+        board("recall", both, d_model=128), board("induction", both),
+    ])  # fmt: skip
+    assert whole is not None
+    assert whole.tasks == (
+        "induction at 64",
+        "recall at 64",
+        "recall at 1K",
+        "recall, d_model 128 at 64",
+    )
+    assert whole.usual["recall"] == ["min_distance=0", "vocab_size 20", "d_model 64", "2 layers"]
 
 
 def test_of_a_single_board_or_operator_there_is_none() -> None:

@@ -18,12 +18,14 @@ def entry(tokens: float, solved: bool = True) -> Entry:
 def found() -> Atlas:
     return Atlas(
         ("hyena", "attention", "mine"),
-        ("recall, 64", "induction, 64"),
+        ("recall at 64", "induction at 64"),
         {
-            ("hyena", "recall, 64"): entry(100), ("attention", "recall, 64"): entry(200),
-            ("hyena", "induction, 64"): entry(10), ("attention", "induction, 64"): entry(9, False),
-            ("mine", "recall, 64"): entry(1e6),
+            ("hyena", "recall at 64"): entry(100), ("attention", "recall at 64"): entry(200),
+            ("hyena", "induction at 64"): entry(10),
+            ("attention", "induction at 64"): entry(9, False),
+            ("mine", "recall at 64"): entry(1e6),
         },
+        {"recall": ["vocab_size 30", "2 layers"], "induction": []},
     )  # fmt: skip
 
 
@@ -40,6 +42,9 @@ def test_it_is_written_with_the_same_bytes_each_time(found: Atlas, tmp_path: Pat
     ]  # fmt: skip
     assert [path.read_bytes() for path in first] == [path.read_bytes() for path in again]
     drawn = (tmp_path / "a" / "map.svg").read_text()
-    for text in ("induction, 64", "attention", "&gt; 9", "1 M"):
+    for text in ("induction at 64", "attention", "&gt; 9", "1 M"):
         assert f"<!-- {text} -->" in drawn
-    assert "protocol 3" in (tmp_path / "a" / "README.md").read_text()
+    readme = (tmp_path / "a" / "README.md").read_text()
+    assert "protocol 3" in readme
+    assert "\n- recall: vocab_size 30, 2 layers\n" in readme
+    assert "- induction" not in readme

@@ -41,6 +41,6 @@ def test_failures_say_why_once(store: Store, tmp_path: Path) -> None:
     store({}, seed=1, status="error", reason=None)
     store(seed=2)
     assert section(tmp_path).failures == (
-        "hyena, trained at 64, seed 0: out-of-memory: 24 GiB",
-        "hyena, trained at 64, seed 1: error: no reason stored",
+        "hyena at 64, seed 0: out-of-memory: 24 GiB",
+        "hyena at 64, seed 1: error: no reason stored",
     )

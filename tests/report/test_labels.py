@@ -69,9 +69,17 @@ def test_same_plugin_in_another_folder_is_the_same_operator() -> None:
     assert labels(edited) == ["hyena (plugins=12345678)", "hyena (plugins=ffffffff)"]
 
 
-def test_trained_length_is_named_once_any_run_crosses_lengths() -> None:
-    crossing = [config(eval_seqlens=(64, 128)), config("attention")]
-    assert labels(crossing) == ["hyena, trained at 64", "attention, trained at 64"]
+def test_trained_length_is_named_where_runs_of_several_cross_lengths() -> None:
+    crossing = [config(eval_seqlens=(64, 128)), config("attention", seqlen=128)]
+    assert labels(crossing) == ["hyena, trained at 64", "attention, trained at 128"]
+    assert labels([*crossing[:1], config("attention")]) == ["hyena", "attention"]
+
+
+def test_what_follows_from_an_option_is_not_named_beside_it() -> None:
+    given = [config(), config(operator_options={"filter_time": "absolute"}, max_seqlen=66)]
+    assert all("max_seqlen" not in label for label in labels(given))
+    alone = [config(), config(max_seqlen=66)]
+    assert labels(alone) == ["hyena (max_seqlen=0)", "hyena (max_seqlen=66)"]
 
 
 def test_numbers_have_the_digits_that_tell_them_apart() -> None:
