@@ -27,6 +27,7 @@ COMMANDS = {
     "report": "Turn stored results into a table and a plot.",
     "list": "List operators, tasks or suites, with a line about each.",
     "show": "Draw one example of a task, its chance level and baselines.",
+    "compare": "Put operators of your own beside the known ones: a scorecard.",
     "check": "Say whether an operator is sound, and which properties of attention it has.",
     "bench": "Measure time and memory of operators against the sequence length.",
     "inspect": "Draw an operator's matrix H(u), its filters and the reach of its gradients.",

@@ -87,8 +87,8 @@ def atlas(boards: Sequence[Sequence[Section]]) -> Atlas | None:
     kept = [key for key, points in columns.items() if len(operators & set(points)) >= half]
     kept.sort(key=lambda key: (place(key[0]), key[1]))
     parts = {key: titles[key].split(", ") for key in kept}
-    usual = _usual(list(parts.values()))
-    names = {key: _name(parts[key], usual, key[1]) for key in kept}
+    usual = usual_parts(list(parts.values()))
+    names = {key: short_name(parts[key], usual, key[1]) for key in kept}
     entries = {
         (operator, names[key]): Entry(*reached(point), point.solving)
         for key in kept
@@ -139,7 +139,7 @@ def _merit(found: Atlas, operator: str) -> tuple[float, float, str]:
     return -share, statistics.fmean(done) if done else math.inf, operator
 
 
-def _usual(titles: Sequence[Sequence[str]]) -> dict[str, list[str]]:
+def usual_parts(titles: Sequence[Sequence[str]]) -> dict[str, list[str]]:
     """Return what more than half of the titles of a task have in common, in their order.
 
     Args:
@@ -155,7 +155,7 @@ def _usual(titles: Sequence[Sequence[str]]) -> dict[str, list[str]]:
     return usual
 
 
-def _name(title: Sequence[str], usual: Mapping[str, Sequence[str]], length: int) -> str:
+def short_name(title: Sequence[str], usual: Mapping[str, Sequence[str]], length: int) -> str:
     """Return a short name of a task at a length, without what is usual."""
     task, *settings = title
     return ", ".join([task, *(p for p in settings if p not in usual[task])]) + f" at {tick(length)}"

@@ -25,7 +25,7 @@ BOARDS = {
     "arithmetic", "majority", "counting", "icl-functions", "state-tracking", "flip-flop", "copying",
     "regbench", "lookup",
 }  # fmt: skip
-NAMES = BOARDS | {"quick", "first-release", "smoke"}
+NAMES = BOARDS | {"quick", "first-release", "smoke", "card", "card-quick"}
 OF_FILTERS = {"filters", "hyena-window"}  # boards of one operator
 
 
