@@ -104,14 +104,17 @@ def _registered(files: list[str]) -> list[str]:
         PluginError: a file registers none.
     """
     load_plugins(files)
-    found = {name: OPERATORS.entry(name).origin for name in OPERATORS.names()}
+    entries = [OPERATORS.entry(name) for name in OPERATORS.names()]
+    found = []
     for file in files:
-        if file not in found.values():
+        own = [e.name for e in entries if e.digest and Path(e.origin).samefile(file)]
+        if not own:
             raise PluginError(
                 f"plugin {file} registers no operator: decorate a class with "
                 "@mechbench.register_operator('name')"
             )
-    return [name for name, origin in found.items() if origin in files]
+        found += own
+    return found
 
 
 def _unsound(names: list[str], given: dict[str, str], quiet: bool) -> dict[str, str]:

@@ -56,7 +56,7 @@ def build(root: Path) -> None:
             err=True,
         )
     elif boards:
-        click.echo(write_page(boards, root / "index.html"))
+        click.echo("\n".join(map(str, write_page(boards, root / "index.html"))))
     if failed:
         raise SystemExit(2)
 

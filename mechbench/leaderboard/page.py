@@ -1,7 +1,7 @@
 """leaderboards/index.html: every leaderboard on one page, with tables and plots to play with.
 
-Plotly draws and DataTables (through itables) sorts and filters; both are bundled into the page, so
-that it needs no network and no server. They come with the extra `mechbench[html]`.
+Plotly draws and DataTables (through itables) sorts and filters; both lie beside the page as files,
+so that it needs no network and no server, and is small. They come with the extra `mechbench[html]`.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from mechbench.leaderboard.board import Board
-from mechbench.record.files import write_text
+from mechbench.record.files import make_folder, write_text
 from mechbench.report.aggregate import Point, Section
 from mechbench.report.escape import html_text, plain
 from mechbench.report.overview import scaled
@@ -31,6 +31,7 @@ tfoot input { width: 5rem; }
 .itables { overflow-x: auto; }
 section { margin-top: 3rem; border-top: 1px solid #ccc; }
 .question { max-width: 50rem; }
+img { max-width: 100%; height: auto; }
 .plots { display: flex; flex-wrap: wrap; gap: 1rem; }
 """
 _PLOTS = 12  # of a leaderboard; the others stand in its folder
@@ -41,38 +42,59 @@ def missing_packages() -> list[str]:
     return [name for name in ("plotly", "itables") if importlib.util.find_spec(name) is None]
 
 
-def write_page(boards: Sequence[Board], path: Path) -> Path:
-    """Write the page of `boards`; return its path.
+def write_page(boards: Sequence[Board], path: Path) -> list[Path]:
+    """Write the page of `boards`, and beside it its libraries; return the files, the page first.
+
+    If there is an atlas beside it, its map is shown.
 
     Raises:
-        ResultError: the file cannot be written.
+        ConfigError: the folder of the libraries cannot be written.
+        ResultError: a file cannot be written.
     """
     from plotly.offline import get_plotlyjs
 
+    libraries = path.parent / "libraries"
+    make_folder(libraries)
+    script, rest = _table_scripts()
+    plotly, tables = libraries / "plotly.min.js", libraries / "tables.js"
+    write_text(plotly, get_plotlyjs())
+    write_text(tables, script)
     links = [f'<a href="#{_anchor(board)}">{html_text(board.title)}</a>' for board in boards]
     parts = [
         "<!DOCTYPE html>",
         '<html lang="en"><head><meta charset="utf-8"><title>mechbench leaderboards</title>',
         '<link rel="icon" href="data:,">',  # or the browser asks a server for one
         f"<style>{_STYLE}</style>",
-        f"<script>{get_plotlyjs()}</script>",
-        _table_scripts(),
+        *(f'<script src="libraries/{file.name}"></script>' for file in (plotly, tables)),
+        rest,
         "</head><body>",
         "<h1>mechbench leaderboards</h1>",
         f"<nav>{''.join(links)}</nav>",
+        _map(path.parent),
         *(_board(board) for board in boards),
         "</body></html>",
     ]
     write_text(path, "\n".join(parts) + "\n")
-    return path
+    return [path, plotly, tables]
 
 
-def _table_scripts() -> str:
+def _map(folder: Path) -> str:
+    if not (folder / "atlas" / "map.png").is_file():
+        return ""
+    text = "Operators by tasks: tokens to solve each"
+    return f'<p><a href="atlas/README.md"><img src="atlas/map.png" alt="{text}"></a></p>'
+
+
+def _table_scripts() -> tuple[str, str]:
+    """Return the code that tables need, and the rest of the HTML that goes before them."""
     from itables import options
     from itables.javascript import generate_init_offline_itables_html
 
     options.display_logo_when_loading = False
-    return str(generate_init_offline_itables_html(options.dt_bundle))
+    given = str(generate_init_offline_itables_html(options.dt_bundle))
+    _, _, after = given.partition("<script>")
+    script, _, rest = after.partition("</script>")
+    return script, rest
 
 
 def _anchor(board: Board) -> str:

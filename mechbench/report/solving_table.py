@@ -107,7 +107,7 @@ def _after(
     median = median_tokens(outcomes)
     if math.isinf(median.tokens):
         return f"> {text(half_followed(outcomes))}"
-    if not interval:
+    if not interval or (not median.low and math.isinf(median.high)):  # three seeds say nothing
         return text(median.tokens)
     high = "∞" if math.isinf(median.high) else text(median.high)
     return f"{text(median.tokens)} [{text(median.low)}, {high}]"

@@ -26,7 +26,8 @@ _LEGEND = (
 )
 _SOLVING = (
     "Solved: validation accuracy at the mark twice in a row, k of n seeds [Wilson interval]. "
-    "Tokens [95% interval], FLOPs and seconds of training to solve: the median (Kaplan and Meier), "
+    "Tokens [95% interval, which takes four seeds], FLOPs and seconds of training to solve: the "
+    "median (Kaplan and Meier), "
     "or > what at least half of the seeds came to, where fewer are solved. Of seeds not solved: "
     "mean test accuracy, and whether validation accuracy was rising over the last half of their "
     "tokens, flat within its noise, or unclear. A seed that diverged counts as unsolved. Log-rank "

@@ -9,7 +9,7 @@ from typing import Any
 
 from mechbench.record.config import PROTOCOL
 from mechbench.report.escape import markdown
-from mechbench.report.solve_curve import median_tokens
+from mechbench.report.solving_table import solved_after
 from mechbench.report.style import amount
 from mechbench.report.table import markdown_table
 from mechbench.scorecard.card import Card, Task
@@ -136,10 +136,6 @@ def _line(card: Card, task: Task, operator: str) -> list[str]:
     if entry is None:
         return [name, "failed", "-", *_known(card, task), "-", "-"]
     solving = entry.solving
-    tokens = amount(entry.tokens) if entry.solved else f"> {amount(entry.tokens)}"
-    median = median_tokens(solving.outcomes)
-    if entry.solved and math.isfinite(median.high):  # three seeds say nothing about it
-        tokens += f" [{amount(median.low)}, {amount(median.high)}]"
     rest = "-"
     if solving.unsolved is not None:
         trends = ", ".join(f"{n} {trend}" for trend, n in solving.trends.items())
@@ -147,7 +143,7 @@ def _line(card: Card, task: Task, operator: str) -> list[str]:
     return [
         name,
         f"{solving.solved} of {len(solving.cells)}",
-        tokens,
+        solved_after(solving),
         *_known(card, task),
         _place(card, task, operator) or "-",
         rest,

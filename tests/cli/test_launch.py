@@ -71,7 +71,7 @@ def test_two_processes_give_what_one_gives(mechbench: CommandLine, finished: Pat
     assert path.stat().st_mtime_ns == before
 
 
-def test_interrupted_run_of_two_continues(mechbench: CommandLine) -> None:
+def test_interrupted_run_of_two_continues_and_is_carried_on(mechbench: CommandLine) -> None:
     longer = (*RUN, *TWO, "--budget", "12000", "--checkpoint-every", "0")
     with mechbench.start(*longer) as process:
         deadline = time.monotonic() + 300
@@ -83,17 +83,13 @@ def test_interrupted_run_of_two_continues(mechbench: CommandLine) -> None:
         _, error = process.communicate(timeout=300)
     assert process.returncode == 128 + signal.SIGTERM, error
     assert "the same command continues" in error
-    one = (*RUN, "--budget", "12000", "--out", "one")
-    assert [done.returncode for done in mechbench.together(longer, one)] == [0, 0]
-    same(mechbench.folder, "one", "runs", 1e-2)
-
-
-def test_two_processes_carry_on_what_two_began(mechbench: CommandLine) -> None:
     for budget in ("12000", "24000"):
         mechbench.works(*RUN, *TWO, "--budget", budget)
         assert stored(mechbench.folder / "runs")["train_tokens"] == int(budget) // 640 * 640
-    mechbench.works(*RUN, *TWO, "--budget", "24000", "--out", "whole")
+    whole, one = ((*RUN, "--budget", "24000", "--out", out) for out in ("whole", "one"))
+    assert [done.returncode for done in mechbench.together((*whole, *TWO), one)] == [0, 0]
     same(mechbench.folder, "whole", "runs", 0)
+    same(mechbench.folder, "one", "runs", 1e-2)
     assert len(losses(mechbench.folder / "runs")) == 1
 
 

@@ -86,7 +86,7 @@ addEventListener("load", async () => {
 
 @pytest.fixture
 def page(folder: Path) -> Path:
-    return write_page([read_board(folder)], folder.parent / "index.html")
+    return write_page([read_board(folder)], folder.parent / "index.html")[0]
 
 
 def test_page_is_the_same_each_time_and_asks_for_nothing(page: Path, folder: Path) -> None:
@@ -95,12 +95,21 @@ def test_page_is_the_same_each_time_and_asks_for_nothing(page: Path, folder: Pat
     assert not re.search(r"<(script|link|img)[^>]*(src|href)=.?https?:", text)
     write_page([read_board(folder)], page)
     assert page.read_text(encoding="utf-8") == text
+    assert len(text) < 100_000
+    assert "<img" not in text
+
+
+def test_the_atlas_is_shown_where_there_is_one(page: Path, folder: Path) -> None:
+    (page.parent / "atlas").mkdir()
+    (page.parent / "atlas" / "map.png").write_bytes(b"drawn")
+    write_page([read_board(folder)], page)
+    assert '<img src="atlas/map.png"' in page.read_text(encoding="utf-8")
 
 
 def used(page: Path, folder: Path) -> dict[str, Any]:
     """Open a copy of the page in a real Chromium without a network; return what `USE` found."""
     text = page.read_text(encoding="utf-8")
-    copy = folder / "used.html"
+    copy = page.with_name("used.html")
     copy.write_text(
         text.replace("<head>", "<head>" + LISTEN, 1).replace(
             "</body></html>", USE + "</body></html>"

@@ -175,7 +175,7 @@ def test_a_process_whose_gpu_a_cell_broke_runs_no_other(
 def test_a_sweep_in_lanes_is_interrupted_and_goes_on(
     tmp_path: Path, ready: Template | None
 ) -> None:
-    path = write(tmp_path, ["attention", "conv", "draws"], sequences=3_200)
+    path = write(tmp_path, ["attention", "conv", "draws"], sequences=1_600)
     out = tmp_path / "runs"
     command = [
         sys.executable, "-m", "mechbench", "sweep", str(path), "--out", str(out),
@@ -187,7 +187,7 @@ def test_a_sweep_in_lanes_is_interrupted_and_goes_on(
         assert first.poll() is None
         assert time.monotonic() < deadline
         time.sleep(0.05)
-    time.sleep(0.5)
+    time.sleep(0.2)
     os.kill(first.pid, signal.SIGINT)
     _, said = first.communicate(timeout=60)
     assert first.returncode == 128 + signal.SIGINT
