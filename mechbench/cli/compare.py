@@ -107,7 +107,9 @@ def _registered(files: list[str]) -> list[str]:
     entries = [OPERATORS.entry(name) for name in OPERATORS.names()]
     found = []
     for file in files:
-        own = [e.name for e in entries if e.digest and Path(e.origin).samefile(file)]
+        own = [
+            e.name for e in entries if e.digest and Path(e.origin).resolve() == Path(file).resolve()
+        ]
         if not own:
             raise PluginError(
                 f"plugin {file} registers no operator: decorate a class with "

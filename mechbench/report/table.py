@@ -8,7 +8,8 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from mechbench.record.config import canonical_json
-from mechbench.report.aggregate import Cost, Point, Section
+from mechbench.report.aggregate import Point, Section
+from mechbench.report.cost_table import cost_tables
 from mechbench.report.escape import csv_text, markdown
 from mechbench.report.held import HELD, held_up_to, trained_at
 from mechbench.report.overview import overview_lines, scaled
@@ -114,7 +115,7 @@ def to_markdown(
         blocks += ["## Overview", _SCALED, markdown_table(cells)]
     for section in sections:
         blocks += [f"## {markdown(section.title)}", _accuracies(section), *_solved(section)]
-        blocks.append(_costs(section))
+        blocks += _costs(section)
         if section.differences:
             blocks += ["Not the same for all:", _bullets(section.differences)]
         if section.failures:
@@ -123,8 +124,7 @@ def to_markdown(
 
 
 def _solved(section: Section) -> list[str]:
-    names = {label: markdown(row_label(points)) for label, points in section.curves.items()}
-    lines, words = solving_lines(section, names), verdicts(section)
+    lines, words = solving_lines(section, _names(section)), verdicts(section)
     return [*([markdown_table(lines)] if lines else []), *([_bullets(words)] if words else [])]
 
 
@@ -173,36 +173,15 @@ def _cell(point: Point, bold: bool) -> str:
     return f"{text}; {point.failures}" if point.failures else text
 
 
-def _costs(section: Section) -> str:
-    lines = [[
-        "cost, mean of seeds", "trained at", "parameters", "training tokens", "budget, tokens",
-        "tokens/s", "FLOPs/token", "training FLOPs", "peak memory, MiB", "training, s",
-        "steps to stop", "lr", *(("trials", "tokens of trials") if tuned(section) else ()),
-        "device",
-    ]]  # fmt: skip
-    for points in section.curves.values():
-        name = markdown(row_label(points))
-        costs: dict[int, Cost] = {p.trained_seqlen: p.cost for p in points}
-        for length, c in sorted(costs.items()):
-            if not c.results:  # planned, not run
-                continue
-            lines.append([
-                name, str(length), _count(c.parameters), _count(c.train_tokens),
-                _count(c.budget_tokens), _count(c.tokens_per_s), _count(c.flops_per_token),
-                "-" if c.train_flops is None else f"{c.train_flops:.3g}",
-                _count(c.peak_memory_mib), "-" if c.train_s is None else f"{c.train_s:,.1f}",
-                _count(c.steps), c.lr + (" (edge)" if c.lr_at_edge else ""),
-                *_trials(c, tuned(section)), markdown(c.devices),
-            ])  # fmt: skip
-    return markdown_table(lines)
+def _costs(section: Section) -> list[str]:
+    tables, same = cost_tables(section, _names(section))
+    said = [f"The same in all rows below: {'; '.join(same)}."] if same else []
+    return [*said, *map(markdown_table, tables)]
 
 
-def _trials(cost: Cost, shown: bool) -> list[str]:
-    if not shown:
-        return []
-    if not cost.tuning_trials:
-        return ["-", "-"]
-    return [str(cost.tuning_trials), _count(cost.tuning_tokens)]
+def _names(section: Section) -> dict[str, str]:
+    """Return the labels as Markdown, marked where they look ahead."""
+    return {label: markdown(row_label(points)) for label, points in section.curves.items()}
 
 
 def markdown_table(lines: Sequence[Sequence[str]]) -> str:
@@ -225,7 +204,3 @@ def _bullets(lines: Iterable[str]) -> str:
 
 def _percent(value: float | None) -> str:
     return "-" if value is None else f"{100 * value:.1f}"
-
-
-def _count(value: float | None) -> str:
-    return "-" if value is None else f"{value:,.0f}"
