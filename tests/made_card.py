@@ -28,11 +28,12 @@ def rows(operator: str, task: str, tokens: Tokens, **settings: Any) -> list[Row]
 def made_card() -> Card:
     """Return two own operators at three tasks beside two known ones, and an unsound one."""
     far = {"accuracies": {64: 0.99, 256: 0.95, 1024: 0.5}}
+    mine = {"plugins": {"mine.py": "0123456789abcdef"}}
     own = [
-        *rows("mine", "recall", (300, 400, 500), **far),
-        *rows("mine", "induction", (-900, -900, 700)),
+        *rows("mine", "recall", (300, 400, 500), **far, **mine),
+        *rows("mine", "induction", (-900, -900, 700), **mine),
         *rows("other", "recall", (50, 60, 70), **far),
-        *rows("mine", "parity", (10, 10, 10)),
+        *rows("mine", "parity", (10, 10, 10), **mine),
     ]
     known = [
         *rows("hyena", "recall", (200, 200, 200), **far),

@@ -53,7 +53,9 @@ def identity(config: Config, without: Sequence[str] = ()) -> str:
     """
     absent = {"seed", "eval_seqlens", "allow_noncausal", *without}
     data = {f.name: getattr(config, f.name) for f in fields(config) if f.name not in absent}
-    return canonical_json(data | {"plugins": sorted(config.plugins.values())})
+    if "plugins" in data:  # a file is what it holds, wherever it lies
+        data["plugins"] = sorted(config.plugins.values())
+    return canonical_json(data)
 
 
 def age(data: dict[str, Any]) -> str:

@@ -111,7 +111,7 @@ def _of(card: Card, operator: str) -> list[str]:
         markdown_table([_escaped(line) for line in lines(card, operator)]),
     ]
     if near := card.nearest(operator):
-        named = ", ".join(f"{name} ({times:.2g} times)" for name, times in near)
+        named = ", ".join(f"{name} ({times:.1f} times)" for name, times in near)
         blocks.append(
             f"Most alike, by how many times tokens to solve differ at a task: {markdown(named)}."
         )
