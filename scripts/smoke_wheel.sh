@@ -35,8 +35,11 @@ operators = ["attention", "hyena"]
 settings = { seqlen = 16, vocab_size = 8, d_model = 8, budget_sequences = 6400, n_test = 64 }
 SUITE
 run sweep tiny.toml --device cpu --out swept --quiet
+run compare attention --dry-run
+run compare attention --suite tiny.toml --device cpu --out swept --card card
+python -c 'from mechbench.leaderboard.shipped import shipped_boards; assert shipped_boards()'
 run leaderboard submit swept --suite tiny.toml --to boards/tiny
 run leaderboard build boards
-for made in runs/*/result.json report/table.md inspected boards/tiny/table.md; do
+for made in runs/*/result.json report/table.md inspected card/card.png boards/tiny/table.md; do
   test -s "$made" || { echo "missing: $made" >&2; exit 1; }
 done
