@@ -25,6 +25,14 @@ def rows(operator: str, task: str, tokens: Tokens, **settings: Any) -> list[Row]
     return found
 
 
+def lost(operator: str, status: str, **settings: Any) -> list[Row]:
+    """Return a seed of parity that ended so."""
+    data = made_result(operator=operator, task="parity", status=status, task_options={}, **settings)
+    if status == "diverged":
+        data |= {"outcome": CellOutcome("diverged", 5).to_dict()}
+    return rows_of(data)
+
+
 def made_card() -> Card:
     """Return two own operators at three tasks beside two known ones, and an unsound one."""
     far = {"accuracies": {64: 0.99, 256: 0.95, 1024: 0.5}}
@@ -34,6 +42,8 @@ def made_card() -> Card:
         *rows("mine", "induction", (-900, -900, 700), **mine),
         *rows("other", "recall", (50, 60, 70), **far),
         *rows("mine", "parity", (10, 10, 10), **mine),
+        *lost("mine", "error", seed=3, **mine),
+        *lost("other", "diverged"),
     ]
     known = [
         *rows("hyena", "recall", (200, 200, 200), **far),

@@ -72,8 +72,8 @@ def command(
     TARGETS are plugin files, whose operators are all taken, or names of operators.
 
     The same command continues where it was stopped. The scorecard is written as card.md, card.tex,
-    card.json, card.html, card.png and card.svg. The exit code is 1 if no operator is sound, or a
-    cell failed.
+    card.json, card.html, card.png, card.svg and card.pdf. The exit code is 1 if no operator is
+    sound, or a cell failed.
     """
     files = [target for target in targets if target.endswith(".py")]
     names = [*operators, *(target for target in targets if target not in files)]

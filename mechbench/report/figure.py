@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
@@ -12,11 +13,20 @@ from mechbench.report.style import SUPTITLE
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-_METADATA: dict[str, dict[str, Any]] = {".png": {"Software": None}, ".svg": {"Date": None}}
+_METADATA: dict[str, dict[str, Any]] = {
+    "png": {"Software": None},
+    "svg": {"Date": None},
+    "pdf": {"Creator": None, "Producer": None, "CreationDate": None},
+}
 
 
-def save_figure(figure: Figure, stem: Path) -> list[Path]:
+def save_figure(figure: Figure, stem: Path, formats: Sequence[str] = ("png", "svg")) -> list[Path]:
     """Write STEM.png and STEM.svg, without date, version or random ids; return the paths.
+
+    Args:
+        figure: to be saved.
+        stem: path of the files without suffix.
+        formats: some of "png", "svg" and "pdf".
 
     Raises:
         ResultError: a file cannot be written.
@@ -24,13 +34,11 @@ def save_figure(figure: Figure, stem: Path) -> list[Path]:
     import matplotlib
 
     paths = []
-    for suffix, metadata in _METADATA.items():
-        path = stem.with_name(stem.name + suffix)
+    for kind in formats:
+        path = stem.with_name(f"{stem.name}.{kind}")
 
-        def write(
-            file: IO[bytes], suffix: str = suffix, metadata: dict[str, Any] = metadata
-        ) -> None:
-            figure.savefig(file, format=suffix[1:], metadata=metadata)
+        def write(file: IO[bytes], kind: str = kind) -> None:
+            figure.savefig(file, format=kind, metadata=_METADATA[kind])
 
         with matplotlib.rc_context({"svg.hashsalt": "mechbench"}), boxes_for_glyphs():
             write_atomic(path, write)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import statistics
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -31,7 +32,7 @@ class Task:
         held: lengths up to which accuracy stays above 90 percent, by operator; None: nowhere. Empty
             where nothing is scored beyond the length of training.
         costs: by operator.
-        failures: what failed with any of the own seeds, as text.
+        failures: what failed with which seed and why, by operator.
     """
 
     name: str
@@ -39,7 +40,7 @@ class Task:
     entries: Mapping[str, Entry]
     held: Mapping[str, int | None]
     costs: Mapping[str, Cost]
-    failures: Sequence[str]
+    failures: Mapping[str, Sequence[str]]
 
     def known(self, own: Sequence[str]) -> dict[str, Entry]:
         """Return the entries of the operators that are not one's own."""
@@ -123,13 +124,16 @@ def _task(section: Section, name: str, own: Sequence[str]) -> Task:
     there = [p for p in section.points if p.eval_seqlen == p.trained_seqlen and p.solving.cells]
     there = [p for p in there if p.operator in own or p.causal is not False]
     curves = section.curves if section.crossing else {}
+    failures: dict[str, list[str]] = defaultdict(list)
+    for text in section.failures:
+        failures[re.split(r" \(|, | at ", text)[0]].append(text)
     return Task(
         name=name,
         title=section.title,
         entries={p.operator: Entry(*reached(p), p.solving) for p in there},
         held={points[0].operator: held_up_to(points) for points in curves.values()},
         costs={p.operator: p.cost for p in there},
-        failures=[text for text in section.failures if text.startswith(tuple(own))],
+        failures=failures,
     )
 
 

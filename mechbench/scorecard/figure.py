@@ -25,7 +25,7 @@ _EDGE = 1.4  # times the most and fewest tokens are the ends of the axis
 
 
 def draw_card(card: Card, stem: Path) -> list[Path]:
-    """Draw STEM.png and STEM.svg; nothing where nothing was trained.
+    """Draw STEM.png, STEM.svg and STEM.pdf; nothing where nothing was trained.
 
     Raises:
         ResultError: a file cannot be written.
@@ -74,7 +74,7 @@ def draw_card(card: Card, stem: Path) -> list[Path]:
         axis.set_xlabel("tokens to solve, median of seeds; hollow: not solved by then")
         style.grid(axis)
         style.show_legend(axis, _legend(card, looks))
-        return save_figure(figure, stem)
+        return save_figure(figure, stem, ("png", "svg", "pdf"))
 
 
 def _mark(axis: Any, entry: Entry, row: int, look: tuple[str, str], given: dict[str, Any]) -> None:

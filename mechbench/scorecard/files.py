@@ -27,7 +27,7 @@ svg {{ max-width: 100%; height: auto; }}
 
 
 def write_card(card: Card, folder: Path) -> list[Path]:
-    """Write card.md, card.tex, card.json, card.html, card.png and card.svg; return the files.
+    """Write card.md, card.tex, card.json, card.html, card.png, card.svg and card.pdf; return them.
 
     Raises:
         ConfigError: the folder cannot be written.

@@ -115,7 +115,7 @@ def _of(card: Card, operator: str) -> list[str]:
         blocks.append(
             f"Most alike, by how many times tokens to solve differ at a task: {markdown(named)}."
         )
-    failed = [text for task in card.tasks for text in task.failures if text.startswith(operator)]
+    failed = [text for task in card.tasks for text in task.failures.get(operator, ())]
     blocks += [f"- {markdown(text)}" for text in failed]
     if cost := _cost(card, operator):
         blocks.append(cost)
@@ -136,17 +136,18 @@ def _line(card: Card, task: Task, operator: str) -> list[str]:
     if entry is None:
         return [name, "failed", "-", *_known(card, task), "-", "-"]
     solving = entry.solving
-    rest = "-"
+    rest = [f"{n} {trend}" for trend, n in solving.trends.items()]
     if solving.unsolved is not None:
-        trends = ", ".join(f"{n} {trend}" for trend, n in solving.trends.items())
-        rest = f"{100 * solving.unsolved[0]:.1f}%, {trends}"
+        rest.insert(0, f"{100 * solving.unsolved[0]:.1f}%")
+    if lost := len(solving.cells) - solving.solved - sum(solving.trends.values()):
+        rest.append(f"{lost} diverged")
     return [
         name,
         f"{solving.solved} of {len(solving.cells)}",
         solved_after(solving),
         *_known(card, task),
         _place(card, task, operator) or "-",
-        rest,
+        ", ".join(rest) or "-",
     ]
 
 

@@ -11,7 +11,7 @@ from mechbench.scorecard.figure import draw_card
 def test_same_card_same_bytes_with_every_task_and_operator(tmp_path: Path) -> None:
     first = draw_card(made_card(), tmp_path / "a")
     again = draw_card(made_card(), tmp_path / "b")
-    assert [path.name for path in first] == ["a.png", "a.svg"]
+    assert [path.name for path in first] == ["a.png", "a.svg", "a.pdf"]
     assert [path.read_bytes() for path in first] == [path.read_bytes() for path in again]
     drawn = first[1].read_text()
     for text in ("recall at 64", "parity at 64", "mine", "other", "hyena", "h3"):

@@ -13,6 +13,7 @@ def test_all_files_are_written(tmp_path: Path) -> None:
     files = write_card(made_card(), tmp_path / "card")
     assert [path.name for path in files] == [
         "card.md", "card.tex", "card.json", "card.html", "card.png", "card.svg",
+        "card.pdf",
     ]  # fmt: skip
     page = files[3].read_text()
     assert page.count("<table>") == 2

@@ -25,6 +25,9 @@ def test_a_line_says_what_was_solved_and_where_that_stands(card: Card) -> None:
     assert induction[5].startswith("2 to 3 [")
     assert induction[6] == "90.0%, 2 rising"
     assert parity[3:] == ["-", "-", "-", "-"]
+    assert lines(card, "other")[3] == [
+        "parity at 64", "0 of 1", "> 10 K", "-", "-", "-", "1 diverged",
+    ]  # fmt: skip
     assert lines(card, "other")[2] == [
         "induction at 64",
         "failed",
@@ -42,6 +45,7 @@ def test_markdown_says_where_the_known_come_from_and_who_is_not_ranked(card: Car
     assert "stored results of 2 operators: h3, hyena (2026-01-02 to 2026-01-02, CPU, 1" in text
     assert "ahead is not sound, so it is not ranked: causal, by value: position 3 sees 4" in text
     assert "Solves 2 of 3 tasks." in text
+    assert "\n- mine at 64, seed 3: error: it went \\| wrong" in text
     assert "Most alike, by how many times tokens to solve differ at a task: h3 (1.6 times)" in text
     assert "parameters 1.23 K (known: 1.23 K to 1.23 K)" in text
 
