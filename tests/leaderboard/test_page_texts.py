@@ -32,7 +32,7 @@ def test_texts_from_files_do_not_run(make: Callable[..., dict[str, Any]], tmp_pa
     (folder / "suite.toml").write_text(
         f'title = "{title}"\nquestion = "{title}"\ntasks = ["recall"]\noperators = ["hyena"]\n'
     )
-    page = write_page([read_board(folder)], folder.parent / "index.html")
+    page, *_ = write_page([read_board(folder)], folder.parent / "index.html")
     text = page.read_text(encoding="utf-8")
     assert "<img src=x" not in text
     assert "</script><i>" not in text
