@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from mechbench.leaderboard.atlas import Atlas, Entry
+from mechbench.leaderboard.atlas_panels import WORST, draw_panels_of
 from mechbench.record.config import PROTOCOL
 from mechbench.record.files import make_folder, write_text
 from mechbench.report import style
@@ -21,7 +22,6 @@ from mechbench.report.style import amount, show_legend
 
 _CELL, _LINE = 0.66, 0.36  # inches of a cell
 _GAP = 3.0  # points between tasks
-_WORST = 100.0  # times the best's tokens, where the colours end
 _INK = 8.0  # times the best's tokens, from which white is read better
 _NOT = "#EDEDED"  # of what is not solved
 _README = """# Atlas
@@ -39,6 +39,10 @@ Where a row does not say otherwise:
 
 {usual}
 
+The same, an operator a panel: how many times the tokens of the best it takes, task by task.
+
+![panels](panels.png)
+
 The share of tasks that an operator solves within so many times the tokens of whoever is best at
 each. Operators have their learning rate chosen at each task, as the boards say.
 
@@ -47,7 +51,7 @@ each. Operators have their learning rate chosen at each task, as the boards say.
 
 
 def write_atlas(found: Atlas, folder: Path) -> list[Path]:
-    """Write map and profile, as PNG and SVG, and README.md into a folder; return the files.
+    """Write map, panels and profile, as PNG and SVG, and README.md into a folder; return the files.
 
     Raises:
         ResultError: a file cannot be written.
@@ -58,7 +62,10 @@ def write_atlas(found: Atlas, folder: Path) -> list[Path]:
         f"- {markdown(task)}: {markdown(', '.join(s))}" for task, s in found.usual.items() if s
     ]
     write_text(readme, _README.format(protocol=PROTOCOL, usual="\n".join(usual)))
-    return [readme, *draw_map(found, folder / "map"), *draw_profile(found, folder / "profile")]
+    figures = draw_map(found, folder / "map")
+    figures += draw_panels_of(found, folder / "panels")
+    figures += draw_profile(found, folder / "profile")
+    return [readme, *figures]
 
 
 def draw_map(found: Atlas, stem: Path) -> list[Path]:
@@ -77,7 +84,7 @@ def draw_map(found: Atlas, stem: Path) -> list[Path]:
         axis = figure.add_axes((left / size[0], 0.15 / size[1], wide / size[0], high / size[1]))
         ratios = [[_ratio(found, o, task) for o in found.operators] for task in found.tasks]
         image = axis.imshow(
-            ratios, cmap=f"{style.ACCURACY_MAP}_r", norm=LogNorm(1, _WORST), aspect="auto",
+            ratios, cmap=f"{style.ACCURACY_MAP}_r", norm=LogNorm(1, WORST), aspect="auto",
             interpolation="nearest",
         )  # fmt: skip
         for y, task in enumerate(found.tasks):
@@ -113,7 +120,7 @@ def _ends(names: Sequence[str]) -> list[int]:
 def _ratio(found: Atlas, operator: str, task: str) -> float:
     """Return a ratio as it is coloured; what is not solved or not run has no colour."""
     ratio = found.ratio(operator, task)
-    return math.nan if ratio is None or math.isinf(ratio) else min(ratio, _WORST)
+    return math.nan if ratio is None or math.isinf(ratio) else min(ratio, WORST)
 
 
 def _write(axis: Any, x: int, y: int, entry: Entry, ratio: float) -> None:
@@ -144,7 +151,7 @@ def draw_profile(found: Atlas, stem: Path) -> list[Path]:
         FigureCanvasAgg(figure)
         axis: Any = figure.add_axes((0.09, 0.12, 0.6, 0.83))
         axis.set_xscale("log")
-        axis.set_xlim(1, _WORST)
+        axis.set_xlim(1, WORST)
         axis.set_ylim(-0.03, 1.05)
         looks = style.styles(found.operators)
         shifts = style.side_by_side(len(looks), APART, SPREAD)[::-1]  # the best on top
@@ -153,7 +160,7 @@ def draw_profile(found: Atlas, stem: Path) -> list[Path]:
             place = offset_copy(axis.transData, figure, y=shift, units="points")
             colour, marker = looks[operator]
             axis.plot(
-                [*xs, _WORST], [*ys, ys[-1]], color=colour, marker=marker, drawstyle="steps-post",
+                [*xs, WORST], [*ys, ys[-1]], color=colour, marker=marker, drawstyle="steps-post",
                 linewidth=style.CURVE, label=operator, transform=place,
                 markevery=list(range(1, len(xs))), **style.DOTS,
             )  # fmt: skip
@@ -171,6 +178,6 @@ def draw_profile(found: Atlas, stem: Path) -> list[Path]:
 def profile(found: Atlas, operator: str) -> tuple[Sequence[float], Sequence[float]]:
     """Return factors, from 1, and the share of tasks run that are solved within each."""
     ratios = [r for task in found.tasks if (r := found.ratio(operator, task)) is not None]
-    within = sorted(r for r in ratios if r <= _WORST)
+    within = sorted(r for r in ratios if r <= WORST)
     shares = [(i + 1) / len(ratios) for i in range(len(within))]
     return [1.0, *within], [0.0, *shares]

@@ -38,7 +38,7 @@ def test_shares_within_a_factor_of_the_best(found: Atlas) -> None:
 def test_it_is_written_with_the_same_bytes_each_time(found: Atlas, tmp_path: Path) -> None:
     first, again = (write_atlas(found, tmp_path / name) for name in ("a", "b"))
     assert [path.name for path in first] == [
-        "README.md", "map.png", "map.svg", "profile.png", "profile.svg",
+        "README.md", "map.png", "map.svg", "panels.png", "panels.svg", "profile.png", "profile.svg",
     ]  # fmt: skip
     assert [path.read_bytes() for path in first] == [path.read_bytes() for path in again]
     drawn = (tmp_path / "a" / "map.svg").read_text()
