@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -16,6 +17,7 @@ from mechbench.report.rows import Row, identity
 # What may differ between results that are compared: what is chosen for each operator, how far a
 # cell was to go, and the machine.
 FREE = ("lr", "budget_tokens", "device_type", "dtype", "max_seqlen")
+_COARSE = ("task", "seqlen", "vocab_size", "d_model")
 OF_OPERATOR = ("operator", "operator_options", "plugins", "sources")
 
 
@@ -36,9 +38,12 @@ def known_rows(suite: Suite, boards: Sequence[Path]) -> list[Row]:
     if not boards:
         return []
     lengths = defaultdict(set)
+    wanted = set()
     for cell in one_of_each(suite).cells("cpu", "float32"):
         lengths[identity(cell.config, FREE)].add(tuple(cell.config.eval_seqlens))
-    rows, _ = collect(boards)
+        wanted.add(tuple(str(getattr(cell.config, name)) for name in _COARSE))
+    near = [path for path in boards if _holds(path, wanted)]
+    rows, _ = collect(near) if near else ([], [])
     return [row for row in rows if row.status != NOT_RUN and _matches(row.config, lengths)]
 
 
@@ -51,6 +56,12 @@ def dates(rows: Iterable[Row]) -> tuple[str, str]:
     """Return the days of the oldest and of the newest result; empty without one."""
     found = sorted(str(row.data["provenance"].get("date") or "")[:10] for row in rows)
     return (found[0], found[-1]) if found else ("", "")
+
+
+def _holds(path: Path, wanted: Collection[tuple[str, ...]]) -> bool:
+    """Say whether a board has a row of wanted tasks, which is sooner told than all is read."""
+    with path.open(encoding="utf-8", newline="") as file:
+        return any(tuple(map(row.get, _COARSE)) in wanted for row in csv.DictReader(file))
 
 
 def _matches(config: Config, lengths: Mapping[str, Collection[tuple[int, ...]]]) -> bool:

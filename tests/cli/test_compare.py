@@ -15,8 +15,6 @@ pytestmark = pytest.mark.usefixtures("clean_registry")
 SUITE = """title = "T"
 operators = ["attention"]
 seeds = [0, 1]
-lrs = [1e-3, 4e-3]
-tuning_seeds = [1_000_000]
 [settings]
 seqlen = 16
 budget_sequences = 64
@@ -68,12 +66,12 @@ def test_a_plugin_is_checked_trained_and_set_beside_the_known(
     assert first.returncode == 0, first.stderr
     assert "mechbench: warning: ahead is not sound: causal" in first.stderr
     assert "mine: a sound operator" in first.stdout
-    assert "tiny: 8 cells" in first.stdout
+    assert "tiny: 4 cells" in first.stdout
     assert "| recall at 16 | 0 of 2 | > " in first.stdout
     assert "nothing is ranked" in first.stdout
-    again = CliRunner().invoke(command, args)
+    again = CliRunner().invoke(command, [*args, "--dry-run"])
     assert again.exit_code == 0
-    assert "done          8" in again.output  # nothing is trained twice
+    assert "done          4" in again.output  # nothing would be trained twice
     card = json.loads((tmp_path / "card" / "card.json").read_text())
     assert card["own"] == ["mine"]
     assert [*card["unsound"]] == ["ahead"]
@@ -85,7 +83,7 @@ def test_dry_run_shows_the_plan_alone(files: tuple[str, str], tmp_path: Path) ->
     args = ["h3", "--suite", files[1], "--tasks", "induction", "--dry-run", "--device", "cpu"]
     got = CliRunner().invoke(command, [*args, "--out", str(tmp_path / "runs")])
     assert got.exit_code == 0
-    assert "tiny: 4 cells" in got.output
+    assert "tiny: 2 cells" in got.output
     assert not (tmp_path / "runs").exists()
 
 

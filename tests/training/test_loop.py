@@ -466,7 +466,7 @@ LONG = 45  # steps: nine rows of metrics, and branches between them
     stops=st.lists(st.integers(0, LONG - 1), max_size=2),
     staged=st.booleans(),
 )
-@settings(max_examples=4, deadline=None)
+@settings(max_examples=3, deadline=None)
 def test_a_run_is_a_part_of_every_longer_one_however_it_is_cut(
     schedule: str, leaps: list[int], stops: list[int], staged: bool
 ) -> None:
