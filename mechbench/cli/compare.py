@@ -16,6 +16,7 @@ from mechbench.plan.battery import for_operators, of_tasks
 from mechbench.plan.suite_file import read_suite
 from mechbench.plan.suite_names import find_suite
 from mechbench.processors import processors
+from mechbench.record.files import make_folder
 from mechbench.sweep.process import template
 
 if TYPE_CHECKING:
@@ -85,6 +86,8 @@ def command(
     battery = read_suite(find_suite(suite or ("card-quick" if quick else "card")))
     if tasks:
         battery = of_tasks(battery, [name.strip() for name in tasks.split(",")])
+    if not dry_run:
+        make_folder(card)  # now, not after minutes of training
     with template() as ready:  # before this process imports torch
         given = parse_pairs(options)
         unsound = {} if dry_run else _unsound(names, given, quiet)

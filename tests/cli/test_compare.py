@@ -99,6 +99,7 @@ def test_what_cannot_be_compared_is_refused_first(files: tuple[str, str], tmp_pa
         ([str(tmp_path / "task.py")], PluginError, "registers no operator"),
         ([str(tmp_path / "gone.py")], PluginError, "gone.py cannot be read"),
         (["h3", "--suite", files[1], "--tasks", "recal"], ConfigError, "did you mean 'recall'"),
+        (["h3", "--suite", files[1], "--card", files[0]], ConfigError, "cannot write to"),
     ):
         with pytest.raises(error, match=text):
             CliRunner().invoke(command, args, catch_exceptions=False)
