@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from mechbench.record.config import Config
+from mechbench.record.outcome import CellOutcome
 from mechbench.record.results import wilson_interval
 from mechbench.report.rows import Row, rows_of
 
@@ -45,6 +46,25 @@ def made_result(
             "command": "mechbench sweep x.toml",
         },
     }  # fmt: skip
+
+
+def seeds_of(operator: str, task: str, tokens: tuple[int, ...], **settings: Any) -> list[Row]:
+    """Return the rows of an operator's seeds at a task.
+
+    Args:
+        operator: its name.
+        task: its name.
+        tokens: to solve it, of each seed; negative: given up then.
+        settings: as `made_result` takes them.
+    """
+    found: list[Row] = []
+    for seed, n in enumerate(tokens):
+        kind, trend = ("solved", None) if n > 0 else ("censored", "rising")
+        made = {"task_options": {"min_distance": 0} if task == "recall" else {}, **settings}
+        data = made_result(operator=operator, task=task, seed=seed, **made)
+        data |= {"outcome": CellOutcome(kind, abs(n), trend=trend).to_dict(), "solved": n > 0}
+        found += rows_of(data | {"train_tokens": abs(n)})
+    return found
 
 
 def board_rows() -> list[Row]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,6 +12,7 @@ from mechbench.catalogue.options import parse_pairs
 from mechbench.catalogue.plugins import load_plugins
 from mechbench.catalogue.registry import OPERATORS
 from mechbench.cli.arguments import OPERATOR_OPTION, Setting
+from mechbench.cli.interrupted import end_if_interrupted
 from mechbench.errors import ConfigError, PluginError
 from mechbench.plan.battery import for_operators, of_tasks
 from mechbench.plan.suite_file import read_suite
@@ -20,7 +22,7 @@ from mechbench.record.files import make_folder
 from mechbench.sweep.process import template
 
 if TYPE_CHECKING:
-    from mechbench.plan.suite import Suite
+    from mechbench.plan.suite import Cell, Suite
     from mechbench.sweep.process import Template
 
 
@@ -93,9 +95,11 @@ def command(
         unsound = {} if dry_run else _unsound(names, given, quiet)
         sound = [name for name in names if name not in unsound]
         mine = for_operators(battery, sound, given, files)
-        failed = _train(mine, out, ready, dry_run, jobs_per_device, device, quiet) if sound else 0
+        cells, failed = (
+            _train(mine, out, ready, dry_run, jobs_per_device, device, quiet) if sound else ((), 0)
+        )
     if not dry_run:
-        _write(mine, battery, out, card, device, unsound, quiet)
+        _write(cells, battery, out, card, unsound, quiet)
     if failed or not sound:
         raise SystemExit(1)
 
@@ -143,8 +147,8 @@ def _unsound(names: list[str], given: dict[str, str], quiet: bool) -> dict[str, 
 def _train(
     suite: Suite, out: Path, ready: Template | None, dry_run: bool, shared: int | None,
     device: str, quiet: bool,
-) -> int:  # fmt: skip
-    """Run what is left of a suite and return how many cells failed."""
+) -> tuple[Sequence[Cell], int]:  # fmt: skip
+    """Run what is left of a suite; return its cells, and how many failed."""
     from mechbench.sweep.execute import look, run_sweep, worker_devices
     from mechbench.sweep.sharing import cells_a_gpu
 
@@ -156,21 +160,16 @@ def _train(
     if not quiet or dry_run:
         click.echo(outlook.text(suite.name, len(devices)))
     if dry_run:
-        return 0
+        return outlook.cells, 0
     plan, signal_number = run_sweep(
         outlook, suite, out, devices, checkpoint_s=30.0, quiet=quiet, template=ready
     )
-    if signal_number is not None:
-        left = len(plan.todo) + len(plan.waiting)
-        click.echo(
-            f"mechbench: interrupted with {left} cells to go; the same command continues", err=True
-        )
-        raise SystemExit(128 + signal_number)
-    return len(plan.failed)
+    end_if_interrupted(plan, signal_number)
+    return outlook.cells, len(plan.failed)
 
 
 def _write(
-    mine: Suite, battery: Suite, out: Path, folder: Path, device: str, unsound: dict[str, str],
+    cells: Sequence[Cell], battery: Suite, out: Path, folder: Path, unsound: dict[str, str],
     quiet: bool,
 ) -> None:  # fmt: skip
     from mechbench.leaderboard.shipped import shipped_boards
@@ -181,8 +180,7 @@ def _write(
     from mechbench.scorecard.text import to_markdown
     from mechbench.sweep.plan import stored_results
 
-    results = stored_results(mine.cells(device), out) if mine.operators else {}
-    own = [row for data in results.values() for row in rows_of(dict(data))]
+    own = [row for data in stored_results(cells, out).values() for row in rows_of(dict(data))]
     try:
         known = known_rows(battery, shipped_boards())
     except ConfigError as error:  # a suite of one's own may name what only it has

@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from mechbench.cli.arguments import Setting
+from mechbench.cli.interrupted import end_if_interrupted
 from mechbench.console.tracking import TRACKERS, check_tracker
 from mechbench.plan.suite_file import read_suite
 from mechbench.plan.suite_names import find_suite
@@ -139,13 +140,7 @@ def command(
             template=ready,
             lanes=lanes,
         )
-    if signal_number is not None:
-        click.echo(
-            f"mechbench: interrupted with {len(plan.todo) + len(plan.waiting)} cells to go; "
-            "the same command continues",
-            err=True,
-        )
-        raise SystemExit(128 + signal_number)
+    end_if_interrupted(plan, signal_number)
     if not quiet:
         click.echo(
             f"{len(plan.done)} of {plan.total} cells done, {len(plan.failed)} failed; "

@@ -11,10 +11,14 @@ _PACKAGE = Path(__file__).parents[1]
 
 def shipped_suites() -> dict[str, Path]:
     """Return the file of every suite that comes with mechbench, by name."""
-    folder = _PACKAGE / "_suites"  # in a wheel; a checkout has them beside the package
-    if not folder.is_dir():
-        folder = _PACKAGE.parent / "tasks"
+    folder = shipped_folder("_suites", "tasks")
     return {path.stem: path for path in sorted(folder.glob("*.toml"))}
+
+
+def shipped_folder(in_wheel: str, in_checkout: str) -> Path:
+    """Return the folder of what comes with mechbench: a wheel's, or that beside a checkout's."""
+    folder = _PACKAGE / in_wheel
+    return folder if folder.is_dir() else _PACKAGE.parent / in_checkout
 
 
 def find_suite(given: str) -> Path:

@@ -87,6 +87,13 @@ class Solving:
         found = [cell.trend for cell in self.cells if cell.trend]
         return {trend: found.count(trend) for trend in TRENDS if trend in found}
 
+    @property
+    def fates(self) -> list[str]:
+        """What became of the unsolved cells, such as "2 rising", "1 diverged"."""
+        lost = len(self.cells) - self.solved - sum(self.trends.values())
+        trends = [f"{n} {trend}" for trend, n in self.trends.items()]
+        return [*trends, *([f"{lost} diverged"] if lost else [])]
+
     @cached_property
     def unsolved(self) -> tuple[float, float, float, int] | None:
         """Mean test accuracy of the censored cells, its interval's ends, and their number."""

@@ -81,16 +81,14 @@ def _cells(solving: Solving, best: bool) -> list[str]:
         return [failed, *["-"] * 5]
     solved = f"{solving.solved} of {len(solving.cells)} [{_percent(share.low)}, "
     solved += f"{_percent(share.high)}]" + (f"; {failed}" if failed else "")
-    unsolved, trends = "-", ", ".join(f"{n} {trend}" for trend, n in solving.trends.items())
+    unsolved = "-"
     if solving.unsolved:
         accuracy, low, high, n = solving.unsolved
         unsolved = f"{_percent(accuracy)} [{_percent(low)}, {_percent(high)}] n={n}"
-    lost = len(solving.cells) - solving.solved - sum(solving.trends.values())
-    shown = [*([trends] if trends else []), *([f"{lost} diverged"] if lost else [])]
     tokens = solved_after(solving)
     return [
         solved, f"**{tokens}**" if best else tokens, _after(solving.in_flops, _power),
-        _after(solving.in_seconds, _seconds), unsolved, ", ".join(shown) or "-",
+        _after(solving.in_seconds, _seconds), unsolved, ", ".join(solving.fates) or "-",
     ]  # fmt: skip
 
 

@@ -8,6 +8,7 @@ import statistics
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 from mechbench.leaderboard.atlas import Entry, short_name, usual_parts
 from mechbench.report.aggregate import Cost, Section, aggregate
@@ -33,6 +34,7 @@ class Task:
             where nothing is scored beyond the length of training.
         costs: by operator.
         failures: what failed with which seed and why, by operator.
+        own: one's own operators.
     """
 
     name: str
@@ -41,17 +43,23 @@ class Task:
     held: Mapping[str, int | None]
     costs: Mapping[str, Cost]
     failures: Mapping[str, Sequence[str]]
+    own: Sequence[str]
 
-    def known(self, own: Sequence[str]) -> dict[str, Entry]:
-        """Return the entries of the operators that are not one's own."""
-        return {name: entry for name, entry in self.entries.items() if name not in own}
+    @cached_property
+    def known(self) -> dict[str, Entry]:
+        """The entries of the operators that are not one's own."""
+        return {name: entry for name, entry in self.entries.items() if name not in self.own}
 
-    def rank(self, operator: str, own: Sequence[str]) -> Rank | None:
-        """Return the place of an own operator among the known ones; None where there is none."""
-        if operator not in self.entries:
-            return None
-        others = [entry.solving.outcomes for entry in self.known(own).values()]
-        return rank(self.entries[operator].solving.outcomes, others)
+    @cached_property
+    def ranks(self) -> dict[str, Rank]:
+        """The places of one's own operators, each among the known ones; none where it has none."""
+        others = [entry.solving.outcomes for entry in self.known.values()]
+        found = {
+            name: rank(self.entries[name].solving.outcomes, others)
+            for name in self.own
+            if name in self.entries
+        }
+        return {name: place for name, place in found.items() if place is not None}
 
 
 @dataclass(frozen=True)
@@ -115,7 +123,7 @@ def make_card(
         _task(section, short_name(part, usual, _length(section)), names)
         for section, part in zip(sections, parts, strict=True)
     ]
-    there = sorted({name for task in tasks for name in task.known(names)})
+    there = sorted({name for task in tasks for name in task.known})
     kept = [row for row in others if task_of(row.config) in wanted]
     return Card(names, tuple(there), tuple(tasks), dict(unsound or {}), own, kept)
 
@@ -134,6 +142,7 @@ def _task(section: Section, name: str, own: Sequence[str]) -> Task:
         held={points[0].operator: held_up_to(points) for points in curves.values()},
         costs={p.operator: p.cost for p in there},
         failures=failures,
+        own=own,
     )
 
 

@@ -51,7 +51,7 @@ def draw_card(card: Card, stem: Path) -> list[Path]:
             for name, shift in zip(card.known, shifts, strict=True)
         }
         for row, task in enumerate(tasks):
-            for name, entry in task.known(card.own).items():
+            for name, entry in task.known.items():
                 given = {**style.DOTS, "zorder": 2, "transform": places[name]}
                 _mark(axis, entry, row, looks[name], given)
         for number, name in enumerate(card.own):

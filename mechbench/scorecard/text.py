@@ -21,7 +21,7 @@ _LATEX = {"&": r"\&", "%": r"\%", "#": r"\#", "_": r"\_", "$": r"\$", "~": r"\te
 
 def lines(card: Card, operator: str) -> list[list[str]]:
     """Return the lines of an operator's table, a task each, the head first."""
-    return [list(HEAD), *(_line(card, task, operator) for task in card.tasks)]
+    return [list(HEAD), *(_line(task, operator) for task in card.tasks)]
 
 
 def to_markdown(card: Card) -> str:
@@ -76,7 +76,7 @@ def to_dict(card: Card) -> dict[str, Any]:
                         "tokens": entry.tokens if entry.solved else None,
                         "given_up_at": None if entry.solved else entry.tokens,
                         "held_up_to": task.held.get(name),
-                        "place": _place(card, task, name) if name in card.own else None,
+                        "place": _place(task, name),
                     }
                     for name, entry in task.entries.items()
                 },
@@ -128,32 +128,28 @@ def _escaped(line: Sequence[str]) -> list[str]:
     return [markdown(cell) if i in named and cell != "-" else cell for i, cell in enumerate(line)]
 
 
-def _line(card: Card, task: Task, operator: str) -> list[str]:
+def _line(task: Task, operator: str) -> list[str]:
     name = task.name
     if operator in task.held:
         name += f", above 90% up to {task.held[operator] or '-'}"
     entry = task.entries.get(operator)
     if entry is None:
-        return [name, "failed", "-", *_known(card, task), "-", "-"]
+        return [name, "failed", "-", *_known(task), "-", "-"]
     solving = entry.solving
-    rest = [f"{n} {trend}" for trend, n in solving.trends.items()]
-    if solving.unsolved is not None:
-        rest.insert(0, f"{100 * solving.unsolved[0]:.1f}%")
-    if lost := len(solving.cells) - solving.solved - sum(solving.trends.values()):
-        rest.append(f"{lost} diverged")
+    accuracy = [] if solving.unsolved is None else [f"{100 * solving.unsolved[0]:.1f}%"]
     return [
         name,
         f"{solving.solved} of {len(solving.cells)}",
         solved_after(solving),
-        *_known(card, task),
-        _place(card, task, operator) or "-",
-        ", ".join(rest) or "-",
+        *_known(task),
+        _place(task, operator) or "-",
+        ", ".join([*accuracy, *solving.fates]) or "-",
     ]
 
 
-def _known(card: Card, task: Task) -> tuple[str, str]:
+def _known(task: Task) -> tuple[str, str]:
     """Return the best and the median of the known operators."""
-    known = task.known(card.own)
+    known = task.known
     solved = {name: entry.tokens for name, entry in known.items() if entry.solved}
     if not solved:
         return ("none" if known else "-"), "-"
@@ -164,8 +160,8 @@ def _known(card: Card, task: Task) -> tuple[str, str]:
     return f"{amount(solved[best])} {best}", text
 
 
-def _place(card: Card, task: Task, operator: str) -> str | None:
-    found = task.rank(operator, card.own)
+def _place(task: Task, operator: str) -> str | None:
+    found = task.ranks.get(operator)
     if found is None:
         return None
     place = str(found.first)
@@ -180,7 +176,7 @@ def _cost(card: Card, operator: str) -> str:
         cost = task.costs.get(operator)
         if cost is None:
             continue
-        known = [task.costs[name] for name in task.known(card.own)]
+        known = [task.costs[name] for name in task.known]
         said = [
             f"{title} {amount(value)}" + _range([getattr(c, field) for c in known])
             for title, field in (("parameters", "parameters"), ("FLOPs a token", "flops_per_token"))

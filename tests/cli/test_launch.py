@@ -83,8 +83,9 @@ def test_interrupted_run_of_two_continues_and_is_carried_on(mechbench: CommandLi
         _, error = process.communicate(timeout=300)
     assert process.returncode == 128 + signal.SIGTERM, error
     assert "the same command continues" in error
-    mechbench.works(*RUN, *TWO, "--budget", "24000")  # from the checkpoint, and further
-    assert stored(mechbench.folder / "runs")["train_tokens"] == 24000 // 640 * 640
+    for budget in ("12000", "24000"):  # from the checkpoint, then from the result
+        mechbench.works(*RUN, *TWO, "--budget", budget)
+        assert stored(mechbench.folder / "runs")["train_tokens"] == int(budget) // 640 * 640
     whole, one = ((*RUN, "--budget", "24000", "--out", out) for out in ("whole", "one"))
     mechbench.works(*whole, *TWO)
     assert mechbench.inside(*one).returncode == 0

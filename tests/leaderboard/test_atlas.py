@@ -4,31 +4,19 @@ import math
 from typing import Any
 
 import pytest
-from made_results import made_result
+from made_results import made_result, seeds_of
 
 from mechbench.leaderboard.atlas import Atlas, atlas
 from mechbench.record.outcome import CellOutcome
 from mechbench.report.aggregate import Section, aggregate
-from mechbench.report.rows import Row, rows_of
+from mechbench.report.rows import rows_of
 
 # Tokens to solve of each seed; negative: given up then.
 Tokens = tuple[int, ...]
 
 
-def rows(operator: str, tokens: Tokens, **settings: Any) -> list[Row]:
-    found: list[Row] = []
-    for seed, n in enumerate(tokens):
-        kind = "solved" if n > 0 else "censored"
-        data = made_result(operator=operator, seed=seed, **settings)
-        data |= {"outcome": CellOutcome(kind, abs(n)).to_dict(), "solved": n > 0}
-        found += rows_of(data | {"train_tokens": abs(n)})
-    return found
-
-
 def board(task: str, found: dict[str, Tokens], **settings: Any) -> list[Section]:
-    options = {"min_distance": 0} if task == "recall" else {}
-    settings = {"task_options": options, **settings}
-    return aggregate([r for name, n in found.items() for r in rows(name, n, task=task, **settings)])
+    return aggregate([r for name, n in found.items() for r in seeds_of(name, task, n, **settings)])
 
 
 @pytest.fixture
@@ -68,10 +56,10 @@ def test_variants_and_other_lengths_than_the_trained_one_are_left_out() -> None:
     longer = [
         row
         for name, n in both.items()
-        for row in rows_of(rows(name, n)[0].data | made_longer(name, n))
+        for row in rows_of(seeds_of(name, "recall", n)[0].data | made_longer(name, n))
     ]
-    variants = rows("hyena", (3,), operator_options={"order": 2})
-    variants += rows("hyena", (3,), operator_options={"order": 3})
+    variants = seeds_of("hyena", "recall", (3,), operator_options={"order": 2})
+    variants += seeds_of("hyena", "recall", (3,), operator_options={"order": 3})
     whole = atlas([aggregate(longer), board("induction", both), aggregate(variants)])
     assert whole is not None
     assert whole.tasks == ("induction at 64", "recall at 64")

@@ -24,7 +24,7 @@ def test_own_operators_and_tasks_beside_the_known(card: Card) -> None:
 def test_what_was_stored_of_an_own_operator_gives_way(card: Card) -> None:
     recall = card.tasks[0]
     assert recall.entries["mine"].tokens == 400
-    assert set(recall.known(card.own)) == {"h3", "hyena"}
+    assert set(recall.known) == {"h3", "hyena"}
 
 
 def test_how_far_accuracy_holds_is_told_where_it_was_scored(card: Card) -> None:
@@ -35,13 +35,13 @@ def test_how_far_accuracy_holds_is_told_where_it_was_scored(card: Card) -> None:
 
 def test_places_are_among_the_known_and_oneself(card: Card) -> None:
     recall, induction, parity = card.tasks
-    assert recall.rank("mine", card.own) == Rank(2, 2, 2, 2, 3)
-    assert recall.rank("other", card.own) == Rank(1, 1, 1, 1, 3)
-    found = induction.rank("mine", card.own)  # hyena was solved by 900, h3 later
+    assert recall.ranks.get("mine") == Rank(2, 2, 2, 2, 3)
+    assert recall.ranks.get("other") == Rank(1, 1, 1, 1, 3)
+    found = induction.ranks.get("mine")  # hyena was solved by 900, h3 later
     assert found is not None
     assert (found.first, found.last) == (2, 3)
-    assert parity.rank("mine", card.own) is None  # nobody else was run
-    assert induction.rank("other", card.own) is None
+    assert parity.ranks.get("mine") is None  # nobody else was run
+    assert induction.ranks.get("other") is None
 
 
 def test_the_most_alike_differ_least_in_tokens(card: Card) -> None:
